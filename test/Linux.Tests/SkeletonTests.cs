@@ -1,0 +1,10 @@
+namespace Veneer.Linux.Tests;
+
+public sealed class SkeletonTests
+{
+    [Fact]
+    public void Runs_on_a_little_endian_machine()
+    {
+        Assert.True(BitConverter.IsLittleEndian);
+    }
+}
