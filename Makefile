@@ -1,0 +1,57 @@
+# Veneer. `make` builds out/veneer, `make test` runs every test; `make help` lists the rest.
+
+PREFIX  ?= /usr/local
+SBINDIR ?= /sbin
+LOWER   ?= /usr/share
+MNT     ?= /tmp/veneer/merged
+STATE   ?= /tmp/veneer/state
+
+export DOTNET_NOLOGO = 1
+export DOTNET_CLI_TELEMETRY_OPTOUT = 1
+export DOTNET_CLI_UI_LANGUAGE = en
+# The command line of .NET wants ICU, or to be told to do without.
+export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT = 1
+
+SOURCES := $(shell find src -type f) $(wildcard Directory.*.props) global.json .editorconfig tools/publish.sh
+
+.PHONY: all build test run install uninstall clean help
+
+all: out/veneer
+
+out/veneer: $(SOURCES)
+	@tools/setup.sh build
+	@tools/publish.sh
+
+build:
+	@tools/setup.sh build
+	@dotnet build Veneer.slnx --verbosity quiet
+
+test: out/veneer
+	@tools/setup.sh test
+	@dotnet build Veneer.slnx --verbosity quiet
+	@tools/test.sh
+
+run: out/veneer
+	@tools/setup.sh run
+	@tools/run.sh '$(LOWER)' '$(MNT)' '$(STATE)'
+
+install: out/veneer
+	install -D -m 755 out/veneer '$(DESTDIR)$(PREFIX)/bin/veneer'
+	install -d '$(DESTDIR)$(SBINDIR)'
+	ln -sfn '$(PREFIX)/bin/veneer' '$(DESTDIR)$(SBINDIR)/mount.fuse.veneer'
+	ln -sfn '$(PREFIX)/bin/veneer' '$(DESTDIR)$(SBINDIR)/umount.fuse.veneer'
+
+uninstall:
+	rm -f '$(DESTDIR)$(PREFIX)/bin/veneer' '$(DESTDIR)$(SBINDIR)/mount.fuse.veneer' '$(DESTDIR)$(SBINDIR)/umount.fuse.veneer'
+
+clean:
+	rm -rf out artifacts
+
+help:
+	@echo 'make                       out/veneer, one native binary'
+	@echo 'make build                 every project, as the tests use it'
+	@echo 'make test                  every test; ends with "N passed, N failed"'
+	@echo 'make run LOWER=DIR MNT=DIR mount a writable view of LOWER at MNT'
+	@echo 'make install PREFIX=DIR    bin/veneer and /sbin/mount.fuse.veneer; DESTDIR is honoured'
+	@echo 'make uninstall             what install put there'
+	@echo 'make clean                 remove out and artifacts'

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Runs every built test project and ends with the line "N passed, N failed" (", N skipped").
+# With CI set, a test that lacks /dev/fuse or root fails instead of being skipped.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+mkdir -p artifacts
+log=artifacts/test.log
+
+# As root, in namespaces of their own: no mount and no server outlives the tests.
+own=(unshare --mount --pid --fork --kill-child --mount-proc)
+"${own[@]}" true 2>/dev/null || own=()
+
+# One project at a time: mounts have time-outs, and should not wait for each other.
+timeout --kill-after=30 1200 "${own[@]}" \
+    dotnet test --solution Veneer.slnx --no-build --max-parallel-test-modules 1 </dev/null 2>&1 | tee "$log"
+status=${PIPESTATUS[0]}
+
+# The last "NAME: N" of the runner's summary.
+count() {
+    sed -nE "s/^ +$1: ([0-9]+)$/\1/p" "$log" | tail -n 1
+}
+
+passed=$(count succeeded) failed=$(count failed) skipped=$(count skipped)
+passed=${passed:-0} failed=${failed:-0} skipped=${skipped:-0}
+
+if [ "$status" = 124 ] || [ "$status" = 137 ]; then
+    echo "The tests were stopped after 20 minutes."
+fi
+if [ $((passed + failed)) = 0 ] && [ "$status" = 0 ]; then
+    echo "No test ran."
+    status=1
+fi
+# A test project that crashed or did not end has failed, though none of its tests says so.
+if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+    failed=1
+fi
+
+line="$passed passed, $failed failed"
+[ "$skipped" = 0 ] || line+=", $skipped skipped"
+echo "$line"
+[ "$failed" = 0 ]
