@@ -21,8 +21,10 @@ count() {
     sed -nE "s/^ +$1: ([0-9]+)$/\1/p" "$log" | tail -n 1
 }
 
-passed=$(count succeeded) failed=$(count failed) skipped=$(count skipped)
-passed=${passed:-0} failed=${failed:-0} skipped=${skipped:-0}
+passed=$(count succeeded) failed=$(count failed) skipped=$(count skipped) broken=$(count error)
+passed=${passed:-0} skipped=${skipped:-0}
+# "error" counts the projects that crashed or ran no test: each is a failure.
+failed=$((${failed:-0} + ${broken:-0}))
 
 if [ "$status" = 124 ] || [ "$status" = 137 ]; then
     echo "The tests were stopped after 20 minutes."
@@ -31,7 +33,7 @@ if [ $((passed + failed)) = 0 ] && [ "$status" = 0 ]; then
     echo "No test ran."
     status=1
 fi
-# A test project that crashed or did not end has failed, though none of its tests says so.
+# A run that did not end well has failed, though none of its tests says so.
 if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
     failed=1
 fi
