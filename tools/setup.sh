@@ -4,10 +4,12 @@
 set -euo pipefail
 
 purpose=${1:?build, run or test}
+export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1 # .NET's own command line wants ICU, or to be told to do without
 
 if ! command -v dotnet >/dev/null || ! dotnet --version >/dev/null 2>&1; then
     cat >&2 <<'TEXT'
 Veneer needs the .NET SDK 10, and `dotnet` on the PATH. On Debian 12:
+  apt-get install -y curl
   curl -LO https://packages.microsoft.com/config/debian/12/packages-microsoft-prod.deb
   dpkg -i packages-microsoft-prod.deb && apt-get update && apt-get install -y dotnet-sdk-10.0
 Other systems: https://dotnet.microsoft.com/download/dotnet/10.0
