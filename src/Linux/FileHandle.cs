@@ -1,0 +1,74 @@
+using System.Diagnostics.CodeAnalysis;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Veneer.Linux;
+
+/// <summary>A file handle: the filesystem's own name for an inode, valid across mounts and reboots. See name_to_handle_at(2).</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct FileHandle
+{
+    /// <summary>Largest handle, in bytes (MAX_HANDLE_SZ).</summary>
+    public const int MaxLength = 128;
+
+    private uint length;
+    private int type;
+    private fixed byte bytes[MaxLength];
+
+    /// <summary>Builds a handle from its stored parts.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">More than <see cref="MaxLength"/> bytes.</exception>
+    public FileHandle(int type, ReadOnlySpan<byte> content)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(content.Length, MaxLength);
+        this.type = type;
+        length = (uint)content.Length;
+        content.CopyTo(MemoryMarshal.CreateSpan(ref bytes[0], MaxLength));
+    }
+
+    /// <summary>The filesystem's type number for the handle.</summary>
+    public readonly int Type => type;
+
+    /// <summary>The handle's bytes.</summary>
+    [UnscopedRef]
+    public readonly ReadOnlySpan<byte> Content => MemoryMarshal.CreateReadOnlySpan(ref Unsafe.AsRef(in bytes[0]), (int)length);
+
+    /// <summary>The handle of a name, or of a descriptor with <see cref="Libc.Self"/>.</summary>
+    /// <returns><see cref="Errno.EOPNOTSUPP"/> when the filesystem has no handles.</returns>
+    public static Errno Of(int directory, ReadOnlySpan<byte> name, out FileHandle handle)
+    {
+        handle = default;
+        handle.length = MaxLength;
+        return Libc.NameToHandle(directory, name, ref handle);
+    }
+}
+
+public static unsafe partial class Libc
+{
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int name_to_handle_at(int directory, byte* name, FileHandle* handle, int* mountId, int flags);
+
+    internal static Errno NameToHandle(int directory, ReadOnlySpan<byte> name, ref FileHandle handle)
+    {
+        int mountId;
+        fixed (byte* p = name)
+        fixed (FileHandle* h = &handle)
+        {
+            return Check(name_to_handle_at(directory, p, h, &mountId, AtEmptyPath));
+        }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int open_by_handle_at(int mount, FileHandle* handle, int flags);
+
+    /// <summary>Opens an inode by its handle. Needs CAP_DAC_READ_SEARCH. See open_by_handle_at(2).</summary>
+    /// <returns><see cref="Errno.ESTALE"/> when the inode is gone.</returns>
+    public static Errno OpenByHandle(int mount, ref FileHandle handle, OpenFlags flags, out int descriptor)
+    {
+        fixed (FileHandle* h = &handle)
+        {
+            Errno error = Check(open_by_handle_at(mount, h, (int)(flags | OpenFlags.CloseOnExec)), out descriptor);
+            if (error.IsError) { descriptor = -1; }
+            return error;
+        }
+    }
+}

@@ -1,0 +1,62 @@
+using System.Runtime.InteropServices;
+
+namespace Veneer.Linux;
+
+/// <remarks>
+/// These change the calling thread only: the raw system calls are used, not glibc's wrappers, which would change
+/// every thread.
+/// </remarks>
+public static unsafe partial class Libc
+{
+    private const long SysSetFsUid = 122;
+    private const long SysSetFsGid = 123;
+
+    [LibraryImport(Library)]
+    private static partial uint geteuid();
+
+    [LibraryImport(Library)]
+    private static partial uint getegid();
+
+    [LibraryImport(Library)]
+    private static partial uint umask(uint mask);
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int unshare(int flags);
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int prctl(int option, nuint a, nuint b, nuint c, nuint d);
+
+    [LibraryImport(Library)]
+    private static partial int getpid();
+
+    /// <summary>Effective user id.</summary>
+    public static uint EffectiveUid => geteuid();
+
+    /// <summary>Effective group id.</summary>
+    public static uint EffectiveGid => getegid();
+
+    /// <summary>The process id.</summary>
+    public static int ProcessId => getpid();
+
+    /// <summary>Sets the calling thread's filesystem user id. The kernel does not say whether it was allowed. See setfsuid(2).</summary>
+    public static void SetFileSystemUid(uint uid) => _ = syscall(SysSetFsUid, (nint)uid, 0, 0, 0, 0, 0);
+
+    /// <summary>Sets the calling thread's filesystem group id. See setfsgid(2).</summary>
+    public static void SetFileSystemGid(uint gid) => _ = syscall(SysSetFsGid, (nint)gid, 0, 0, 0, 0, 0);
+
+    /// <summary>The filesystem user id in force: asking for an impossible one changes nothing and returns the current one.</summary>
+    public static uint FileSystemUid => (uint)syscall(SysSetFsUid, -1, 0, 0, 0, 0, 0);
+
+    /// <summary>The filesystem group id in force.</summary>
+    public static uint FileSystemGid => (uint)syscall(SysSetFsGid, -1, 0, 0, 0, 0, 0);
+
+    /// <summary>Sets the umask: the process's, or the thread's own after <see cref="UnshareFileSystemAttributes"/>.</summary>
+    public static uint SetUmask(uint mask) => umask(mask);
+
+    /// <summary>Gives the calling thread a umask and a working directory of its own (CLONE_FS). See unshare(2).</summary>
+    public static Errno UnshareFileSystemAttributes() => Check(unshare(0x200));
+
+    /// <summary>Makes the calling thread keep its capabilities when its filesystem user id changes (SECBIT_NO_SETUID_FIXUP).</summary>
+    /// <returns><see cref="Errno.EPERM"/> without CAP_SETPCAP.</returns>
+    public static Errno KeepCapabilitiesOnSetUid() => Check(prctl(28, 4, 0, 0, 0));
+}

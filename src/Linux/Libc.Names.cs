@@ -1,0 +1,174 @@
+using System.Runtime.InteropServices;
+
+namespace Veneer.Linux;
+
+/// <summary>Flags of renameat2(2).</summary>
+[Flags]
+public enum RenameFlags : uint
+{
+    /// <summary>Replace what is there.</summary>
+    None = 0,
+    /// <summary>RENAME_NOREPLACE.</summary>
+    NoReplace = 1,
+    /// <summary>RENAME_EXCHANGE.</summary>
+    Exchange = 2,
+    /// <summary>RENAME_WHITEOUT: leave a whiteout at the source.</summary>
+    Whiteout = 4,
+}
+
+public static unsafe partial class Libc
+{
+    private const long SysStatx = 332;
+    private const long SysFchmodAt2 = 452;
+    private const long SysGetDents64 = 217;
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int statx(int directory, byte* path, int flags, uint mask, Statx* result);
+
+    /// <summary>Attributes of a name (a last symbolic link is not followed), or of the descriptor itself with <see cref="Self"/>. See statx(2).</summary>
+    public static Errno StatAt(int directory, ReadOnlySpan<byte> name, StatxMask mask, out Statx result)
+    {
+        fixed (byte* p = name)
+        fixed (Statx* r = &result)
+        {
+            return Check(statx(directory, p, AtSymlinkNoFollow | AtEmptyPath, (uint)mask, r));
+        }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int mkdirat(int directory, byte* name, uint mode);
+
+    /// <summary>See mkdirat(2); the umask applies.</summary>
+    public static Errno MakeDirectoryAt(int directory, ReadOnlySpan<byte> name, uint mode)
+    {
+        fixed (byte* p = name) { return Check(mkdirat(directory, p, mode)); }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int mknodat(int directory, byte* name, uint mode, ulong device);
+
+    /// <summary>See mknodat(2); the umask applies.</summary>
+    /// <param name="mode">Type and permissions.</param>
+    /// <param name="device">The device in the kernel's 32-bit encoding.</param>
+    public static Errno MakeNodeAt(int directory, ReadOnlySpan<byte> name, uint mode, uint device)
+    {
+        fixed (byte* p = name) { return Check(mknodat(directory, p, mode, device)); }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int symlinkat(byte* target, int directory, byte* name);
+
+    /// <summary>See symlinkat(2).</summary>
+    public static Errno SymbolicLinkAt(ReadOnlySpan<byte> target, int directory, ReadOnlySpan<byte> name)
+    {
+        fixed (byte* t = target, p = name) { return Check(symlinkat(t, directory, p)); }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int linkat(int directory, byte* name, int newDirectory, byte* newName, int flags);
+
+    /// <summary>Gives a file another name. See linkat(2).</summary>
+    public static Errno LinkAt(int directory, ReadOnlySpan<byte> name, int newDirectory, ReadOnlySpan<byte> newName)
+    {
+        fixed (byte* from = name, to = newName) { return Check(linkat(directory, from, newDirectory, to, 0)); }
+    }
+
+    /// <summary>Gives the file behind a descriptor a name: an O_TMPFILE file its first, or an O_PATH one another.</summary>
+    public static Errno LinkDescriptor(int descriptor, int newDirectory, ReadOnlySpan<byte> newName)
+    {
+        Span<byte> path = stackalloc byte[ProcPathSize];
+        FormatProcPath(path, descriptor, default);
+        fixed (byte* from = path, to = newName) { return Check(linkat(AtCwd, from, newDirectory, to, AtSymlinkFollow)); }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int unlinkat(int directory, byte* name, int flags);
+
+    /// <summary>See unlinkat(2).</summary>
+    public static Errno UnlinkAt(int directory, ReadOnlySpan<byte> name)
+    {
+        fixed (byte* p = name) { return Check(unlinkat(directory, p, 0)); }
+    }
+
+    /// <summary>See unlinkat(2) with AT_REMOVEDIR.</summary>
+    public static Errno RemoveDirectoryAt(int directory, ReadOnlySpan<byte> name)
+    {
+        fixed (byte* p = name) { return Check(unlinkat(directory, p, AtRemoveDirectory)); }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int renameat2(int oldDirectory, byte* oldName, int newDirectory, byte* newName, uint flags);
+
+    /// <summary>Renames one name, atomically. See renameat2(2).</summary>
+    /// <returns><see cref="Errno.EINVAL"/> when the filesystem does not know <paramref name="flags"/>.</returns>
+    public static Errno RenameAt(int oldDirectory, ReadOnlySpan<byte> oldName, int newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags)
+    {
+        fixed (byte* from = oldName, to = newName)
+        {
+            return Check(renameat2(oldDirectory, from, newDirectory, to, (uint)flags));
+        }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial nint readlinkat(int directory, byte* name, byte* buffer, nuint size);
+
+    /// <summary>Target of a symbolic link, without a NUL. See readlinkat(2).</summary>
+    public static Errno ReadLinkAt(int directory, ReadOnlySpan<byte> name, Span<byte> buffer, out int length)
+    {
+        fixed (byte* p = name, b = buffer) { return Check(readlinkat(directory, p, b, (nuint)buffer.Length), out length); }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int fchmod(int descriptor, uint mode);
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int chmod(byte* path, uint mode);
+
+    /// <summary>Changes permissions without following a symbolic link (fchmodat2, Linux 6.6; before it through /proc).</summary>
+    public static Errno ChangeModeAt(int directory, ReadOnlySpan<byte> name, uint mode)
+    {
+        fixed (byte* p = name)
+        {
+            Errno error = Check(syscall(SysFchmodAt2, directory, (nint)p, (nint)mode, AtSymlinkNoFollow | AtEmptyPath, 0, 0));
+            if (error != Errno.ENOSYS) { return error; }
+        }
+        Errno opened = OpenAt(directory, name.Length > 1 ? name : ".\0"u8, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
+        if (name.Length <= 1) { opened = Duplicate(directory, out descriptor); }
+        if (opened.IsError) { return opened; }
+        Span<byte> path = stackalloc byte[ProcPathSize];
+        FormatProcPath(path, descriptor, default);
+        fixed (byte* p = path)
+        {
+            Errno error = Check(chmod(p, mode));
+            Close(descriptor);
+            return error;
+        }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int fchownat(int directory, byte* name, uint uid, uint gid, int flags);
+
+    /// <summary>Changes owner and group, also of a symbolic link. <see cref="uint.MaxValue"/> leaves one as it is. See fchownat(2).</summary>
+    public static Errno ChangeOwnerAt(int directory, ReadOnlySpan<byte> name, uint uid, uint gid)
+    {
+        fixed (byte* p = name) { return Check(fchownat(directory, p, uid, gid, AtSymlinkNoFollow | AtEmptyPath)); }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int utimensat(int directory, byte* name, TimeSpec* times, int flags);
+
+    /// <summary>Sets access and modification time, also of a symbolic link. See utimensat(2).</summary>
+    public static Errno ChangeTimesAt(int directory, ReadOnlySpan<byte> name, TimeSpec access, TimeSpec modify)
+    {
+        TimeSpec* times = stackalloc TimeSpec[2];
+        times[0] = access;
+        times[1] = modify;
+        fixed (byte* p = name) { return Check(utimensat(directory, p, times, AtSymlinkNoFollow | AtEmptyPath)); }
+    }
+
+    /// <summary>Reads directory entries (<c>struct linux_dirent64</c>) from the descriptor's position. Zero bytes: the end. See getdents64(2).</summary>
+    public static Errno ReadDirectory(int descriptor, Span<byte> buffer, out int count)
+    {
+        fixed (byte* p = buffer) { return Check(syscall(SysGetDents64, descriptor, (nint)p, buffer.Length, 0, 0, 0), out count); }
+    }
+}

@@ -1,0 +1,39 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Veneer.Linux;
+
+/// <summary>
+/// System calls, typed. Each has one private import with its C name and one public method that returns an
+/// <see cref="Errno"/>. Names and paths are bytes and their spans include the NUL at the end.
+/// </summary>
+/// <remarks>No method allocates. A call interrupted by a signal handler returns <see cref="Errno.EINTR"/> to the caller.</remarks>
+public static unsafe partial class Libc
+{
+    private const string Library = "libc";
+
+    /// <summary>Stands for the working directory in every "at" call.</summary>
+    public const int AtCwd = -100;
+
+    /// <summary>The empty name: the call acts on the descriptor itself (AT_EMPTY_PATH).</summary>
+    public static ReadOnlySpan<byte> Self => "\0"u8;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Errno Check(long result) => result >= 0 ? Errno.None : (Errno)Marshal.GetLastPInvokeError();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Errno Check(long result, out int value)
+    {
+        value = (int)result;
+        return result >= 0 ? Errno.None : (Errno)Marshal.GetLastPInvokeError();
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial long syscall(long number, nint a, nint b, nint c, nint d, nint e, nint f);
+
+    [LibraryImport(Library)]
+    private static partial int close(int descriptor);
+
+    /// <summary>Closes a descriptor. Errors of close(2) are of no use to the caller: the descriptor is gone either way.</summary>
+    public static void Close(int descriptor) => _ = close(descriptor); // best effort: see close(2), "Dealing with error returns"
+}
