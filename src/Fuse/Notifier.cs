@@ -1,0 +1,69 @@
+using System.Runtime.InteropServices;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+
+namespace Veneer.Fuse;
+
+/// <summary>Tells the kernel, unasked, that what it remembers is no longer true.</summary>
+/// <remarks>
+/// Writes from a thread of its own, because the kernel takes inode locks before it returns, and their holders may be
+/// waiting for us. The thread starts with the first notification.
+/// </remarks>
+public sealed class Notifier : IDisposable
+{
+    private readonly Device device;
+    private readonly Lock gate = new();
+    private readonly Queue<NotifyInvalidateInodeOut> queue = new();
+    private readonly SemaphoreSlim available = new(0);
+    private Thread? thread;
+    private bool stopped;
+
+    internal Notifier(Device device) => this.device = device;
+
+    /// <summary>Drops the attributes of an inode, and its cached pages from <paramref name="offset"/> on (FUSE_NOTIFY_INVAL_INODE).</summary>
+    /// <param name="nodeId">The inode.</param>
+    /// <param name="offset">First byte; negative: attributes only.</param>
+    /// <param name="length">Bytes; 0: to the end.</param>
+    public void InvalidateInode(ulong nodeId, long offset, long length)
+    {
+        var message = new NotifyInvalidateInodeOut { NodeId = nodeId, Offset = offset, Length = length };
+        message.Header.Length = (uint)Marshal.SizeOf<NotifyInvalidateInodeOut>();
+        message.Header.Error = (int)NotifyCode.InvalidateInode;
+        lock (gate)
+        {
+            if (stopped) { return; }
+            queue.Enqueue(message);
+            if (thread is null)
+            {
+                thread = new Thread(Run) { IsBackground = true, Name = "notifier" };
+                thread.Start();
+            }
+        }
+        available.Release();
+    }
+
+    private void Run()
+    {
+        while (true)
+        {
+            available.Wait();
+            NotifyInvalidateInodeOut message;
+            lock (gate)
+            {
+                if (stopped) { return; }
+                message = queue.Dequeue();
+            }
+            // ENOENT: the kernel does not know the inode any more, so nothing is stale.
+            _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<NotifyInvalidateInodeOut>(in message))); // best effort: a dead connection has no caches
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        lock (gate) { stopped = true; }
+        available.Release();
+        thread?.Join();
+        available.Dispose();
+    }
+}

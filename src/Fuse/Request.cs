@@ -1,0 +1,103 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Veneer.Fuse.Wire;
+
+namespace Veneer.Fuse;
+
+/// <summary>Who asks, and about which inode.</summary>
+public readonly ref struct Request
+{
+    private readonly Interruption interruption;
+
+    internal Request(in InHeader header, Interruption interruption)
+    {
+        Header = ref header;
+        this.interruption = interruption;
+    }
+
+    /// <summary>The request's header.</summary>
+    public readonly ref readonly InHeader Header;
+
+    /// <summary>The inode that the request is about; for names, their directory.</summary>
+    public ulong NodeId => Header.NodeId;
+
+    /// <summary>Whether a signal reached the caller while the request is being served (FUSE_INTERRUPT).</summary>
+    public bool IsInterrupted => interruption.IsRaised;
+}
+
+/// <summary>Whether the request that one worker serves was interrupted.</summary>
+internal sealed class Interruption
+{
+    private ulong unique;
+    private bool raised;
+
+    /// <summary>Whether the current request was interrupted.</summary>
+    public bool IsRaised => Volatile.Read(ref raised);
+
+    /// <summary>The worker starts on a request.</summary>
+    public void Begin(ulong request)
+    {
+        Volatile.Write(ref raised, false);
+        Volatile.Write(ref unique, request);
+    }
+
+    /// <summary>The worker is done with its request.</summary>
+    public void End() => Volatile.Write(ref unique, 0);
+
+    /// <summary>Marks the request as interrupted, when this worker serves it.</summary>
+    public bool TryRaise(ulong request)
+    {
+        if (Volatile.Read(ref unique) != request) { return false; }
+        Volatile.Write(ref raised, true);
+        return true;
+    }
+}
+
+/// <summary>Takes a request apart. Every method returns false when the request is too short: the answer is EINVAL.</summary>
+internal ref struct RequestReader(ReadOnlySpan<byte> body)
+{
+    private ReadOnlySpan<byte> rest = body;
+
+    /// <summary>What has not been taken.</summary>
+    public readonly ReadOnlySpan<byte> Rest => rest;
+
+    /// <summary>Takes a structure.</summary>
+    public bool Take<T>(out T value) where T : unmanaged
+    {
+        if (rest.Length < Unsafe.SizeOf<T>())
+        {
+            value = default;
+            return false;
+        }
+        value = MemoryMarshal.Read<T>(rest);
+        rest = rest[Unsafe.SizeOf<T>()..];
+        return true;
+    }
+
+    /// <summary>Takes a name with its NUL.</summary>
+    public bool TakeName(out ReadOnlySpan<byte> name)
+    {
+        int end = rest.IndexOf((byte)0);
+        if (end < 0)
+        {
+            name = default;
+            return false;
+        }
+        name = rest[..(end + 1)];
+        rest = rest[(end + 1)..];
+        return true;
+    }
+
+    /// <summary>Takes so many bytes.</summary>
+    public bool TakeBytes(uint count, out ReadOnlySpan<byte> bytes)
+    {
+        if (count > (uint)rest.Length)
+        {
+            bytes = default;
+            return false;
+        }
+        bytes = rest[..(int)count];
+        rest = rest[(int)count..];
+        return true;
+    }
+}

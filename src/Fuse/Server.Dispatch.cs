@@ -1,0 +1,365 @@
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Text;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+
+namespace Veneer.Fuse;
+
+public sealed partial class Server
+{
+    /// <summary>Calls the filesystem for one request and writes the reply. A request that is too short is EINVAL.</summary>
+    private void Dispatch(Device mine, Buffers buffers, in Request request, ref RequestReader reader)
+    {
+        ref readonly InHeader header = ref request.Header;
+        ulong unique = header.Unique;
+        ReadOnlySpan<byte> name, second;
+        EntryOut entry;
+        Errno error;
+        switch (header.Opcode)
+        {
+            case Opcode.Lookup:
+                if (!reader.TakeName(out name)) { break; }
+                Trace(request, name);
+                error = fileSystem.Lookup(request, name, out entry);
+                ReplyEntry(mine, buffers, unique, error, entry);
+                return;
+
+            case Opcode.Forget:
+                if (reader.Take(out ForgetIn forget)) { fileSystem.Forget(header.NodeId, forget.Lookups); }
+                return; // has no reply
+
+            case Opcode.BatchForget:
+                if (!reader.Take(out BatchForgetIn batch)) { return; }
+                for (uint i = 0; i < batch.Count && reader.Take(out ForgetOne one); i++) { fileSystem.Forget(one.NodeId, one.Lookups); }
+                return; // has no reply
+
+            case Opcode.GetAttr:
+                if (!reader.Take(out GetAttrIn getAttr)) { break; }
+                Trace(request, default);
+                error = fileSystem.GetAttr(request, getAttr, out AttrOut attributes);
+                ReplyWith(mine, buffers, unique, error, attributes);
+                return;
+
+            case Opcode.StatX:
+                if (!reader.Take(out StatXIn statX)) { break; }
+                Trace(request, default);
+                error = fileSystem.StatX(request, statX, out StatXOut statXOut);
+                ReplyWith(mine, buffers, unique, error, statXOut);
+                return;
+
+            case Opcode.SetAttr:
+                if (!reader.Take(out SetAttrIn setAttr)) { break; }
+                Trace(request, default);
+                error = fileSystem.SetAttr(request, setAttr, out attributes);
+                ReplyWith(mine, buffers, unique, error, attributes);
+                return;
+
+            case Opcode.ReadLink:
+                Trace(request, default);
+                error = fileSystem.ReadLink(request, buffers.Payload[..4096], out int length);
+                ReplyPayload(mine, buffers, unique, error, length);
+                return;
+
+            case Opcode.SymLink:
+                if (!reader.TakeName(out name) || !reader.TakeName(out second)) { break; }
+                Trace(request, name);
+                error = fileSystem.SymLink(request, name, second, out entry);
+                ReplyEntry(mine, buffers, unique, error, entry);
+                return;
+
+            case Opcode.MkNod:
+                if (!reader.Take(out MkNodIn mkNod) || !reader.TakeName(out name)) { break; }
+                Trace(request, name);
+                error = fileSystem.MkNod(request, name, mkNod, out entry);
+                ReplyEntry(mine, buffers, unique, error, entry);
+                return;
+
+            case Opcode.MkDir:
+                if (!reader.Take(out MkDirIn mkDir) || !reader.TakeName(out name)) { break; }
+                Trace(request, name);
+                error = fileSystem.MkDir(request, name, mkDir, out entry);
+                ReplyEntry(mine, buffers, unique, error, entry);
+                return;
+
+            case Opcode.Unlink:
+                if (!reader.TakeName(out name)) { break; }
+                Trace(request, name);
+                ReplyError(mine, buffers, unique, fileSystem.Unlink(request, name));
+                return;
+
+            case Opcode.RmDir:
+                if (!reader.TakeName(out name)) { break; }
+                Trace(request, name);
+                ReplyError(mine, buffers, unique, fileSystem.RmDir(request, name));
+                return;
+
+            case Opcode.Rename:
+                if (!reader.Take(out RenameIn rename) || !reader.TakeName(out name) || !reader.TakeName(out second)) { break; }
+                Trace(request, name);
+                ReplyError(mine, buffers, unique, fileSystem.Rename(request, name, rename.NewDirectory, second, RenameFlags.None));
+                return;
+
+            case Opcode.Rename2:
+                if (!reader.Take(out Rename2In rename2) || !reader.TakeName(out name) || !reader.TakeName(out second)) { break; }
+                Trace(request, name);
+                ReplyError(mine, buffers, unique, fileSystem.Rename(request, name, rename2.NewDirectory, second, rename2.Flags));
+                return;
+
+            case Opcode.Link:
+                if (!reader.Take(out LinkIn link) || !reader.TakeName(out name)) { break; }
+                Trace(request, name);
+                error = fileSystem.Link(request, link.OldNodeId, name, out entry);
+                ReplyEntry(mine, buffers, unique, error, entry);
+                return;
+
+            case Opcode.Open:
+                if (!reader.Take(out OpenIn open)) { break; }
+                Trace(request, default);
+                error = fileSystem.Open(request, open, out OpenOut opened);
+                if (Undelivered(ReplyWith(mine, buffers, unique, error, opened), error)) { fileSystem.Release(header.NodeId, opened.Fh); }
+                return;
+
+            case Opcode.Create:
+                if (!reader.Take(out CreateIn create) || !reader.TakeName(out name)) { break; }
+                Trace(request, name);
+                error = fileSystem.Create(request, name, create, out CreateOut created);
+                ReplyCreated(mine, buffers, unique, error, created);
+                return;
+
+            case Opcode.TmpFile:
+                if (!reader.Take(out create)) { break; }
+                Trace(request, default);
+                error = fileSystem.TmpFile(request, create, out created);
+                ReplyCreated(mine, buffers, unique, error, created);
+                return;
+
+            case Opcode.Read:
+                if (!reader.Take(out ReadIn read)) { break; }
+                Trace(request, default);
+                error = fileSystem.Read(request, read, buffers.Payload[..(int)Math.Min(read.Size, (uint)options.MaxWrite)], out length);
+                ReplyPayload(mine, buffers, unique, error, length);
+                return;
+
+            case Opcode.Write:
+                if (!reader.Take(out WriteIn write) || !reader.TakeBytes(write.Size, out ReadOnlySpan<byte> data)) { break; }
+                Trace(request, default);
+                error = fileSystem.Write(request, write, data, out length);
+                ReplyWith(mine, buffers, unique, error, new WriteOut { Size = (uint)length });
+                return;
+
+            case Opcode.StatFs:
+                Trace(request, default);
+                error = fileSystem.StatFs(request, out StatFsOut statFs);
+                ReplyWith(mine, buffers, unique, error, statFs);
+                return;
+
+            case Opcode.Release:
+                if (!reader.Take(out ReleaseIn release)) { break; }
+                Trace(request, default);
+                fileSystem.Release(header.NodeId, release.Fh);
+                ReplyError(mine, buffers, unique, Errno.None);
+                return;
+
+            case Opcode.FSync:
+                if (!reader.Take(out FSyncIn fSync)) { break; }
+                Trace(request, default);
+                ReplyError(mine, buffers, unique, fileSystem.FSync(request, fSync));
+                return;
+
+            case Opcode.SetXattr:
+                SetXattr(mine, buffers, request, ref reader);
+                return;
+
+            case Opcode.GetXattr:
+                if (!reader.Take(out GetXattrIn getXattr) || !reader.TakeName(out name)) { break; }
+                Trace(request, name);
+                error = fileSystem.GetXattr(request, name, XattrBuffer(buffers, getXattr.Size), out length);
+                ReplyXattr(mine, buffers, unique, error, getXattr.Size, length);
+                return;
+
+            case Opcode.ListXattr:
+                if (!reader.Take(out getXattr)) { break; }
+                Trace(request, default);
+                error = fileSystem.ListXattr(request, XattrBuffer(buffers, getXattr.Size), out length);
+                ReplyXattr(mine, buffers, unique, error, getXattr.Size, length);
+                return;
+
+            case Opcode.RemoveXattr:
+                if (!reader.TakeName(out name)) { break; }
+                Trace(request, name);
+                ReplyError(mine, buffers, unique, fileSystem.RemoveXattr(request, name));
+                return;
+
+            case Opcode.Flush:
+                if (!reader.Take(out FlushIn flush)) { break; }
+                Trace(request, default);
+                ReplyError(mine, buffers, unique, fileSystem.Flush(request, flush));
+                return;
+
+            case Opcode.OpenDir:
+                if (!reader.Take(out open)) { break; }
+                Trace(request, default);
+                error = fileSystem.OpenDir(request, open, out opened);
+                if (Undelivered(ReplyWith(mine, buffers, unique, error, opened), error)) { fileSystem.ReleaseDir(header.NodeId, opened.Fh); }
+                return;
+
+            case Opcode.ReadDir:
+            case Opcode.ReadDirPlus:
+                if (!reader.Take(out read)) { break; }
+                Trace(request, default);
+                var writer = new DirectoryWriter(buffers.Payload[..(int)Math.Min(read.Size, (uint)options.MaxWrite)], header.Opcode == Opcode.ReadDirPlus);
+                error = fileSystem.ReadDir(request, read, ref writer);
+                if (Undelivered(ReplyPayload(mine, buffers, unique, error, writer.Used), error) && writer.IsPlus) { ReturnEntries(buffers.Payload[..writer.Used]); }
+                return;
+
+            case Opcode.ReleaseDir:
+                if (!reader.Take(out release)) { break; }
+                Trace(request, default);
+                fileSystem.ReleaseDir(header.NodeId, release.Fh);
+                ReplyError(mine, buffers, unique, Errno.None);
+                return;
+
+            case Opcode.FSyncDir:
+                if (!reader.Take(out fSync)) { break; }
+                Trace(request, default);
+                ReplyError(mine, buffers, unique, fileSystem.FSyncDir(request, fSync));
+                return;
+
+            case Opcode.Access:
+                if (!reader.Take(out AccessIn access)) { break; }
+                Trace(request, default);
+                ReplyError(mine, buffers, unique, fileSystem.Access(request, access.Mask));
+                return;
+
+            case Opcode.Interrupt:
+                if (!reader.Take(out InterruptIn interrupt)) { return; }
+                error = Interrupt(interrupt.Unique);
+                if (error.IsError) { ReplyError(mine, buffers, unique, error); } // EAGAIN: ask again, the request is on its way to a worker
+                return;
+
+            case Opcode.Ioctl:
+                if (!reader.Take(out IoctlIn ioctl) || !reader.TakeBytes(ioctl.InSize, out data)) { break; }
+                Trace(request, default);
+                Span<byte> ioctlSpace = buffers.Payload.Slice(Unsafe.SizeOf<IoctlOut>(), (int)Math.Min(ioctl.OutSize, 16384u));
+                error = fileSystem.Ioctl(request, ioctl, data, ioctlSpace, out length, out int result);
+                MemoryMarshal.Write(buffers.Payload, new IoctlOut { Result = result });
+                ReplyPayload(mine, buffers, unique, error, Unsafe.SizeOf<IoctlOut>() + length);
+                return;
+
+            case Opcode.FAllocate:
+                if (!reader.Take(out FAllocateIn fAllocate)) { break; }
+                Trace(request, default);
+                ReplyError(mine, buffers, unique, fileSystem.FAllocate(request, fAllocate));
+                return;
+
+            case Opcode.LSeek:
+                if (!reader.Take(out LSeekIn lSeek)) { break; }
+                Trace(request, default);
+                error = fileSystem.LSeek(request, lSeek, out ulong offset);
+                ReplyWith(mine, buffers, unique, error, new LSeekOut { Offset = offset });
+                return;
+
+            case Opcode.CopyFileRange:
+            case Opcode.CopyFileRange64:
+                if (!reader.Take(out CopyFileRangeIn copyFileRange)) { break; }
+                Trace(request, default);
+                if (header.Opcode == Opcode.CopyFileRange) { copyFileRange.Length = Math.Min(copyFileRange.Length, 0x7FFFF000); }
+                error = fileSystem.CopyFileRange(request, copyFileRange, out ulong copied);
+                if (header.Opcode == Opcode.CopyFileRange) { ReplyWith(mine, buffers, unique, error, new WriteOut { Size = (uint)copied }); }
+                else { ReplyWith(mine, buffers, unique, error, new CopyFileRangeOut { Copied = copied }); }
+                return;
+
+            case Opcode.Destroy:
+                ReplyError(mine, buffers, unique, Errno.None);
+                return;
+
+            default:
+                // ENOSYS also tells the kernel not to ask again. POLL is among these: every file of an overlay is always
+                // ready. So are locks, which the kernel keeps itself, per inode, as kernel overlayfs has them.
+                Trace(request, default);
+                ReplyError(mine, buffers, unique, Errno.ENOSYS);
+                return;
+        }
+        ReplyError(mine, buffers, unique, Errno.EINVAL);
+    }
+
+    private void SetXattr(Device mine, Buffers buffers, in Request request, ref RequestReader reader)
+    {
+        Errno error = Errno.EINVAL;
+        if (reader.Take(out SetXattrIn input) && reader.TakeName(out ReadOnlySpan<byte> name) && reader.TakeBytes(input.Size, out ReadOnlySpan<byte> value))
+        {
+            Trace(request, name);
+            error = fileSystem.SetXattr(request, name, value, input);
+        }
+        ReplyError(mine, buffers, request.Header.Unique, error);
+    }
+
+    private static Span<byte> XattrBuffer(Buffers buffers, uint size) => buffers.Payload[..(int)Math.Min(size, 1u << 17)];
+
+    private Errno ReplyXattr(Device mine, Buffers buffers, ulong unique, Errno error, uint asked, int length) =>
+        asked == 0 && !error.IsError
+            ? Reply(mine, buffers, unique, new GetXattrOut { Size = (uint)length })
+            : ReplyPayload(mine, buffers, unique, error, length);
+
+    /// <summary>Whether a reply that succeeded found nobody waiting, so that what it carried must be taken back.</summary>
+    private static bool Undelivered(Errno written, Errno result) => written == Errno.ENOENT && !result.IsError;
+
+    private void ReplyEntry(Device mine, Buffers buffers, ulong unique, Errno error, in EntryOut entry)
+    {
+        if (Undelivered(ReplyWith(mine, buffers, unique, error, entry), error) && entry.NodeId != 0) { fileSystem.Forget(entry.NodeId, 1); }
+    }
+
+    private void ReplyCreated(Device mine, Buffers buffers, ulong unique, Errno error, in CreateOut created)
+    {
+        if (!Undelivered(ReplyWith(mine, buffers, unique, error, created), error)) { return; }
+        fileSystem.Release(created.Entry.NodeId, created.Open.Fh);
+        fileSystem.Forget(created.Entry.NodeId, 1);
+    }
+
+    /// <summary>Takes back what an undelivered READDIRPLUS lent.</summary>
+    private void ReturnEntries(ReadOnlySpan<byte> entries)
+    {
+        while (entries.Length > 0)
+        {
+            EntryOut entry = MemoryMarshal.Read<EntryOut>(entries);
+            DirEnt directoryEntry = MemoryMarshal.Read<DirEnt>(entries[Unsafe.SizeOf<EntryOut>()..]);
+            if (entry.NodeId != 0) { fileSystem.Forget(entry.NodeId, 1); }
+            entries = entries[((Unsafe.SizeOf<EntryOut>() + Unsafe.SizeOf<DirEnt>() + (int)directoryEntry.NameLength + 7) & ~7)..];
+        }
+    }
+
+    private Errno ReplyWith<T>(Device mine, Buffers buffers, ulong unique, Errno error, in T result) where T : unmanaged =>
+        error.IsError ? ReplyError(mine, buffers, unique, error) : Reply(mine, buffers, unique, result);
+
+    private Errno Reply<T>(Device mine, Buffers buffers, ulong unique, in T result) where T : unmanaged
+    {
+        MemoryMarshal.Write(buffers.Payload, result);
+        return ReplyPayload(mine, buffers, unique, Errno.None, Unsafe.SizeOf<T>());
+    }
+
+    private Errno ReplyError(Device mine, Buffers buffers, ulong unique, Errno error) => ReplyPayload(mine, buffers, unique, error, 0);
+
+    private Errno ReplyPayload(Device mine, Buffers buffers, ulong unique, Errno error, int length)
+    {
+        int total = Unsafe.SizeOf<OutHeader>() + (error.IsError ? 0 : length);
+        MemoryMarshal.Write(buffers.Out, new OutHeader { Length = (uint)total, Error = -(int)error, Unique = unique });
+        if (options.Trace is { } trace) { trace($"  {unique} -> {(error.IsError ? error.ToString() : total.ToString(CultureInfo.InvariantCulture))}"); }
+        Errno written = mine.Write(buffers.Out[..total]);
+        if (written.IsError && written is not (Errno.ENOENT or Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN))
+        {
+            options.Log($"veneer: writing the reply to request {unique} failed: {written}");
+            // The caller must not wait for ever for a reply that the kernel refused.
+            if (total != Unsafe.SizeOf<OutHeader>()) { return ReplyPayload(mine, buffers, unique, Errno.EIO, 0); }
+        }
+        return written;
+    }
+
+    private void Trace(in Request request, ReadOnlySpan<byte> name)
+    {
+        if (options.Trace is not { } trace) { return; }
+        string text = name.Length > 1 ? " " + Encoding.UTF8.GetString(name[..^1]) : "";
+        trace($"{request.Header.Unique} {request.Header.Opcode} node={request.NodeId} pid={request.Header.Pid} uid={request.Header.Uid}{text}");
+    }
+}
