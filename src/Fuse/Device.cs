@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 

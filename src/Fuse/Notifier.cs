@@ -1,6 +1,6 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Veneer.Fuse.Wire;
-using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
@@ -27,7 +27,7 @@ public sealed class Notifier : IDisposable
     public void InvalidateInode(ulong nodeId, long offset, long length)
     {
         var message = new NotifyInvalidateInodeOut { NodeId = nodeId, Offset = offset, Length = length };
-        message.Header.Length = (uint)Marshal.SizeOf<NotifyInvalidateInodeOut>();
+        message.Header.Length = (uint)Unsafe.SizeOf<NotifyInvalidateInodeOut>();
         message.Header.Error = (int)NotifyCode.InvalidateInode;
         lock (gate)
         {

@@ -359,7 +359,19 @@ public sealed partial class Server
     private void Trace(in Request request, ReadOnlySpan<byte> name)
     {
         if (options.Trace is not { } trace) { return; }
-        string text = name.Length > 1 ? " " + Encoding.UTF8.GetString(name[..^1]) : "";
+        string text = name.Length > 1 ? " " + Printable(name[..^1]) : "";
         trace($"{request.Header.Unique} {request.Header.Opcode} node={request.NodeId} pid={request.Header.Pid} uid={request.Header.Uid}{text}");
+    }
+
+    /// <summary>A name for people: bytes outside of printable ASCII as \xNN.</summary>
+    private static string Printable(ReadOnlySpan<byte> name)
+    {
+        var text = new StringBuilder();
+        foreach (byte b in name)
+        {
+            if (b is > 0x20 and < 0x7F and not (byte)'\\') { text.Append((char)b); }
+            else { text.Append(CultureInfo.InvariantCulture, $"\\x{b:x2}"); }
+        }
+        return text.ToString();
     }
 }
