@@ -1,0 +1,67 @@
+using System.Buffers;
+using System.Text;
+
+namespace Veneer.Linux;
+
+/// <summary>Paths between bytes, as the kernel has them, and text, as command lines and messages have them; nothing is lost.</summary>
+/// <remarks>
+/// Bytes that are not UTF-8 become the lone surrogates U+DC80 to U+DCFF, as Python's surrogateescape does, and turn
+/// back into the same bytes.
+/// </remarks>
+public static class PathText
+{
+    private const int Escape = 0xDC00;
+
+    /// <summary>The text of a path in bytes, which end at the first NUL or at the end of the span.</summary>
+    public static string Decode(ReadOnlySpan<byte> path)
+    {
+        int end = path.IndexOf((byte)0);
+        if (end >= 0) { path = path[..end]; }
+        var text = new StringBuilder(path.Length);
+        Span<char> utf16 = stackalloc char[2];
+        while (path.Length > 0)
+        {
+            OperationStatus status = Rune.DecodeFromUtf8(path, out Rune rune, out int used);
+            if (status == OperationStatus.Done)
+            {
+                text.Append(utf16[..rune.EncodeToUtf16(utf16)]);
+            }
+            else
+            {
+                used = 1; // the others of a broken sequence are looked at again, each on its own
+                text.Append((char)(Escape + path[0]));
+            }
+            path = path[used..];
+        }
+        return text.ToString();
+    }
+
+    /// <summary>The bytes of a path, with a NUL at the end.</summary>
+    public static byte[] Encode(string path)
+    {
+        var bytes = new ArrayBufferWriter<byte>(path.Length + 1);
+        ReadOnlySpan<char> rest = path;
+        while (rest.Length > 0)
+        {
+            if (Rune.DecodeFromUtf16(rest, out Rune rune, out int used) == OperationStatus.Done)
+            {
+                bytes.Advance(rune.EncodeToUtf8(bytes.GetSpan(4)));
+            }
+            else
+            {
+                used = 1;
+                if (rest[0] is >= (char)(Escape + 0x80) and <= (char)(Escape + 0xFF))
+                {
+                    bytes.Write([(byte)(rest[0] - Escape)]);
+                }
+                else
+                {
+                    bytes.Write("\uFFFD"u8);
+                }
+            }
+            rest = rest[used..];
+        }
+        bytes.Write([(byte)0]);
+        return bytes.WrittenSpan.ToArray();
+    }
+}
