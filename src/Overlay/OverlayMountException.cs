@@ -1,0 +1,14 @@
+namespace Veneer.Overlay;
+
+/// <summary>An overlay cannot be mounted. The message is one sentence for the user: the thing, what is wrong, what to do.</summary>
+public sealed class OverlayMountException : Exception
+{
+    /// <summary>Without a sentence.</summary>
+    public OverlayMountException() { }
+
+    /// <summary>With the sentence.</summary>
+    public OverlayMountException(string message) : base(message) { }
+
+    /// <summary>With the sentence and what led to it.</summary>
+    public OverlayMountException(string message, Exception innerException) : base(message, innerException) { }
+}

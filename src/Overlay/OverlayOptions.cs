@@ -1,0 +1,113 @@
+using Veneer.Linux;
+
+namespace Veneer.Overlay;
+
+/// <summary>What an overlay consists of and how it behaves, as <see cref="OptionParser"/> reads it from the kernel's spelling.</summary>
+/// <remarks>
+/// Paths are as the user wrote them, and are never normalised: <c>l/ABC/../diff1</c> leads through the symbolic link
+/// <c>l/ABC</c>. Bytes that are not UTF-8 are kept as <see cref="PathText"/> says.
+/// </remarks>
+public sealed record OverlayOptions
+{
+    /// <summary>The most lower layers that one overlay has (OVL_MAX_STACK).</summary>
+    public const int MaxLowerDirectories = 500;
+
+    /// <summary>The lower directories, topmost first; at least one.</summary>
+    public required IReadOnlyList<string> LowerDirectories { get; init; }
+
+    /// <summary>Where changes go, or null for an overlay that cannot be written.</summary>
+    public string? UpperDirectory { get; init; }
+
+    /// <summary>A directory of the overlay's own on upper's filesystem; null exactly when <see cref="UpperDirectory"/> is.</summary>
+    public string? WorkDirectory { get; init; }
+
+    /// <summary>Where the overlay appears.</summary>
+    public required string MountPoint { get; init; }
+
+    /// <summary>What mount tables show as the source. Default: <c>veneer</c>.</summary>
+    public string Source { get; init; } = "veneer";
+
+    /// <summary>Whether the mount is read-only, though it may have an upper. Always so without one.</summary>
+    public bool ReadOnly { get; init; }
+
+    /// <summary>Whether users other than the mounter may use the mount. Null: as is usual, yes for root and no for others.</summary>
+    public bool? AllowOther { get; init; }
+
+    /// <summary>The mount's own flags, such as nosuid; without <see cref="MountFlags.ReadOnly"/>, which is <see cref="ReadOnly"/>.</summary>
+    public MountFlags MountFlags { get; init; }
+
+    /// <summary>What a rename of a directory that exists in a lower layer does. Default: <see cref="RedirectDirectory.Follow"/>.</summary>
+    public RedirectDirectory RedirectDirectory { get; init; } = RedirectDirectory.Follow;
+
+    /// <summary>Whether chown and chmod copy up attributes without data. Such files of others are always read. Default: no.</summary>
+    public bool Metacopy { get; init; }
+
+    /// <summary>Whether hard links that exist in a lower layer stay links across copy-up and mounts. Default: no.</summary>
+    public bool Index { get; init; }
+
+    /// <summary>Whether inode numbers say which layer an object came from. Default: <see cref="Xino.Auto"/>.</summary>
+    public Xino Xino { get; init; } = Xino.Auto;
+
+    /// <summary>Whether the overlay's attributes are <c>user.overlay.*</c> instead of <c>trusted.overlay.*</c>. Default: no.</summary>
+    public bool UserXattr { get; init; }
+
+    /// <summary>Whether every reader of a lower file sees what is written to it later, at the price of passthrough. Default: where it is cheap.</summary>
+    public bool Coherent { get; init; }
+
+    /// <summary>Whether the kernel reads and writes layer files without us. Default: <see cref="Passthrough.Auto"/>.</summary>
+    public Passthrough Passthrough { get; init; } = Passthrough.Auto;
+
+    /// <summary>What is on the disk when an fsync has returned. Default: <see cref="Sync.Auto"/>.</summary>
+    public Sync Sync { get; init; } = Sync.Auto;
+
+    /// <summary>How many threads are ready for requests, or null for as many as suit the machine.</summary>
+    public int? Threads { get; init; }
+}
+
+/// <summary>What a rename of a directory that exists in a lower layer does (<c>redirect_dir=</c>).</summary>
+/// <remarks>
+/// The kernel's fourth word, <c>off</c>, means <see cref="Follow"/> unless its parameter redirect_always_follow says
+/// otherwise; so it does here.
+/// </remarks>
+public enum RedirectDirectory
+{
+    /// <summary>It works, and leaves a redirect in the upper; redirects are followed.</summary>
+    On,
+    /// <summary>It gives EXDEV; redirects are followed.</summary>
+    Follow,
+    /// <summary>It gives EXDEV; redirects are not followed.</summary>
+    NoFollow,
+}
+
+/// <summary>Whether inode numbers carry the layer in their high bits (<c>xino=</c>).</summary>
+public enum Xino
+{
+    /// <summary>No.</summary>
+    Off,
+    /// <summary>Where the layers' numbers leave room.</summary>
+    Auto,
+    /// <summary>Yes.</summary>
+    On,
+}
+
+/// <summary>Whether the kernel reads and writes layer files without us (<c>passthrough=</c>).</summary>
+public enum Passthrough
+{
+    /// <summary>Where the kernel allows it and where it is safe.</summary>
+    Auto,
+    /// <summary>Never.</summary>
+    Off,
+    /// <summary>As <see cref="Auto"/>; mounting fails where the kernel does not allow it at all.</summary>
+    Require,
+}
+
+/// <summary>What is on the disk when an fsync has returned (<c>fsync=</c>, <c>volatile</c>).</summary>
+public enum Sync
+{
+    /// <summary>The file; a copied-up file is synced before it gets its name, where a crash could otherwise leave it short.</summary>
+    Auto,
+    /// <summary>The file; every copy-up is synced, attributes alone included.</summary>
+    Strict,
+    /// <summary>Nothing: faster, and the upper is lost with the machine.</summary>
+    Volatile,
+}

@@ -1,0 +1,269 @@
+using FsCheck;
+using FsCheck.Fluent;
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Tests;
+
+public sealed class OptionParserTests
+{
+    private static OverlayOptions Parse(params string[] options)
+    {
+        var parser = new OptionParser();
+        foreach (string option in options) { parser.Add(option); }
+        return parser.Build(null, "/mnt");
+    }
+
+    private static string Refusal(params string[] options) => Assert.Throws<OverlayMountException>(() => Parse(options)).Message;
+
+    private static IReadOnlyList<string> Warnings(string options)
+    {
+        var parser = new OptionParser();
+        parser.Add("lowerdir=/l," + options);
+        parser.Build(null, "/mnt");
+        return parser.Warnings;
+    }
+
+    [Fact]
+    public void Lower_directories_are_topmost_first()
+    {
+        Assert.Equal(["/top", "/middle", "rel/below"], Parse("lowerdir=/top:/middle:rel/below").LowerDirectories);
+    }
+
+    [Theory]
+    [InlineData(@"lowerdir=/a\:b", "/a:b")]
+    [InlineData(@"lowerdir=/a\,b", "/a,b")]
+    [InlineData(@"lowerdir=/a\\b", @"/a\b")]
+    [InlineData(@"lowerdir=/a\\\:b", @"/a\:b")]
+    [InlineData(@"lowerdir=/a\", @"/a\")]
+    [InlineData("lowerdir=/a=b", "/a=b")]
+    [InlineData("lowerdir=/a\"b", "/a\"b")]
+    [InlineData("lowerdir+=/a:b", "/a:b")]
+    [InlineData(@"lowerdir+=/a\:b", @"/a\:b")]
+    [InlineData(@"lowerdir+=/a\,b", "/a,b")]
+    [InlineData("lowerdir=l/ABC/../diff1", "l/ABC/../diff1")]
+    public void A_lower_path_may_have_any_character(string option, string path)
+    {
+        Assert.Equal([path], Parse(option).LowerDirectories);
+    }
+
+    [Fact]
+    public void Upper_and_work_lose_their_backslashes_but_keep_colons()
+    {
+        OverlayOptions options = Parse(@"lowerdir=/l,upperdir=/u:1\,2\:3,workdir=/w\\");
+
+        Assert.Equal("/u:1,2:3", options.UpperDirectory);
+        Assert.Equal(@"/w\", options.WorkDirectory);
+    }
+
+    [Fact]
+    public void Any_path_survives_its_escapes()
+    {
+        Gen<string> paths = Gen.Elements([.. "ab/:\\,\"=. \u00e9+"]).NonEmptyListOf().Select(characters => string.Concat(characters));
+        Prop.ForAll(Arb.From(paths.NonEmptyListOf()), Arb.From(paths), (lowers, upper) =>
+        {
+            OverlayOptions options = Parse($"lowerdir={string.Join(':', lowers.Select(Escape))},upperdir={Escape(upper)},workdir=/w,ro");
+            return options.LowerDirectories.SequenceEqual(lowers, StringComparer.Ordinal) && options.UpperDirectory == upper && options.ReadOnly;
+        }).QuickCheckThrowOnFailure();
+
+        static string Escape(string path) =>
+            path.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(":", "\\:", StringComparison.Ordinal).Replace(",", "\\,", StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Lowerdir_replaces_and_lowerdir_plus_appends()
+    {
+        Assert.Equal(["/c", "/d"], Parse("lowerdir=/a:/b", "lowerdir+=/x", "lowerdir=/c,lowerdir+=/d").LowerDirectories);
+        Assert.Equal(["/d"], Parse("lowerdir=/a,lowerdir=,lowerdir+=/d").LowerDirectories);
+    }
+
+    [Fact]
+    public void Several_option_lists_are_one_and_empty_options_are_nothing()
+    {
+        OverlayOptions options = Parse("workdir=/w", ",upperdir=/u,,volatile,", "", "lowerdir=/l");
+
+        Assert.Equal("/u", options.UpperDirectory);
+        Assert.Equal("/w", options.WorkDirectory);
+        Assert.Equal(Sync.Volatile, options.Sync);
+    }
+
+    [Fact]
+    public void Defaults_are_those_of_the_kernel()
+    {
+        OverlayOptions options = Parse("lowerdir=/l,upperdir=/u,workdir=/w");
+
+        Assert.Equal(
+            new OverlayOptions
+            {
+                LowerDirectories = options.LowerDirectories,
+                UpperDirectory = "/u",
+                WorkDirectory = "/w",
+                MountPoint = "/mnt",
+                Source = "veneer",
+                ReadOnly = false,
+                AllowOther = null,
+                MountFlags = MountFlags.None,
+                RedirectDirectory = RedirectDirectory.Follow,
+                Metacopy = false,
+                Index = false,
+                Xino = Xino.Auto,
+                UserXattr = false,
+                Coherent = false,
+                Passthrough = Passthrough.Auto,
+                Sync = Sync.Auto,
+                Threads = null,
+            },
+            options);
+    }
+
+    [Fact]
+    public void Without_an_upper_it_is_read_only()
+    {
+        Assert.True(Parse("lowerdir=/l").ReadOnly);
+        Assert.True(Parse("lowerdir=/l,rw").ReadOnly);
+        Assert.True(Parse("lowerdir=/l,upperdir=/u,workdir=/w,ro").ReadOnly);
+        Assert.False(Parse("lowerdir=/l,upperdir=/u,workdir=/w,ro,rw").ReadOnly);
+    }
+
+    [Theory]
+    [InlineData("redirect_dir=on", RedirectDirectory.On)]
+    [InlineData("redirect_dir=follow", RedirectDirectory.Follow)]
+    [InlineData("redirect_dir=nofollow", RedirectDirectory.NoFollow)]
+    [InlineData("redirect_dir=off", RedirectDirectory.Follow)]
+    [InlineData("metacopy=on", RedirectDirectory.On)]
+    [InlineData("metacopy=on,redirect_dir=on", RedirectDirectory.On)]
+    [InlineData("userxattr", RedirectDirectory.NoFollow)]
+    [InlineData("userxattr,redirect_dir=nofollow", RedirectDirectory.NoFollow)]
+    public void Redirects_follow_the_other_options_as_in_the_kernel(string options, RedirectDirectory expected)
+    {
+        Assert.Equal(expected, Parse("lowerdir=/l," + options).RedirectDirectory);
+    }
+
+    [Theory]
+    [InlineData("fsync=0", Sync.Volatile)]
+    [InlineData("fsync=1", Sync.Auto)]
+    [InlineData("fsync=auto", Sync.Auto)]
+    [InlineData("fsync=strict", Sync.Strict)]
+    [InlineData("fsync=volatile", Sync.Volatile)]
+    [InlineData("volatile", Sync.Volatile)]
+    [InlineData("volatile,fsync=strict", Sync.Strict)]
+    public void Fsync_has_the_words_of_the_kernel_and_of_its_peers(string options, Sync expected)
+    {
+        Assert.Equal(expected, Parse("lowerdir=/l," + options).Sync);
+    }
+
+    [Fact]
+    public void Every_choice_is_read()
+    {
+        OverlayOptions options = Parse("lowerdir=/l,index=on,xino=on,uuid=null,nfs_export=off,verity=off,coherent,passthrough=require,threads=7,allow_other,default_permissions,fsname=a\\,b,subtype=x");
+
+        Assert.True(options.Index);
+        Assert.Equal(Xino.On, options.Xino);
+        Assert.True(options.Coherent);
+        Assert.Equal(Passthrough.Require, options.Passthrough);
+        Assert.Equal(7, options.Threads);
+        Assert.True(options.AllowOther);
+        Assert.Equal("a,b", options.Source);
+    }
+
+    [Theory]
+    [InlineData("nosuid,nodev,noexec", MountFlags.NoSetUid | MountFlags.NoDevices | MountFlags.NoExecute)]
+    [InlineData("nosuid,nodev,suid,dev", MountFlags.None)]
+    [InlineData("noatime,relatime", MountFlags.RelativeAccessTime)]
+    [InlineData("strictatime,noatime", MountFlags.NoAccessTime)]
+    [InlineData("noatime,atime", MountFlags.None)]
+    [InlineData("noatime,nodiratime,nosymfollow", MountFlags.NoAccessTime | MountFlags.NoDirectoryAccessTime | MountFlags.NoSymbolicLinks)]
+    [InlineData("sync,dirsync", MountFlags.Synchronous | MountFlags.DirectorySynchronous)]
+    [InlineData("nosuid,sync,async,defaults", MountFlags.None)]
+    public void Mount_flags_are_honoured_the_last_one_first(string options, MountFlags expected)
+    {
+        Assert.Equal(expected, Parse("lowerdir=/l," + options).MountFlags);
+    }
+
+    [Theory]
+    [InlineData("private")]
+    [InlineData("auto,noauto,nofail,user,users,nouser,_netdev,owner,group")]
+    [InlineData("x-systemd.requires=/a,X-mount.mkdir,comment=hello")]
+    [InlineData("nonempty,silent,rw,exec,async,dev,suid")]
+    public void Words_for_others_are_passed_over_in_silence(string options)
+    {
+        Assert.Empty(Warnings(options));
+    }
+
+    [Theory]
+    [InlineData("lazytime", "lazytime has no effect on Veneer.")]
+    [InlineData("noxattrs=1", "noxattrs=1 has no effect on Veneer.")]
+    [InlineData("fast_ino,fast_ino", "fast_ino has no effect on Veneer.")]
+    [InlineData("static_nlink", "static_nlink has no effect on Veneer.")]
+    [InlineData("context=\"system_u:object_r:container_file_t:s0:c1,c2\",context=\"a,b\"", "context has no effect: Veneer does not set SELinux labels.")]
+    [InlineData("workdir=/w", "workdir=/w has no effect without upperdir.")]
+    public void Harmless_options_of_peers_are_accepted_with_one_warning(string options, string warning)
+    {
+        Assert.Equal([warning], Warnings(options));
+    }
+
+    [Fact]
+    public void Commas_in_a_quoted_label_do_not_end_it()
+    {
+        Assert.Equal("/u", Parse("lowerdir=/l,context=\"s0:c1,c2\",upperdir=/u,workdir=/w").UpperDirectory);
+    }
+
+    [Theory]
+    [InlineData("", "No lower directory is given: say which to show with -o lowerdir=DIR, or lowerdir=TOP:BELOW for several.")]
+    [InlineData("lowerdir=", "No lower directory is given: say which to show with -o lowerdir=DIR, or lowerdir=TOP:BELOW for several.")]
+    [InlineData("lowerdir", "lowerdir needs a value: lowerdir=SOMETHING.")]
+    [InlineData("lowerdir+=", "lowerdir+ needs a value: lowerdir+=SOMETHING.")]
+    [InlineData("lowerdir=/a:", "lowerdir=/a: has an empty path: take out the colon too much, or write \\: for a colon in a name.")]
+    [InlineData("lowerdir=:/a", "lowerdir=:/a has an empty path: take out the colon too much, or write \\: for a colon in a name.")]
+    [InlineData("lowerdir=/a::/b", "lowerdir=/a::/b has '::', which marks data-only layers, and Veneer does not support these yet: use one colon if the layers may be seen.")]
+    [InlineData("lowerdir=/a,datadir+=/b", "datadir+= asks for a data-only layer, which Veneer does not support yet: use lowerdir+= if the layer may be seen.")]
+    [InlineData("lowerdir=/l,upperdir=/u", "upperdir=/u needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.")]
+    [InlineData("lowerdir=/l,upperdir=", "upperdir needs a value: upperdir=SOMETHING.")]
+    [InlineData("lowerdir=/l,nfs_export=on", "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay.")]
+    [InlineData("lowerdir=/l,verity=require", "verity=require is not supported yet: leave it out if you trust the lower layers.")]
+    [InlineData("lowerdir=/l,metacopy=maybe", "metacopy=maybe is not understood: metacopy is on or off.")]
+    [InlineData("lowerdir=/l,xino", "xino needs a value: on, auto or off.")]
+    [InlineData("lowerdir=/l,threads=0", "threads=0 is not understood: use a number from 1 to 256.")]
+    [InlineData("lowerdir=/l,volatile=yes", "volatile=yes is not understood: volatile takes no value.")]
+    [InlineData("lowerdir=/l,userxattr,redirect_dir=on", "userxattr and redirect_dir exclude each other: leave redirect_dir out, or set redirect_dir=nofollow.")]
+    [InlineData("lowerdir=/l,userxattr,metacopy=on", "userxattr and metacopy=on exclude each other: leave one of them out.")]
+    [InlineData("lowerdir=/l,metacopy=on,redirect_dir=nofollow", "metacopy=on needs redirect_dir=on: leave redirect_dir out, or set it to on.")]
+    [InlineData("lowerdir=/l,squash_to_root", "squash_to_root would change whose the files are, which Veneer does not support yet: leave it out, or change the owners in the layers.")]
+    [InlineData("lowerdir=/l,uidmapping=:0:1000:1:1:110000:65536", "uidmapping would change whose the files are, which Veneer does not support yet: leave it out, or change the owners in the layers.")]
+    [InlineData("lowerdir=/l,lowedir=/x", "The option lowedir is unknown: did you mean lowerdir?")]
+    [InlineData("lowerdir=/l,noatme", "The option noatme is unknown: did you mean noatime?")]
+    [InlineData("lowerdir=/l,frobnicate=3", "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.")]
+    public void A_bad_option_gets_one_sentence(string options, string sentence)
+    {
+        Assert.Equal(sentence, Refusal(options));
+    }
+
+    [Fact]
+    public void There_are_at_most_500_lower_directories()
+    {
+        Assert.Equal(500, Parse("lowerdir=" + string.Join(':', Enumerable.Repeat("/l", 500))).LowerDirectories.Count);
+        Assert.Equal(
+            "501 lower directories are given, and an overlay has at most 500: merge some of them.",
+            Refusal("lowerdir=" + string.Join(':', Enumerable.Repeat("/l", 501))));
+    }
+
+    [Fact]
+    public void Remount_needs_no_layers()
+    {
+        var parser = new OptionParser();
+        parser.Add("rw,remount,ro,nosuid");
+
+        Assert.True(parser.Remount);
+        Assert.Equal(MountFlags.ReadOnly | MountFlags.NoSetUid, parser.MountFlags);
+    }
+
+    [Fact]
+    public void The_source_is_fsname_or_the_positional_or_veneer()
+    {
+        var parser = new OptionParser();
+        parser.Add("lowerdir=/l");
+        Assert.Equal("veneer", parser.Build("", "/mnt").Source);
+        Assert.Equal("image", parser.Build("image", "/mnt").Source);
+        parser.Add("fsname=name");
+        Assert.Equal("name", parser.Build("image", "/mnt").Source);
+    }
+}
