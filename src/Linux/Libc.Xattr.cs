@@ -17,6 +17,7 @@ public enum XattrFlags : uint
 /// <remarks>
 /// Linux 6.13 has getxattrat and its sisters, which take a directory and a name and do not follow a symbolic link.
 /// Older kernels are served through /proc/self/fd/DIRECTORY/NAME, which the l-calls do not follow at the end either.
+/// So is a descriptor itself, since these calls refuse an O_PATH descriptor with an empty name.
 /// </remarks>
 public static unsafe partial class Libc
 {
@@ -65,7 +66,7 @@ public static unsafe partial class Libc
     {
         fixed (byte* p = name, a = attribute, v = value)
         {
-            if (!xattrAtMissing)
+            if (!xattrAtMissing && name.Length > 1)
             {
                 var arguments = new XattrArguments { Value = (ulong)v, Size = (uint)value.Length };
                 Errno error = Check(syscall(SysGetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, (nint)(&arguments), sizeof(XattrArguments)), out size);
@@ -86,7 +87,7 @@ public static unsafe partial class Libc
     {
         fixed (byte* p = name, a = attribute, v = value)
         {
-            if (!xattrAtMissing)
+            if (!xattrAtMissing && name.Length > 1)
             {
                 var arguments = new XattrArguments { Value = (ulong)v, Size = (uint)value.Length, Flags = (uint)flags };
                 Errno error = Check(syscall(SysSetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, (nint)(&arguments), sizeof(XattrArguments)));
@@ -107,7 +108,7 @@ public static unsafe partial class Libc
     {
         fixed (byte* p = name, l = list)
         {
-            if (!xattrAtMissing)
+            if (!xattrAtMissing && name.Length > 1)
             {
                 Errno error = Check(syscall(SysListXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)l, list.Length, 0), out size);
                 if (error != Errno.ENOSYS) { return error; }
@@ -127,7 +128,7 @@ public static unsafe partial class Libc
     {
         fixed (byte* p = name, a = attribute)
         {
-            if (!xattrAtMissing)
+            if (!xattrAtMissing && name.Length > 1)
             {
                 Errno error = Check(syscall(SysRemoveXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, 0, 0));
                 if (error != Errno.ENOSYS) { return error; }

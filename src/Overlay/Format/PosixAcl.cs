@@ -1,0 +1,70 @@
+using System.Buffers.Binary;
+
+namespace Veneer.Overlay.Format;
+
+/// <summary>What a new object inherits from its directory's default ACL.</summary>
+/// <remarks>
+/// The attribute's value is a version (2) and entries of 8 bytes: tag, permissions, id. Needed only where the object is
+/// made in work and not in its directory. Kernel: posix_acl_create(), posix_acl_create_masq(); see acl(5).
+/// </remarks>
+internal static class PosixAcl
+{
+    /// <summary>The ACL that applies to access.</summary>
+    public static ReadOnlySpan<byte> AccessName => "system.posix_acl_access\0"u8;
+    /// <summary>The ACL that a directory hands on.</summary>
+    public static ReadOnlySpan<byte> DefaultName => "system.posix_acl_default\0"u8;
+
+    /// <summary>Room for any ACL that a filesystem stores, in bytes.</summary>
+    public const int MaxLength = 4 + 8 * 512;
+
+    private const int UserObject = 1, User = 2, GroupObject = 4, Group = 8, MaskEntry = 16, Other = 32;
+
+    /// <summary>Turns a copy of the directory's default ACL into the new object's access ACL, in place.</summary>
+    /// <param name="acl">The default ACL.</param>
+    /// <param name="mode">In: the mode asked for, without umask. Out: the mode to give.</param>
+    /// <param name="isExtended">Whether the result says more than the mode, so that it must be stored.</param>
+    /// <returns>False when the value is not an ACL.</returns>
+    public static bool Inherit(Span<byte> acl, ref uint mode, out bool isExtended)
+    {
+        isExtended = false;
+        if (acl.Length < 4 || (acl.Length - 4) % 8 != 0 || BinaryPrimitives.ReadUInt32LittleEndian(acl) != 2) { return false; }
+        int group = -1, mask = -1;
+        for (int at = 4; at < acl.Length; at += 8)
+        {
+            Span<byte> entry = acl.Slice(at, 8);
+            ushort permissions = BinaryPrimitives.ReadUInt16LittleEndian(entry[2..]);
+            switch (BinaryPrimitives.ReadUInt16LittleEndian(entry))
+            {
+                case UserObject:
+                    permissions &= (ushort)((mode >> 6) | ~7u);
+                    mode &= (uint)(permissions << 6) | ~0x1C0u;
+                    break;
+                case Other:
+                    permissions &= (ushort)(mode | ~7u);
+                    mode &= permissions | ~7u;
+                    break;
+                case GroupObject:
+                    group = at;
+                    break;
+                case MaskEntry:
+                    mask = at;
+                    isExtended = true;
+                    break;
+                case User:
+                case Group:
+                    isExtended = true;
+                    break;
+                default:
+                    return false;
+            }
+            BinaryPrimitives.WriteUInt16LittleEndian(entry[2..], permissions);
+        }
+        int owner = mask >= 0 ? mask : group;
+        if (owner < 0) { return false; }
+        ushort groupPermissions = BinaryPrimitives.ReadUInt16LittleEndian(acl[(owner + 2)..]);
+        groupPermissions &= (ushort)((mode >> 3) | ~7u);
+        mode &= (uint)(groupPermissions << 3) | ~0x38u;
+        BinaryPrimitives.WriteUInt16LittleEndian(acl[(owner + 2)..], groupPermissions);
+        return true;
+    }
+}

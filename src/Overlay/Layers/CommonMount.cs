@@ -1,0 +1,74 @@
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Layers;
+
+/// <summary>A private copy of the mount that holds upper and work, rooted where both can be reached.</summary>
+/// <remarks>A rename between two copies of a mount is EXDEV, so upper and work must be reached through one.</remarks>
+internal static class CommonMount
+{
+    private const int MaxPath = 4096;
+
+    /// <summary>Copies the mount.</summary>
+    /// <param name="upper">A descriptor of upper.</param>
+    /// <param name="work">A descriptor of work, in the same mount.</param>
+    /// <param name="flags">What the user wants of access times.</param>
+    /// <param name="mount">The copy.</param>
+    /// <param name="upperPath">Upper, from the copy's root, without NUL.</param>
+    /// <param name="workPath">Work, from the copy's root, without NUL.</param>
+    /// <returns>False when a private copy is refused, or the directories cannot be found in it.</returns>
+    public static bool TryClone(int upper, int work, MountFlags flags, out int mount, out byte[] upperPath, out byte[] workPath)
+    {
+        mount = -1;
+        upperPath = workPath = [];
+        if (!TryPath(upper, out byte[] fromUpper) || !TryPath(work, out byte[] fromWork)) { return false; }
+        int common = CommonLength(fromUpper, fromWork);
+        byte[] ancestor = common == 0 ? [(byte)'/', 0] : [.. fromUpper[..common], 0];
+        if (Libc.OpenAt(Libc.AtCwd, ancestor, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int directory).IsError) { return false; }
+        Errno error = SameMount(directory, upper) ? Libc.CloneMount(directory, out mount) : Errno.EXDEV;
+        Libc.Close(directory);
+        if (error.IsError) { return false; }
+        upperPath = fromUpper[(common + 1)..];
+        workPath = fromWork[(common + 1)..];
+        if (IsSame(mount, upperPath, upper) && IsSame(mount, workPath, work))
+        {
+            if ((flags & MountFlags.NoAccessTime) != 0)
+            {
+                _ = Libc.SetMountAttributes(mount, MountAttributes.NoAccessTime, MountAttributes.AccessTimeField); // best effort: access times are kept more exactly than asked
+            }
+            return true;
+        }
+        Libc.Close(mount);
+        mount = -1;
+        return false;
+    }
+
+    private static bool TryPath(int descriptor, out byte[] path)
+    {
+        Span<byte> link = stackalloc byte[32];
+        "/proc/self/fd/"u8.CopyTo(link);
+        _ = System.Buffers.Text.Utf8Formatter.TryFormat(descriptor, link[14..], out int digits); // cannot fail: 11 digits fit
+        link[14 + digits] = 0;
+        Span<byte> target = stackalloc byte[MaxPath];
+        Errno error = Libc.ReadLinkAt(Libc.AtCwd, link[..(15 + digits)], target, out int length);
+        path = error.IsError || length == MaxPath ? [] : target[..length].ToArray();
+        return path.Length > 1 && path[0] == '/';
+    }
+
+    /// <summary>Length of the longest directory that both paths start with, without its slash.</summary>
+    private static int CommonLength(ReadOnlySpan<byte> a, ReadOnlySpan<byte> b)
+    {
+        int same = a.CommonPrefixLength(b);
+        while (same > 0 && !(a[same - 1] == '/')) { same--; }
+        return Math.Max(0, same - 1);
+    }
+
+    private static bool SameMount(int a, int b) =>
+        !Libc.StatAt(a, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx first).IsError
+        && !Libc.StatAt(b, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx second).IsError
+        && first.MountId == second.MountId;
+
+    private static bool IsSame(int mount, ReadOnlySpan<byte> path, int expected) =>
+        !Libc.StatAt(mount, [.. path, 0], StatxMask.Basic, out Statx found).IsError
+        && !Libc.StatAt(expected, Libc.Self, StatxMask.Basic, out Statx wanted).IsError
+        && found.Ino == wanted.Ino && found.Dev == wanted.Dev;
+}

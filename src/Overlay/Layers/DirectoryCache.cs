@@ -1,0 +1,164 @@
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Layers;
+
+/// <summary>Keeps the descriptors of the directories used last, so that a name costs one system call at any depth.</summary>
+/// <remarks>Bounded, since a process may have only so many files open. Its lock is a leaf: no system call under it but close(2).</remarks>
+internal sealed class DirectoryCache(int capacity)
+{
+    private readonly Lock gate = new();
+    private RealDirectory? newest;
+    private RealDirectory? oldest;
+    private int count;
+
+    /// <summary>The descriptor of a directory, kept open until the result is disposed of.</summary>
+    /// <returns><see cref="Errno.ESTALE"/> when the layer no longer has the directory where it was.</returns>
+    public Errno Pin(RealDirectory directory, out PinnedDirectory pinned)
+    {
+        lock (gate)
+        {
+            if (directory.Descriptor >= 0)
+            {
+                directory.Pins++;
+                TouchLocked(directory);
+                pinned = new PinnedDirectory(this, directory, directory.Descriptor);
+                return Errno.None;
+            }
+        }
+        return Open(directory, out pinned);
+    }
+
+    private Errno Open(RealDirectory directory, out PinnedDirectory pinned)
+    {
+        pinned = default;
+        if (directory.Parent is not { } parent) { return Errno.ESTALE; } // a root: the layer was let go of
+        Errno error = Pin(parent, out PinnedDirectory above);
+        if (error.IsError) { return error; }
+        int descriptor;
+        using (above)
+        {
+            error = Libc.OpenAt(above.Descriptor, directory.Name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out descriptor);
+        }
+        if (error.IsError) { return error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP ? Errno.ESTALE : error; }
+
+        int surplus = -1, evicted = -1;
+        lock (gate)
+        {
+            if (directory.Descriptor >= 0)
+            {
+                surplus = descriptor; // another thread was faster
+                TouchLocked(directory);
+            }
+            else
+            {
+                directory.Descriptor = descriptor;
+                LinkLocked(directory);
+                if (count > capacity) { evicted = EvictLocked(); }
+            }
+            directory.Pins++;
+            pinned = new PinnedDirectory(this, directory, directory.Descriptor);
+        }
+        if (surplus >= 0) { Libc.Close(surplus); }
+        if (evicted >= 0) { Libc.Close(evicted); }
+        return Errno.None;
+    }
+
+    internal void Unpin(RealDirectory directory)
+    {
+        lock (gate) { directory.Pins--; }
+    }
+
+    /// <summary>Keeps a directory's descriptor for good: it is about to lose its name.</summary>
+    public Errno Keep(RealDirectory directory)
+    {
+        Errno error = Pin(directory, out PinnedDirectory pinned);
+        if (error.IsError) { return error; }
+        lock (gate)
+        {
+            directory.IsKept = true;
+            UnlinkLocked(directory);
+        }
+        pinned.Dispose();
+        return Errno.None;
+    }
+
+    /// <summary>Nobody knows the directory any more: closes its descriptor.</summary>
+    public void Drop(RealDirectory directory)
+    {
+        int descriptor;
+        lock (gate)
+        {
+            directory.IsKept = false;
+            if (directory.Parent is null || directory.Descriptor < 0) { return; }
+            if (directory.Pins > 0)
+            {
+                // Still in use below another name: from now on it goes when it is the oldest.
+                if (!IsLinkedLocked(directory)) { LinkLocked(directory); }
+                return;
+            }
+            descriptor = directory.Descriptor;
+            directory.Descriptor = -1;
+            UnlinkLocked(directory);
+        }
+        Libc.Close(descriptor);
+    }
+
+    private bool IsLinkedLocked(RealDirectory directory) => directory.Newer is not null || directory.Older is not null || ReferenceEquals(newest, directory);
+
+    private void TouchLocked(RealDirectory directory)
+    {
+        // A root and a kept directory are not in the list.
+        if (ReferenceEquals(newest, directory) || !IsLinkedLocked(directory)) { return; }
+        UnlinkLocked(directory);
+        LinkLocked(directory);
+    }
+
+    private void LinkLocked(RealDirectory directory)
+    {
+        directory.Newer = null;
+        directory.Older = newest;
+        if (newest is not null) { newest.Newer = directory; }
+        newest = directory;
+        oldest ??= directory;
+        count++;
+    }
+
+    private void UnlinkLocked(RealDirectory directory)
+    {
+        if (!IsLinkedLocked(directory)) { return; }
+        if (directory.Newer is not null) { directory.Newer.Older = directory.Older; } else { newest = directory.Older; }
+        if (directory.Older is not null) { directory.Older.Newer = directory.Newer; } else { oldest = directory.Newer; }
+        directory.Newer = directory.Older = null;
+        count--;
+    }
+
+    /// <summary>Takes the descriptor of the directory that was unused for longest, or -1 when all are in use.</summary>
+    private int EvictLocked()
+    {
+        for (RealDirectory? candidate = oldest; candidate is not null; candidate = candidate.Newer)
+        {
+            if (candidate.Pins > 0) { continue; }
+            int descriptor = candidate.Descriptor;
+            candidate.Descriptor = -1;
+            UnlinkLocked(candidate);
+            return descriptor;
+        }
+        return -1;
+    }
+}
+
+/// <summary>A directory's descriptor in use.</summary>
+internal readonly ref struct PinnedDirectory(DirectoryCache cache, RealDirectory directory, int descriptor)
+{
+    private readonly DirectoryCache? cache = cache;
+    private readonly RealDirectory directory = directory;
+
+    /// <summary>An O_PATH descriptor.</summary>
+    public int Descriptor { get; } = descriptor;
+
+    /// <summary>The layer that holds the directory.</summary>
+    public Layer? Layer => directory?.Layer;
+
+    /// <summary>Lets it be closed.</summary>
+    public void Dispose() => cache?.Unpin(directory);
+}

@@ -1,0 +1,121 @@
+using System.Runtime.CompilerServices;
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Layers;
+
+/// <summary>One directory of the stack.</summary>
+/// <remarks>
+/// A layer is reached through a private copy of its mount, attached nowhere: other mounts below it are not seen, it
+/// cannot be unmounted from under us, and for a lower layer the copy is read-only and does not update access times,
+/// so that no bug of ours, and no open of the kernel's for passthrough, can change a lower by a byte. Where a private
+/// copy is refused (an unprivileged user) the layer is reached through the path that was named.
+/// </remarks>
+internal sealed class Layer : IDisposable
+{
+    private readonly Fd mount;
+
+    private Layer(int index, string path, Fd mount, Fd root, bool isPrivate)
+    {
+        Index = index;
+        Path = path;
+        this.mount = mount;
+        IsPrivate = isPrivate;
+        Root = new RealDirectory(this, root.Release());
+    }
+
+    /// <summary>0 is upper; the lowers follow, topmost first.</summary>
+    public int Index { get; }
+
+    /// <summary>As the user named it.</summary>
+    public string Path { get; }
+
+    /// <summary>Whether the layer is held through a private copy of its mount.</summary>
+    public bool IsPrivate { get; }
+
+    /// <summary>The directory itself.</summary>
+    public RealDirectory Root { get; }
+
+    /// <summary>UUID of the filesystem, 16 bytes; zero where the filesystem has none or does not tell.</summary>
+    public byte[] Uuid { get; private set; } = new byte[16];
+
+    /// <summary>Whether this is upper.</summary>
+    public bool IsUpper => Index == 0;
+
+    /// <summary>A descriptor on the layer's mount, for open_by_handle_at(2).</summary>
+    public int MountDescriptor => mount.Value;
+
+    /// <summary>Takes hold of a lower layer.</summary>
+    /// <param name="index">From 1, topmost first.</param>
+    /// <param name="path">For messages.</param>
+    /// <param name="directory">An O_PATH descriptor of the directory; it stays the caller's.</param>
+    public static Layer OpenLower(int index, string path, int directory)
+    {
+        bool isPrivate = false;
+        if (!Libc.CloneMount(directory, out int root).IsError)
+        {
+            Errno error = Libc.SetMountAttributes(root, MountAttributes.ReadOnly | MountAttributes.NoAccessTime, MountAttributes.AccessTimeField);
+            if (error.IsError)
+            {
+                Libc.Close(root);
+                throw new OverlayMountException($"{path}: cannot be held read-only ({error}); is it on a mount that forbids changing its flags?");
+            }
+            isPrivate = true;
+        }
+        else if (Libc.Duplicate(directory, out root).IsError)
+        {
+            throw new OverlayMountException($"{path}: no file descriptor is left; raise the limit of open files (ulimit -n).");
+        }
+        return Create(index, path, root, isPrivate, "."u8);
+    }
+
+    /// <summary>Takes hold of upper, below a private copy of a directory that also contains work, so that renames between the two stay in one mount.</summary>
+    public static Layer OpenUpper(string path, int ancestor, bool isPrivate, ReadOnlySpan<byte> relative)
+    {
+        if (Libc.Duplicate(ancestor, out int mount).IsError)
+        {
+            throw new OverlayMountException($"{path}: no file descriptor is left; raise the limit of open files (ulimit -n).");
+        }
+        return Create(0, path, mount, isPrivate, relative);
+    }
+
+    private static Layer Create(int index, string path, int mount, bool isPrivate, ReadOnlySpan<byte> relative)
+    {
+        Span<byte> name = stackalloc byte[relative.Length + 1];
+        relative.CopyTo(name);
+        Errno error = Libc.OpenAt(mount, name, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int root);
+        if (error.IsError)
+        {
+            Libc.Close(mount);
+            throw new OverlayMountException($"{path}: cannot be read ({error}); the layers are read with the rights of who mounts.");
+        }
+        var layer = new Layer(index, path, new Fd(mount), new Fd(root), isPrivate);
+        var uuid = default(FileSystemUuid);
+        if (!Libc.Ioctl(root, FileSystemUuid.Request, ref uuid, out _).IsError) { layer.Uuid = FileSystemUuid.ToArray(uuid); }
+        return layer;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Root.CloseRoot();
+        mount.Dispose();
+    }
+}
+
+/// <summary><c>struct fsuuid2</c>, for FS_IOC_GETFSUUID (Linux 6.9): a length and 16 bytes.</summary>
+[InlineArray(17)]
+internal struct FileSystemUuid
+{
+    /// <summary>FS_IOC_GETFSUUID.</summary>
+    public const ulong Request = 0x80111500;
+
+    private byte first;
+
+    /// <summary>The UUID; zero when the filesystem has a shorter one or none.</summary>
+    public static byte[] ToArray(ReadOnlySpan<byte> value)
+    {
+        var result = new byte[16];
+        value.Slice(1, Math.Min((int)value[0], 16)).CopyTo(result);
+        return result;
+    }
+}

@@ -1,0 +1,64 @@
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Layers;
+
+/// <summary>A directory in a layer, by its name in its parent; its descriptor is opened when needed and may be closed at any time.</summary>
+/// <remarks>
+/// Only directories of upper ever move: <see cref="Move"/> follows a rename, and the descriptor stays good.
+/// <see cref="DirectoryCache"/> owns the descriptor, the pins and the list.
+/// </remarks>
+internal sealed class RealDirectory
+{
+    /// <summary>A root, whose descriptor stays open as long as its layer.</summary>
+    internal RealDirectory(Layer layer, int descriptor)
+    {
+        Layer = layer;
+        Descriptor = descriptor;
+        Name = [0];
+    }
+
+    /// <summary>A directory below another one.</summary>
+    public RealDirectory(RealDirectory parent, byte[] name)
+    {
+        Layer = parent.Layer;
+        Parent = parent;
+        Name = name;
+    }
+
+    /// <summary>The layer that holds it.</summary>
+    public Layer Layer { get; }
+
+    /// <summary>Null for the root.</summary>
+    public RealDirectory? Parent { get; private set; }
+
+    /// <summary>With its NUL.</summary>
+    public byte[] Name { get; private set; }
+
+    /// <summary>-1 when closed. Protected by the cache's lock.</summary>
+    internal int Descriptor { get; set; } = -1;
+
+    /// <summary>How many use the descriptor now. Protected by the cache's lock.</summary>
+    internal int Pins { get; set; }
+
+    /// <summary>Whether the descriptor is never closed for want of room. Protected by the cache's lock.</summary>
+    internal bool IsKept { get; set; }
+
+    /// <summary>Protected by the cache's lock.</summary>
+    internal RealDirectory? Newer { get; set; }
+
+    /// <summary>Protected by the cache's lock.</summary>
+    internal RealDirectory? Older { get; set; }
+
+    /// <summary>Follows a rename. Caller holds the rename lock exclusively.</summary>
+    public void Move(RealDirectory parent, byte[] name)
+    {
+        Parent = parent;
+        Name = name;
+    }
+
+    internal void CloseRoot()
+    {
+        if (Descriptor >= 0) { Libc.Close(Descriptor); }
+        Descriptor = -1;
+    }
+}

@@ -1,0 +1,71 @@
+using System.Buffers.Binary;
+using System.Runtime.InteropServices;
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Layers;
+
+/// <summary>Reads the entries of a real directory, without "." and "..".</summary>
+internal unsafe ref struct RealDirectoryReader
+{
+    private const int BufferSize = 64 * 1024;
+
+    private readonly int descriptor;
+    private void* buffer;
+    private int count;
+    private int at;
+
+    /// <summary>Reads from the descriptor's position.</summary>
+    public RealDirectoryReader(int descriptor)
+    {
+        this.descriptor = descriptor;
+        buffer = NativeMemory.Alloc(BufferSize);
+    }
+
+    /// <summary>What stopped the reading, or None at the end.</summary>
+    public Errno Error { get; private set; }
+
+    /// <summary>The entry's name with its NUL.</summary>
+    public ReadOnlySpan<byte> TerminatedName { get; private set; }
+
+    /// <summary>The entry's name.</summary>
+    public readonly ReadOnlySpan<byte> Name => TerminatedName[..^1];
+
+    /// <summary>The entry's inode number.</summary>
+    public ulong Ino { get; private set; }
+
+    /// <summary>The entry's type (DT_).</summary>
+    public byte Type { get; private set; }
+
+    /// <summary>Goes to the next entry.</summary>
+    public bool MoveNext()
+    {
+        while (true)
+        {
+            if (at >= count)
+            {
+                at = 0;
+                Error = Libc.ReadDirectory(descriptor, new Span<byte>(buffer, BufferSize), out count);
+                if (Error.IsError || count == 0)
+                {
+                    count = 0;
+                    return false;
+                }
+            }
+            // struct linux_dirent64: ino, offset, record length, type, name
+            var record = new ReadOnlySpan<byte>((byte*)buffer + at, count - at);
+            Ino = BinaryPrimitives.ReadUInt64LittleEndian(record);
+            int length = BinaryPrimitives.ReadUInt16LittleEndian(record[16..]);
+            Type = record[18];
+            ReadOnlySpan<byte> name = record[19..length];
+            TerminatedName = name[..(name.IndexOf((byte)0) + 1)];
+            at += length;
+            if (!TerminatedName.SequenceEqual(".\0"u8) && !TerminatedName.SequenceEqual("..\0"u8)) { return true; }
+        }
+    }
+
+    public void Dispose()
+    {
+        NativeMemory.Free(buffer);
+        buffer = null;
+    }
+}

@@ -1,0 +1,361 @@
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Lookup;
+
+/// <summary>Finds a name in the layers: upper first; a whiteout, an opaque directory or a non-directory ends the search.</summary>
+/// <remarks>
+/// Mirrors the kernel's ovl_lookup(). In two steps, since most lookups lead to an inode that is known already:
+/// <see cref="Find"/> finds the topmost real object, <see cref="Complete"/> everything that lies below it.
+/// Callers hold the rename lock at least shared.
+/// </remarks>
+internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xattr, Layer?[] layers, bool followRedirects, int nameLength)
+{
+    [ThreadStatic]
+    private static List<RealDirectory>? collected;
+
+    private readonly Layer?[] layers = layers;
+
+    /// <summary>The root inode, where absolute redirects start.</summary>
+    public DirectoryInode Root { get; set; } = null!;
+
+    /// <summary>Finds the topmost real object under a name.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="found">What was found; <see cref="Found.Exists"/> is false when users see nothing.</param>
+    public Errno Find(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found)
+    {
+        found = default;
+        if (name.Length - 1 > nameLength) { return Errno.ENAMETOOLONG; }
+        if (parent.Upper is { } upper)
+        {
+            Errno error = StatIn(upper, name, out found.Stat, out bool exists);
+            if (error.IsError) { return error; }
+            if (exists)
+            {
+                if (IsWhiteout(upper, name, found.Stat))
+                {
+                    found.IsWhiteout = true;
+                    return Errno.None;
+                }
+                found.Exists = found.HasUpper = true;
+                return Errno.None;
+            }
+        }
+        return FindLower(parent, name, ref found);
+    }
+
+    private Errno FindLower(DirectoryInode parent, ReadOnlySpan<byte> name, ref Found found)
+    {
+        RealDirectory[] lowers = parent.Lowers;
+        for (int i = 0; i < lowers.Length; i++)
+        {
+            Errno error = StatIn(lowers[i], name, out Statx stat, out bool exists);
+            if (error.IsError) { return error; }
+            if (!exists) { continue; }
+            if (IsWhiteout(lowers[i], name, stat)) { return Errno.None; }
+            found.Exists = true;
+            found.Stat = found.LowerStat = stat;
+            found.LowerDirectory = lowers[i];
+            found.LowerPosition = i;
+            return Errno.None;
+        }
+        return Errno.None;
+    }
+
+    /// <summary>Whether a lower layer would show something under a name, were it not in upper. Kernel: ovl_lower_positive().</summary>
+    public Errno IsLowerPositive(DirectoryInode parent, ReadOnlySpan<byte> name, out bool positive)
+    {
+        var found = default(Found);
+        Errno error = FindLower(parent, name, ref found);
+        // Something is there that we cannot reach: a whiteout more does no harm, one less would uncover it.
+        positive = error.IsError || found.Exists;
+        return Errno.None;
+    }
+
+    /// <summary>Finds what lies below the topmost object.</summary>
+    /// <returns>
+    /// <see cref="Errno.EPERM"/> for a redirect that may not be followed; <see cref="Errno.EIO"/> for a metacopy without data.
+    /// </returns>
+    public Errno Complete(DirectoryInode parent, ReadOnlySpan<byte> name, ref Found found)
+    {
+        found.Lowers = [];
+        List<RealDirectory> below = collected ??= [];
+        below.Clear();
+        var search = new Search(found.Stat.IsDirectory);
+        RealDirectory[] lowers = parent.Lowers;
+        int start = 0;
+        Errno error;
+
+        if (found.HasUpper)
+        {
+            error = directories.Pin(parent.Upper!, out PinnedDirectory pinned);
+            if (error.IsError) { return error; }
+            using (pinned)
+            {
+                error = ReadUpper(pinned.Descriptor, name, ref found, ref search);
+            }
+            if (error.IsError) { return error; }
+            if (search.Path is { } path && path[0] == '/') { lowers = Root.Lowers; }
+        }
+        else
+        {
+            // The topmost lower object was found already: start there.
+            start = found.LowerPosition;
+        }
+
+        bool needsData = search.IsMetacopy;
+        bool uppermostIsMetacopy = search.IsMetacopy;
+        bool first = true;
+        for (int i = start; !search.Stop && i < lowers.Length; i++)
+        {
+            RealDirectory lower = lowers[i];
+            search.IsLast = lower.Layer.Index == layers.Length - 1;
+            error = FindInLayer(lower, name, ref search, out RealDirectory? directory, out byte[]? realName, out Statx stat);
+            if (error.IsError) { return error; }
+            if (directory is null) { continue; }
+
+            if (search.IsDirectory)
+            {
+                below.Add(new RealDirectory(directory, realName ?? name.ToArray()));
+                if (first) { found.LowerStat = stat; }
+            }
+            else
+            {
+                if (first)
+                {
+                    found.LowerDirectory = directory;
+                    found.LowerName = realName;
+                    found.LowerStat = stat;
+                    if (!found.HasUpper && search.IsMetacopy) { uppermostIsMetacopy = needsData = true; }
+                }
+                if (!search.IsMetacopy)
+                {
+                    needsData = false;
+                    if (uppermostIsMetacopy) { found.Metacopy = new RealName(directory, realName ?? name.ToArray()); }
+                }
+            }
+            first = false;
+
+            // Like a symbolic link into the layer below, without the permission checks. Kernel: ovl_lookup().
+            if (search.Path is not null && !followRedirects) { return Errno.EPERM; }
+            if (search.Stop) { break; }
+            if (search.Path is { } next && next[0] == '/' && !ReferenceEquals(lowers, Root.Lowers))
+            {
+                lowers = Root.Lowers;
+                i = lower.Layer.Index - 1; // the root has every layer: go on below this one
+            }
+        }
+
+        if (needsData) { return Errno.EIO; }
+        if (below.Count > 0) { found.Lowers = [.. below]; }
+        return Errno.None;
+    }
+
+    /// <summary>Reads what upper's attributes say about the layers below.</summary>
+    private Errno ReadUpper(int directory, ReadOnlySpan<byte> name, ref Found found, ref Search search)
+    {
+        if (found.Stat.IsDirectory)
+        {
+            found.IsImpure = ReadFlag(directory, name, xattr.Impure) == 'y';
+            if (ReadFlag(directory, name, xattr.Opaque) == 'y')
+            {
+                found.IsOpaque = search.Stop = true;
+                return Errno.None;
+            }
+            Errno error = ReadRedirect(directory, name, name, default, ref search);
+            if (error.IsError) { return error; }
+            if (search.Path is { } path) { found.Redirect = path[..^1]; }
+            return Errno.None;
+        }
+        ReadOrigin(directory, name, ref found);
+        search.IsMetacopy = found.Stat.IsRegular && HasMetacopy(directory, name);
+        search.Stop = !search.IsMetacopy;
+        if (!search.IsMetacopy) { return Errno.None; }
+        return ReadRedirect(directory, name, name, default, ref search);
+    }
+
+    /// <summary>What a search through the layers has learned so far. Kernel: struct ovl_lookup_data.</summary>
+    private ref struct Search(bool isDirectory)
+    {
+        /// <summary>Whether a directory is looked for.</summary>
+        public bool IsDirectory = isDirectory;
+        /// <summary>Nothing below counts.</summary>
+        public bool Stop;
+        /// <summary>This is the lowest layer: what would lead further down is not read.</summary>
+        public bool IsLast;
+        /// <summary>The last file found has attributes only.</summary>
+        public bool IsMetacopy;
+        /// <summary>What to look for instead of the name: a name, or a path from the root; with a NUL.</summary>
+        public byte[]? Path;
+    }
+
+    /// <summary>Looks for the name, or for where a redirect led, in one layer.</summary>
+    private Errno FindInLayer(RealDirectory lower, ReadOnlySpan<byte> name, ref Search search, out RealDirectory? directory, out byte[]? realName, out Statx stat)
+    {
+        directory = null;
+        stat = default;
+        realName = search.Path;
+        if (realName is null || realName[0] != '/')
+        {
+            Errno error = FindOne(lower, realName ?? name, default, default, true, ref search, out bool exists, out stat);
+            if (exists) { directory = lower; }
+            return error;
+        }
+
+        // From the root, component by component. A redirect on the way changes the path for the layers below only, so
+        // what is left is counted from the end.
+        RealDirectory current = lower.Layer.Root;
+        int left = realName.Length - 1;
+        while (true)
+        {
+            byte[] path = search.Path!;
+            ReadOnlySpan<byte> rest = path.AsSpan(path.Length - left);
+            int length = rest.IndexOfAny((byte)'/', (byte)0);
+            bool isEnd = rest[length] == 0;
+            byte[] component = [.. rest[..length], 0];
+            Errno error = FindOne(current, component, path.AsSpan(0, path.Length - left), rest[length..], isEnd, ref search, out bool exists, out stat);
+            if (error.IsError || !exists) { return error; }
+            if (isEnd)
+            {
+                directory = current;
+                realName = component;
+                return Errno.None;
+            }
+            current = new RealDirectory(current, component);
+            left -= length + 1;
+        }
+    }
+
+    /// <summary>Looks for one name in one real directory. Kernel: ovl_lookup_single().</summary>
+    /// <param name="directory">The real directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="before">The path up to the name.</param>
+    /// <param name="after">The path behind the name, with its NUL.</param>
+    /// <param name="isEnd">Whether nothing follows.</param>
+    /// <param name="search">What was learned.</param>
+    /// <param name="exists">Whether it counts.</param>
+    /// <param name="stat">Its attributes.</param>
+    private Errno FindOne(RealDirectory directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, bool isEnd, ref Search search, out bool exists, out Statx stat)
+    {
+        Errno error = StatIn(directory, name, out stat, out exists);
+        if (error.IsError || !exists) { return error; }
+        if (IsWhiteout(directory, name, stat))
+        {
+            search.Stop = true;
+            exists = false;
+            return Errno.None;
+        }
+        error = directories.Pin(directory, out PinnedDirectory pinned);
+        if (error.IsError) { return error; }
+        using (pinned)
+        {
+            if (!stat.IsDirectory)
+            {
+                if (search.IsDirectory || !isEnd)
+                {
+                    search.Stop = true;
+                    exists = false;
+                    return Errno.None;
+                }
+                search.IsMetacopy = stat.IsRegular && HasMetacopy(pinned.Descriptor, name);
+                search.Stop = !search.IsMetacopy;
+                if (search.Stop || search.IsLast) { return Errno.None; }
+            }
+            else
+            {
+                if (isEnd && !search.IsDirectory)
+                {
+                    // A metacopy's data cannot be a directory.
+                    search.Stop = true;
+                    exists = false;
+                    return Errno.None;
+                }
+                if (search.IsLast) { return Errno.None; }
+                if (ReadFlag(pinned.Descriptor, name, xattr.Opaque) == 'y')
+                {
+                    search.Stop = true;
+                    return Errno.None;
+                }
+            }
+            return ReadRedirect(pinned.Descriptor, name, before, after, ref search, isEnd && before.IsEmpty);
+        }
+    }
+
+    private Errno ReadRedirect(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, ref Search search, bool relative = true)
+    {
+        Span<byte> value = stackalloc byte[4096];
+        Errno error = Libc.GetXattrAt(directory, name, xattr.Redirect, value, out int length);
+        if (error.IsNoXattr) { return Errno.None; }
+        if (error == Errno.ERANGE) { return Errno.EINVAL; }
+        if (error.IsError) { return error; }
+        ReadOnlySpan<byte> redirect = value[..length];
+        if (!Redirect.IsValid(redirect)) { return Errno.EINVAL; } // Kernel: ovl_get_redirect_xattr()
+        if (relative)
+        {
+            search.Path = [.. redirect, 0];
+        }
+        else
+        {
+            search.Path = redirect[0] == '/' ? [.. redirect, .. after] : [.. before, .. redirect, .. after];
+        }
+        // An opaque ancestor stops the search, but an absolute redirect leads elsewhere.
+        if (redirect[0] == '/') { search.Stop = false; }
+        return Errno.None;
+    }
+
+    private void ReadOrigin(int directory, ReadOnlySpan<byte> name, ref Found found)
+    {
+        Span<byte> value = stackalloc byte[OriginHandle.MaxLength];
+        if (Libc.GetXattrAt(directory, name, xattr.Origin, value, out int length).IsError) { return; }
+        if (!OriginHandle.TryDecode(value[..length], out FileHandle handle, out ReadOnlySpan<byte> uuid)) { return; }
+        for (int i = 1; i < layers.Length; i++)
+        {
+            if (!uuid.SequenceEqual(layers[i]!.Uuid)) { continue; }
+            if (Libc.OpenByHandle(layers[i]!.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { continue; }
+            Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx origin);
+            Libc.Close(descriptor);
+            if (error.IsError || origin.Type != found.Stat.Type) { return; }
+            found.HasOrigin = true;
+            found.OriginDevice = origin.Dev;
+            found.OriginIno = origin.Ino;
+            return;
+        }
+    }
+
+    private bool HasMetacopy(int directory, ReadOnlySpan<byte> name) => !Libc.GetXattrAt(directory, name, xattr.Metacopy, default, out _).IsError;
+
+    /// <summary>The first byte of an attribute of one byte, or 0.</summary>
+    private static byte ReadFlag(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> attribute)
+    {
+        Span<byte> value = stackalloc byte[1];
+        Errno error = Libc.GetXattrAt(directory, name, attribute, value, out int length);
+        return error.IsError || length != 1 ? (byte)0 : value[0];
+    }
+
+    /// <summary>Whether a real object is a whiteout: a device 0:0, or an empty file with the whiteout attribute.</summary>
+    public bool IsWhiteout(RealDirectory directory, ReadOnlySpan<byte> name, in Statx stat)
+    {
+        if (stat.IsWhiteoutDevice) { return true; }
+        if (!stat.IsRegular || stat.Size != 0) { return false; }
+        if (directories.Pin(directory, out PinnedDirectory pinned).IsError) { return false; }
+        using (pinned) { return !Libc.GetXattrAt(pinned.Descriptor, name, xattr.Whiteout, default, out _).IsError; }
+    }
+
+    private Errno StatIn(RealDirectory directory, ReadOnlySpan<byte> name, out Statx stat, out bool exists)
+    {
+        Errno error = directories.Pin(directory, out PinnedDirectory pinned);
+        if (error.IsError)
+        {
+            stat = default;
+            exists = false;
+            return error;
+        }
+        using (pinned) { error = Libc.StatAt(pinned.Descriptor, name, StatxMask.Basic, out stat); }
+        exists = !error.IsError;
+        // A lower may allow shorter names than upper: there it cannot exist. Kernel: ovl_lookup_single()
+        return error is Errno.ENOENT or Errno.ENAMETOOLONG ? Errno.None : error;
+    }
+}

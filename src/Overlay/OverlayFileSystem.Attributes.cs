@@ -1,0 +1,302 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay;
+
+internal sealed partial class OverlayFileSystem
+{
+    private const int MaxXattrList = 64 * 1024;
+
+    [ThreadStatic]
+    private static byte[]? xattrList;
+
+    /// <summary>On the root: which process serves the mount, as "PID STARTTIME"; in no list.</summary>
+    private static ReadOnlySpan<byte> ServerAttribute => "user.veneer.server\0"u8;
+
+    public Errno GetAttr(in Request request, in GetAttrIn input, out AttrOut result)
+    {
+        result = default;
+        Errno error = Attributes(request.NodeId, StatxMask.Basic, out Inode inode, out Statx stat, out ulong valid);
+        if (error.IsError) { return error; }
+        result.AttrValid = valid;
+        result.Attr = Attr.From(stat, inode.Ino, stat.Nlink);
+        return Errno.None;
+    }
+
+    public Errno StatX(in Request request, in StatXIn input, out StatXOut result)
+    {
+        result = default;
+        Errno error = Attributes(request.NodeId, StatxMask.Basic | StatxMask.BirthTime, out Inode inode, out Statx stat, out ulong valid);
+        if (error.IsError) { return error; }
+        stat.Ino = inode.Ino;
+        stat.Attributes = stat.AttributesMask = 0;
+        result.AttrValid = valid;
+        result.Stat = stat;
+        return Errno.None;
+    }
+
+    /// <summary>The attributes as users see them, but for the inode number.</summary>
+    private Errno Attributes(ulong nodeId, StatxMask mask, out Inode inode, out Statx stat, out ulong valid)
+    {
+        stat = default;
+        valid = 0;
+        Errno error = volume.Inodes.Find(nodeId, out inode, out bool isSuperseded);
+        if (error.IsError) { return error; }
+        volume.RenameLock.EnterReadLock();
+        try { error = ReadAttributes(inode, mask, out stat); }
+        finally { volume.RenameLock.ExitReadLock(); }
+        if (error.IsError) { return error; }
+        stat.Nlink = NlinkOf(inode, stat);
+        // Changes are made under the new nodeid: under the old one the kernel must ask each time.
+        valid = isSuperseded ? 0 : CacheSeconds;
+        return Errno.None;
+    }
+
+    public Errno SetAttr(in Request request, in SetAttrIn input, out AttrOut result)
+    {
+        result = default;
+        Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        if (error.IsError) { return error; }
+        bool sizes = (input.Valid & SetAttrValid.Size) != 0;
+        error = copyUp.Ensure(inode, request, needsData: sizes || !volume.Options.Metacopy, limit: sizes ? (long)input.Size : long.MaxValue);
+        if (error.IsError) { return error; }
+        if (sizes)
+        {
+            error = SetSize(inode, input);
+            if (error.IsError) { return error; }
+        }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { error = Change(real, inode, input); }
+            if (error.IsError) { return error; }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+        error = Attributes(request.NodeId, StatxMask.Basic, out _, out Statx stat, out ulong valid);
+        if (error.IsError) { return error; }
+        result.AttrValid = valid;
+        result.Attr = Attr.From(stat, inode.Ino, stat.Nlink);
+        return Errno.None;
+    }
+
+    private Errno SetSize(Inode inode, in SetAttrIn input)
+    {
+        Errno error = OpenReal(inode, OpenFlags.WriteOnly | OpenFlags.LargeFile | OpenFlags.NonBlock, out int descriptor, out _, out _);
+        if (error.IsError) { return error; }
+        error = Libc.Truncate(descriptor, (long)input.Size);
+        if (!error.IsError && (input.Valid & SetAttrValid.KillSuidGid) != 0) { error = ClearSetId(descriptor, Libc.Self); }
+        Libc.Close(descriptor);
+        return error;
+    }
+
+    /// <summary>Owner before mode: a chown clears set-id bits. Times last: everything else changes them.</summary>
+    private static Errno Change(in RealReference real, Inode inode, in SetAttrIn input)
+    {
+        SetAttrValid valid = input.Valid;
+        Errno error = Errno.None;
+        if ((valid & (SetAttrValid.Uid | SetAttrValid.Gid)) != 0)
+        {
+            uint uid = (valid & SetAttrValid.Uid) != 0 ? input.Uid : uint.MaxValue;
+            uint gid = (valid & SetAttrValid.Gid) != 0 ? input.Gid : uint.MaxValue;
+            error = Libc.ChangeOwnerAt(real.Directory, real.Name, uid, gid);
+            if (error.IsError) { return error; }
+        }
+        else if ((valid & SetAttrValid.KillSuidGid) != 0 && (valid & SetAttrValid.Size) == 0 && inode.IsRegular)
+        {
+            error = ClearSetId(real.Directory, real.Name);
+            if (error.IsError) { return error; }
+        }
+        if ((valid & SetAttrValid.Mode) != 0)
+        {
+            error = Libc.ChangeModeAt(real.Directory, real.Name, input.Mode & ModeBits.Mask);
+            if (error.IsError) { return error; }
+        }
+        if ((valid & (SetAttrValid.AccessTime | SetAttrValid.ModifyTime)) != 0)
+        {
+            TimeSpec access = Time(valid, SetAttrValid.AccessTime, SetAttrValid.AccessTimeNow, input.AccessTime, input.AccessTimeNanoseconds);
+            TimeSpec modify = Time(valid, SetAttrValid.ModifyTime, SetAttrValid.ModifyTimeNow, input.ModifyTime, input.ModifyTimeNanoseconds);
+            error = Libc.ChangeTimesAt(real.Directory, real.Name, access, modify);
+        }
+        return error;
+    }
+
+    private static TimeSpec Time(SetAttrValid valid, SetAttrValid set, SetAttrValid now, ulong seconds, uint nanoseconds) =>
+        (valid & set) == 0 ? TimeSpec.Omit
+        : (valid & now) != 0 ? TimeSpec.Now
+        : new TimeSpec { Seconds = (long)seconds, Nanoseconds = nanoseconds };
+
+    public Errno Access(in Request request, uint mask) => Errno.ENOSYS; // the kernel checks permissions itself (default_permissions)
+
+    public Errno StatFs(in Request request, out StatFsOut result)
+    {
+        result = default;
+        Layers.Layer layer = volume.Layers[0] ?? volume.Layers[1]!;
+        Errno error = Libc.StatFileSystem(layer.Root.Descriptor, out StatFs real);
+        if (error.IsError) { return error; }
+        result = new StatFsOut
+        {
+            Blocks = real.Blocks,
+            BlocksFree = real.BlocksFree,
+            BlocksAvailable = real.BlocksAvailable,
+            Files = real.Files,
+            FilesFree = real.FilesFree,
+            BlockSize = (uint)real.BlockSize,
+            NameLength = (uint)volume.NameLength,
+            FragmentSize = (uint)real.FragmentSize,
+        };
+        return Errno.None;
+    }
+
+    public Errno GetXattr(in Request request, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
+    {
+        size = 0;
+        if (request.NodeId == InodeTable.RootId && attribute.SequenceEqual(ServerAttribute)) { return ServerIdentity(value, out size); }
+        Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        if (error.IsError) { return error; }
+        error = volume.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
+        if (error.IsError) { return error; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { return Libc.GetXattrAt(real.Directory, real.Name, stored, value, out size); }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    private Errno ServerIdentity(Span<byte> value, out int size)
+    {
+        size = serverIdentity.Length;
+        if (value.IsEmpty) { return Errno.None; }
+        return serverIdentity.AsSpan().TryCopyTo(value) ? Errno.None : Errno.ERANGE;
+    }
+
+    private readonly byte[] serverIdentity = ReadServerIdentity();
+
+    /// <summary>"PID STARTTIME", the latter as field 22 of /proc/PID/stat has it.</summary>
+    private static byte[] ReadServerIdentity()
+    {
+        Span<byte> text = stackalloc byte[1024];
+        int count = 0;
+        if (!Libc.OpenAt(Libc.AtCwd, "/proc/self/stat\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor).IsError)
+        {
+            if (Libc.Read(descriptor, text, out count).IsError) { count = 0; }
+            Libc.Close(descriptor);
+        }
+        ReadOnlySpan<byte> rest = text[..count];
+        rest = rest[(rest.LastIndexOf((byte)')') + 1)..];
+        for (int field = 2; field < 22 && rest.Length > 0; field++) { rest = rest[(rest.IndexOf((byte)' ') + 1)..]; }
+        int end = rest.IndexOf((byte)' ');
+        ReadOnlySpan<byte> start = end < 0 ? "0"u8 : rest[..end];
+        Span<byte> pid = stackalloc byte[11];
+        _ = System.Buffers.Text.Utf8Formatter.TryFormat(Libc.ProcessId, pid, out int digits); // cannot fail: 11 digits fit
+        return [.. pid[..digits], (byte)' ', .. start];
+    }
+
+    public Errno ListXattr(in Request request, Span<byte> list, out int size)
+    {
+        size = 0;
+        Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        if (error.IsError) { return error; }
+        Span<byte> all = xattrList ??= new byte[MaxXattrList];
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { error = Libc.ListXattrAt(real.Directory, real.Name, all, out size); }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+        if (error.IsError) { return error; }
+        size = volume.Xattr.Filter(all[..size]);
+        // trusted.* is for the privileged; the request tells the caller's id, not its capabilities.
+        if (request.Header.Uid != 0) { size = WithoutTrusted(all[..size]); }
+        if (list.IsEmpty) { return Errno.None; }
+        return all[..size].TryCopyTo(list) ? Errno.None : Errno.ERANGE;
+    }
+
+    private static int WithoutTrusted(Span<byte> list)
+    {
+        int written = 0;
+        for (int read = 0; read < list.Length;)
+        {
+            Span<byte> name = list.Slice(read, list[read..].IndexOf((byte)0) + 1);
+            read += name.Length;
+            if (((ReadOnlySpan<byte>)name).StartsWith("trusted."u8)) { continue; }
+            name.CopyTo(list[written..]);
+            written += name.Length;
+        }
+        return written;
+    }
+
+    public Errno SetXattr(in Request request, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value, in SetXattrIn input)
+    {
+        Errno error = volume.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
+        if (error.IsError) { return error; }
+        error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        if (error.IsError) { return error; }
+        error = copyUp.Ensure(inode, request, needsData: !volume.Options.Metacopy);
+        if (error.IsError) { return error; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real)
+            {
+                error = Libc.SetXattrAt(real.Directory, real.Name, stored, value, input.Flags);
+                if (error.IsError || !input.KillSgid || !attribute.SequenceEqual(PosixAcl.AccessName)) { return error; }
+                error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out Statx stat);
+                if (error.IsError || (stat.Mode & ModeBits.SetGid) == 0) { return error; }
+                return Libc.ChangeModeAt(real.Directory, real.Name, stat.Mode & ModeBits.Mask & ~ModeBits.SetGid);
+            }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    public Errno RemoveXattr(in Request request, ReadOnlySpan<byte> attribute)
+    {
+        Errno error = volume.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
+        if (error.IsError) { return error; }
+        error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        if (error.IsError) { return error; }
+        if (!volume.IsWritable) { return Errno.EROFS; }
+        if (!inode.HasUpper)
+        {
+            // What is not there need not be copied up to be removed. Kernel: ovl_xattr_set()
+            error = GetXattr(request, attribute, default, out _);
+            if (error.IsError) { return error; }
+        }
+        error = copyUp.Ensure(inode, request, needsData: !volume.Options.Metacopy);
+        if (error.IsError) { return error; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { return Libc.RemoveXattrAt(real.Directory, real.Name, stored); }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+}

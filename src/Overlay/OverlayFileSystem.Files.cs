@@ -1,0 +1,357 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
+
+namespace Veneer.Overlay;
+
+internal sealed partial class OverlayFileSystem
+{
+    /// <summary>From this size on, a lower file that is only read is passed through: copying its pages twice would cost more than the coherence is worth.</summary>
+    private const ulong LargeFile = 1 << 20;
+
+    /// <summary>What a real file is opened with, of all that the caller asked for.</summary>
+    private static OpenFlags RealFlags(OpenFlags flags)
+    {
+        OpenFlags kept = flags & (OpenFlags.AccessMode | OpenFlags.Append | OpenFlags.Sync | OpenFlags.DataSync);
+        // O_RDONLY|O_TRUNC truncates all the same.
+        if ((flags & OpenFlags.Truncate) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadOnly) { kept |= OpenFlags.ReadWrite; }
+        return kept | OpenFlags.LargeFile | OpenFlags.NonBlock;
+    }
+
+    public Errno Open(in Request request, in OpenIn input, out OpenOut result)
+    {
+        result = default;
+        Errno error = volume.Inodes.Find(request.NodeId, out Inode inode, out bool isSuperseded);
+        if (error.IsError) { return error; }
+        // The kernel looks the name up again, and finds the inode's new nodeid.
+        if (isSuperseded) { return Errno.ESTALE; }
+        bool truncates = (input.Flags & OpenFlags.Truncate) != 0;
+        bool writes = (input.Flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly || truncates;
+        if (writes)
+        {
+            error = copyUp.Ensure(inode, request, limit: truncates ? 0 : long.MaxValue);
+            if (error.IsError) { return error; }
+        }
+        while (true)
+        {
+            error = OpenReal(inode, RealFlags(input.Flags), out int descriptor, out bool isLower, out bool isPrivate);
+            if (error.IsError) { return error; }
+            if (truncates)
+            {
+                error = Libc.Truncate(descriptor, 0);
+                if (!error.IsError && input.KillSuidGid) { error = ClearSetId(descriptor, Libc.Self); }
+                if (error.IsError)
+                {
+                    Libc.Close(descriptor);
+                    return error;
+                }
+            }
+            error = Admit(inode, input.Flags, descriptor, isLower, isPrivate, out result);
+            if (error.IsError)
+            {
+                Libc.Close(descriptor);
+                return error;
+            }
+            // Copied up between opening and admission: the lower file is the wrong one by now.
+            if (!isLower || !HasUpperData(inode)) { return Errno.None; }
+            Release(request.NodeId, result.Fh);
+        }
+    }
+
+    private static bool HasUpperData(Inode inode) => inode.HasUpper && inode.Metacopy is null;
+
+    private Errno OpenReal(Inode inode, OpenFlags flags, out int descriptor, out bool isLower, out bool isPrivate)
+    {
+        descriptor = -1;
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            isLower = !HasUpperData(inode);
+            isPrivate = false;
+            Errno error = volume.Objects.ResolveData(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real)
+            {
+                isPrivate = real.Layer?.IsPrivate ?? false;
+                return real.Open(flags, out descriptor);
+            }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    /// <summary>Chooses how the open file reaches its data, and gives it a number.</summary>
+    private Errno Admit(Inode inode, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
+    {
+        result = default;
+        BackingFile backing = inode.Backing ?? Interlocked.CompareExchange(ref inode.Backing, new BackingFile(), null) ?? inode.Backing!;
+        bool mayPass = backings is not null && (!isLower || (isPrivate && MayPassLower(inode, descriptor)));
+        if (backing.Admit(descriptor, isLower, mayPass, backings, ref result) == Admission.Superseded)
+        {
+            Supersede(inode, backing);
+            return Errno.ESTALE;
+        }
+        result.Fh = files.Add(new OpenFile(inode, backing, flags, descriptor, isLower));
+        return Errno.None;
+    }
+
+    /// <summary>Open files are bound to the lower file: they keep the nodeid, and the inode goes on under a new one.</summary>
+    private void Supersede(Inode inode, BackingFile backing)
+    {
+        // Only whoever replaces the backing file may renew the nodeid; the others come again and find it.
+        if (!ReferenceEquals(Interlocked.CompareExchange(ref inode.Backing, new BackingFile(), backing), backing)) { return; }
+        ulong old = inode.NodeId;
+        volume.Inodes.Supersede(inode);
+        notifier?.InvalidateInode(old, -1, 0);
+    }
+
+    /// <summary>
+    /// Whether a lower file may be passed through. What is opened before a copy-up and passed through keeps the lower data,
+    /// so it is done where that is worth most and matters least: programs and libraries, whose pages all mounts then
+    /// share, and large files. See docs/adr/0003.
+    /// </summary>
+    private bool MayPassLower(Inode inode, int descriptor)
+    {
+        if (!volume.IsWritable) { return true; } // nothing can ever change
+        if (volume.Options.Coherent) { return false; }
+        if (Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { return false; }
+        return stat.Size >= LargeFile || (stat.Mode & ModeBits.AnyExecute) != 0 || IsLibrary(inode.Name);
+    }
+
+    private static bool IsLibrary(ReadOnlySpan<byte> name) => name.EndsWith(".so\0"u8) || name.IndexOf(".so."u8) > 0;
+
+    public Errno Create(in Request request, ReadOnlySpan<byte> name, in CreateIn input, out CreateOut result)
+    {
+        result = default;
+        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = RealFlags(input.Flags & ~OpenFlags.Truncate) };
+        Errno error = MakeObject(request, name, what, out result.Entry, out Inode inode, out int descriptor);
+        if (error.IsError) { return error; }
+        error = Admit(inode, input.Flags, descriptor, isLower: false, isPrivate: true, out result.Open);
+        if (error.IsError)
+        {
+            Libc.Close(descriptor);
+            volume.Inodes.Forget(result.Entry.NodeId, 1);
+        }
+        return error;
+    }
+
+    public Errno TmpFile(in Request request, in CreateIn input, out CreateOut result)
+    {
+        result = default;
+        if (!volume.IsWritable) { return Errno.EROFS; }
+        if (!volume.Work!.HasTemporaryFiles) { return Errno.EOPNOTSUPP; }
+        Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
+        if (error.IsError) { return error; }
+        error = copyUp.Ensure(parent, request);
+        if (error.IsError) { return error; }
+        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = input.Flags };
+        Inode inode;
+        int descriptor;
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            lock (parent.NamesLock)
+            {
+                error = create.TemporaryLocked(parent, what, out Statx stat, out descriptor);
+                if (error.IsError) { return error; }
+                error = Libc.Duplicate(descriptor, out int kept);
+                if (error.IsError)
+                {
+                    Libc.Close(descriptor);
+                    return error;
+                }
+                inode = NewUpperInode(null, Libc.Self, stat);
+                inode.Orphan = new Fd(kept);
+                inode.IsNameless = inode.IsUnlinked = true;
+                volume.Inodes.AddAndLend(inode);
+                result.Entry = EntryOf(inode, stat);
+            }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+        error = Admit(inode, input.Flags, descriptor, isLower: false, isPrivate: true, out result.Open);
+        if (error.IsError)
+        {
+            Libc.Close(descriptor);
+            volume.Inodes.Forget(result.Entry.NodeId, 1);
+        }
+        return error;
+    }
+
+    public void Release(ulong nodeId, ulong fh)
+    {
+        if (files.Remove(fh) is not { } file) { return; }
+        file.Backing.Leave(backings);
+        Libc.Close(file.Descriptor);
+    }
+
+    public Errno Flush(in Request request, in FlushIn input) => Errno.ENOSYS; // close(2) has nothing to wait for: writes are not kept back
+
+    /// <summary>The descriptor of an open file, which since its copy-up means the copy.</summary>
+    private Errno DescriptorOf(ulong fh, out int descriptor, out OpenFile file)
+    {
+        descriptor = -1;
+        Errno error = files.Find(fh, out file);
+        if (error.IsError) { return error; }
+        descriptor = file.Descriptor;
+        return file.IsLower && HasUpperData(file.Inode) ? Refresh(file) : Errno.None;
+    }
+
+    private Errno Refresh(OpenFile file)
+    {
+        lock (file)
+        {
+            if (!file.IsLower) { return Errno.None; }
+            Errno error = OpenReal(file.Inode, RealFlags(file.Flags & ~OpenFlags.Truncate), out int descriptor, out bool isLower, out _);
+            if (error.IsError) { return error; }
+            // In place: a read under way on another thread ends on the lower file, the next begins on the copy.
+            error = Libc.Duplicate(descriptor, file.Descriptor);
+            Libc.Close(descriptor);
+            if (!error.IsError) { file.IsLower = isLower; }
+            return error;
+        }
+    }
+
+    public Errno Read(in Request request, in ReadIn input, Span<byte> buffer, out int count)
+    {
+        count = 0;
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out _);
+        return error.IsError ? error : Libc.ReadAt(descriptor, buffer, (long)input.Offset, out count);
+    }
+
+    public Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count)
+    {
+        count = 0;
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
+        if (error.IsError) { return error; }
+        if (file.IsLower) { return Errno.EBADF; } // never: an open that may write has copied up
+        if ((input.WriteFlags & WriteFlags.KillSuidGid) != 0)
+        {
+            error = ClearSetId(descriptor, Libc.Self);
+            if (error.IsError) { return error; }
+        }
+        while (count < data.Length)
+        {
+            error = Libc.WriteAt(descriptor, data[count..], (long)input.Offset + count, out int step);
+            if (error.IsError) { return count > 0 ? Errno.None : error; } // what was written counts; the rest fails next time
+            count += step;
+        }
+        return Errno.None;
+    }
+
+    /// <summary>Takes away set-user-id, and set-group-id where the group may execute, as the kernel does when somebody without privilege writes (file_remove_privs()).</summary>
+    private static Errno ClearSetId(int directory, ReadOnlySpan<byte> name)
+    {
+        Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
+        if (error.IsError) { return error; }
+        uint kept = stat.Mode & ModeBits.Mask & ~ModeBits.SetUid;
+        if ((stat.Mode & ModeBits.GroupExecute) != 0) { kept &= ~ModeBits.SetGid; }
+        return kept == (stat.Mode & ModeBits.Mask) ? Errno.None : Libc.ChangeModeAt(directory, name, kept);
+    }
+
+    public Errno FSync(in Request request, in FSyncIn input)
+    {
+        if (!volume.IsDurable) { return Errno.None; }
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
+        if (error.IsError) { return error; }
+        return file.IsLower ? Errno.None : SyncDescriptor(descriptor, input.DataOnly);
+    }
+
+    private Errno SyncDescriptor(int descriptor, bool dataOnly)
+    {
+        workers?.BeginBlocking();
+        try { return Libc.Sync(descriptor, dataOnly); }
+        finally { workers?.EndBlocking(); }
+    }
+
+    public Errno FAllocate(in Request request, in FAllocateIn input)
+    {
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
+        if (error.IsError) { return error; }
+        return file.IsLower ? Errno.EBADF : Libc.Allocate(descriptor, input.Mode, (long)input.Offset, (long)input.Length);
+    }
+
+    public Errno LSeek(in Request request, in LSeekIn input, out ulong offset)
+    {
+        offset = 0;
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out _);
+        if (error.IsError) { return error; }
+        error = Libc.Seek(descriptor, (long)input.Offset, input.Whence, out long position);
+        if (!error.IsError) { offset = (ulong)position; }
+        return error;
+    }
+
+    public Errno CopyFileRange(in Request request, in CopyFileRangeIn input, out ulong copied)
+    {
+        copied = 0;
+        Errno error = DescriptorOf(input.FhIn, out int source, out _);
+        if (error.IsError) { return error; }
+        error = DescriptorOf(input.FhOut, out int target, out OpenFile file);
+        if (error.IsError) { return error; }
+        if (file.IsLower) { return Errno.EBADF; }
+        long from = (long)input.OffsetIn, to = (long)input.OffsetOut;
+        workers?.BeginBlocking();
+        try { error = Libc.CopyFileRange(source, ref from, target, ref to, (long)Math.Min(input.Length, long.MaxValue), out long count); copied = error.IsError ? 0 : (ulong)count; }
+        finally { workers?.EndBlocking(); }
+        return error;
+    }
+
+    public Errno Ioctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength, out int result)
+    {
+        outputLength = 0;
+        result = 0;
+        if ((input.Flags & IoctlFlags.Compat) != 0) { return Errno.ENOTTY; }
+        Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        if (error.IsError) { return error; }
+        if (!inode.IsRegular && !inode.IsDirectory) { return Errno.ENOTTY; }
+        switch (input.Command)
+        {
+            case FileFlags.GetFlags:
+            case FileFlags.GetExtended:
+                return GetFileFlags(inode, input.Command, output, out outputLength);
+            case FileFlags.SetFlags:
+            case FileFlags.SetExtended:
+                error = copyUp.Ensure(inode, request);
+                return error.IsError ? error : SetFileFlags(inode, input.Command, argument);
+            default:
+                return Errno.ENOTTY;
+        }
+    }
+
+    private Errno GetFileFlags(Inode inode, uint command, Span<byte> output, out int outputLength)
+    {
+        outputLength = 0;
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            Errno error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { return FileFlags.Read(real, command, inode.HasUpper, volume.Xattr, output, out outputLength); }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    private Errno SetFileFlags(Inode inode, uint command, ReadOnlySpan<byte> argument)
+    {
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            Errno error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { return FileFlags.Write(real, command, volume.Xattr, argument); }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+}

@@ -1,0 +1,329 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
+
+namespace Veneer.Overlay;
+
+internal sealed partial class OverlayFileSystem
+{
+    public Errno Lookup(in Request request, ReadOnlySpan<byte> name, out EntryOut entry)
+    {
+        entry = default;
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
+            return error.IsError ? error : LendLocked(parent, name, out entry);
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    public void Forget(ulong nodeId, ulong lookups) => volume.Inodes.Forget(nodeId, lookups);
+
+    public Errno ReadLink(in Request request, Span<byte> target, out int length)
+    {
+        length = 0;
+        Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        if (error.IsError) { return error; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { return Libc.ReadLinkAt(real.Directory, real.Name, target, out length); }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    public Errno SymLink(in Request request, ReadOnlySpan<byte> name, ReadOnlySpan<byte> target, out EntryOut entry)
+    {
+        var what = new NewObject(FileType.SymbolicLink | 0x1FF) { Target = target, Uid = request.Header.Uid, Gid = request.Header.Gid };
+        return MakeObject(request, name, what, out entry, out _, out _);
+    }
+
+    public Errno MkNod(in Request request, ReadOnlySpan<byte> name, in MkNodIn input, out EntryOut entry)
+    {
+        entry = default;
+        uint type = input.Mode & FileType.Mask;
+        // A whiteout is no object that users may make. Kernel: ovl_mknod()
+        if (type == FileType.CharacterDevice && input.Rdev == 0) { return Errno.EPERM; }
+        var what = new NewObject(type == 0 ? input.Mode | FileType.Regular : input.Mode, input.Rdev) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask };
+        return MakeObject(request, name, what, out entry, out _, out _);
+    }
+
+    public Errno MkDir(in Request request, ReadOnlySpan<byte> name, in MkDirIn input, out EntryOut entry)
+    {
+        var what = new NewObject(FileType.Directory | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask };
+        return MakeObject(request, name, what, out entry, out _, out _);
+    }
+
+    /// <summary>Makes an object in the request's directory and lends the kernel one reference to it.</summary>
+    private Errno MakeObject(in Request request, ReadOnlySpan<byte> name, in NewObject what, out EntryOut entry, out Inode inode, out int descriptor)
+    {
+        entry = default;
+        inode = null!;
+        descriptor = -1;
+        Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
+        if (error.IsError) { return error; }
+        error = copyUp.Ensure(parent, request);
+        if (error.IsError) { return error; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            lock (parent.NamesLock)
+            {
+                if (parent.IsUnlinked) { return Errno.ENOENT; }
+                error = create.RunLocked(parent, name, what, out Statx stat, out descriptor);
+                if (error.IsError) { return error; }
+                inode = NewUpperInode(parent, name, stat);
+                volume.Inodes.AddAndLend(inode);
+                volume.Inodes.Changed(parent);
+                entry = EntryOf(inode, stat);
+                return Errno.None;
+            }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    /// <summary>The inode of an object that was just made, with nothing below it.</summary>
+    private Inode NewUpperInode(DirectoryInode? parent, ReadOnlySpan<byte> name, in Statx stat)
+    {
+        RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
+        byte[] ownName = name.ToArray();
+        Inode inode = stat.IsDirectory
+            ? new DirectoryInode { Upper = new Layers.RealDirectory(parent!.Upper!, ownName) }
+            : new Inode { HasUpper = true };
+        inode.Parent = parent;
+        inode.Name = ownName;
+        inode.Type = stat.Type;
+        inode.Key = key;
+        inode.Ino = volume.Numbers.Number(key);
+        return inode;
+    }
+
+    public Errno Link(in Request request, ulong target, ReadOnlySpan<byte> newName, out EntryOut entry)
+    {
+        entry = default;
+        Errno error = volume.Inodes.Find(target, out Inode inode);
+        if (error.IsError) { return error; }
+        error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
+        if (error.IsError) { return error; }
+        error = copyUp.Ensure(inode, request);
+        if (error.IsError) { return error; }
+        error = copyUp.Ensure(parent, request);
+        if (error.IsError) { return error; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            lock (parent.NamesLock)
+            {
+                if (parent.IsUnlinked) { return Errno.ENOENT; }
+                if (inode.HasOrigin)
+                {
+                    error = copyUp.SetImpure(parent);
+                    if (error.IsError) { return error; }
+                }
+                error = volume.Objects.Resolve(inode, out RealReference real);
+                if (error.IsError) { return error; }
+                using (real) { error = create.LinkLocked(real, parent, newName); }
+                if (error.IsError) { return error; }
+                if (inode.Links is { } links)
+                {
+                    volume.Inodes.AddAlias(links, parent, newName, isUpper: true);
+                    links.Count++;
+                }
+                inode.IsUnlinked = false;
+                volume.Inodes.Changed(parent);
+            }
+            error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
+            if (error.IsError) { return error; }
+            volume.Inodes.Lend(inode);
+            entry = EntryOf(inode, stat);
+            return Errno.None;
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    public Errno Unlink(in Request request, ReadOnlySpan<byte> name) => RemoveName(request, name, directory: false);
+
+    public Errno RmDir(in Request request, ReadOnlySpan<byte> name) => RemoveName(request, name, directory: true);
+
+    private Errno RemoveName(in Request request, ReadOnlySpan<byte> name, bool directory)
+    {
+        if (!volume.IsWritable) { return Errno.EROFS; }
+        Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
+        if (error.IsError) { return error; }
+        if (directory)
+        {
+            // Before anything is copied up for a removal that cannot be.
+            error = CheckEmpty(parent, name);
+            if (error.IsError) { return error; }
+        }
+        error = copyUp.Ensure(parent, request);
+        if (error.IsError) { return error; }
+
+        bool exclusive = false;
+        while (true)
+        {
+            EnterRenameLock(exclusive);
+            try
+            {
+                lock (parent.NamesLock)
+                {
+                    error = volume.Lookup.Find(parent, name, out Found found);
+                    if (error.IsError) { return error; }
+                    if (!found.Exists) { return Errno.ENOENT; }
+                    Inode? inode = volume.Inodes.FindByKey(volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
+                    if (directory)
+                    {
+                        if (!found.Stat.IsDirectory) { return Errno.ENOTDIR; }
+                        if (inode is not DirectoryInode removed) { return Errno.ESTALE; } // the kernel removes only what it has looked up
+                        lock (removed.NamesLock) { return remove.DirectoryLocked(parent, name, removed, found); }
+                    }
+                    if (found.Stat.IsDirectory) { return Errno.EISDIR; }
+                    // Another name may have to stand in for this one: nobody may be on the way through it.
+                    bool hasOthers = found.Stat.Nlink > 1 || inode?.Links is not null;
+                    if (!hasOthers || exclusive) { return remove.UnlinkLocked(parent, name, inode, found); }
+                }
+            }
+            finally
+            {
+                ExitRenameLock(exclusive);
+            }
+            exclusive = true;
+        }
+    }
+
+    private void EnterRenameLock(bool exclusive)
+    {
+        if (exclusive) { volume.RenameLock.EnterWriteLock(); }
+        else { volume.RenameLock.EnterReadLock(); }
+    }
+
+    private void ExitRenameLock(bool exclusive)
+    {
+        if (exclusive) { volume.RenameLock.ExitWriteLock(); }
+        else { volume.RenameLock.ExitReadLock(); }
+    }
+
+    private Errno CheckEmpty(DirectoryInode parent, ReadOnlySpan<byte> name)
+    {
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            Errno error = FindInode(parent, name, out _, out Inode? inode);
+            if (error.IsError) { return error; }
+            if (inode is null) { return Errno.ENOENT; }
+            if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
+            error = MergedDirectory.Read(volume, removed, out MergedDirectory content, onlyWhetherEmpty: true);
+            return error.IsError ? error : content.Count > 0 ? Errno.ENOTEMPTY : Errno.None;
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    /// <summary>The inode that a name leads to, or null when users see nothing there. Caller holds the rename lock.</summary>
+    private Errno FindInode(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, out Inode? inode)
+    {
+        inode = null;
+        Errno error = volume.Lookup.Find(parent, name, out found);
+        if (error.IsError || !found.Exists) { return error; }
+        inode = volume.Inodes.FindByKey(volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
+        return inode is null ? Errno.ESTALE : Errno.None; // the kernel names only what it has looked up
+    }
+
+    public Errno Rename(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags)
+    {
+        if ((flags & ~(RenameFlags.NoReplace | RenameFlags.Exchange)) != 0) { return Errno.EINVAL; }
+        if (!volume.IsWritable) { return Errno.EROFS; }
+        Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode oldParent);
+        if (error.IsError) { return error; }
+        error = volume.Inodes.FindDirectory(newDirectory, out DirectoryInode newParent);
+        if (error.IsError) { return error; }
+        bool exchange = (flags & RenameFlags.Exchange) != 0;
+        while (true)
+        {
+            error = PrepareRename(oldParent, name, newParent, newName, flags, out Inode moved, out Inode? replaced);
+            if (error.IsError) { return error; }
+            error = copyUp.Ensure(moved, request);
+            if (error.IsError) { return error; }
+            error = copyUp.Ensure(oldParent, request);
+            if (error.IsError) { return error; }
+            error = copyUp.Ensure(newParent, request);
+            if (error.IsError) { return error; }
+            if (exchange)
+            {
+                error = copyUp.Ensure(replaced!, request);
+                if (error.IsError) { return error; }
+            }
+
+            volume.RenameLock.EnterWriteLock();
+            try
+            {
+                var from = new RenameSide(oldParent, name);
+                var to = new RenameSide(newParent, newName);
+                error = FindInode(oldParent, name, out from.Found, out from.Inode);
+                if (error.IsError) { return error; }
+                error = FindInode(newParent, newName, out to.Found, out to.Inode);
+                if (error.IsError) { return error; }
+                if (!ReferenceEquals(from.Inode, moved) || !ReferenceEquals(to.Inode, replaced)) { continue; } // something else came between
+                if (!from.Found.HasUpper || (exchange && !to.Found.HasUpper)) { continue; }
+                return rename.RunLocked(ref from, ref to, exchange);
+            }
+            finally
+            {
+                volume.RenameLock.ExitWriteLock();
+            }
+        }
+    }
+
+    /// <summary>What can be said before anything is copied up.</summary>
+    private Errno PrepareRename(DirectoryInode oldParent, ReadOnlySpan<byte> name, DirectoryInode newParent, ReadOnlySpan<byte> newName, RenameFlags flags, out Inode moved, out Inode? replaced)
+    {
+        moved = null!;
+        replaced = null;
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            Errno error = FindInode(oldParent, name, out _, out Inode? old);
+            if (error.IsError) { return error; }
+            if (old is null) { return Errno.ENOENT; }
+            moved = old;
+            error = FindInode(newParent, newName, out _, out replaced);
+            if (error.IsError) { return error; }
+            bool exchange = (flags & RenameFlags.Exchange) != 0;
+            if (exchange && replaced is null) { return Errno.ENOENT; }
+            if ((flags & RenameFlags.NoReplace) != 0 && replaced is not null) { return Errno.EEXIST; }
+            if (!rename.CanMove(old) || (exchange && !rename.CanMove(replaced!))) { return Errno.EXDEV; }
+            if (exchange || replaced is null) { return Errno.None; }
+            if (replaced is DirectoryInode directory)
+            {
+                if (!old.IsDirectory) { return Errno.EISDIR; }
+                error = MergedDirectory.Read(volume, directory, out MergedDirectory content, onlyWhetherEmpty: true);
+                return error.IsError ? error : content.Count > 0 ? Errno.ENOTEMPTY : Errno.None;
+            }
+            return old.IsDirectory ? Errno.ENOTDIR : Errno.None;
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+}

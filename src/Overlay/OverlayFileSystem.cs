@@ -1,0 +1,195 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
+
+namespace Veneer.Overlay;
+
+/// <summary>Answers the kernel's requests: takes the locks, calls a room, fills the reply.</summary>
+internal sealed partial class OverlayFileSystem : IFileSystem
+{
+    /// <summary>How long the kernel may trust names and attributes: nobody else changes the layers while mounted.</summary>
+    private const ulong CacheSeconds = 24 * 60 * 60;
+
+    private const InitFlags Wanted =
+        InitFlags.AsyncRead | InitFlags.AtomicOTrunc | InitFlags.BigWrites | InitFlags.DontMask | InitFlags.HasIoctlDir |
+        InitFlags.DoReadDirPlus | InitFlags.ReadDirPlusAuto | InitFlags.AsyncDio | InitFlags.ParallelDirOps |
+        InitFlags.PosixAcl | InitFlags.AbortError | InitFlags.MaxPages | InitFlags.CacheSymlinks |
+        InitFlags.ExplicitInvalData | InitFlags.HandleKillPrivV2 | InitFlags.SetXattrExt | InitFlags.NoExportSupport;
+
+    private readonly Volume volume;
+    private readonly CopyUp copyUp;
+    private readonly Create create;
+    private readonly Remove remove;
+    private readonly Rename rename;
+    private readonly HandleTable<OpenFile> files = new();
+    private readonly HandleTable<OpenDirectory> openDirectories = new();
+    private BackingIds? backings;
+    private Workers? workers;
+    private Notifier? notifier;
+
+    public OverlayFileSystem(Volume volume)
+    {
+        this.volume = volume;
+        copyUp = new CopyUp(volume);
+        create = new Create(volume);
+        remove = new Remove(volume);
+        rename = new Rename(volume, copyUp, remove);
+    }
+
+    public InitFlags Negotiate(InitFlags offered)
+    {
+        InitFlags flags = Wanted;
+        if (volume.Options.Passthrough != Veneer.Overlay.Passthrough.Off) { flags |= InitFlags.Passthrough; }
+        return flags;
+    }
+
+    public void Start(Connection connection)
+    {
+        workers = copyUp.Workers = connection.Workers;
+        notifier = connection.Notifier;
+        Libc.SetUmask(0); // modes come with the caller's umask
+        if ((connection.Flags & InitFlags.Passthrough) != 0) { backings = new BackingIds(connection.Device, volume.Log); }
+    }
+
+    public void Stop()
+    {
+        foreach (OpenFile file in files.RemoveAll()) { Libc.Close(file.Descriptor); }
+        openDirectories.RemoveAll();
+        volume.Inodes.Clear();
+    }
+
+    /// <summary>Finds a name and lends the kernel one reference to what it leads to. Caller holds the rename lock shared.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="entry">A nodeid of 0: there is nothing.</param>
+    private Errno LendLocked(DirectoryInode parent, ReadOnlySpan<byte> name, out EntryOut entry)
+    {
+        while (true)
+        {
+            entry = default;
+            int version = volume.Inodes.VersionOf(parent);
+            Errno error = volume.Lookup.Find(parent, name, out Found found);
+            if (error.IsError) { return error; }
+            if (!found.Exists)
+            {
+                entry.EntryValid = CacheSeconds;
+                return Errno.None;
+            }
+            RealKey key = volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino);
+            if (!volume.Inodes.TryLend(key, parent, version, out Inode inode))
+            {
+                error = volume.Lookup.Complete(parent, name, ref found);
+                if (error.IsError) { return error; }
+                if (!volume.Inodes.TryAddAndLend(NewInode(parent, name, found, key), version, out inode)) { continue; }
+            }
+            if (inode.Links is { } links) { volume.Inodes.AddAlias(links, parent, name, found.HasUpper); }
+            error = FillEntry(inode, found, out entry);
+            if (error.IsError) { volume.Inodes.Forget(inode.NodeId, 1); }
+            return error;
+        }
+    }
+
+    private Errno FillEntry(Inode inode, in Found found, out EntryOut entry)
+    {
+        entry = default;
+        if (inode.Links is null && inode.Metacopy is null && found.HasUpper == inode.HasUpper)
+        {
+            entry = EntryOf(inode, found.Stat);
+            return Errno.None;
+        }
+        // The name shows another real object than the inode has by now, or the attributes are in two places.
+        Errno error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
+        if (!error.IsError) { entry = EntryOf(inode, stat); }
+        return error;
+    }
+
+    private static EntryOut EntryOf(Inode inode, in Statx stat) => new()
+    {
+        NodeId = inode.NodeId,
+        EntryValid = CacheSeconds,
+        AttrValid = CacheSeconds,
+        Attr = Attr.From(stat, inode.Ino, NlinkOf(inode, stat)),
+    };
+
+    /// <summary>What users see as st_nlink. A merged directory has 1, as with kernel overlayfs: find(1) then does not count on it.</summary>
+    private static uint NlinkOf(Inode inode, in Statx stat)
+    {
+        if (inode.IsUnlinked) { return 0; }
+        if (inode is DirectoryInode { IsMerged: true }) { return 1; }
+        return inode.Links is { } links ? links.Count : stat.Nlink;
+    }
+
+    private Inode NewInode(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, RealKey key)
+    {
+        byte[] ownName = name.ToArray();
+        Inode inode;
+        if (found.Stat.IsDirectory)
+        {
+            var directory = new DirectoryInode
+            {
+                Lowers = found.Lowers,
+                Redirect = found.Redirect,
+                IsOpaque = found.IsOpaque,
+                IsImpure = found.IsImpure,
+            };
+            if (found.HasUpper) { directory.Upper = new Layers.RealDirectory(parent.Upper!, ownName); }
+            inode = directory;
+        }
+        else
+        {
+            inode = new Inode
+            {
+                LowerDirectory = found.LowerDirectory,
+                LowerName = found.LowerName ?? ownName,
+                Metacopy = found.Metacopy,
+                HasUpper = found.HasUpper,
+                HasOrigin = found.HasOrigin,
+            };
+            if (volume.IsWritable && !found.HasUpper && found.Stat.Nlink > 1) { inode.Links = new HardLinks(found.Stat.Nlink); }
+        }
+        inode.Parent = parent;
+        inode.Name = ownName;
+        inode.Type = found.Stat.Type;
+        inode.Key = key;
+        inode.Ino = InoOf(found, key);
+        return inode;
+    }
+
+    /// <summary>The number of what the object was copied up from, else its own.</summary>
+    private ulong InoOf(in Found found, RealKey key)
+    {
+        if (found.Stat.IsDirectory && found.Lowers.Length > 0) { key = volume.Numbers.Key(found.LowerStat.Dev, found.LowerStat.Ino); }
+        else if (found.HasOrigin) { key = volume.Numbers.Key(found.OriginDevice, found.OriginIno); }
+        else if (found.HasUpper && volume.Numbers.TryGetKept(key, out ulong kept)) { return kept; }
+        return volume.Numbers.Number(key);
+    }
+
+    /// <summary>Attributes of the real object, with the data's blocks for a metacopy. Takes the rename lock itself when told to.</summary>
+    private Errno ReadAttributes(Inode inode, StatxMask mask, out Statx stat)
+    {
+        stat = default;
+        Errno error = volume.Objects.Resolve(inode, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real) { error = Libc.StatAt(real.Directory, real.Name, mask, out stat); }
+        if (error.IsError || inode.Metacopy is not { } metacopy) { return error; }
+        if (volume.Objects.Of(metacopy.Directory, metacopy.Name, out RealReference data).IsError) { return Errno.None; }
+        using (data)
+        {
+            if (!Libc.StatAt(data.Directory, data.Name, StatxMask.Basic, out Statx dataStat).IsError) { stat.Blocks = dataStat.Blocks; }
+        }
+        return Errno.None;
+    }
+}
+
+/// <summary>What an fh of a directory means.</summary>
+internal sealed class OpenDirectory(DirectoryInode inode)
+{
+    /// <summary>The directory.</summary>
+    public DirectoryInode Inode { get; } = inode;
+
+    /// <summary>What it listed when it was last read from the start. Protected by a lock on this object.</summary>
+    public MergedDirectory? Content { get; set; }
+}

@@ -1,0 +1,193 @@
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
+
+namespace Veneer.Overlay;
+
+/// <summary>An overlay over its layers, ready to be served.</summary>
+public sealed class OverlayMount : IDisposable
+{
+    /// <summary>At most so many descriptors of real directories stay open.</summary>
+    private const int MaxDirectories = 2048;
+
+    private readonly Volume volume;
+    private readonly List<IDisposable> held;
+
+    private OverlayMount(Volume volume, List<IDisposable> held)
+    {
+        this.volume = volume;
+        this.held = held;
+        FileSystem = new OverlayFileSystem(volume);
+    }
+
+    /// <summary>What answers the kernel's requests.</summary>
+    public IFileSystem FileSystem { get; }
+
+    /// <summary>Stacked filesystems that may lie below a file that is passed through.</summary>
+    public uint MaxStackDepth => 1;
+
+    /// <summary>Takes hold of the layers, checks them, and empties work.</summary>
+    /// <param name="options">What to mount. Relative paths are those of the working directory.</param>
+    /// <param name="log">Called with one line about what goes wrong later and no caller is told.</param>
+    /// <exception cref="OverlayMountException">A layer is missing or unfit; the message is a sentence for the user.</exception>
+    public static OverlayMount Open(OverlayOptions options, Action<string> log)
+    {
+        if (options.Index) { throw new OverlayMountException("index=on: not supported yet; hard links stay whole while mounted without it."); }
+        var opened = new List<IDisposable>();
+        try
+        {
+            return new OverlayMount(OpenVolume(options, log, opened), opened);
+        }
+        catch
+        {
+            foreach (IDisposable one in opened) { one.Dispose(); }
+            throw;
+        }
+    }
+
+    private static Volume OpenVolume(OverlayOptions options, Action<string> log, List<IDisposable> opened)
+    {
+        var lowers = new List<int>();
+        foreach (string path in options.LowerDirectories) { lowers.Add(Hold(Probe.OpenDirectory(path, "lower"), opened)); }
+        int upper = -1, work = -1;
+        if (options.UpperDirectory is { } upperPath && options.WorkDirectory is { } workPath)
+        {
+            upper = Hold(Probe.OpenDirectory(upperPath, "upper"), opened);
+            work = Hold(Probe.OpenDirectory(workPath, "work"), opened);
+        }
+        UpperFeatures features = Probe.Check(options, lowers, upper, work);
+
+        var layers = new Layer?[lowers.Count + 1];
+        WorkDirectory? workDirectory = null;
+        if (upper >= 0)
+        {
+            (layers[0], workDirectory) = OpenUpper(options, upper, work, features, opened);
+        }
+        for (int i = 0; i < lowers.Count; i++)
+        {
+            layers[i + 1] = Layer.OpenLower(i + 1, options.LowerDirectories[i], lowers[i]);
+            opened.Add(layers[i + 1]!);
+        }
+
+        var xattr = new OverlayXattr(options.UserXattr);
+        var directories = new DirectoryCache(MaxDirectories);
+        var numbers = new InodeNumbers();
+        int nameLength = NameLengthOf(layers);
+        var overlay = new Volume
+        {
+            Options = options,
+            Layers = layers,
+            Xattr = xattr,
+            Directories = directories,
+            Numbers = numbers,
+            Inodes = new InodeTable(directories, log),
+            Objects = new RealObjects(directories),
+            Lookup = new LayeredLookup(directories, xattr, layers, options.RedirectDirectory is RedirectDirectory.On or RedirectDirectory.Follow, nameLength),
+            Work = workDirectory,
+            Log = log,
+            CanOpenHandles = CanOpenHandles(layers),
+            NameLength = nameLength,
+        };
+        AddRoot(overlay);
+        return overlay;
+    }
+
+    private static int Hold(int descriptor, List<IDisposable> opened)
+    {
+        opened.Add(new Fd(descriptor));
+        return descriptor;
+    }
+
+    private static (Layer Upper, WorkDirectory Work) OpenUpper(OverlayOptions options, int upper, int work, UpperFeatures features, List<IDisposable> opened)
+    {
+        Lock(upper, options.UpperDirectory!, "upperdir", opened);
+        Lock(work, options.WorkDirectory!, "workdir", opened);
+        Layer layer;
+        int workRoot = work;
+        if (CommonMount.TryClone(upper, work, options.MountFlags, out int clone, out byte[] upperPath, out byte[] workPath))
+        {
+            Hold(clone, opened);
+            layer = Layer.OpenUpper(options.UpperDirectory!, clone, isPrivate: true, upperPath);
+            opened.Add(layer);
+            Errno error = Libc.OpenAt(clone, [.. workPath, 0], OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out workRoot);
+            if (error.IsError) { throw new OverlayMountException($"{options.WorkDirectory}: cannot be opened ({error})."); }
+            Hold(workRoot, opened);
+        }
+        else
+        {
+            layer = Layer.OpenUpper(options.UpperDirectory!, upper, isPrivate: false, "."u8);
+            opened.Add(layer);
+        }
+        WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, features.TemporaryFiles);
+        opened.Add(workDirectory);
+        return (layer, workDirectory);
+    }
+
+    /// <summary>Two overlays must not share an upper or a work. The lock ends with the process.</summary>
+    private static void Lock(int directory, string path, string role, List<IDisposable> opened)
+    {
+        Errno error = Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
+        if (error.IsError) { throw new OverlayMountException($"{path}: cannot be read ({error}); {role} must be readable by who mounts."); }
+        Hold(descriptor, opened);
+        if (Libc.TryLockExclusive(descriptor).IsError)
+        {
+            throw new OverlayMountException($"{path}: is in use as {role} by another overlay; unmount that one first, or use another directory.");
+        }
+    }
+
+    private static int NameLengthOf(Layer?[] layers)
+    {
+        long longest = 0;
+        foreach (Layer? layer in layers)
+        {
+            if (layer is null || Libc.StatFileSystem(layer.Root.Descriptor, out StatFs stat).IsError) { continue; }
+            if (layer.IsUpper) { return (int)stat.NameLength; }
+            longest = Math.Max(longest, stat.NameLength);
+        }
+        return (int)(longest == 0 ? 255 : longest);
+    }
+
+    private static bool CanOpenHandles(Layer?[] layers)
+    {
+        Layer lower = layers[1]!;
+        if (FileHandle.Of(lower.Root.Descriptor, Libc.Self, out FileHandle handle).IsError) { return false; }
+        if (Libc.OpenByHandle(lower.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { return false; }
+        Libc.Close(descriptor);
+        return true;
+    }
+
+    private static void AddRoot(Volume overlay)
+    {
+        var root = new DirectoryInode
+        {
+            Type = FileType.Directory,
+            Lowers = [.. overlay.Layers.Skip(1).Select(layer => layer!.Root)],
+            Upper = overlay.Layers[0]?.Root,
+        };
+        Statx stat = StatOf(root.Topmost);
+        root.Key = overlay.Numbers.Key(stat.Dev, stat.Ino);
+        Statx lower = StatOf(root.Lowers[0]);
+        root.Ino = overlay.Numbers.Number(overlay.Numbers.Key(lower.Dev, lower.Ino));
+        Span<byte> impure = stackalloc byte[1];
+        root.IsImpure = root.Upper is { } upper && !Libc.GetXattrAt(upper.Descriptor, Libc.Self, overlay.Xattr.Impure, impure, out _).IsError;
+        overlay.Lookup.Root = root;
+        overlay.Inodes.AddRoot(root);
+    }
+
+    private static Statx StatOf(RealDirectory directory)
+    {
+        Errno error = Libc.StatAt(directory.Descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
+        return error.IsError ? throw new OverlayMountException($"{directory.Layer.Path}: cannot be read ({error}).") : stat;
+    }
+
+    /// <summary>Lets go of every layer.</summary>
+    public void Dispose()
+    {
+        for (int i = held.Count - 1; i >= 0; i--) { held[i].Dispose(); }
+        volume.RenameLock.Dispose();
+    }
+}

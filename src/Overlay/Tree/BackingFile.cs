@@ -1,0 +1,103 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Tree;
+
+/// <summary>How the open files of one inode reach their data, and the only type that sets FOPEN flags.</summary>
+/// <remarks>
+/// The mode belongs to the kernel's inode, not to the open: while one file is open, the others must be opened the same
+/// way, or the kernel answers EIO. The first open chooses; when the last is closed, the next may choose again.
+/// <para>
+/// Cached: reads and writes pass through the kernel's pages and come to us, so that a reader that opened the lower file
+/// sees what is written to its copy. Passthrough: the kernel does them on the real file, and we never hear of it.
+/// </para>
+/// <para>
+/// A lower file's backing id never serves an open that may write: once the inode has its copy in upper,
+/// <see cref="Admit"/> answers <see cref="Admission.Superseded"/>, and the inode gets a new nodeid.
+/// </para>
+/// </remarks>
+internal sealed class BackingFile
+{
+    private readonly Lock gate = new();
+    private int opens;
+    private bool isPassthrough;
+    private bool isLower;
+    private int backingId;
+    private bool pagesAreValid;
+
+    /// <summary>Lets one more open in.</summary>
+    /// <param name="descriptor">The real file, opened.</param>
+    /// <param name="lower">Whether the real file is in a lower layer.</param>
+    /// <param name="mayPass">Whether policy allows passthrough for this file.</param>
+    /// <param name="backings">Where to register the file, or null without passthrough.</param>
+    /// <param name="reply">What to tell the kernel.</param>
+    public Admission Admit(int descriptor, bool lower, bool mayPass, BackingIds? backings, ref OpenOut reply)
+    {
+        lock (gate)
+        {
+            if (opens == 0)
+            {
+                isPassthrough = mayPass && backings is not null && backings.TryOpen(descriptor, out backingId);
+                isLower = lower;
+            }
+            else if (isPassthrough && isLower && !lower)
+            {
+                return Admission.Superseded;
+            }
+            opens++;
+            if (isPassthrough)
+            {
+                // Writes to upper go past the pages that an earlier cached open may have left; a lower never changes.
+                if (!isLower) { pagesAreValid = false; }
+                reply.Flags = OpenReply.Passthrough;
+                reply.BackingId = backingId;
+            }
+            else
+            {
+                reply.Flags = pagesAreValid ? OpenReply.KeepCache : OpenReply.None;
+                pagesAreValid = true;
+            }
+            return Admission.Admitted;
+        }
+    }
+
+    /// <summary>One open file less.</summary>
+    public void Leave(BackingIds? backings)
+    {
+        lock (gate)
+        {
+            if (--opens > 0 || !isPassthrough) { return; }
+            isPassthrough = false;
+            backings!.Close(backingId);
+        }
+    }
+}
+
+/// <summary>The answer of <see cref="BackingFile.Admit"/>.</summary>
+internal enum Admission
+{
+    /// <summary>The open may go on.</summary>
+    Admitted,
+    /// <summary>Open files are bound to the lower file: the inode needs a new nodeid first.</summary>
+    Superseded,
+}
+
+/// <summary>Registers real files for passthrough.</summary>
+internal sealed class BackingIds(Device device, Action<string> log)
+{
+    private int failures;
+
+    /// <summary>Registers a file.</summary>
+    /// <returns>False when the kernel refuses: the open goes on without passthrough.</returns>
+    public bool TryOpen(int descriptor, out int backingId)
+    {
+        Errno error = device.OpenBacking(descriptor, out backingId);
+        if (!error.IsError) { return true; }
+        if (Interlocked.Increment(ref failures) == 1) { log($"veneer: the kernel refused passthrough for a file ({error}); it is served without"); }
+        return false;
+    }
+
+    /// <summary>Gives an id back.</summary>
+    public void Close(int backingId) => _ = device.CloseBacking(backingId); // best effort: the connection's end closes the rest
+}

@@ -1,0 +1,185 @@
+using Veneer.Linux;
+using Veneer.Overlay.Layers;
+
+namespace Veneer.Overlay.Tree;
+
+/// <summary>One overlay object as the kernel knows it.</summary>
+/// <remarks>
+/// Lives while the kernel holds a reference, or a child names it, or it is pinned. Where a field is not said to be
+/// protected otherwise, it is set before the inode enters the table and never changes.
+/// </remarks>
+internal class Inode
+{
+    /// <summary>The wire's name for the inode. Changes when an inode is superseded. Protected by the table.</summary>
+    public ulong NodeId;
+
+    /// <summary>References that the kernel holds (nlookup). Protected by the table.</summary>
+    public ulong Lookups;
+
+    /// <summary>The directory that holds <see cref="Name"/>. Protected by the rename lock.</summary>
+    public DirectoryInode? Parent;
+
+    /// <summary>One of the names, with its NUL; upper has the object under it. Protected by the rename lock.</summary>
+    public byte[] Name = [0];
+
+    /// <summary>The directory that holds the topmost lower object, or null when there is none.</summary>
+    public RealDirectory? LowerDirectory;
+
+    /// <summary>The name of the topmost lower object, with its NUL.</summary>
+    public byte[]? LowerName;
+
+    /// <summary>Where the data is while upper has attributes only; null otherwise. Protected by <see cref="CopyUpLock"/>.</summary>
+    public RealName? Metacopy;
+
+    /// <summary>The real object once <see cref="Name"/> does not lead to it any more (O_PATH). Closed when the inode dies.</summary>
+    public Fd? Orphan;
+
+    /// <summary>The names of a file that has several in a lower layer; null for all others.</summary>
+    public HardLinks? Links;
+
+    /// <summary>Open files and how the kernel caches them; null while none was ever open.</summary>
+    public BackingFile? Backing;
+
+    /// <summary>The real object's key under which the table finds the inode. Protected by the table.</summary>
+    public RealKey Key;
+
+    /// <summary>What users see as st_ino.</summary>
+    public ulong Ino;
+
+    /// <summary>The type bits of the mode.</summary>
+    public uint Type;
+
+    private volatile bool hasUpper;
+    private volatile bool isNameless;
+
+    /// <summary>Whether the table finds the inode by <see cref="Key"/>. Protected by the table.</summary>
+    public bool IsKeyed;
+
+    /// <summary>Next in the table's bucket by nodeid. Protected by the table.</summary>
+    public Inode? NextByNodeId;
+
+    /// <summary>Next in the table's bucket by key. Protected by the table.</summary>
+    public Inode? NextByKey;
+
+    /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under <see cref="CopyUpLock"/>.</summary>
+    public bool HasUpper { get => hasUpper; set => hasUpper = value; }
+
+    /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, or the lower object, stands in.</summary>
+    public bool IsNameless { get => isNameless; set => isNameless = value; }
+
+    /// <summary>Whether the object has no name left in the overlay: st_nlink is 0.</summary>
+    public bool IsUnlinked;
+
+    /// <summary>Whether upper says where the object came from, so that its directory must be impure. Kernel: OVL_TYPE_ORIGIN().</summary>
+    public bool HasOrigin;
+
+    /// <summary>Whether this is a directory.</summary>
+    public bool IsDirectory => Type == FileType.Directory;
+
+    /// <summary>Whether this is a regular file.</summary>
+    public bool IsRegular => Type == FileType.Regular;
+
+    /// <summary>Serializes copy-ups of this object. First in the lock order, and never two at once.</summary>
+    public object CopyUpLock => this;
+}
+
+/// <summary>A name in a real directory.</summary>
+/// <param name="Directory">The directory.</param>
+/// <param name="Name">With its NUL.</param>
+internal sealed record RealName(RealDirectory Directory, byte[] Name);
+
+/// <summary>The names of a file that has several in a lower layer. Protected by the table.</summary>
+/// <remarks>
+/// A lower hard link would break at copy-up: one name would get the copy and the others keep the lower file. While
+/// mounted, all names stay one inode: every name that the kernel knows is linked to the copy before the first write.
+/// </remarks>
+internal sealed class HardLinks(uint count)
+{
+    private volatile Alias[] aliases = [];
+
+    /// <summary>What users see as st_nlink.</summary>
+    public uint Count = count;
+
+    /// <summary>The names seen so far; a new array with each change.</summary>
+    public Alias[] Aliases { get => aliases; set => aliases = value; }
+
+    /// <summary>Whether upper has the copy under every name seen so far.</summary>
+    public bool IsComplete
+    {
+        get
+        {
+            foreach (Alias alias in aliases)
+            {
+                if (!alias.IsUpper) { return false; }
+            }
+            return true;
+        }
+    }
+
+    /// <summary>The name in work that keeps the copy linkable, with its NUL; null before copy-up and after the last name is gone.</summary>
+    public byte[]? Hold;
+}
+
+/// <summary>One name of a hard-linked file.</summary>
+internal sealed class Alias(DirectoryInode parent, byte[] name)
+{
+    /// <summary>The directory.</summary>
+    public DirectoryInode Parent { get; } = parent;
+
+    /// <summary>With its NUL.</summary>
+    public byte[] Name { get; } = name;
+
+    /// <summary>Whether upper has the copy under this name. Protected by the directory's names lock.</summary>
+    public volatile bool IsUpper;
+
+    /// <summary>Whether the name is gone. Protected by the directory's names lock.</summary>
+    public volatile bool IsRemoved;
+}
+
+/// <summary>A directory of the overlay.</summary>
+internal sealed class DirectoryInode : Inode
+{
+    /// <summary>The directory in upper, or null. Set once, under the copy-up lock.</summary>
+    private RealDirectory? upper;
+
+    /// <summary>The directory in upper, or null.</summary>
+    public RealDirectory? Upper
+    {
+        get => Volatile.Read(ref upper);
+        set
+        {
+            Volatile.Write(ref upper, value);
+            HasUpper = value is not null;
+        }
+    }
+
+    /// <summary>The directories of the lower layers that show through, topmost first.</summary>
+    public RealDirectory[] Lowers = [];
+
+    /// <summary>Inodes whose <see cref="Inode.Parent"/> this is. Protected by the table.</summary>
+    public int Children;
+
+    /// <summary>The redirect attribute of the upper directory, without NUL; null when there is none. Protected by the rename lock.</summary>
+    public byte[]? Redirect;
+
+    /// <summary>Whether the upper directory has the opaque attribute.</summary>
+    public bool IsOpaque;
+
+    /// <summary>Whether the upper directory has the impure attribute.</summary>
+    public bool IsImpure;
+
+    /// <summary>Counts changes of names, so that a lookup that ran beside one tries again. Protected by the table.</summary>
+    public int Version;
+
+    /// <summary>Serializes changes of names in this directory.</summary>
+    public object NamesLock { get; } = new();
+
+    /// <summary>Whether upper and at least one lower make up the directory.</summary>
+    public bool IsMerged => Upper is not null && Lowers.Length > 0;
+
+    /// <summary>Whether the directory is in upper only.</summary>
+    public bool IsPureUpper => Upper is not null && Lowers.Length == 0;
+
+    /// <summary>The topmost real directory.</summary>
+    public RealDirectory Topmost => Upper ?? Lowers[0];
+}

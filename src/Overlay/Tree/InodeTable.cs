@@ -1,0 +1,417 @@
+using Veneer.Linux;
+using Veneer.Overlay.Layers;
+
+namespace Veneer.Overlay.Tree;
+
+/// <summary>The only place where inodes are born and die. A nodeid is never used twice.</summary>
+/// <remarks>Its lock is a leaf: no system call but the close(2) of a dead inode's descriptors, no other lock but the directory cache's.</remarks>
+internal sealed class InodeTable
+{
+    /// <summary>The root's nodeid (FUSE_ROOT_ID).</summary>
+    public const ulong RootId = 1;
+
+    private readonly Lock gate = new();
+    private readonly DirectoryCache directories;
+    private readonly Action<string> log;
+    private readonly Dictionary<ulong, Superseded> superseded = [];
+    private readonly Dictionary<RealKey, Inode> hardLinks = [];
+    private Inode?[] byNodeId = new Inode?[1024];
+    private Inode?[] byKey = new Inode?[1024];
+    private ulong lastNodeId;
+    private int count;
+
+    /// <summary>An old nodeid of an inode, which files that are still open use.</summary>
+    private sealed class Superseded(Inode inode, ulong lookups)
+    {
+        public readonly Inode Inode = inode;
+        public ulong Lookups = lookups;
+    }
+
+    public InodeTable(DirectoryCache directories, Action<string> log)
+    {
+        this.directories = directories;
+        this.log = log;
+    }
+
+    /// <summary>How many inodes there are.</summary>
+    public int Count { get { lock (gate) { return count; } } }
+
+    /// <summary>Enters the root, which is never forgotten.</summary>
+    public void AddRoot(DirectoryInode root)
+    {
+        lock (gate)
+        {
+            root.Lookups = 1;
+            AddLocked(root);
+        }
+    }
+
+    /// <summary>The inode of a nodeid.</summary>
+    /// <returns><see cref="Errno.ESTALE"/> when the kernel uses a nodeid that it has forgotten, or that we never gave.</returns>
+    public Errno Find(ulong nodeId, out Inode inode) => Find(nodeId, out inode, out _);
+
+    /// <summary>The inode of a nodeid, and whether the nodeid is one that the inode had before.</summary>
+    public Errno Find(ulong nodeId, out Inode inode, out bool isSuperseded)
+    {
+        lock (gate)
+        {
+            isSuperseded = false;
+            for (Inode? candidate = byNodeId[nodeId & (ulong)(byNodeId.Length - 1)]; candidate is not null; candidate = candidate.NextByNodeId)
+            {
+                if (candidate.NodeId != nodeId) { continue; }
+                inode = candidate;
+                return Errno.None;
+            }
+            if (superseded.TryGetValue(nodeId, out Superseded? old))
+            {
+                inode = old.Inode;
+                isSuperseded = true;
+                return Errno.None;
+            }
+        }
+        inode = null!;
+        return Errno.ESTALE;
+    }
+
+    /// <summary>The directory of a nodeid.</summary>
+    public Errno FindDirectory(ulong nodeId, out DirectoryInode directory)
+    {
+        Errno error = Find(nodeId, out Inode inode);
+        directory = (inode as DirectoryInode)!;
+        return error.IsError ? error : directory is null ? Errno.ENOTDIR : Errno.None;
+    }
+
+    /// <summary>The inode that stands for a real object, or null. For use under a lock that keeps it alive.</summary>
+    public Inode? FindByKey(RealKey key)
+    {
+        lock (gate) { return FindByKeyLocked(key); }
+    }
+
+    private Inode? FindByKeyLocked(RealKey key)
+    {
+        for (Inode? candidate = byKey[key.Hash & (uint)(byKey.Length - 1)]; candidate is not null; candidate = candidate.NextByKey)
+        {
+            if (candidate.Key == key) { return candidate; }
+        }
+        return hardLinks.GetValueOrDefault(key);
+    }
+
+    /// <summary>Lends the kernel one reference to an inode that is known already.</summary>
+    /// <returns>False when a name changed in <paramref name="parent"/> since <paramref name="version"/>, so that what was found may be old, or when nothing is known by this key.</returns>
+    public bool TryLend(RealKey key, DirectoryInode parent, int version, out Inode inode)
+    {
+        lock (gate)
+        {
+            inode = FindByKeyLocked(key)!;
+            if (inode is null || parent.Version != version) { return false; }
+            inode.Lookups++;
+            return true;
+        }
+    }
+
+    /// <summary>Enters a new inode, or finds that another thread has entered it, and lends the kernel one reference.</summary>
+    /// <returns>False when a name changed in the inode's directory since <paramref name="version"/>: look again.</returns>
+    public bool TryAddAndLend(Inode candidate, int version, out Inode inode)
+    {
+        lock (gate)
+        {
+            inode = candidate;
+            if (candidate.Parent is { } parent && parent.Version != version) { return false; }
+            if (FindByKeyLocked(candidate.Key) is { } known)
+            {
+                inode = known;
+            }
+            else
+            {
+                AddLocked(candidate);
+            }
+            inode.Lookups++;
+            return true;
+        }
+    }
+
+    /// <summary>Enters a new object that nobody else can have found: it was just created. Caller holds the directory's names lock.</summary>
+    public void AddAndLend(Inode inode)
+    {
+        lock (gate)
+        {
+            // The real number may be a reused one whose last owner the kernel has not forgotten yet.
+            if (FindByKeyLocked(inode.Key) is { } old) { UnhashKeyLocked(old); }
+            AddLocked(inode);
+            inode.Lookups++;
+        }
+    }
+
+    /// <summary>Lends the kernel one more reference to an inode at hand.</summary>
+    public void Lend(Inode inode)
+    {
+        lock (gate) { inode.Lookups++; }
+    }
+
+    private void AddLocked(Inode inode)
+    {
+        inode.NodeId = ++lastNodeId;
+        if (count >= byNodeId.Length) { GrowLocked(); }
+        HashNodeIdLocked(inode);
+        HashKeyLocked(inode);
+        if (inode.Parent is { } parent) { parent.Children++; }
+        count++;
+    }
+
+    private void HashNodeIdLocked(Inode inode)
+    {
+        ref Inode? bucket = ref byNodeId[inode.NodeId & (ulong)(byNodeId.Length - 1)];
+        inode.NextByNodeId = bucket;
+        bucket = inode;
+    }
+
+    private void HashKeyLocked(Inode inode)
+    {
+        ref Inode? bucket = ref byKey[inode.Key.Hash & (uint)(byKey.Length - 1)];
+        inode.NextByKey = bucket;
+        inode.IsKeyed = true;
+        bucket = inode;
+    }
+
+    private void UnhashNodeIdLocked(Inode inode)
+    {
+        ref Inode? link = ref byNodeId[inode.NodeId & (ulong)(byNodeId.Length - 1)];
+        while (link is not null && !ReferenceEquals(link, inode)) { link = ref link.NextByNodeId; }
+        if (link is not null) { link = inode.NextByNodeId; }
+        inode.NextByNodeId = null;
+    }
+
+    private void UnhashKeyLocked(Inode inode)
+    {
+        ref Inode? link = ref byKey[inode.Key.Hash & (uint)(byKey.Length - 1)];
+        while (link is not null && !ReferenceEquals(link, inode)) { link = ref link.NextByKey; }
+        if (link is not null) { link = inode.NextByKey; }
+        inode.NextByKey = null;
+        inode.IsKeyed = false;
+    }
+
+    private void GrowLocked()
+    {
+        Inode?[] old = byNodeId;
+        byNodeId = new Inode?[old.Length * 2];
+        byKey = new Inode?[old.Length * 2];
+        foreach (Inode? first in old)
+        {
+            for (Inode? inode = first; inode is not null;)
+            {
+                Inode? next = inode.NextByNodeId;
+                HashNodeIdLocked(inode);
+                if (inode.IsKeyed) { HashKeyLocked(inode); }
+                inode = next;
+            }
+        }
+    }
+
+    /// <summary>The object has moved to upper: from now on it is found by its upper inode.</summary>
+    /// <param name="inode">The inode.</param>
+    /// <param name="key">The upper inode's key.</param>
+    /// <param name="keepLower">Whether other lower names still lead to the old key.</param>
+    public void Rekey(Inode inode, RealKey key, bool keepLower)
+    {
+        lock (gate)
+        {
+            if (keepLower) { hardLinks[inode.Key] = inode; }
+            UnhashKeyLocked(inode);
+            inode.Key = key;
+            HashKeyLocked(inode);
+            if (inode.Parent is { } parent) { parent.Version++; }
+        }
+    }
+
+    /// <summary>The object has lost its last name: its inode number may come again for another one.</summary>
+    public void Unhash(Inode inode)
+    {
+        lock (gate) { UnhashKeyLocked(inode); }
+    }
+
+    /// <summary>A name in a directory has changed.</summary>
+    public void Changed(DirectoryInode directory)
+    {
+        lock (gate) { directory.Version++; }
+    }
+
+    /// <summary>The version to compare with after a lookup.</summary>
+    public int VersionOf(DirectoryInode directory)
+    {
+        lock (gate) { return directory.Version; }
+    }
+
+    /// <summary>Keeps an inode, and what it knows of its lower names, as long as the mount lives.</summary>
+    public void PinHardLink(Inode inode, RealKey lowerKey)
+    {
+        lock (gate) { hardLinks[lowerKey] = inode; }
+    }
+
+    /// <summary>The last name of a hard-linked file is gone: it is forgotten like any other.</summary>
+    public void UnpinHardLink(Inode inode)
+    {
+        lock (gate)
+        {
+            foreach ((RealKey key, Inode pinned) in hardLinks)
+            {
+                if (!ReferenceEquals(pinned, inode)) { continue; }
+                hardLinks.Remove(key);
+                break;
+            }
+            DropIfUnusedLocked(inode);
+        }
+    }
+
+    /// <summary>Remembers one more name of a hard-linked file; its directory lives as long.</summary>
+    public void AddAlias(HardLinks links, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
+    {
+        lock (gate)
+        {
+            if (FindAlias(links, parent, name) is not null) { return; }
+            links.Aliases = [.. links.Aliases, new Alias(parent, name.ToArray()) { IsUpper = isUpper }];
+            parent.Children++;
+        }
+    }
+
+    /// <summary>Forgets a name of a hard-linked file.</summary>
+    public void RemoveAlias(HardLinks links, Alias alias)
+    {
+        lock (gate)
+        {
+            alias.IsRemoved = true;
+            links.Aliases = [.. links.Aliases.Where(other => !ReferenceEquals(other, alias))];
+            alias.Parent.Children--;
+            DropIfUnusedLocked(alias.Parent);
+        }
+    }
+
+    /// <summary>What is known of a name of a hard-linked file.</summary>
+    public static Alias? FindAlias(HardLinks links, DirectoryInode parent, ReadOnlySpan<byte> name)
+    {
+        foreach (Alias known in links.Aliases)
+        {
+            if (ReferenceEquals(known.Parent, parent) && name.SequenceEqual(known.Name)) { return known; }
+        }
+        return null;
+    }
+
+    /// <summary>Follows a rename. Caller holds the rename lock exclusively.</summary>
+    public void Move(Inode inode, DirectoryInode parent, byte[] name)
+    {
+        lock (gate)
+        {
+            parent.Children++;
+            DirectoryInode? old = inode.Parent;
+            inode.Parent = parent;
+            inode.Name = name;
+            if (old is not null)
+            {
+                old.Children--;
+                DropIfUnusedLocked(old);
+            }
+        }
+    }
+
+    /// <summary>Gives an inode a new nodeid: files that are open keep the old one, whose pages the kernel has bound to the lower file.</summary>
+    public void Supersede(Inode inode)
+    {
+        lock (gate)
+        {
+            superseded.Add(inode.NodeId, new Superseded(inode, inode.Lookups));
+            UnhashNodeIdLocked(inode);
+            inode.NodeId = ++lastNodeId;
+            inode.Lookups = 0;
+            HashNodeIdLocked(inode);
+        }
+    }
+
+    /// <summary>The kernel returns references. Too many are clamped and logged: forgetting never fails.</summary>
+    public void Forget(ulong nodeId, ulong lookups)
+    {
+        lock (gate)
+        {
+            if (nodeId == RootId) { return; }
+            for (Inode? inode = byNodeId[nodeId & (ulong)(byNodeId.Length - 1)]; inode is not null; inode = inode.NextByNodeId)
+            {
+                if (inode.NodeId != nodeId) { continue; }
+                if (lookups > inode.Lookups) { log($"veneer: the kernel returned {lookups} references to node {nodeId}, which had {inode.Lookups}"); }
+                inode.Lookups -= Math.Min(lookups, inode.Lookups);
+                DropIfUnusedLocked(inode);
+                return;
+            }
+            if (superseded.TryGetValue(nodeId, out Superseded? old))
+            {
+                old.Lookups -= Math.Min(lookups, old.Lookups);
+                if (old.Lookups > 0) { return; }
+                superseded.Remove(nodeId);
+                DropIfUnusedLocked(old.Inode);
+                return;
+            }
+            log($"veneer: the kernel returned {lookups} references to node {nodeId}, which is not known");
+        }
+    }
+
+    private void DropIfUnusedLocked(Inode inode)
+    {
+        while (true)
+        {
+            if (inode.Lookups > 0 || inode is DirectoryInode { Children: > 0 }) { return; }
+            if (inode.NodeId == RootId || IsPinnedLocked(inode)) { return; }
+            UnhashNodeIdLocked(inode);
+            UnhashKeyLocked(inode);
+            count--;
+            inode.Orphan?.Dispose();
+            if (inode is DirectoryInode directory)
+            {
+                if (directory.Upper is { } upper) { directories.Drop(upper); }
+                foreach (RealDirectory lower in directory.Lowers) { directories.Drop(lower); }
+            }
+            if (inode.Links is { } links)
+            {
+                foreach (Alias alias in links.Aliases)
+                {
+                    alias.Parent.Children--;
+                    DropIfUnusedLocked(alias.Parent);
+                }
+            }
+            if (inode.Parent is not { } parent) { return; }
+            parent.Children--;
+            inode = parent;
+        }
+    }
+
+    private bool IsPinnedLocked(Inode inode)
+    {
+        if (superseded.Count > 0)
+        {
+            foreach (Superseded old in superseded.Values)
+            {
+                if (ReferenceEquals(old.Inode, inode)) { return true; }
+            }
+        }
+        return inode.Links is { } && hardLinks.ContainsValue(inode);
+    }
+
+    /// <summary>The mount is over: every descriptor is closed.</summary>
+    public void Clear()
+    {
+        lock (gate)
+        {
+            foreach (Inode? first in byNodeId)
+            {
+                for (Inode? inode = first; inode is not null; inode = inode.NextByNodeId)
+                {
+                    inode.Orphan?.Dispose();
+                    if (inode is not DirectoryInode directory) { continue; }
+                    if (directory.Upper is { } upper) { directories.Drop(upper); }
+                    foreach (RealDirectory lower in directory.Lowers) { directories.Drop(lower); }
+                }
+            }
+            byNodeId = new Inode?[1024];
+            byKey = new Inode?[1024];
+            superseded.Clear();
+            hardLinks.Clear();
+            count = 0;
+        }
+    }
+}

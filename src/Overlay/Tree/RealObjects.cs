@@ -1,0 +1,79 @@
+using Veneer.Linux;
+using Veneer.Overlay.Layers;
+
+namespace Veneer.Overlay.Tree;
+
+/// <summary>The real object behind an overlay object, as a directory's descriptor and a name, for one or more system calls.</summary>
+internal ref struct RealReference
+{
+    private PinnedDirectory pinned;
+
+    public RealReference(PinnedDirectory pinned, ReadOnlySpan<byte> name)
+    {
+        this.pinned = pinned;
+        Directory = pinned.Descriptor;
+        Name = name;
+    }
+
+    public RealReference(int descriptor)
+    {
+        Directory = descriptor;
+        Name = Libc.Self;
+    }
+
+    /// <summary>The layer, or null for an object that is reached by its descriptor.</summary>
+    public readonly Layer? Layer => pinned.Layer;
+
+    /// <summary>An O_PATH descriptor: of the directory, or with an empty name of the object itself.</summary>
+    public int Directory { get; }
+
+    /// <summary>With its NUL.</summary>
+    public ReadOnlySpan<byte> Name { get; }
+
+    /// <summary>Opens the object.</summary>
+    public readonly Errno Open(OpenFlags flags, out int descriptor) =>
+        Name.Length > 1
+            ? Libc.OpenAt(Directory, Name, flags | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out descriptor)
+            : Libc.Reopen(Directory, flags, out descriptor);
+
+    public readonly void Dispose() => pinned.Dispose();
+}
+
+/// <summary>Finds the real objects of inodes.</summary>
+/// <remarks>Callers hold the rename lock at least shared while they use what they get.</remarks>
+internal sealed class RealObjects(DirectoryCache directories)
+{
+    /// <summary>The object that holds the attributes: upper's if there is one, else the topmost lower's.</summary>
+    public Errno Resolve(Inode inode, out RealReference real)
+    {
+        if (inode is DirectoryInode directory) { return Of(directory.Topmost, Libc.Self, out real); }
+        // First: before a name goes, the descriptor is there.
+        if (inode.IsNameless && inode.Orphan is { } orphan)
+        {
+            real = new RealReference(orphan.Value);
+            return Errno.None;
+        }
+        if (inode.HasUpper)
+        {
+            if (inode.Parent?.Upper is not { } parent)
+            {
+                real = default;
+                return Errno.ESTALE;
+            }
+            return Of(parent, inode.Name, out real);
+        }
+        return Of(inode.LowerDirectory!, inode.LowerName, out real);
+    }
+
+    /// <summary>The object that holds the data of a regular file.</summary>
+    public Errno ResolveData(Inode inode, out RealReference real) =>
+        inode.Metacopy is { } data ? Of(data.Directory, data.Name, out real) : Resolve(inode, out real);
+
+    /// <summary>A name in a real directory.</summary>
+    public Errno Of(RealDirectory directory, ReadOnlySpan<byte> name, out RealReference real)
+    {
+        Errno error = directories.Pin(directory, out PinnedDirectory pinned);
+        real = error.IsError ? default : new RealReference(pinned, name);
+        return error;
+    }
+}

@@ -1,0 +1,525 @@
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Upper;
+
+/// <summary>Brings objects from a lower layer to upper, before their first change.</summary>
+/// <remarks>
+/// Crash safety. The copy is built in work and gets its final name in one rename (or link), last.
+/// Killed before it: the name still shows the lower object, and the next mount empties work.
+/// Killed after it: the upper object is whole. There is no third state.
+/// <para>
+/// Locks. The copy-up lock comes first in the lock order: the long part, building the copy, runs under it alone. The
+/// rename lock (shared) and the names lock of the directory are taken for publishing. Ancestors are copied first, each
+/// under its own lock alone.
+/// </para>
+/// </remarks>
+internal sealed class CopyUp(Volume volume)
+{
+    /// <summary>Blocks requests of others no longer than this many bytes take to copy.</summary>
+    private const long SmallFile = 128 * 1024;
+
+    /// <summary>Set once the connection is up: long copies announce themselves there.</summary>
+    public Workers? Workers { get; set; }
+
+    /// <summary>Makes sure that the object is in upper, under every name that the kernel knows.</summary>
+    /// <param name="inode">The object. The caller holds no lock.</param>
+    /// <param name="request">Who waits for it: a fatal signal stops the copying of data.</param>
+    /// <param name="needsData">Whether attributes alone are not enough.</param>
+    /// <param name="limit">How many bytes of data are needed at most, because the caller is about to truncate the file.</param>
+    /// <returns><see cref="Errno.EROFS"/> without upper; <see cref="Errno.EINTR"/> when the caller was killed; or what upper says, with nothing changed.</returns>
+    public Errno Ensure(Inode inode, in Request request, bool needsData = true, long limit = long.MaxValue)
+    {
+        if (IsDone(inode, needsData)) { return Errno.None; }
+        if (!volume.IsWritable) { return Errno.EROFS; }
+
+        // Topmost ancestor first. A lower object does not move before it is copied up, so the parents stay.
+        while (inode.Parent is { HasUpper: false, IsUnlinked: false } missing)
+        {
+            while (missing.Parent is { HasUpper: false } above) { missing = above; }
+            Errno error = EnsureOne(missing, request, true, long.MaxValue);
+            if (error.IsError) { return error; }
+        }
+        return EnsureOne(inode, request, needsData, limit);
+    }
+
+    private static bool IsDone(Inode inode, bool needsData) =>
+        inode.HasUpper && (inode.Metacopy is null || !needsData) && (inode.Links is not { } links || links.IsComplete);
+
+    private Errno EnsureOne(Inode inode, in Request request, bool needsData, long limit)
+    {
+        if (inode.Links is { } links)
+        {
+            Errno error = EnsureParents(links, request);
+            if (error.IsError) { return error; }
+        }
+        lock (inode.CopyUpLock)
+        {
+            if (IsDone(inode, needsData)) { return Errno.None; }
+            if (inode.HasUpper)
+            {
+                if (inode.Metacopy is not null && needsData)
+                {
+                    Errno error = CopyDataOfMetacopyLocked(inode, request, limit);
+                    if (error.IsError) { return error; }
+                }
+                return LinkAliasesLocked(inode);
+            }
+            return inode.Type switch
+            {
+                FileType.Directory => CopyDirectoryLocked((DirectoryInode)inode),
+                FileType.Regular => CopyRegularLocked(inode, request, limit),
+                _ => CopyOtherLocked(inode),
+            };
+        }
+    }
+
+    /// <summary>Every directory that has a name of the file must be in upper before the file is.</summary>
+    private Errno EnsureParents(HardLinks links, in Request request)
+    {
+        foreach (Alias alias in links.Aliases)
+        {
+            if (alias.Parent.HasUpper) { continue; }
+            Errno error = Ensure(alias.Parent, request);
+            if (error.IsError) { return error; }
+        }
+        return Errno.None;
+    }
+
+    /// <remarks>Caller holds the copy-up lock.</remarks>
+    private Errno CopyDirectoryLocked(DirectoryInode inode)
+    {
+        RealDirectory lower = inode.Lowers[0];
+        Errno error = volume.Objects.Of(lower, Libc.Self, out RealReference source);
+        if (error.IsError) { return error; }
+        using (source)
+        {
+            Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+            ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+            int work = volume.Work.Descriptor;
+            error = Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out Statx stat);
+            if (error.IsError) { return error; }
+            error = Libc.MakeDirectoryAt(work, temporary, 0x1C0);
+            if (error.IsError) { return error; }
+            error = Libc.OpenAt(work, temporary, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int copy);
+            if (!error.IsError)
+            {
+                error = CopyAttributes(source, stat, copy, Libc.Self, setOrigin: true);
+                if (!error.IsError && volume.IsDurable) { error = SyncDirectory(copy); }
+                Libc.Close(copy);
+            }
+            if (!error.IsError) { error = PublishLocked(inode, temporary); }
+            if (error.IsError) { volume.Work.Discard(temporary); }
+            return error;
+        }
+    }
+
+    private static Errno SyncDirectory(int path)
+    {
+        Errno error = Libc.Reopen(path, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
+        if (error.IsError) { return error; }
+        error = Libc.Sync(descriptor, dataOnly: false);
+        Libc.Close(descriptor);
+        return error;
+    }
+
+    /// <remarks>Caller holds the copy-up lock. Symbolic links, devices, FIFOs and sockets.</remarks>
+    private Errno CopyOtherLocked(Inode inode)
+    {
+        Errno error = volume.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
+        if (error.IsError) { return error; }
+        using (source)
+        {
+            Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+            ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+            int work = volume.Work.Descriptor;
+            error = Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out Statx stat);
+            if (error.IsError) { return error; }
+            if (stat.IsSymbolicLink)
+            {
+                Span<byte> target = stackalloc byte[4097];
+                error = Libc.ReadLinkAt(source.Directory, source.Name, target[..4096], out int length);
+                if (error.IsError) { return error; }
+                target[length] = 0;
+                error = Libc.SymbolicLinkAt(target[..(length + 1)], work, temporary);
+            }
+            else
+            {
+                error = Libc.MakeNodeAt(work, temporary, stat.Mode, stat.Rdev);
+            }
+            if (error.IsError) { return error; }
+            error = CopyAttributes(source, stat, work, temporary, setOrigin: stat.Nlink == 1);
+            if (!error.IsError) { error = PublishLocked(inode, temporary); }
+            if (error.IsError || inode.Links is not null) { volume.Work.Discard(temporary); }
+            return error;
+        }
+    }
+
+    /// <remarks>Caller holds the copy-up lock.</remarks>
+    private Errno CopyRegularLocked(Inode inode, in Request request, long limit)
+    {
+        // The data may be below the attributes, in another layer.
+        Errno error = volume.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
+        if (error.IsError) { return error; }
+        using (source)
+        {
+            error = Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out Statx stat);
+            if (error.IsError) { return error; }
+            Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+            scoped ReadOnlySpan<byte> temporary = default;
+            int copy;
+            if (volume.Work!.HasTemporaryFiles)
+            {
+                error = Libc.OpenAt(volume.Work.Descriptor, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.Confined, out copy);
+            }
+            else
+            {
+                temporary = volume.Work.NewName(space);
+                error = Libc.OpenAt(volume.Work.Descriptor, temporary, OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.ReadWrite | OpenFlags.NoFollow, 0x180, ResolveFlags.Confined, out copy);
+            }
+            if (error.IsError) { return error; }
+
+            long size = Math.Min((long)stat.Size, limit);
+            bool isLong = size > SmallFile || (volume.IsDurable && size > 0);
+            if (isLong) { Workers?.BeginBlocking(); }
+            try
+            {
+                error = CopyData(inode, copy, size, request);
+                if (!error.IsError) { error = CopyAttributes(source, stat, copy, Libc.Self, setOrigin: stat.Nlink == 1); }
+                if (!error.IsError && volume.IsDurable && size > 0) { error = Libc.Sync(copy, dataOnly: false); }
+            }
+            finally
+            {
+                if (isLong) { Workers?.EndBlocking(); }
+            }
+            if (!error.IsError) { error = PublishLocked(inode, copy, temporary, stat); }
+            Libc.Close(copy);
+            if (temporary.Length > 0) { volume.Work.Discard(temporary); } // after a link it is one name too many, after an error all there is
+            return error;
+        }
+    }
+
+    /// <remarks>Caller holds the copy-up lock. Killed on the way: the metacopy attribute is still there, so the data still comes from below.</remarks>
+    private Errno CopyDataOfMetacopyLocked(Inode inode, in Request request, long limit)
+    {
+        Errno error;
+        int copy;
+        Statx stat;
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real)
+            {
+                error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out stat);
+                if (error.IsError) { return error; }
+                error = real.Open(OpenFlags.ReadWrite, out copy);
+                if (error.IsError) { return error; }
+            }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+        Span<byte> capability = stackalloc byte[64];
+        Errno hasCapability = Libc.GetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability, out int capabilityLength);
+        Workers?.BeginBlocking();
+        try
+        {
+            error = CopyData(inode, copy, Math.Min((long)stat.Size, limit), request);
+            if (!error.IsError && volume.IsDurable) { error = Libc.Sync(copy, dataOnly: false); }
+        }
+        finally
+        {
+            Workers?.EndBlocking();
+        }
+        // Writing drops the capability; the data is no change of the user's. Kernel: ovl_copy_up_meta_inode_data()
+        if (!error.IsError && !hasCapability.IsError) { error = Libc.SetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability[..capabilityLength], XattrFlags.None); }
+        if (!error.IsError) { error = Libc.ChangeTimesAt(copy, Libc.Self, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
+        if (!error.IsError) { error = Libc.RemoveXattrAt(copy, Libc.Self, volume.Xattr.Metacopy); }
+        Libc.Close(copy);
+        if (!error.IsError) { inode.Metacopy = null; }
+        return error;
+    }
+
+    private Errno CopyData(Inode inode, int copy, long size, in Request request)
+    {
+        if (size == 0) { return Errno.None; }
+        RealName data = inode.Metacopy ?? new RealName(inode.LowerDirectory!, inode.LowerName!);
+        Errno error = volume.Objects.Of(data.Directory, data.Name, out RealReference source);
+        if (error.IsError) { return error; }
+        int original;
+        using (source) { error = source.Open(OpenFlags.ReadOnly | OpenFlags.NoAccessTime, out original); }
+        if (error == Errno.EPERM)
+        {
+            // Only a file's owner may ask for O_NOATIME; a privately held lower does not update access times anyhow.
+            error = volume.Objects.Of(data.Directory, data.Name, out source);
+            if (error.IsError) { return error; }
+            using (source) { error = source.Open(OpenFlags.ReadOnly, out original); }
+        }
+        if (error.IsError) { return error; }
+        error = DataCopy.Run(original, copy, size, request);
+        Libc.Close(original);
+        return error;
+    }
+
+    /// <summary>Gives the copy everything but its data, in the order in which nothing undoes what came before.</summary>
+    /// <remarks>
+    /// Order matters: owner, xattrs, mode, times. A write drops security.capability, and so does chown, which also clears
+    /// setuid; chmod and utimens leave them alone.
+    /// </remarks>
+    private Errno CopyAttributes(in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name, bool setOrigin)
+    {
+        Errno error = Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
+        if (error.IsError) { return error; }
+        error = XattrCopy.Run(source.Directory, source.Name, directory, name, volume.Xattr);
+        if (error.IsError) { return error; }
+        if (stat.IsRegular || stat.IsDirectory)
+        {
+            error = FileFlags.CopyUp(source, directory, name, volume.Xattr);
+            if (error.IsError) { return error; }
+        }
+        if (setOrigin)
+        {
+            error = SetOrigin(source, directory, name);
+            if (error.IsError) { return error; }
+        }
+        if (!stat.IsSymbolicLink)
+        {
+            error = Libc.ChangeModeAt(directory, name, stat.Mode & ModeBits.Mask);
+            if (error.IsError) { return error; }
+        }
+        return Libc.ChangeTimesAt(directory, name, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime));
+    }
+
+    /// <summary>Writes where the copy came from, so that its inode number stays. Kernel: ovl_set_origin_fh().</summary>
+    private Errno SetOrigin(in RealReference source, int directory, ReadOnlySpan<byte> name)
+    {
+        Span<byte> value = stackalloc byte[OriginHandle.MaxLength];
+        int length = 0;
+        // Without a handle the attribute is empty: copied up, origin unknown.
+        if (!FileHandle.Of(source.Directory, source.Name, out FileHandle handle).IsError)
+        {
+            length = OriginHandle.Encode(handle, source.Layer!.Uuid, value);
+        }
+        Errno error = Libc.SetXattrAt(directory, name, volume.Xattr.Origin, value[..length], XattrFlags.None);
+        // user.* attributes are refused on symbolic links and special files.
+        return error is Errno.EPERM or Errno.EOPNOTSUPP ? Errno.None : error;
+    }
+
+    /// <summary>Gives a temporary of work its name in upper.</summary>
+    /// <remarks>Caller holds the copy-up lock.</remarks>
+    private Errno PublishLocked(Inode inode, ReadOnlySpan<byte> temporary)
+    {
+        Errno error = Libc.StatAt(volume.Work!.Descriptor, temporary, StatxMask.Basic, out Statx stat);
+        if (error.IsError) { return error; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            if (inode.Links is { } links)
+            {
+                error = Libc.OpenAt(volume.Work.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
+                if (error.IsError) { return error; }
+                error = PublishLinksLocked(inode, links, descriptor, temporary, stat);
+                Libc.Close(descriptor);
+                return error;
+            }
+            DirectoryInode parent = inode.Parent!;
+            lock (parent.NamesLock)
+            {
+                if (inode.IsUnlinked) { return OrphanLocked(inode, temporary, stat); }
+                error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
+                if (error.IsError) { return error; }
+                using (target)
+                {
+                    error = SetImpure(parent);
+                    if (error.IsError) { return error; }
+                    Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
+                    error = Libc.RenameAt(volume.Work.Descriptor, temporary, target.Directory, inode.Name, RenameFlags.NoReplace);
+                    if (error.IsError) { return error; }
+                    RestoreTimes(target.Directory, hasTimes, times);
+                }
+                SetUpperLocked(inode, stat, keepLower: false);
+                return Errno.None;
+            }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    /// <summary>Gives the copy of a regular file its name in upper.</summary>
+    /// <remarks>Caller holds the copy-up lock.</remarks>
+    private Errno PublishLocked(Inode inode, int copy, ReadOnlySpan<byte> temporary, in Statx original)
+    {
+        Errno error = Libc.StatAt(copy, Libc.Self, StatxMask.Basic, out Statx stat);
+        if (error.IsError) { return error; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            if (inode.Links is { } links) { return PublishLinksLocked(inode, links, copy, temporary, stat); }
+            DirectoryInode parent = inode.Parent!;
+            lock (parent.NamesLock)
+            {
+                if (inode.IsUnlinked)
+                {
+                    // Open, or its descriptor held, but without a name: the copy never gets one.
+                    error = Libc.Duplicate(copy, out int descriptor);
+                    if (error.IsError) { return error; }
+                    inode.Orphan = new Fd(descriptor);
+                    inode.IsNameless = true;
+                    SetUpperLocked(inode, stat, keepLower: false);
+                    return Errno.None;
+                }
+                error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
+                if (error.IsError) { return error; }
+                using (target)
+                {
+                    if (original.Nlink == 1)
+                    {
+                        error = SetImpure(parent);
+                        if (error.IsError) { return error; }
+                    }
+                    Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
+                    error = temporary.Length > 0
+                        ? Libc.LinkAt(volume.Work!.Descriptor, temporary, target.Directory, inode.Name)
+                        : Libc.LinkDescriptor(copy, target.Directory, inode.Name);
+                    if (error.IsError) { return error; }
+                    RestoreTimes(target.Directory, hasTimes, times);
+                }
+                inode.HasOrigin = original.Nlink == 1;
+                SetUpperLocked(inode, stat, keepLower: false);
+                return Errno.None;
+            }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    /// <summary>The object was unlinked while it was copied: only its descriptor leads to it.</summary>
+    private Errno OrphanLocked(Inode inode, ReadOnlySpan<byte> temporary, in Statx stat)
+    {
+        Errno error = Libc.OpenAt(volume.Work!.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
+        if (error.IsError) { return error; }
+        if (inode.IsDirectory)
+        {
+            Libc.Close(descriptor);
+            return Errno.ENOENT; // a removed directory: nothing can be made in it, and nobody can name it
+        }
+        inode.Orphan = new Fd(descriptor);
+        inode.IsNameless = true;
+        SetUpperLocked(inode, stat, keepLower: false);
+        volume.Work.Discard(temporary);
+        return Errno.None;
+    }
+
+    /// <summary>Gives the copy of a hard-linked file all names that are known, and one in work that keeps it linkable.</summary>
+    /// <remarks>
+    /// Caller holds the copy-up lock and, shared, the rename lock. Killed between two names: some show the copy and some
+    /// the lower file, which still are the same.
+    /// </remarks>
+    private Errno PublishLinksLocked(Inode inode, HardLinks links, int copy, ReadOnlySpan<byte> temporary, in Statx stat)
+    {
+        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+        byte[] hold = volume.Work!.NewName(space).ToArray();
+        Errno error = temporary.Length > 0
+            ? Libc.LinkAt(volume.Work.Descriptor, temporary, volume.Work.Descriptor, hold)
+            : Libc.LinkDescriptor(copy, volume.Work.Descriptor, hold);
+        if (error.IsError) { return error; }
+        error = Libc.Reopen(copy, OpenFlags.Path, out int descriptor);
+        if (error.IsError)
+        {
+            volume.Work.Discard(hold);
+            return error;
+        }
+        links.Hold = hold;
+        inode.Orphan = new Fd(descriptor);
+        inode.IsNameless = true; // whichever name goes first, the descriptor stays
+        error = LinkAliasesOf(links);
+        if (error.IsError && !links.Aliases.Any(alias => alias.IsUpper))
+        {
+            inode.IsNameless = false;
+            inode.Orphan.Dispose();
+            inode.Orphan = null;
+            links.Hold = null;
+            volume.Work.Discard(hold);
+            return error;
+        }
+        SetUpperLocked(inode, stat, keepLower: true);
+        return error;
+    }
+
+    /// <remarks>Caller holds the copy-up lock.</remarks>
+    private Errno LinkAliasesLocked(Inode inode)
+    {
+        if (inode.Links is not { } links) { return Errno.None; }
+        volume.RenameLock.EnterReadLock();
+        try { return LinkAliasesOf(links); }
+        finally { volume.RenameLock.ExitReadLock(); }
+    }
+
+    private Errno LinkAliasesOf(HardLinks links)
+    {
+        foreach (Alias alias in links.Aliases)
+        {
+            if (alias.IsUpper) { continue; }
+            // A name that was looked up a moment ago: its directory is copied up by the next change.
+            if (alias.Parent.Upper is not { } upper) { continue; }
+            lock (alias.Parent.NamesLock)
+            {
+                if (alias.IsRemoved || alias.IsUpper) { continue; }
+                Errno error = volume.Objects.Of(upper, Libc.Self, out RealReference target);
+                if (error.IsError) { return error; }
+                using (target)
+                {
+                    Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
+                    error = Libc.LinkAt(volume.Work!.Descriptor, links.Hold, target.Directory, alias.Name);
+                    if (error.IsError) { return error; }
+                    RestoreTimes(target.Directory, hasTimes, times);
+                }
+                alias.IsUpper = true;
+                volume.Inodes.Changed(alias.Parent);
+            }
+        }
+        return Errno.None;
+    }
+
+    private void SetUpperLocked(Inode inode, in Statx stat, bool keepLower)
+    {
+        if (inode is DirectoryInode directory)
+        {
+            directory.HasOrigin = true;
+            directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name);
+        }
+        inode.Metacopy = null;
+        inode.HasUpper = true;
+        RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
+        if (!volume.CanOpenHandles && !inode.IsDirectory) { volume.Numbers.Keep(key, inode.Ino); }
+        volume.Inodes.Rekey(inode, key, keepLower);
+    }
+
+    /// <summary>Marks an upper directory: some of its entries have an origin. Kernel: ovl_set_impure().</summary>
+    public Errno SetImpure(DirectoryInode directory)
+    {
+        if (directory.IsImpure) { return Errno.None; }
+        Errno error = volume.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real) { error = Libc.SetXattrAt(real.Directory, real.Name, volume.Xattr.Impure, "y"u8, XattrFlags.None); }
+        if (!error.IsError) { directory.IsImpure = true; }
+        return error;
+    }
+
+    /// <summary>A copy-up is no change of the directory that the user made.</summary>
+    private static void RestoreTimes(int directory, Errno known, in Statx times)
+    {
+        if (known.IsError) { return; }
+        _ = Libc.ChangeTimesAt(directory, Libc.Self, TimeSpec.From(times.AccessTime), TimeSpec.From(times.ModifyTime)); // best effort, as in ovl_set_timestamps()
+    }
+}

@@ -1,0 +1,212 @@
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Upper;
+
+/// <summary>What is to be created.</summary>
+/// <param name="mode">Type and permissions, not masked.</param>
+/// <param name="device">For a device file, in the kernel's 32-bit encoding.</param>
+internal readonly ref struct NewObject(uint mode, uint device = 0)
+{
+    /// <summary>Type and permissions, not masked.</summary>
+    public uint Mode { get; } = mode;
+
+    /// <summary>For a device file.</summary>
+    public uint Device { get; } = device;
+
+    /// <summary>A symbolic link's target, with its NUL.</summary>
+    public ReadOnlySpan<byte> Target { get; init; }
+
+    /// <summary>The owner.</summary>
+    public uint Uid { get; init; }
+
+    /// <summary>The group, unless the directory has the set-group-id bit.</summary>
+    public uint Gid { get; init; }
+
+    /// <summary>The caller's umask; a default ACL of the directory takes its place.</summary>
+    public uint Umask { get; init; }
+
+    /// <summary>For a regular file that is also opened: how. Null: not opened.</summary>
+    public OpenFlags? Open { get; init; }
+}
+
+/// <summary>Makes new objects in upper.</summary>
+/// <remarks>
+/// Callers hold the rename lock shared and the directory's names lock; the directory is in upper.
+/// <para>
+/// Crash safety. Where upper has nothing under the name, the filesystem's own create is atomic: the object has its
+/// owner, mode and ACL from the first moment. Over a whiteout it is built in work and takes the whiteout's place in one
+/// rename; killed before it, the name still shows nothing, and the next mount empties work.
+/// </para>
+/// </remarks>
+internal sealed class Create(Volume volume)
+{
+    /// <summary>Makes an object.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="what">What.</param>
+    /// <param name="stat">The new object's attributes.</param>
+    /// <param name="descriptor">The opened file, or -1.</param>
+    /// <returns><see cref="Errno.EEXIST"/> when there is such a name.</returns>
+    public Errno RunLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in NewObject what, out Statx stat, out int descriptor)
+    {
+        stat = default;
+        descriptor = -1;
+        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        if (error.IsError) { return error; }
+        using (directory)
+        {
+            error = Make(directory.Directory, name, what, out descriptor);
+            if (error == Errno.EEXIST)
+            {
+                error = Libc.StatAt(directory.Directory, name, StatxMask.Basic, out stat);
+                if (error.IsError) { return error; }
+                if (!volume.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
+                error = OverWhiteout(directory.Directory, name, what, out descriptor);
+            }
+            else if (!error.IsError && (what.Mode & FileType.Mask) == FileType.Directory && parent.IsMerged && !volume.AllowsOfflineChanges)
+            {
+                _ = Libc.SetXattrAt(directory.Directory, name, volume.Xattr.Opaque, "y"u8, XattrFlags.None); // best effort: it only spares lookups, as in ovl_create_upper()
+            }
+            if (error.IsError) { return error; }
+            error = descriptor >= 0
+                ? Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out stat)
+                : Libc.StatAt(directory.Directory, name, StatxMask.Basic, out stat);
+            if (error.IsError && descriptor >= 0)
+            {
+                Libc.Close(descriptor);
+                descriptor = -1;
+            }
+            return error;
+        }
+    }
+
+    /// <summary>Makes a file without a name.</summary>
+    public Errno TemporaryLocked(DirectoryInode parent, in NewObject what, out Statx stat, out int descriptor)
+    {
+        stat = default;
+        descriptor = -1;
+        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        if (error.IsError) { return error; }
+        using (directory)
+        {
+            error = CallerIdentity.Assume(what.Uid, what.Gid, what.Umask, out CallerIdentity.Scope caller);
+            if (error.IsError) { return error; }
+            using (caller)
+            {
+                OpenFlags flags = OpenFlags.TemporaryFile | OpenFlags.ReadWrite | (what.Open!.Value & OpenFlags.Exclusive);
+                error = Libc.OpenAt(directory.Directory, ".\0"u8, flags, caller.Apply(what.Mode & ModeBits.Mask), ResolveFlags.Confined, out descriptor);
+            }
+            return error.IsError ? error : Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out stat);
+        }
+    }
+
+    private static Errno Make(int directory, ReadOnlySpan<byte> name, in NewObject what, out int descriptor)
+    {
+        descriptor = -1;
+        Errno error = CallerIdentity.Assume(what.Uid, what.Gid, what.Umask, out CallerIdentity.Scope caller);
+        if (error.IsError) { return error; }
+        using (caller)
+        {
+            uint permissions = caller.Apply(what.Mode & ModeBits.Mask);
+            switch (what.Mode & FileType.Mask)
+            {
+                case FileType.Regular when what.Open is { } flags:
+                    return Libc.OpenAt(directory, name, OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.NoFollow | flags, permissions, ResolveFlags.Confined, out descriptor);
+                case FileType.Directory:
+                    return Libc.MakeDirectoryAt(directory, name, permissions);
+                case FileType.SymbolicLink:
+                    return Libc.SymbolicLinkAt(what.Target, directory, name);
+                default:
+                    return Libc.MakeNodeAt(directory, name, (what.Mode & FileType.Mask) | permissions, what.Device);
+            }
+        }
+    }
+
+    /// <summary>Builds the object in work and lets it take the whiteout's place. Kernel: ovl_create_over_whiteout().</summary>
+    private Errno OverWhiteout(int directory, ReadOnlySpan<byte> name, in NewObject what, out int descriptor)
+    {
+        descriptor = -1;
+        Errno error = Libc.StatAt(directory, Libc.Self, StatxMask.Basic, out Statx parentStat);
+        if (error.IsError) { return error; }
+
+        // What the filesystem would do by itself in the directory must be done by hand in work.
+        Span<byte> acl = stackalloc byte[PosixAcl.MaxLength];
+        uint mode = what.Mode;
+        int aclLength = 0;
+        bool isExtended = false;
+        bool hasMode = (what.Mode & FileType.Mask) != FileType.SymbolicLink;
+        bool isDirectory = (what.Mode & FileType.Mask) == FileType.Directory;
+        if (hasMode)
+        {
+            error = Libc.GetXattrAt(directory, Libc.Self, PosixAcl.DefaultName, acl, out aclLength);
+            if (error.IsError)
+            {
+                aclLength = 0;
+                if (!error.IsNoXattr) { return error; }
+                mode &= ~what.Umask;
+            }
+        }
+        Span<byte> inherited = stackalloc byte[aclLength];
+        acl[..aclLength].CopyTo(inherited);
+        if (aclLength > 0 && !PosixAcl.Inherit(acl[..aclLength], ref mode, out isExtended)) { return Errno.EIO; }
+        uint gid = what.Gid;
+        if ((parentStat.Mode & ModeBits.SetGid) != 0)
+        {
+            gid = parentStat.Gid;
+            if (isDirectory) { mode |= ModeBits.SetGid; }
+        }
+
+        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+        int work = volume.Work.Descriptor;
+        error = Make(work, temporary, new NewObject(mode, what.Device) { Target = what.Target, Uid = what.Uid, Gid = gid, Open = what.Open }, out descriptor);
+        if (error.IsError) { return error; }
+
+        // The set-group-id bit of work itself, or a mode that creation would not give.
+        if (hasMode) { error = Libc.ChangeModeAt(work, temporary, mode & ModeBits.Mask); }
+        if (!error.IsError && isExtended) { error = Libc.SetXattrAt(work, temporary, PosixAcl.AccessName, acl[..aclLength], XattrFlags.None); }
+        if (!error.IsError && isDirectory && aclLength > 0) { error = Libc.SetXattrAt(work, temporary, PosixAcl.DefaultName, inherited, XattrFlags.None); }
+        if (!error.IsError && isDirectory) { error = Libc.SetXattrAt(work, temporary, volume.Xattr.Opaque, "y"u8, XattrFlags.None); }
+        if (!error.IsError) { error = Libc.RenameAt(work, temporary, directory, name, isDirectory ? RenameFlags.Exchange : RenameFlags.None); }
+        if (isDirectory || error.IsError) { volume.Work.Discard(temporary); } // the whiteout, or what could not be placed
+        if (error.IsError && descriptor >= 0)
+        {
+            Libc.Close(descriptor);
+            descriptor = -1;
+        }
+        return error;
+    }
+
+    /// <summary>Gives a file that is in upper one more name.</summary>
+    /// <param name="source">The file.</param>
+    /// <param name="parent">The directory of the new name.</param>
+    /// <param name="name">With its NUL.</param>
+    public Errno LinkLocked(in RealReference source, DirectoryInode parent, ReadOnlySpan<byte> name)
+    {
+        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        if (error.IsError) { return error; }
+        using (directory)
+        {
+            error = LinkTo(source, directory.Directory, name);
+            if (error != Errno.EEXIST) { return error; }
+            error = Libc.StatAt(directory.Directory, name, StatxMask.Basic, out Statx stat);
+            if (error.IsError) { return error; }
+            if (!volume.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
+
+            Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+            ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+            error = LinkTo(source, volume.Work.Descriptor, temporary);
+            if (error.IsError) { return error; }
+            error = Libc.RenameAt(volume.Work.Descriptor, temporary, directory.Directory, name, RenameFlags.None);
+            if (error.IsError) { volume.Work.Discard(temporary); }
+            return error;
+        }
+    }
+
+    private static Errno LinkTo(in RealReference source, int directory, ReadOnlySpan<byte> name) =>
+        source.Name.Length > 1
+            ? Libc.LinkAt(source.Directory, source.Name, directory, name)
+            : Libc.LinkDescriptor(source.Directory, directory, name);
+}

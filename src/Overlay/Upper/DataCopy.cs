@@ -1,0 +1,106 @@
+using System.Runtime.InteropServices;
+using Veneer.Fuse;
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Upper;
+
+/// <summary>Copies the data of a file: shared blocks where the filesystem can, else in the kernel, else through memory. Holes stay holes.</summary>
+internal static unsafe class DataCopy
+{
+    private const int Chunk = 1 << 20;
+    private const long KernelChunk = 8 << 20;
+
+    /// <summary>Copies the first <paramref name="size"/> bytes into an empty file.</summary>
+    /// <returns><see cref="Errno.EINTR"/> when whoever waits was killed.</returns>
+    public static Errno Run(int source, int target, long size, in Request request)
+    {
+        if (!Libc.Clone(target, source).IsError)
+        {
+            Errno shorter = Libc.StatAt(target, Libc.Self, StatxMask.Basic, out Statx stat);
+            if (shorter.IsError) { return shorter; }
+            return (long)stat.Size > size ? Libc.Truncate(target, size) : Errno.None;
+        }
+        bool inKernel = true;
+        void* buffer = null;
+        try
+        {
+            long at = 0;
+            while (at < size)
+            {
+                Errno error = Libc.Seek(source, at, SeekWhence.Data, out long data);
+                if (error == Errno.ENXIO) { break; } // only a hole is left
+                if (error.IsError) { data = at; } // no support for holes: all is data
+                if (data >= size) { break; }
+                long end = size;
+                if (!error.IsError && !Libc.Seek(source, data, SeekWhence.Hole, out long hole).IsError) { end = Math.Min(hole, size); }
+                at = data;
+                while (at < end)
+                {
+                    if (request.IsInterrupted && WasKilled(request.Header.Pid)) { return Errno.EINTR; }
+                    if (inKernel)
+                    {
+                        long from = at, to = at;
+                        error = Libc.CopyFileRange(source, ref from, target, ref to, Math.Min(end - at, KernelChunk), out long copied);
+                        if (!error.IsError && copied > 0)
+                        {
+                            at += copied;
+                            continue;
+                        }
+                        if (error is Errno.ENOSPC or Errno.EDQUOT or Errno.EIO or Errno.EFBIG) { return error; }
+                        inKernel = false; // EXDEV, EOPNOTSUPP, EINVAL, or nothing copied: the plain way tells
+                    }
+                    if (buffer == null) { buffer = NativeMemory.Alloc(Chunk); }
+                    error = CopyChunk(source, target, at, new Span<byte>(buffer, (int)Math.Min(end - at, Chunk)), out int count);
+                    if (error.IsError) { return error; }
+                    if (count == 0) { return Errno.EIO; } // the lower file is shorter than it was: layers must not change while mounted
+                    at += count;
+                }
+            }
+            return Libc.Truncate(target, size);
+        }
+        finally
+        {
+            NativeMemory.Free(buffer);
+        }
+    }
+
+    private static Errno CopyChunk(int source, int target, long at, Span<byte> buffer, out int count)
+    {
+        Errno error = Libc.ReadAt(source, buffer, at, out count);
+        for (int written = 0; !error.IsError && written < count;)
+        {
+            error = Libc.WriteAt(target, buffer[written..count], at + written, out int step);
+            if (!error.IsError && step == 0) { return Errno.EIO; }
+            written += step;
+        }
+        return error;
+    }
+
+    /// <summary>Whether the signal that interrupted a caller is deadly: the kernel then has SIGKILL pending for every thread.</summary>
+    /// <remarks>
+    /// Any other signal lets the copy go on, as in kernel overlayfs (signal_pending_state(TASK_KILLABLE)): programs do not
+    /// expect EINTR from opening a file. A caller whose pid we cannot know is taken for dead.
+    /// </remarks>
+    private static bool WasKilled(uint pid)
+    {
+        if (pid == 0) { return true; }
+        Span<byte> path = stackalloc byte[32];
+        "/proc/"u8.CopyTo(path);
+        _ = System.Buffers.Text.Utf8Formatter.TryFormat(pid, path[6..], out int digits); // cannot fail: 10 digits fit
+        "/status\0"u8.CopyTo(path[(6 + digits)..]);
+        if (Libc.OpenAt(Libc.AtCwd, path, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor).IsError) { return true; }
+        Span<byte> text = stackalloc byte[4096];
+        Errno error = Libc.Read(descriptor, text, out int count);
+        Libc.Close(descriptor);
+        if (error.IsError) { return true; }
+        return IsPending(text[..count], "SigPnd:\t"u8) || IsPending(text[..count], "ShdPnd:\t"u8);
+    }
+
+    private static bool IsPending(ReadOnlySpan<byte> status, ReadOnlySpan<byte> field)
+    {
+        const ulong sigKill = 1UL << (9 - 1);
+        int at = status.IndexOf(field);
+        if (at < 0) { return false; }
+        return System.Buffers.Text.Utf8Parser.TryParse(status[(at + field.Length)..], out ulong set, out _, 'x') && (set & sigKill) != 0;
+    }
+}

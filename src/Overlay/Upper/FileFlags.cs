@@ -1,0 +1,126 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Upper;
+
+/// <summary>The flags of chattr(1), and their younger form with project ids. Kernel: ovl_copy_fileattr(), ovl_set_protattr(), ovl_fileattr_set().</summary>
+/// <remarks>
+/// Immutable and append-only must not be set on the real upper object, or upper could not be maintained: they are kept
+/// in the protattr attribute, as letters.
+/// </remarks>
+internal static class FileFlags
+{
+    /// <summary>FS_IOC_GETFLAGS.</summary>
+    public const uint GetFlags = 0x80086601;
+    /// <summary>FS_IOC_SETFLAGS.</summary>
+    public const uint SetFlags = 0x40086602;
+    /// <summary>FS_IOC_FSGETXATTR.</summary>
+    public const uint GetExtended = 0x801C581F;
+    /// <summary>FS_IOC_FSSETXATTR.</summary>
+    public const uint SetExtended = 0x401C5820;
+
+    private const uint Sync = 0x8, Immutable = 0x10, AppendOnly = 0x20, NoAccessTime = 0x80;
+    private const uint Protecting = Immutable | AppendOnly;
+    private const uint ExtendedImmutable = 0x8, ExtendedAppendOnly = 0x10;
+
+    /// <summary><c>struct fsxattr</c>.</summary>
+    [StructLayout(LayoutKind.Sequential, Size = 28)]
+    private struct Extended
+    {
+        public uint Flags;
+    }
+
+    /// <summary>Gives a copy the flags that matter: the protecting ones as an attribute, sync and noatime themselves.</summary>
+    public static Errno CopyUp(in RealReference source, int directory, ReadOnlySpan<byte> name, OverlayXattr xattr)
+    {
+        // Where statx(2) tells of both protecting flags and has none, the file need not be opened.
+        const ulong telling = Immutable | AppendOnly; // STATX_ATTR_IMMUTABLE and _APPEND have the same values
+        if (Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out Statx stat).IsError) { return Errno.None; }
+        if ((stat.AttributesMask & telling) == telling && (stat.Attributes & telling) == 0) { return Errno.None; }
+        if (source.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int original).IsError) { return Errno.None; }
+        uint flags = 0;
+        Errno error = Libc.Ioctl(original, GetFlags, ref flags, out _);
+        Libc.Close(original);
+        if (error.IsError) { return Errno.None; } // the lower filesystem has no flags
+        return (flags & Protecting) == 0 ? Errno.None : SetProtecting(directory, name, flags, xattr);
+    }
+
+    /// <summary>Answers FS_IOC_GETFLAGS or FS_IOC_FSGETXATTR.</summary>
+    public static Errno Read(in RealReference real, uint command, bool isUpper, OverlayXattr xattr, Span<byte> output, out int length)
+    {
+        length = command == GetFlags ? sizeof(uint) : Unsafe.SizeOf<Extended>();
+        if (output.Length < length) { return Errno.EINVAL; }
+        Errno error = real.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor);
+        if (error.IsError) { return error; }
+        uint protecting = isUpper ? ReadProtecting(real.Directory, real.Name, xattr) : 0;
+        if (command == GetFlags)
+        {
+            uint flags = 0;
+            error = Libc.Ioctl(descriptor, GetFlags, ref flags, out _);
+            MemoryMarshal.Write(output, flags | protecting);
+        }
+        else
+        {
+            var extended = default(Extended);
+            error = Libc.Ioctl(descriptor, GetExtended, ref extended, out _);
+            if ((protecting & Immutable) != 0) { extended.Flags |= ExtendedImmutable; }
+            if ((protecting & AppendOnly) != 0) { extended.Flags |= ExtendedAppendOnly; }
+            MemoryMarshal.Write(output, extended);
+        }
+        Libc.Close(descriptor);
+        return error;
+    }
+
+    /// <summary>Carries out FS_IOC_SETFLAGS or FS_IOC_FSSETXATTR on an upper object.</summary>
+    public static Errno Write(in RealReference real, uint command, OverlayXattr xattr, ReadOnlySpan<byte> argument)
+    {
+        if (argument.Length < (command == SetFlags ? sizeof(uint) : Unsafe.SizeOf<Extended>())) { return Errno.EINVAL; }
+        Errno error = real.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor);
+        if (error.IsError) { return error; }
+        uint protecting;
+        if (command == SetFlags)
+        {
+            uint flags = MemoryMarshal.Read<uint>(argument);
+            protecting = flags & Protecting;
+            flags &= ~Protecting;
+            error = Libc.Ioctl(descriptor, SetFlags, ref flags, out _);
+        }
+        else
+        {
+            Extended extended = MemoryMarshal.Read<Extended>(argument);
+            protecting = ((extended.Flags & ExtendedImmutable) != 0 ? Immutable : 0) | ((extended.Flags & ExtendedAppendOnly) != 0 ? AppendOnly : 0);
+            extended.Flags &= ~(ExtendedImmutable | ExtendedAppendOnly);
+            error = Libc.Ioctl(descriptor, SetExtended, ref extended, out _);
+        }
+        Libc.Close(descriptor);
+        return error.IsError ? error : SetProtecting(real.Directory, real.Name, protecting, xattr);
+    }
+
+    private static Errno SetProtecting(int directory, ReadOnlySpan<byte> name, uint flags, OverlayXattr xattr)
+    {
+        Span<byte> letters = stackalloc byte[2];
+        int length = 0;
+        if ((flags & AppendOnly) != 0) { letters[length++] = (byte)'a'; }
+        if ((flags & Immutable) != 0) { letters[length++] = (byte)'i'; }
+        if (length > 0) { return Libc.SetXattrAt(directory, name, xattr.ProtAttr, letters[..length], XattrFlags.None); }
+        Errno error = Libc.RemoveXattrAt(directory, name, xattr.ProtAttr);
+        return error.IsNoXattr ? Errno.None : error;
+    }
+
+    private static uint ReadProtecting(int directory, ReadOnlySpan<byte> name, OverlayXattr xattr)
+    {
+        Span<byte> letters = stackalloc byte[32];
+        if (Libc.GetXattrAt(directory, name, xattr.ProtAttr, letters, out int length).IsError) { return 0; }
+        uint flags = 0;
+        foreach (byte letter in letters[..length])
+        {
+            if (letter == 'a') { flags |= AppendOnly; }
+            else if (letter == 'i') { flags |= Immutable; }
+            else { break; }
+        }
+        return flags;
+    }
+}

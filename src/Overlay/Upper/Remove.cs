@@ -1,0 +1,150 @@
+using Veneer.Linux;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Upper;
+
+/// <summary>Takes names away: from upper, by a whiteout, or both at once.</summary>
+/// <remarks>
+/// Callers hold the rename lock (exclusively when the file has several names) and the directory's names lock; the
+/// directory is in upper.
+/// <para>
+/// Crash safety. Each name goes, or is covered, by one system call on upper: unlink, mknod or link of a whiteout,
+/// rename of a whiteout over a file, exchange of a whiteout with a directory. What is left in work goes at the next mount.
+/// </para>
+/// </remarks>
+internal sealed class Remove(Volume volume)
+{
+    /// <summary>Removes a name of something that is not a directory.</summary>
+    public Errno UnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode? inode, in Found found)
+    {
+        Errno error = IsLowerPositive(parent, name, out bool positive);
+        if (error.IsError) { return error; }
+        error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        if (error.IsError) { return error; }
+        using (directory)
+        {
+            if (inode is not null && found.HasUpper) { KeepReachable(parent, name, inode, directory.Directory); }
+            if (!found.HasUpper) { error = volume.Work!.MakeWhiteout(directory.Directory, name); }
+            else if (!positive) { error = Libc.UnlinkAt(directory.Directory, name); }
+            else { error = CoverFile(directory.Directory, name); }
+        }
+        if (error.IsError) { return error; }
+        if (inode is not null) { AfterUnlinkLocked(parent, name, inode, found); }
+        volume.Inodes.Changed(parent);
+        return Errno.None;
+    }
+
+    private Errno CoverFile(int directory, ReadOnlySpan<byte> name)
+    {
+        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+        Errno error = volume.Work.MakeWhiteout(volume.Work.Descriptor, temporary);
+        if (error.IsError) { return error; }
+        error = Libc.RenameAt(volume.Work.Descriptor, temporary, directory, name, RenameFlags.None);
+        if (error.IsError) { volume.Work.Discard(temporary); }
+        return error;
+    }
+
+    /// <summary>Before a name goes: the inode's descriptor, so that whoever has the file open keeps it.</summary>
+    public static void KeepReachable(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
+    {
+        if (inode.IsNameless || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name)) { return; }
+        if (Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
+        {
+            return; // out of descriptors: the file is removed all the same, and answers ESTALE to those who still ask
+        }
+        inode.Orphan = new Fd(descriptor);
+        inode.IsNameless = true;
+    }
+
+    /// <summary>After a name is gone: what the inode knows of its names.</summary>
+    public void AfterUnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found)
+    {
+        if (inode.Links is { } links)
+        {
+            if (!inode.HasUpper) { volume.Inodes.PinHardLink(inode, inode.Key); }
+            if (InodeTable.FindAlias(links, parent, name) is { } alias) { volume.Inodes.RemoveAlias(links, alias); }
+            if (links.Count > 0) { links.Count--; }
+            if (links.Count > 0) { return; }
+            if (links.Hold is { } hold)
+            {
+                links.Hold = null;
+                volume.Work!.Discard(hold);
+            }
+            inode.IsUnlinked = true;
+            volume.Inodes.Unhash(inode);
+            volume.Inodes.UnpinHardLink(inode);
+            return;
+        }
+        if (found.HasUpper && found.Stat.Nlink > 1) { return; }
+        inode.IsUnlinked = true;
+        volume.Numbers.Release(inode.Key);
+        volume.Inodes.Unhash(inode);
+    }
+
+    /// <summary>Removes a directory that is empty to the user.</summary>
+    /// <returns><see cref="Errno.ENOTEMPTY"/> when it is not.</returns>
+    public Errno DirectoryLocked(DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found)
+    {
+        Errno error = MergedDirectory.Read(volume, removed, out MergedDirectory content, onlyWhetherEmpty: true);
+        if (error.IsError) { return error; }
+        if (content.Count > 0) { return Errno.ENOTEMPTY; }
+        error = IsLowerPositive(parent, name, out bool positive);
+        if (error.IsError) { return error; }
+        error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        if (error.IsError) { return error; }
+        using (directory)
+        {
+            if (!found.HasUpper)
+            {
+                error = volume.Work!.MakeWhiteout(directory.Directory, name);
+            }
+            else
+            {
+                _ = volume.Directories.Keep(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
+                error = positive ? CoverDirectory(directory.Directory, name)
+                    : content.HasUpperWhiteouts ? MoveAway(directory.Directory, name)
+                    : Libc.RemoveDirectoryAt(directory.Directory, name);
+            }
+        }
+        if (error.IsError) { return error; }
+        AfterRemoveLocked(removed);
+        volume.Inodes.Changed(parent);
+        return Errno.None;
+    }
+
+    /// <summary>After a directory is gone.</summary>
+    public void AfterRemoveLocked(DirectoryInode removed)
+    {
+        removed.IsUnlinked = true;
+        volume.Inodes.Unhash(removed);
+    }
+
+    /// <summary>A whiteout takes the directory's place; the directory, with nothing but whiteouts in it, goes in work.</summary>
+    private Errno CoverDirectory(int directory, ReadOnlySpan<byte> name)
+    {
+        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+        Errno error = volume.Work.MakeWhiteout(volume.Work.Descriptor, temporary);
+        if (error.IsError) { return error; }
+        error = Libc.RenameAt(volume.Work.Descriptor, temporary, directory, name, RenameFlags.Exchange);
+        volume.Work.Discard(temporary);
+        return error;
+    }
+
+    private Errno MoveAway(int directory, ReadOnlySpan<byte> name)
+    {
+        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+        Errno error = Libc.RenameAt(directory, name, volume.Work.Descriptor, temporary, RenameFlags.NoReplace);
+        if (!error.IsError) { volume.Work.Discard(temporary); }
+        return error;
+    }
+
+    private Errno IsLowerPositive(DirectoryInode parent, ReadOnlySpan<byte> name, out bool positive)
+    {
+        positive = false;
+        return parent.Lowers.Length == 0 ? Errno.None : volume.Lookup.IsLowerPositive(parent, name, out positive);
+    }
+}

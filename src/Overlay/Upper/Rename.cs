@@ -1,0 +1,227 @@
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Upper;
+
+/// <summary>One side of a rename: a name, and what it leads to.</summary>
+internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
+{
+    /// <summary>The directory, in upper.</summary>
+    public readonly DirectoryInode Parent = parent;
+    /// <summary>With its NUL.</summary>
+    public readonly ReadOnlySpan<byte> Name = name;
+    /// <summary>What the layers have there.</summary>
+    public Found Found;
+    /// <summary>The object, or null when there is none.</summary>
+    public Inode? Inode;
+
+    /// <summary>The object, when it is a directory.</summary>
+    public readonly DirectoryInode? Directory => Inode as DirectoryInode;
+}
+
+/// <summary>Moves, replaces and exchanges names. Kernel: ovl_rename().</summary>
+/// <remarks>
+/// Callers hold the rename lock exclusively; both directories and what moves are in upper.
+/// <para>
+/// Crash safety. The tree changes by one renameat2, which also leaves or takes the whiteout. Before it, only attributes
+/// are written that are true in the old place as well: impure, a redirect that leads where the name leads anyhow, opaque
+/// on a directory with nothing below it. A directory to be replaced that holds whiteouts is first exchanged with an empty
+/// opaque one, which users cannot tell from it.
+/// </para>
+/// </remarks>
+internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
+{
+    /// <summary>Whether an object may change its directory or name. Kernel: ovl_can_move().</summary>
+    public bool CanMove(Inode inode) => volume.WritesRedirects || inode is not DirectoryInode directory || directory.IsPureUpper;
+
+    /// <summary>Does it.</summary>
+    /// <returns><see cref="Errno.EXDEV"/> when it would need a redirect that cannot be written; the caller copies instead.</returns>
+    public Errno RunLocked(ref RenameSide from, ref RenameSide to, bool exchange)
+    {
+        bool sameDirectory = ReferenceEquals(from.Parent, to.Parent);
+        RenameFlags flags = exchange ? RenameFlags.Exchange : RenameFlags.None;
+        bool whiteoutIsLeft = false;
+        bool replaceDirectory = false;
+        Errno error;
+
+        if (!exchange)
+        {
+            error = volume.Lookup.IsLowerPositive(from.Parent, from.Name, out bool positive);
+            if (error.IsError) { return error; }
+            if (positive)
+            {
+                // Something below would show through at the old name: leave a whiteout, or take the one from the new name.
+                flags |= to.Found.IsWhiteout ? RenameFlags.Exchange : RenameFlags.Whiteout;
+            }
+            else if (from.Directory is not null && to.Found.IsWhiteout)
+            {
+                // A directory cannot replace a device.
+                flags |= RenameFlags.Exchange;
+                whiteoutIsLeft = true;
+            }
+            if (to.Directory is { } replaced)
+            {
+                error = MergedDirectory.Read(volume, replaced, out MergedDirectory content, onlyWhetherEmpty: true);
+                if (error.IsError) { return error; }
+                if (content.Count > 0) { return Errno.ENOTEMPTY; }
+                replaceDirectory = to.Found.HasUpper && content.HasUpperWhiteouts;
+            }
+        }
+
+        if (!sameDirectory)
+        {
+            error = CarryOrigin(from.Inode!, to.Parent);
+            if (error.IsError) { return error; }
+            if (exchange)
+            {
+                error = CarryOrigin(to.Inode!, from.Parent);
+                if (error.IsError) { return error; }
+            }
+        }
+        error = PrepareDirectory(from.Directory, to.Parent, sameDirectory);
+        if (error.IsError) { return error; }
+        if (exchange)
+        {
+            error = PrepareDirectory(to.Directory, from.Parent, sameDirectory);
+            if (error.IsError) { return error; }
+        }
+
+        error = volume.Objects.Of(from.Parent.Upper!, Libc.Self, out RealReference oldDirectory);
+        if (error.IsError) { return error; }
+        using (oldDirectory)
+        {
+            error = volume.Objects.Of(to.Parent.Upper!, Libc.Self, out RealReference newDirectory);
+            if (error.IsError) { return error; }
+            using (newDirectory)
+            {
+                if (!exchange && to.Found.HasUpper)
+                {
+                    if (to.Directory is { } replaced)
+                    {
+                        _ = volume.Directories.Keep(replaced.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
+                        if (replaceDirectory)
+                        {
+                            error = ReplaceByEmpty(newDirectory.Directory, to.Name);
+                            if (error.IsError) { return error; }
+                        }
+                    }
+                    else
+                    {
+                        Remove.KeepReachable(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
+                    }
+                }
+                error = Libc.RenameAt(oldDirectory.Directory, from.Name, newDirectory.Directory, to.Name, flags);
+                if (error.IsError) { return error; }
+                if (whiteoutIsLeft) { _ = Libc.UnlinkAt(oldDirectory.Directory, from.Name); } // best effort: it covers nothing
+            }
+        }
+
+        if (!exchange && to.Inode is { } gone)
+        {
+            if (gone is DirectoryInode directory) { remove.AfterRemoveLocked(directory); }
+            else { remove.AfterUnlinkLocked(to.Parent, to.Name, gone, to.Found); }
+        }
+        byte[] oldName = from.Name.ToArray(), newName = to.Name.ToArray();
+        bool movesFirst = IsPrimary(from);
+        bool movesSecond = exchange && IsPrimary(to);
+        if (movesFirst) { Move(from.Inode!, to.Parent, newName); }
+        if (movesSecond) { Move(to.Inode!, from.Parent, oldName); }
+        MoveAlias(from.Inode!, from.Parent, oldName, to.Parent, newName);
+        if (exchange) { MoveAlias(to.Inode!, to.Parent, newName, from.Parent, oldName); }
+        volume.Inodes.Changed(from.Parent);
+        volume.Inodes.Changed(to.Parent);
+        return Errno.None;
+    }
+
+    private static bool IsPrimary(in RenameSide side) =>
+        ReferenceEquals(side.Inode!.Parent, side.Parent) && side.Name.SequenceEqual(side.Inode.Name);
+
+    private void Move(Inode inode, DirectoryInode parent, byte[] name)
+    {
+        if (inode is DirectoryInode directory) { directory.Upper!.Move(parent.Upper!, name); }
+        volume.Inodes.Move(inode, parent, name);
+    }
+
+    private void MoveAlias(Inode inode, DirectoryInode oldParent, byte[] oldName, DirectoryInode newParent, byte[] newName)
+    {
+        if (inode.Links is not { } links || InodeTable.FindAlias(links, oldParent, oldName) is not { } alias) { return; }
+        volume.Inodes.AddAlias(links, newParent, newName, isUpper: true);
+        volume.Inodes.RemoveAlias(links, alias);
+    }
+
+    private Errno CarryOrigin(Inode inode, DirectoryInode parent) =>
+        inode.HasOrigin || inode is DirectoryInode { IsMerged: true } ? copyUp.SetImpure(parent) : Errno.None;
+
+    /// <summary>A merged directory leaves word of where its lower part is; any other must not merge with what lies below its new name.</summary>
+    private Errno PrepareDirectory(DirectoryInode? directory, DirectoryInode newParent, bool sameDirectory)
+    {
+        if (directory is null) { return Errno.None; }
+        if (directory.IsMerged) { return SetRedirect(directory, sameDirectory); }
+        if (directory.IsOpaque || !newParent.IsMerged) { return Errno.None; }
+        Errno error = SetOnUpper(directory, volume.Xattr.Opaque, "y"u8);
+        // Without the attribute, mv copies. Kernel: ovl_set_opaque_xerr()
+        if (error == Errno.EOPNOTSUPP) { return Errno.EXDEV; }
+        if (!error.IsError) { directory.IsOpaque = true; }
+        return error;
+    }
+
+    private Errno SetRedirect(DirectoryInode directory, bool sameDirectory)
+    {
+        if (directory.Redirect is { } known && (sameDirectory || known[0] == '/')) { return Errno.None; }
+        byte[] redirect;
+        if (sameDirectory)
+        {
+            redirect = directory.Name[..^1];
+        }
+        else
+        {
+            Span<byte> space = stackalloc byte[Redirect.MaxLength];
+            int start = space.Length;
+            for (DirectoryInode? part = directory; part is { Parent: not null }; part = part.Parent)
+            {
+                ReadOnlySpan<byte> name = part.Redirect ?? part.Name.AsSpan(0, part.Name.Length - 1);
+                bool isAbsolute = name[0] == '/';
+                // Too long for an absolute redirect: let mv copy the tree instead. Kernel: ovl_get_redirect()
+                if (name.Length + (isAbsolute ? 0 : 1) > start) { return Errno.EXDEV; }
+                start -= name.Length;
+                name.CopyTo(space[start..]);
+                if (isAbsolute) { break; }
+                space[--start] = (byte)'/';
+            }
+            redirect = space[start..].ToArray();
+        }
+        // Kernel: ovl_set_redirect(), which makes every failure EXDEV
+        if (SetOnUpper(directory, volume.Xattr.Redirect, redirect).IsError) { return Errno.EXDEV; }
+        directory.Redirect = redirect;
+        return Errno.None;
+    }
+
+    private Errno SetOnUpper(DirectoryInode directory, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value)
+    {
+        Errno error = volume.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real) { return Libc.SetXattrAt(real.Directory, real.Name, attribute, value, XattrFlags.None); }
+    }
+
+    /// <summary>Exchanges a directory that holds nothing but whiteouts with an empty opaque one. Kernel: ovl_clear_empty().</summary>
+    private Errno ReplaceByEmpty(int directory, ReadOnlySpan<byte> name)
+    {
+        Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
+        if (error.IsError) { return error; }
+        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+        int work = volume.Work.Descriptor;
+        error = Libc.MakeDirectoryAt(work, temporary, 0x1C0);
+        if (error.IsError) { return error; }
+        error = Libc.ChangeOwnerAt(work, temporary, stat.Uid, stat.Gid);
+        if (!error.IsError) { error = XattrCopy.Run(directory, name, work, temporary, volume.Xattr); }
+        if (!error.IsError) { error = Libc.SetXattrAt(work, temporary, volume.Xattr.Opaque, "y"u8, XattrFlags.None); }
+        if (!error.IsError) { error = Libc.ChangeModeAt(work, temporary, stat.Mode & ModeBits.Mask); }
+        if (!error.IsError) { error = Libc.ChangeTimesAt(work, temporary, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
+        if (!error.IsError) { error = Libc.RenameAt(work, temporary, directory, name, RenameFlags.Exchange); }
+        volume.Work.Discard(temporary);
+        return error;
+    }
+}

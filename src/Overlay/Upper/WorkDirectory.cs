@@ -1,0 +1,141 @@
+using System.Buffers.Text;
+using Veneer.Linux;
+using Veneer.Overlay.Layers;
+
+namespace Veneer.Overlay.Upper;
+
+/// <summary>Where new objects are built before they get their name in upper by one rename or link.</summary>
+/// <remarks>
+/// <c>WORKDIR/work</c>, as kernel overlayfs has it: what a killed server left there is removed at the next mount, by
+/// whichever of the two mounts. Nothing in it is ever needed.
+/// </remarks>
+internal sealed class WorkDirectory : IDisposable
+{
+    private const int MaxDepth = 4096;
+
+    private readonly Fd directory;
+    private readonly Lock gate = new();
+    private long lastName;
+    private bool hasWhiteout;
+    private bool cannotLinkWhiteouts;
+
+    /// <summary>Room for a name, in bytes.</summary>
+    public const int NameLength = 24;
+
+    private static ReadOnlySpan<byte> SharedWhiteout => "#whiteout\0"u8;
+
+    private WorkDirectory(Fd directory, bool hasTemporaryFiles)
+    {
+        this.directory = directory;
+        HasTemporaryFiles = hasTemporaryFiles;
+    }
+
+    /// <summary>An O_PATH descriptor of the directory.</summary>
+    public int Descriptor => directory.Value;
+
+    /// <summary>Whether the filesystem has O_TMPFILE.</summary>
+    public bool HasTemporaryFiles { get; }
+
+    /// <summary>Makes the directory ready: creates it, or empties it.</summary>
+    /// <param name="workdir">A descriptor of the directory that the user named.</param>
+    /// <param name="path">For messages.</param>
+    /// <param name="hasTemporaryFiles">Whether the filesystem has O_TMPFILE.</param>
+    public static WorkDirectory Open(int workdir, string path, bool hasTemporaryFiles)
+    {
+        ReadOnlySpan<byte> name = "work\0"u8;
+        RefuseIncompatible(workdir, path);
+        Errno error = RemoveTree(workdir, name, 0);
+        if (error.IsError && error != Errno.ENOENT) { throw new OverlayMountException($"{path}/work: cannot be emptied ({error}); remove it by hand, nothing in it is needed."); }
+        error = Libc.MakeDirectoryAt(workdir, name, 0);
+        if (error.IsError && error != Errno.EEXIST) { throw new OverlayMountException($"{path}/work: cannot be created ({error})."); }
+        error = Libc.OpenAt(workdir, name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
+        if (error.IsError) { throw new OverlayMountException($"{path}/work: cannot be opened ({error})."); }
+        return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles);
+    }
+
+    /// <summary>A directory below <c>work/incompat</c> says that upper needs something that its reader may not know. Kernel: ovl_workdir_cleanup_recurse().</summary>
+    private static void RefuseIncompatible(int workdir, string path)
+    {
+        Errno error = Libc.OpenAt(workdir, "work/incompat\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
+        if (error.IsError) { return; }
+        var reader = new RealDirectoryReader(descriptor);
+        bool found = reader.MoveNext();
+        string feature = found ? Text.Printable(reader.Name) : "";
+        reader.Dispose();
+        Libc.Close(descriptor);
+        if (found)
+        {
+            throw new OverlayMountException($"{path}: upper was last mounted with '{feature}' and not made safe since, so it may be incomplete after a crash; discard upper and work, or, if the machine has not crashed, sync its filesystem and remove {path}/work/incompat/{feature}.");
+        }
+    }
+
+    /// <summary>A name that nothing in work has.</summary>
+    /// <param name="space">Room for <see cref="NameLength"/> bytes.</param>
+    /// <returns>With its NUL.</returns>
+    public ReadOnlySpan<byte> NewName(Span<byte> space)
+    {
+        space[0] = (byte)'#';
+        _ = Utf8Formatter.TryFormat(Interlocked.Increment(ref lastName), space[1..], out int digits, 'x'); // cannot fail: 16 digits fit
+        space[digits + 1] = 0;
+        return space[..(digits + 2)];
+    }
+
+    /// <summary>Makes a whiteout under a name that does not exist. Atomic: it is there whole or not at all.</summary>
+    /// <remarks>Whiteouts are links to one inode, as the kernel makes them, until the filesystem has no more links for it.</remarks>
+    public Errno MakeWhiteout(int target, ReadOnlySpan<byte> name)
+    {
+        if (!cannotLinkWhiteouts)
+        {
+            lock (gate)
+            {
+                if (!hasWhiteout) { hasWhiteout = !Libc.MakeNodeAt(directory.Value, SharedWhiteout, FileType.CharacterDevice, 0).IsError; }
+            }
+            Errno error = Libc.LinkAt(directory.Value, SharedWhiteout, target, name);
+            if (error is Errno.None or Errno.EEXIST or Errno.ENOSPC or Errno.EDQUOT or Errno.EROFS) { return error; }
+            if (error == Errno.EMLINK)
+            {
+                lock (gate)
+                {
+                    _ = Libc.UnlinkAt(directory.Value, SharedWhiteout); // best effort: if it stays, the next link says EMLINK again
+                    hasWhiteout = false;
+                }
+            }
+            else
+            {
+                cannotLinkWhiteouts = true;
+            }
+        }
+        return Libc.MakeNodeAt(target, name, FileType.CharacterDevice, 0);
+    }
+
+    /// <summary>Removes an object of work, a directory with all that is in it. What fails is left for the next mount.</summary>
+    public void Discard(ReadOnlySpan<byte> name) => _ = RemoveTree(directory.Value, name, 0); // best effort: the next mount empties work
+
+    private static Errno RemoveTree(int parent, ReadOnlySpan<byte> name, int depth)
+    {
+        Errno error = Libc.UnlinkAt(parent, name);
+        if (error is not (Errno.EISDIR or Errno.EPERM)) { return error; }
+        error = Libc.RemoveDirectoryAt(parent, name);
+        if (error is not (Errno.ENOTEMPTY or Errno.EEXIST)) { return error; }
+        if (depth > MaxDepth) { return Errno.ELOOP; }
+
+        error = Libc.OpenAt(parent, name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
+        if (error.IsError) { return error; }
+        var reader = new RealDirectoryReader(descriptor);
+        while (reader.MoveNext())
+        {
+            Errno inner = RemoveTree(descriptor, reader.TerminatedName, depth + 1);
+            if (inner.IsError) { error = inner; }
+        }
+        reader.Dispose();
+        Libc.Close(descriptor);
+        return error.IsError ? error : Libc.RemoveDirectoryAt(parent, name);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (hasWhiteout) { _ = Libc.UnlinkAt(directory.Value, SharedWhiteout); } // best effort: the next mount empties work
+        directory.Dispose();
+    }
+}

@@ -1,0 +1,62 @@
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
+
+namespace Veneer.Overlay;
+
+/// <summary>One overlay: its layers and the rooms that work on them.</summary>
+internal sealed class Volume
+{
+    /// <summary>Shared by every name operation; exclusive to rename, and to unlink one of several names. Comes after an inode's copy-up lock.</summary>
+    public ReaderWriterLockSlim RenameLock { get; } = new(LockRecursionPolicy.NoRecursion);
+
+    /// <summary>As the user asked.</summary>
+    public required OverlayOptions Options { get; init; }
+
+    /// <summary>Upper at 0 (null when read-only), then the lowers, topmost first.</summary>
+    public required Layer?[] Layers { get; init; }
+
+    /// <summary>Names of attributes.</summary>
+    public required OverlayXattr Xattr { get; init; }
+
+    /// <summary>Descriptors of real directories.</summary>
+    public required DirectoryCache Directories { get; init; }
+
+    /// <summary>The st_ino policy.</summary>
+    public required InodeNumbers Numbers { get; init; }
+
+    /// <summary>What the kernel knows of us.</summary>
+    public required InodeTable Inodes { get; init; }
+
+    /// <summary>Finds real objects.</summary>
+    public required RealObjects Objects { get; init; }
+
+    /// <summary>Finds names.</summary>
+    public required LayeredLookup Lookup { get; init; }
+
+    /// <summary>Temporaries; null when read-only.</summary>
+    public required WorkDirectory? Work { get; init; }
+
+    /// <summary>One line about something that went wrong and is not told to a caller.</summary>
+    public required Action<string> Log { get; init; }
+
+    /// <summary>Whether an origin's file handle can be opened, so that inode numbers are found again.</summary>
+    public required bool CanOpenHandles { get; init; }
+
+    /// <summary>Longest name in bytes: upper's.</summary>
+    public required int NameLength { get; init; }
+
+    /// <summary>Whether there is an upper.</summary>
+    public bool IsWritable => Work is not null;
+
+    /// <summary>Whether copies reach the disk before they are published.</summary>
+    public bool IsDurable => Options.Sync != Sync.Volatile;
+
+    /// <summary>Whether directories that are renamed leave a redirect.</summary>
+    public bool WritesRedirects => Options.RedirectDirectory == RedirectDirectory.On;
+
+    /// <summary>Whether lower layers may be changed while not mounted, so that a new directory is not made opaque without need. Kernel: ovl_allow_offline_changes().</summary>
+    public bool AllowsOfflineChanges => !Options.Index && !Options.Metacopy && !WritesRedirects && Options.Xino != Xino.On;
+}
