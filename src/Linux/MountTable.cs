@@ -20,6 +20,9 @@ public sealed record MountEntry
     /// <summary>Where the mount is, seen from this process's root directory.</summary>
     public required string MountPoint { get; init; }
 
+    /// <summary>The mount's own options, such as <c>rw,nosuid</c>.</summary>
+    public required string Options { get; init; }
+
     /// <summary>The type of the filesystem, such as <c>fuse.veneer</c>.</summary>
     public required string Type { get; init; }
 
@@ -34,23 +37,10 @@ public static class MountTable
     public static Errno Read(out List<MountEntry> mounts)
     {
         mounts = [];
-        Errno error = Libc.OpenAt(Libc.AtCwd, "/proc/self/mountinfo\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor);
+        Errno error = Libc.ReadWhole("/proc/self/mountinfo\0"u8, out byte[] content);
         if (error.IsError) { return error; }
-        using var file = new Fd(descriptor);
 
-        byte[] content = new byte[16 * 1024];
-        int length = 0;
-        while (true)
-        {
-            if (length == content.Length) { Array.Resize(ref content, content.Length * 2); }
-            error = Libc.Read(file.Value, content.AsSpan(length), out int count);
-            if (error == Errno.EINTR) { continue; }
-            if (error.IsError) { return error; }
-            if (count == 0) { break; }
-            length += count;
-        }
-
-        ReadOnlySpan<byte> rest = content.AsSpan(0, length);
+        ReadOnlySpan<byte> rest = content;
         while (rest.Length > 0)
         {
             int end = rest.IndexOf((byte)'\n');
@@ -68,10 +58,11 @@ public static class MountTable
         string device = Unescape(Next(ref line));
         string root = Unescape(Next(ref line));
         string point = Unescape(Next(ref line));
+        string options = Unescape(Next(ref line));
         while (line.Length > 0 && !Next(ref line).SequenceEqual("-"u8)) { }
         string type = Unescape(Next(ref line));
         string source = Unescape(Next(ref line));
-        return new MountEntry { Id = id, Parent = parent, Device = device, Root = root, MountPoint = point, Type = type, Source = source };
+        return new MountEntry { Id = id, Parent = parent, Device = device, Root = root, MountPoint = point, Options = options, Type = type, Source = source };
     }
 
     private static ReadOnlySpan<byte> Next(ref ReadOnlySpan<byte> line)

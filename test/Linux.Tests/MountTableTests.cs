@@ -12,6 +12,7 @@ public sealed class MountTableTests
         Assert.Equal("98:0", entry.Device);
         Assert.Equal("/mnt1", entry.Root);
         Assert.Equal("/mnt2", entry.MountPoint);
+        Assert.Equal("rw,noatime", entry.Options);
         Assert.Equal("ext3", entry.Type);
         Assert.Equal("/dev/root", entry.Source);
     }

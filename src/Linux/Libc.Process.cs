@@ -1,0 +1,240 @@
+using System.Runtime.InteropServices;
+
+namespace Veneer.Linux;
+
+/// <summary>What is to be the same, and what different, in a process that <see cref="Libc.Spawn"/> starts.</summary>
+public sealed record SpawnOptions
+{
+    /// <summary>The program: a path, or a name that PATH is searched for.</summary>
+    public required string Program { get; init; }
+
+    /// <summary>The arguments, the program's own name first, in bytes without NUL.</summary>
+    public required IReadOnlyList<byte[]> Arguments { get; init; }
+
+    /// <summary>The environment, <c>NAME=value</c>, in bytes without NUL.</summary>
+    public required IReadOnlyList<byte[]> Environment { get; init; }
+
+    /// <summary>The descriptor that becomes standard error, or -1 for /dev/null. Input and output are /dev/null.</summary>
+    public int StandardError { get; init; } = -1;
+
+    /// <summary>A descriptor that the process keeps as number 3, or -1. Every other one is closed.</summary>
+    public int Kept { get; init; } = -1;
+
+    /// <summary>Whether the process leads a session of its own, without a terminal.</summary>
+    public bool NewSession { get; init; }
+}
+
+/// <summary>What poll(2) waits for, and what it saw.</summary>
+[Flags]
+public enum PollEvents : ushort
+{
+    /// <summary>Nothing.</summary>
+    None = 0,
+    /// <summary>POLLIN: something can be read; a process has ended.</summary>
+    In = 1,
+}
+
+public static unsafe partial class Libc
+{
+    private const long SysPidFdOpen = 434;
+    private const int SpawnSetSignalDefault = 0x04;
+    private const int SpawnSetSignalMask = 0x08;
+    private const int SpawnSetSession = 0x80;
+
+    /// <summary>More than any libc's posix_spawnattr_t, posix_spawn_file_actions_t or sigset_t.</summary>
+    private const int Opaque = 512;
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawnp(int* pid, byte* program, void* actions, void* attributes, byte** arguments, byte** environment);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawn_file_actions_init(void* actions);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawn_file_actions_destroy(void* actions);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawn_file_actions_addopen(void* actions, int descriptor, byte* path, int flags, uint mode);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawn_file_actions_adddup2(void* actions, int descriptor, int target);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawn_file_actions_addclosefrom_np(void* actions, int lowest);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawnattr_init(void* attributes);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawnattr_destroy(void* attributes);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawnattr_setflags(void* attributes, short flags);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawnattr_setsigdefault(void* attributes, void* signals);
+
+    [LibraryImport(Library)]
+    private static partial int posix_spawnattr_setsigmask(void* attributes, void* signals);
+
+    [LibraryImport(Library)]
+    private static partial int sigemptyset(void* signals);
+
+    [LibraryImport(Library)]
+    private static partial int sigfillset(void* signals);
+
+    /// <summary>Starts another program, with no signal blocked or ignored. See posix_spawn(3).</summary>
+    public static Errno Spawn(SpawnOptions options, out int pid)
+    {
+        byte* actions = stackalloc byte[Opaque];
+        byte* attributes = stackalloc byte[Opaque];
+        byte* signals = stackalloc byte[Opaque];
+        using var arguments = new StringArray(options.Arguments);
+        using var environment = new StringArray(options.Environment);
+        int result;
+        _ = posix_spawn_file_actions_init(actions); // cannot fail in glibc or musl, like the others that only fill memory
+        _ = posix_spawnattr_init(attributes);
+        fixed (byte* null_ = "/dev/null\0"u8, program = PathText.Encode(options.Program))
+        {
+            // Standard error first: the descriptor may be a number below three.
+            if (options.StandardError >= 0) { _ = posix_spawn_file_actions_adddup2(actions, options.StandardError, 2); }
+            else { _ = posix_spawn_file_actions_addopen(actions, 2, null_, (int)OpenFlags.ReadWrite, 0); }
+            if (options.Kept >= 0) { _ = posix_spawn_file_actions_adddup2(actions, options.Kept, 3); }
+            _ = posix_spawn_file_actions_addopen(actions, 0, null_, (int)OpenFlags.ReadOnly, 0);
+            _ = posix_spawn_file_actions_addopen(actions, 1, null_, (int)OpenFlags.WriteOnly, 0);
+            _ = posix_spawn_file_actions_addclosefrom_np(actions, options.Kept >= 0 ? 4 : 3);
+
+            _ = sigfillset(signals);
+            _ = posix_spawnattr_setsigdefault(attributes, signals);
+            _ = sigemptyset(signals);
+            _ = posix_spawnattr_setsigmask(attributes, signals);
+            _ = posix_spawnattr_setflags(attributes, (short)(SpawnSetSignalDefault | SpawnSetSignalMask | (options.NewSession ? SpawnSetSession : 0)));
+            int started;
+            result = posix_spawnp(&started, program, actions, attributes, arguments.Pointer, environment.Pointer);
+            pid = result == 0 ? started : -1;
+        }
+        _ = posix_spawn_file_actions_destroy(actions);
+        _ = posix_spawnattr_destroy(attributes);
+        return (Errno)result; // posix_spawn returns the error, it does not set errno
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int waitpid(int pid, int* status, int options);
+
+    /// <summary>Waits for a child to end. See waitpid(2).</summary>
+    /// <param name="pid">The child.</param>
+    /// <param name="exitCode">What it passed to exit(3), or 128 plus the signal that ended it.</param>
+    public static Errno Wait(int pid, out int exitCode)
+    {
+        int status;
+        Errno error;
+        do { error = Check(waitpid(pid, &status, 0)); } while (error == Errno.EINTR);
+        exitCode = error.IsError ? -1 : (status & 0x7F) != 0 ? 128 + (status & 0x7F) : (status >> 8) & 0xFF;
+        return error;
+    }
+
+    /// <summary>A descriptor for another process, which becomes readable when it ends. See pidfd_open(2).</summary>
+    public static Errno OpenProcess(int pid, out int descriptor)
+    {
+        Errno error = Check(syscall(SysPidFdOpen, pid, 0, 0, 0, 0, 0), out descriptor);
+        if (error.IsError) { descriptor = -1; }
+        return error;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct PollDescriptor
+    {
+        public int Descriptor;
+        public ushort Events;
+        public ushort Returned;
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int poll(PollDescriptor* descriptors, ulong count, int timeout);
+
+    /// <summary>Waits until something happens to a descriptor. See poll(2).</summary>
+    /// <param name="descriptor">The descriptor.</param>
+    /// <param name="events">What to wait for.</param>
+    /// <param name="milliseconds">The longest time to wait, or -1 for as long as it takes.</param>
+    /// <param name="happened">Whether something happened in that time.</param>
+    public static Errno Poll(int descriptor, PollEvents events, int milliseconds, out bool happened)
+    {
+        var one = new PollDescriptor { Descriptor = descriptor, Events = (ushort)events };
+        Errno error = Check(poll(&one, 1, milliseconds), out int count);
+        happened = !error.IsError && count > 0;
+        return error;
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int chdir(byte* path);
+
+    /// <summary>See chdir(2).</summary>
+    public static Errno ChangeDirectory(ReadOnlySpan<byte> path)
+    {
+        fixed (byte* p = path) { return Check(chdir(p)); }
+    }
+
+    private const int LimitOpenFiles = 7;
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int getrlimit(int resource, ulong* limits);
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int setrlimit(int resource, ulong* limits);
+
+    /// <summary>Raises the number of files that this process may open as far as it is allowed to. See setrlimit(2).</summary>
+    public static Errno RaiseOpenFileLimit()
+    {
+        ulong* limits = stackalloc ulong[2];
+        Errno error = Check(getrlimit(LimitOpenFiles, limits));
+        if (error.IsError || limits[0] >= limits[1]) { return error; }
+        limits[0] = limits[1];
+        return Check(setrlimit(LimitOpenFiles, limits));
+    }
+
+    /// <summary>Reads a small file of /proc to its end.</summary>
+    public static Errno ReadWhole(ReadOnlySpan<byte> path, out byte[] content)
+    {
+        content = [];
+        Errno error = OpenAt(AtCwd, path, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor);
+        if (error.IsError) { return error; }
+        using var file = new Fd(descriptor);
+        byte[] buffer = new byte[4096];
+        int length = 0;
+        while (true)
+        {
+            if (length == buffer.Length) { Array.Resize(ref buffer, buffer.Length * 4); }
+            error = Read(file.Value, buffer.AsSpan(length), out int count);
+            if (error == Errno.EINTR) { continue; }
+            if (error.IsError) { return error; }
+            if (count == 0) { break; }
+            length += count;
+        }
+        content = buffer[..length];
+        return Errno.None;
+    }
+
+    /// <summary>A char*[] with a null at the end.</summary>
+    private sealed class StringArray : IDisposable
+    {
+        public StringArray(IReadOnlyList<byte[]> strings)
+        {
+            Pointer = (byte**)NativeMemory.AllocZeroed((nuint)strings.Count + 1, (nuint)sizeof(byte*));
+            for (int i = 0; i < strings.Count; i++)
+            {
+                Pointer[i] = (byte*)NativeMemory.AllocZeroed((nuint)strings[i].Length + 1);
+                strings[i].CopyTo(new Span<byte>(Pointer[i], strings[i].Length));
+            }
+        }
+
+        public byte** Pointer { get; private set; }
+
+        public void Dispose()
+        {
+            if (Pointer is null) { return; }
+            for (byte** p = Pointer; *p is not null; p++) { NativeMemory.Free(*p); }
+            NativeMemory.Free(Pointer);
+            Pointer = null;
+        }
+    }
+}
