@@ -1,0 +1,277 @@
+using System.Text;
+using Veneer.Linux;
+
+namespace Veneer.Fuse;
+
+/// <summary>A filesystem cannot be mounted or unmounted. The message is one sentence for the user.</summary>
+public sealed class MountException : Exception
+{
+    /// <summary>Without a sentence.</summary>
+    public MountException() { }
+
+    /// <summary>With the sentence.</summary>
+    public MountException(string message) : base(message) { }
+
+    /// <summary>With the sentence and what led to it.</summary>
+    public MountException(string message, Exception innerException) : base(message, innerException) { }
+}
+
+/// <summary>How a filesystem is mounted.</summary>
+public sealed record MountOptions
+{
+    /// <summary>What mount tables show as the source.</summary>
+    public required string Source { get; init; }
+
+    /// <summary>What mount tables show after <c>fuse.</c> as the type.</summary>
+    public string Subtype { get; init; } = "veneer";
+
+    /// <summary>The flags of the mount.</summary>
+    public MountFlags Flags { get; init; }
+
+    /// <summary>Whether users other than the mounter may use the mount. Null: yes for root, no for others.</summary>
+    public bool? AllowOther { get; init; }
+}
+
+/// <summary>The place of one connection in the tree of mounts.</summary>
+/// <remarks>
+/// With the right to mount, mount(2) is called; otherwise fusermount3 does it for us. The kernel always checks
+/// permissions (default_permissions). No descriptor of the mount is ever held, since a server that waits for itself
+/// waits for ever.
+/// </remarks>
+public sealed class Mount
+{
+    private readonly string deviceNumber;
+
+    private Mount(Device device, string mountPoint, string deviceNumber)
+    {
+        Device = device;
+        MountPoint = mountPoint;
+        this.deviceNumber = deviceNumber;
+    }
+
+    /// <summary>The connection; INIT waits in it. The caller owns it.</summary>
+    public Device Device { get; }
+
+    /// <summary>Where it is mounted: an absolute path without symbolic links.</summary>
+    public string MountPoint { get; }
+
+    /// <summary>Mounts. Whoever looks at the mount point waits from now on until the connection is served.</summary>
+    /// <exception cref="MountException">It cannot be mounted; nothing has changed.</exception>
+    public static Mount Attach(string mountPoint, MountOptions options)
+    {
+        int opened = OpenMountPoint(mountPoint, out uint type);
+        using var target = new Fd(opened);
+        string path = Resolve(target.Value, mountPoint);
+
+        Device? device = AttachDirectly(target.Value, path, type, options) ?? AttachThroughHelper(path, options);
+        return new Mount(device, path, FindDeviceNumber(path));
+    }
+
+    /// <summary>Unmounts what was mounted, lazily when it is busy. The connection ends when its last user has gone.</summary>
+    /// <returns>
+    /// <see cref="Errno.ENOENT"/> when it is not mounted any more, <see cref="Errno.EBUSY"/> when another mount covers it.
+    /// </returns>
+    public Errno Detach()
+    {
+        Errno error = MountTable.Read(out List<MountEntry> table);
+        if (error.IsError) { return error; }
+        string? path = null;
+        MountEntry? top = null;
+        foreach (MountEntry entry in table)
+        {
+            // The original place if it is still there, else wherever it was moved to.
+            if (entry.Device == deviceNumber && path != MountPoint) { path = entry.MountPoint; }
+        }
+        if (path is null) { return Errno.ENOENT; }
+        foreach (MountEntry entry in table)
+        {
+            if (entry.MountPoint == path) { top = entry; }
+        }
+        if (top!.Device != deviceNumber) { return Errno.EBUSY; }
+        error = Unmount(path, lazy: false);
+        return error == Errno.EBUSY ? Unmount(path, lazy: true) : error;
+    }
+
+    /// <summary>Unmounts a path, with fusermount3 when this process may not do it itself.</summary>
+    /// <param name="path">An absolute path without symbolic links.</param>
+    /// <param name="lazy">Out of sight now, and for good when its last user has gone.</param>
+    public static Errno Unmount(string path, bool lazy)
+    {
+        Errno error = Libc.Unmount(PathText.Encode(path), lazy);
+        if (error != Errno.EPERM) { return error; }
+        error = RunHelper(lazy ? ["-u", "-q", "-z", "--", path] : ["-u", "-q", "--", path], -1, out int exitCode, out string complaint);
+        if (error.IsError) { return Errno.EPERM; }
+        if (exitCode == 0) { return Errno.None; }
+        return complaint.Contains("busy", StringComparison.Ordinal) ? Errno.EBUSY : Errno.EPERM;
+    }
+
+    private static int OpenMountPoint(string mountPoint, out uint type)
+    {
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(mountPoint), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor);
+        type = FileType.Directory;
+        if (!error.IsError)
+        {
+            error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx status);
+            type = status.Type;
+            if (!error.IsError) { return descriptor; }
+            Libc.Close(descriptor);
+        }
+        throw new MountException(error switch
+        {
+            Errno.ENOENT => $"The mount point {mountPoint} does not exist: create it with mkdir.",
+            Errno.ENOTDIR => $"The mount point {mountPoint} is not a directory: choose one that is.",
+            Errno.ENOTCONN => $"The mount point {mountPoint} is still a mount whose server is gone: unmount that first, with umount.",
+            Errno.EACCES => $"The mount point {mountPoint} cannot be reached: choose one that this user may use.",
+            _ => $"The mount point {mountPoint} cannot be used ({error}): choose another one.",
+        });
+    }
+
+    private static string Resolve(int descriptor, string mountPoint)
+    {
+        Span<byte> buffer = stackalloc byte[4096];
+        Errno error = Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode($"/proc/self/fd/{descriptor}"), buffer, out int length);
+        if (error.IsError) { throw new MountException($"The mount point {mountPoint} cannot be resolved, since /proc is not mounted: mount it."); }
+        return PathText.Decode(buffer[..length]);
+    }
+
+    /// <summary>With mount(2), or null when we lack the right to.</summary>
+    private static Device? AttachDirectly(int target, string path, uint type, MountOptions options)
+    {
+        Errno error = Device.Open(out Device? device);
+        switch (error)
+        {
+            case Errno.None:
+                break;
+            case Errno.EACCES:
+                return null; // fusermount3 may open it
+            case Errno.ENOENT:
+                throw new MountException("There is no /dev/fuse: load the module with modprobe fuse, or give the container the device.");
+            case Errno.ENODEV or Errno.ENXIO:
+                throw new MountException("The kernel has no FUSE: load the module with modprobe fuse.");
+            case Errno.EPERM:
+                throw new MountException("This container may not use /dev/fuse: start it with --device /dev/fuse.");
+            default:
+                throw new MountException($"/dev/fuse cannot be opened ({error}): see its permissions.");
+        }
+
+        bool allowOther = options.AllowOther ?? Libc.EffectiveUid == 0;
+        string data = $"fd={device!.Descriptor},rootmode={Convert.ToString(type, 8)},user_id={Libc.EffectiveUid},group_id={Libc.EffectiveGid},default_permissions{(allowOther ? ",allow_other" : "")}";
+        error = Libc.Mount(
+            PathText.Encode(options.Source), PathText.Encode($"/proc/self/fd/{target}"), PathText.Encode("fuse." + options.Subtype),
+            options.Flags, PathText.Encode(data));
+        if (!error.IsError) { return device; }
+
+        device.Dispose();
+        return error switch
+        {
+            Errno.EPERM or Errno.EACCES => null,
+            Errno.ENODEV => throw new MountException("The kernel has no FUSE: load the module with modprobe fuse."),
+            Errno.EBUSY => throw new MountException($"The mount point {path} is busy: unmount what is there, or choose another one."),
+            _ => throw new MountException($"The kernel refuses to mount on {path} ({error}): choose another mount point, or see dmesg."),
+        };
+    }
+
+    /// <summary>With fusermount3, which is set-uid root. See fusermount3(1).</summary>
+    private static Device AttachThroughHelper(string path, MountOptions options)
+    {
+        var words = new StringBuilder("default_permissions");
+        // Only what it knows; it adds nosuid and nodev for everyone but root. The newest refuses relatime and its like.
+        foreach ((MountFlags flag, string word) in (ReadOnlySpan<(MountFlags, string)>)[
+            (MountFlags.ReadOnly, "ro"), (MountFlags.NoSetUid, "nosuid"), (MountFlags.NoDevices, "nodev"),
+            (MountFlags.NoExecute, "noexec"), (MountFlags.Synchronous, "sync"), (MountFlags.DirectorySynchronous, "dirsync"),
+            (MountFlags.NoAccessTime, "noatime")])
+        {
+            if ((options.Flags & flag) != 0) { words.Append(',').Append(word); }
+        }
+        if (options.AllowOther == true) { words.Append(",allow_other"); }
+        words.Append(",subtype=").Append(Escape(options.Subtype)).Append(",fsname=").Append(Escape(options.Source));
+
+        Errno error = Libc.SocketPair(out int ours, out int theirs);
+        if (error.IsError) { throw new MountException($"A socket for fusermount3 cannot be made ({error}): see the limits of this process."); }
+        using var socket = new Fd(ours);
+        int exitCode;
+        string complaint;
+        using (new Fd(theirs))
+        {
+            error = RunHelper(["-o", words.ToString(), "--", path], theirs, out exitCode, out complaint);
+        }
+        if (error == Errno.ENOENT)
+        {
+            throw new MountException("Only root may mount without fusermount3, and there is none: install it (on Debian, the package fuse3), or become root.");
+        }
+        if (error.IsError) { throw new MountException($"fusermount3 cannot be started ({error}): see whether it can be run by hand."); }
+        if (exitCode != 0)
+        {
+            throw new MountException(complaint.Length > 0
+                ? $"fusermount3 refuses to mount on {path}: {complaint}."
+                : $"fusermount3 refuses to mount on {path} (it ended with {exitCode}): see whether it can be run by hand.");
+        }
+        error = Libc.ReceiveDescriptor(socket.Value, out int descriptor);
+        if (error.IsError) { throw new MountException($"fusermount3 mounted {path} but did not hand over the connection ({error}): unmount it, and install libfuse's own fusermount3."); }
+        return new Device(new Fd(descriptor));
+    }
+
+    /// <summary>fusermount3 takes its options apart at commas.</summary>
+    private static string Escape(string value) =>
+        value.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(",", "\\,", StringComparison.Ordinal);
+
+    /// <summary>Runs fusermount3 and waits for it.</summary>
+    /// <param name="arguments">Its arguments, without its name.</param>
+    /// <param name="socket">The socket through which it hands over the connection, or -1.</param>
+    /// <param name="exitCode">What it ended with.</param>
+    /// <param name="complaint">The last line that it wrote, without its name.</param>
+    private static Errno RunHelper(string[] arguments, int socket, out int exitCode, out string complaint)
+    {
+        const string helper = "fusermount3";
+        exitCode = -1;
+        complaint = "";
+        _ = Libc.ReadWhole("/proc/self/environ\0"u8, out byte[] environment); // best effort: it searches no PATH of its own
+        var variables = new List<byte[]>();
+        foreach (Range range in environment.AsSpan().Split((byte)0))
+        {
+            byte[] variable = environment[range];
+            if (variable.Length > 0 && !variable.AsSpan().StartsWith("_FUSE_COMMFD="u8)) { variables.Add(variable); }
+        }
+        if (socket >= 0) { variables.Add([.. "_FUSE_COMMFD=3"u8]); }
+
+        Errno error = Libc.Pipe(out int readEnd, out int writeEnd);
+        if (error.IsError) { return error; }
+        using var output = new Fd(readEnd);
+        int pid;
+        using (new Fd(writeEnd))
+        {
+            var words = new List<byte[]> { PathText.Encode(helper)[..^1] };
+            foreach (string argument in arguments) { words.Add(PathText.Encode(argument)[..^1]); }
+            error = Libc.Spawn(
+                new SpawnOptions { Program = helper, Arguments = words, Environment = variables, StandardError = writeEnd, Kept = socket },
+                out pid);
+        }
+        if (error.IsError) { return error; }
+
+        byte[] text = new byte[4096];
+        int length = 0;
+        while (true)
+        {
+            error = Libc.Read(output.Value, text.AsSpan(length), out int count);
+            if (error == Errno.EINTR) { continue; }
+            if (error.IsError || count == 0) { break; }
+            length += count;
+        }
+        complaint = PathText.Decode(text.AsSpan(0, length)).TrimEnd();
+        complaint = complaint[(complaint.LastIndexOf('\n') + 1)..];
+        if (complaint.StartsWith(helper + ": ", StringComparison.Ordinal)) { complaint = complaint[(helper.Length + 2)..]; }
+        return Libc.Wait(pid, out exitCode);
+    }
+
+    /// <summary>The device number of the mount that was just put there, without touching it.</summary>
+    private static string FindDeviceNumber(string path)
+    {
+        string number = "";
+        _ = MountTable.Read(out List<MountEntry> table); // best effort: without it we cannot unmount ourselves
+        foreach (MountEntry entry in table)
+        {
+            if (entry.MountPoint == path) { number = entry.Device; }
+        }
+        return number;
+    }
+}
