@@ -214,6 +214,17 @@ public static unsafe partial class Libc
     public static Errno Truncate(int descriptor, long length) => Check(ftruncate(descriptor, length));
 
     [LibraryImport(Library, SetLastError = true)]
+    private static partial int truncate(byte* path, long length);
+
+    /// <summary>As truncate(2) on a name: unlike ftruncate(2), it leaves the times of a file that has the length already.</summary>
+    public static Errno TruncateAsNamed(int descriptor, long length)
+    {
+        Span<byte> path = stackalloc byte[ProcPathSize];
+        FormatProcPath(path, descriptor, default);
+        fixed (byte* p = path) { return Check(truncate(p, length)); }
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
     private static partial int fallocate(int descriptor, int mode, long offset, long length);
 
     /// <summary>See fallocate(2).</summary>

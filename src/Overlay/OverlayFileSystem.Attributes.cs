@@ -10,6 +10,8 @@ internal sealed partial class OverlayFileSystem
 {
     private const int MaxXattrList = 64 * 1024;
 
+    private const SetAttrValid Something = SetAttrValid.Mode | SetAttrValid.Uid | SetAttrValid.Gid | SetAttrValid.Size | SetAttrValid.AccessTime | SetAttrValid.ModifyTime | SetAttrValid.KillSuidGid;
+
     [ThreadStatic]
     private static byte[]? xattrList;
 
@@ -61,6 +63,12 @@ internal sealed partial class OverlayFileSystem
         Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }
         bool sizes = (input.Valid & SetAttrValid.Size) != 0;
+        bool resizes = sizes && SizeOf(inode) != (long)input.Size;
+        if ((input.Valid & Something) == 0)
+        {
+            error = CheckOwner(request, inode);
+            if (error.IsError) { return error; }
+        }
         error = copyUp.Ensure(inode, request, needsData: sizes || !volume.Options.Metacopy, limit: sizes ? (long)input.Size : long.MaxValue);
         if (error.IsError) { return error; }
         if (sizes)
@@ -73,7 +81,7 @@ internal sealed partial class OverlayFileSystem
         {
             error = volume.Objects.Resolve(inode, out RealReference real);
             if (error.IsError) { return error; }
-            using (real) { error = Change(real, inode, input); }
+            using (real) { error = Change(real, inode, input, resizes); }
             if (error.IsError) { return error; }
         }
         finally
@@ -91,18 +99,26 @@ internal sealed partial class OverlayFileSystem
     {
         Errno error = OpenReal(inode, OpenFlags.WriteOnly | OpenFlags.LargeFile | OpenFlags.NonBlock, out int descriptor, out _, out _);
         if (error.IsError) { return error; }
-        error = Libc.Truncate(descriptor, (long)input.Size);
+        error = Libc.TruncateAsNamed(descriptor, (long)input.Size);
         if (!error.IsError && (input.Valid & SetAttrValid.KillSuidGid) != 0) { error = ClearSetId(descriptor, Libc.Self); }
         Libc.Close(descriptor);
         return error;
     }
 
+    private long SizeOf(Inode inode)
+    {
+        volume.RenameLock.EnterReadLock();
+        try { return ReadAttributes(inode, StatxMask.Basic, out Statx stat).IsError ? -1 : (long)stat.Size; }
+        finally { volume.RenameLock.ExitReadLock(); }
+    }
+
     /// <summary>Owner before mode: a chown clears set-id bits. Times last: everything else changes them.</summary>
-    private static Errno Change(in RealReference real, Inode inode, in SetAttrIn input)
+    private static Errno Change(in RealReference real, Inode inode, in SetAttrIn input, bool resizes)
     {
         SetAttrValid valid = input.Valid;
         Errno error = Errno.None;
-        if ((valid & (SetAttrValid.Uid | SetAttrValid.Gid)) != 0)
+        // chown(-1, -1) comes as a request that sets nothing: it still clears set-id bits.
+        if ((valid & (SetAttrValid.Uid | SetAttrValid.Gid)) != 0 || (valid & Something) == 0)
         {
             uint uid = (valid & SetAttrValid.Uid) != 0 ? input.Uid : uint.MaxValue;
             uint gid = (valid & SetAttrValid.Gid) != 0 ? input.Gid : uint.MaxValue;
@@ -125,7 +141,34 @@ internal sealed partial class OverlayFileSystem
             TimeSpec modify = Time(valid, SetAttrValid.ModifyTime, SetAttrValid.ModifyTimeNow, input.ModifyTime, input.ModifyTimeNanoseconds);
             error = Libc.ChangeTimesAt(real.Directory, real.Name, access, modify);
         }
+        else if (resizes)
+        {
+            // A copy-up that took over the new length left nothing to change, but the user's change has a time.
+            error = Libc.ChangeTimesAt(real.Directory, real.Name, TimeSpec.Omit, TimeSpec.Now);
+        }
         return error;
+    }
+
+    /// <summary>Whether a caller may clear the set-id bits, which is all that a request without fields does.</summary>
+    /// <remarks>
+    /// It comes from chown(-1, -1), which is for the owner (setattr_prepare()), and from the first write of somebody
+    /// without privilege, which is for whoever may write. They look the same; but a write has the file open.
+    /// </remarks>
+    private Errno CheckOwner(in Request request, Inode inode)
+    {
+        if (request.Header.Uid == 0 || !inode.IsRegular || inode.Backing is { HasWriters: true }) { return Errno.None; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            Errno error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
+            if (error.IsError || request.Header.Uid == stat.Uid) { return error; }
+            bool clears = (stat.Mode & ModeBits.SetUid) != 0 || (stat.Mode & (ModeBits.SetGid | ModeBits.GroupExecute)) == (ModeBits.SetGid | ModeBits.GroupExecute);
+            return clears ? Errno.EPERM : Errno.None;
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
     }
 
     private static TimeSpec Time(SetAttrValid valid, SetAttrValid set, SetAttrValid now, ulong seconds, uint nanoseconds) =>

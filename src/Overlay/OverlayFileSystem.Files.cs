@@ -60,6 +60,8 @@ internal sealed partial class OverlayFileSystem
         }
     }
 
+    private static bool Writes(OpenFlags flags) => (flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly;
+
     private static bool HasUpperData(Inode inode) => inode.HasUpper && inode.Metacopy is null;
 
     private Errno OpenReal(Inode inode, OpenFlags flags, out int descriptor, out bool isLower, out bool isPrivate)
@@ -89,8 +91,8 @@ internal sealed partial class OverlayFileSystem
     {
         result = default;
         BackingFile backing = inode.Backing ?? Interlocked.CompareExchange(ref inode.Backing, new BackingFile(), null) ?? inode.Backing!;
-        bool mayPass = backings is not null && (!isLower || (isPrivate && MayPassLower(inode, descriptor)));
-        if (backing.Admit(descriptor, isLower, mayPass, backings, ref result) == Admission.Superseded)
+        Pass pass = backings is null ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(descriptor) : Pass.Nothing;
+        if (backing.Admit(descriptor, isLower, Writes(flags), pass, backings, ref result) == Admission.Superseded)
         {
             Supersede(inode, backing);
             return Errno.ESTALE;
@@ -110,19 +112,20 @@ internal sealed partial class OverlayFileSystem
     }
 
     /// <summary>
-    /// Whether a lower file may be passed through. What is opened before a copy-up and passed through keeps the lower data,
-    /// so it is done where that is worth most and matters least: programs and libraries, whose pages all mounts then
-    /// share, and large files. See docs/adr/0003.
+    /// What of a lower file may be passed through. What is open before a copy-up and passed through keeps the lower data,
+    /// so it is done where that is worth most: maps of programs and libraries, whose pages all mounts then share, and
+    /// large files. See docs/adr/0003-lower-passthrough.md.
     /// </summary>
-    private bool MayPassLower(Inode inode, int descriptor)
+    private Pass PassLower(int descriptor)
     {
-        if (!volume.IsWritable) { return true; } // nothing can ever change
-        if (volume.Options.Coherent) { return false; }
-        if (Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { return false; }
-        return stat.Size >= LargeFile || (stat.Mode & ModeBits.AnyExecute) != 0 || IsLibrary(inode.Name);
+        if (!volume.IsWritable) { return Pass.Everything; } // nothing can ever change
+        if (volume.Options.Coherent) { return Pass.Nothing; }
+        if (Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { return Pass.Nothing; }
+        if (stat.Size >= LargeFile) { return Pass.Everything; }
+        Span<byte> magic = stackalloc byte[4];
+        bool isImage = !Libc.ReadAt(descriptor, magic, 0, out int count).IsError && count == 4 && magic.SequenceEqual("\x7FELF"u8);
+        return isImage ? Pass.Maps : Pass.Nothing;
     }
-
-    private static bool IsLibrary(ReadOnlySpan<byte> name) => name.EndsWith(".so\0"u8) || name.IndexOf(".so."u8) > 0;
 
     public Errno Create(in Request request, ReadOnlySpan<byte> name, in CreateIn input, out CreateOut result)
     {
@@ -187,7 +190,7 @@ internal sealed partial class OverlayFileSystem
     public void Release(ulong nodeId, ulong fh)
     {
         if (files.Remove(fh) is not { } file) { return; }
-        file.Backing.Leave(backings);
+        file.Backing.Leave(Writes(file.Flags), backings);
         Libc.Close(file.Descriptor);
     }
 

@@ -41,8 +41,8 @@ internal sealed class Layer : IDisposable
     /// <summary>Whether this is upper.</summary>
     public bool IsUpper => Index == 0;
 
-    /// <summary>A descriptor on the layer's mount, for open_by_handle_at(2).</summary>
-    public int MountDescriptor => mount.Value;
+    /// <summary>A descriptor on the layer's mount, for open_by_handle_at(2), which does not take an O_PATH one.</summary>
+    public int MountDescriptor => Root.Descriptor;
 
     /// <summary>Takes hold of a lower layer.</summary>
     /// <param name="index">From 1, topmost first.</param>

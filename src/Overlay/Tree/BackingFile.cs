@@ -10,7 +10,8 @@ namespace Veneer.Overlay.Tree;
 /// way, or the kernel answers EIO. The first open chooses; when the last is closed, the next may choose again.
 /// <para>
 /// Cached: reads and writes pass through the kernel's pages and come to us, so that a reader that opened the lower file
-/// sees what is written to its copy. Passthrough: the kernel does them on the real file, and we never hear of it.
+/// sees what is written to its copy. Passthrough: the kernel does them on the real file, and we never hear of it. In
+/// between: maps are passed through, reads come to us.
 /// </para>
 /// <para>
 /// A lower file's backing id never serves an open that may write: once the inode has its copy in upper,
@@ -21,24 +22,31 @@ internal sealed class BackingFile
 {
     private readonly Lock gate = new();
     private int opens;
+    private int writers;
     private bool isPassthrough;
     private bool isLower;
+    private bool onlyMaps;
     private int backingId;
     private bool pagesAreValid;
+
+    /// <summary>Whether the file is open for writing.</summary>
+    public bool HasWriters => Volatile.Read(ref writers) > 0;
 
     /// <summary>Lets one more open in.</summary>
     /// <param name="descriptor">The real file, opened.</param>
     /// <param name="lower">Whether the real file is in a lower layer.</param>
-    /// <param name="mayPass">Whether policy allows passthrough for this file.</param>
+    /// <param name="writes">Whether the open may write.</param>
+    /// <param name="pass">What policy allows for this file.</param>
     /// <param name="backings">Where to register the file, or null without passthrough.</param>
     /// <param name="reply">What to tell the kernel.</param>
-    public Admission Admit(int descriptor, bool lower, bool mayPass, BackingIds? backings, ref OpenOut reply)
+    public Admission Admit(int descriptor, bool lower, bool writes, Pass pass, BackingIds? backings, ref OpenOut reply)
     {
         lock (gate)
         {
             if (opens == 0)
             {
-                isPassthrough = mayPass && backings is not null && backings.TryOpen(descriptor, out backingId);
+                onlyMaps = pass == Pass.Maps;
+                isPassthrough = pass != Pass.Nothing && backings is not null && backings.TryOpen(descriptor, out backingId);
                 isLower = lower;
             }
             else if (isPassthrough && isLower && !lower)
@@ -46,11 +54,12 @@ internal sealed class BackingFile
                 return Admission.Superseded;
             }
             opens++;
+            if (writes) { writers++; }
             if (isPassthrough)
             {
                 // Writes to upper go past the pages that an earlier cached open may have left; a lower never changes.
                 if (!isLower) { pagesAreValid = false; }
-                reply.Flags = OpenReply.Passthrough;
+                reply.Flags = onlyMaps ? OpenReply.Passthrough | OpenReply.DirectIo : OpenReply.Passthrough;
                 reply.BackingId = backingId;
             }
             else
@@ -63,15 +72,27 @@ internal sealed class BackingFile
     }
 
     /// <summary>One open file less.</summary>
-    public void Leave(BackingIds? backings)
+    public void Leave(bool writes, BackingIds? backings)
     {
         lock (gate)
         {
+            if (writes) { writers--; }
             if (--opens > 0 || !isPassthrough) { return; }
             isPassthrough = false;
             backings!.Close(backingId);
         }
     }
+}
+
+/// <summary>What the kernel may do on the real file by itself.</summary>
+internal enum Pass
+{
+    /// <summary>Nothing: reads, writes and maps go through the kernel's pages and come to us.</summary>
+    Nothing,
+    /// <summary>Maps; reads come to us each time, so that they see a later copy-up. This is just what kernel overlayfs does.</summary>
+    Maps,
+    /// <summary>Reads, writes and maps.</summary>
+    Everything,
 }
 
 /// <summary>The answer of <see cref="BackingFile.Admit"/>.</summary>

@@ -153,6 +153,7 @@ internal sealed class CopyUp(Volume volume)
             if (error.IsError) { return error; }
             error = CopyAttributes(source, stat, work, temporary, setOrigin: stat.Nlink == 1);
             if (!error.IsError) { error = PublishLocked(inode, temporary); }
+            if (!error.IsError) { inode.HasOrigin = stat.Nlink == 1; }
             if (error.IsError || inode.Links is not null) { volume.Work.Discard(temporary); }
             return error;
         }
