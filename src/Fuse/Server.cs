@@ -21,7 +21,7 @@ public sealed record ServerOptions
     public Action<string>? Trace { get; init; }
 
     /// <summary>Called with one line about something that went wrong in the server itself.</summary>
-    public Action<string> Log { get; init; } = Console.Error.WriteLine;
+    public Action<string> Log { get; init; } = static line => Console.Error.WriteLine(line);
 }
 
 /// <summary>Serves one connection: reads requests, calls the filesystem, writes replies.</summary>
