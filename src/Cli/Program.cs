@@ -1,4 +1,58 @@
 using System.Reflection;
+using Veneer.Linux;
 
-string version = Assembly.GetExecutingAssembly().GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion;
-Console.WriteLine($"veneer {version}");
+namespace Veneer.Cli;
+
+/// <summary>Finds the command that is meant.</summary>
+internal static class Program
+{
+    private static int Main(string[] args)
+    {
+        KeepStandardDescriptors();
+        Invocation invocation = Invocation.Of(args);
+        string[] arguments = invocation.Arguments;
+
+        // The helpers of mount(8) and umount(8) are symbolic links to us.
+        if (invocation.Name.StartsWith("mount.", StringComparison.Ordinal)) { return MountCommand.Run(invocation, arguments, asHelper: true); }
+        if (invocation.Name.StartsWith("umount.", StringComparison.Ordinal)) { return UmountCommand.Run(arguments); }
+
+        switch (arguments.Length == 0 ? "" : arguments[0])
+        {
+            case "":
+                Terminal.Write(Manual.Synopsis);
+                return ExitCode.Usage;
+            case "mount":
+                return MountCommand.Run(invocation, arguments[1..], asHelper: false);
+            case "umount" or "unmount":
+                return UmountCommand.Run(arguments[1..]);
+            case "help" or "--help" or "-h":
+                Terminal.Write(arguments.Length < 2 ? Manual.Veneer : Manual.Of(arguments[1]));
+                return ExitCode.Success;
+            case "--version" or "-V":
+                Terminal.Write(Version);
+                return ExitCode.Success;
+            default:
+                return MountCommand.Run(invocation, arguments, asHelper: false); // as other overlays are called: veneer -o OPTIONS MNT
+        }
+    }
+
+    /// <summary>The version, and the newest protocol that we speak.</summary>
+    public static string Version =>
+        $"veneer {Assembly.GetExecutingAssembly().GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion}\n"
+        + $"FUSE kernel interface version {Fuse.Server.Major}.{Fuse.Server.Minor}\n";
+
+    /// <summary>Whoever closed descriptors 0 to 2 gets /dev/null there, lest a layer take a number that messages go to.</summary>
+    private static void KeepStandardDescriptors()
+    {
+        while (true)
+        {
+            Errno error = Libc.OpenAt(Libc.AtCwd, "/dev/null\0"u8, OpenFlags.ReadWrite, 0, ResolveFlags.None, out int descriptor);
+            if (error.IsError) { return; }
+            if (descriptor > 2)
+            {
+                Libc.Close(descriptor);
+                return;
+            }
+        }
+    }
+}

@@ -26,6 +26,7 @@ public sealed class OptionParser
     private string? source;
     private bool? allowOther;
     private MountFlags flags;
+    private MountFlags cleared;
     private RedirectDirectory? redirect;
     private bool? metacopy;
     private bool? index;
@@ -47,6 +48,9 @@ public sealed class OptionParser
 
     /// <summary>The mount's own flags so far, <see cref="MountFlags.ReadOnly"/> included.</summary>
     public MountFlags MountFlags => flags;
+
+    /// <summary>The flags of an existing mount, changed as the options say; for <see cref="Remount"/>.</summary>
+    public MountFlags ApplyTo(MountFlags existing) => (existing & ~cleared) | flags;
 
     /// <summary>Reads the argument of one <c>-o</c>.</summary>
     /// <exception cref="OverlayMountException">An option is unknown, or its value is not understood.</exception>
@@ -291,6 +295,7 @@ public sealed class OptionParser
         if (set == MountFlags.None && clear == MountFlags.None) { return false; }
         _ = Flag(name, value);
         flags = (flags & ~clear) | set;
+        cleared = (cleared & ~set) | clear;
         return true;
     }
 
@@ -299,7 +304,8 @@ public sealed class OptionParser
     {
         "auto" or "noauto" or "user" or "nouser" or "users" or "owner" or "group" or "nofail" or "_netdev" or "comment" => true,
         "private" or "rprivate" or "nonempty" or "silent" or "loud" => true,
-        "norelatime" or "nolazytime" or "noiversion" or "nomand" => true,
+        "nolazytime" or "noiversion" or "nomand" => true,
+        "user_id" or "group_id" or "rootmode" or "blksize" => true, // remount: what the kernel shows of a FUSE mount
         _ => name.StartsWith("x-", StringComparison.OrdinalIgnoreCase),
     };
 

@@ -1,0 +1,94 @@
+using Veneer.Linux;
+
+namespace Veneer.Cli;
+
+/// <summary>The server as a process of its own, whose parent waits for its verdict.</summary>
+/// <remarks>
+/// A process with a runtime in it cannot fork, so the parent starts the same program again, with the same arguments and
+/// working directory, in a session of its own. The child's standard error is a pipe to the parent: what it writes there
+/// is what went wrong, and a NUL says that requests are served. Then it lets go of the pipe; of its caller's
+/// descriptors it never had any, so that a caller who reads our standard error to its end is not kept waiting.
+/// </remarks>
+internal static class Background
+{
+    private const string Mark = "VENEER_BACKGROUND";
+
+    /// <summary>Whether this process is the child.</summary>
+    public static bool IsChild { get; } = Environment.GetEnvironmentVariable(Mark) is not null;
+
+    /// <summary>In the parent: starts the child and waits until it serves, or has ended.</summary>
+    /// <returns>0 when it serves; else its exit code, after its words have been passed on.</returns>
+    public static int Start(Invocation invocation)
+    {
+        Errno error = Libc.Pipe(out int readEnd, out int writeEnd);
+        if (error.IsError) { return Failed($"A pipe cannot be made ({error}): see the limits of this process."); }
+        using var verdict = new Fd(readEnd);
+        int pid;
+        using (new Fd(writeEnd))
+        {
+            error = Libc.Spawn(
+                new SpawnOptions
+                {
+                    Program = Executable(),
+                    Arguments = invocation.Raw,
+                    Environment = [.. EnvironmentVariables(), PathText.Encode(Mark + "=1")[..^1]],
+                    StandardError = writeEnd,
+                    NewSession = true,
+                },
+                out pid);
+        }
+        if (error.IsError) { return Failed($"The server process cannot be started ({error}): see the limits of this process, or mount with -f."); }
+
+        Span<byte> buffer = stackalloc byte[4096];
+        while (true)
+        {
+            error = Libc.Read(verdict.Value, buffer, out int count);
+            if (error == Errno.EINTR) { continue; }
+            if (error.IsError || count == 0) { break; }
+            int ready = buffer[..count].IndexOf((byte)0);
+            _ = Libc.Write(2, buffer[..(ready < 0 ? count : ready)], out _); // best effort: nobody may listen
+            if (ready >= 0) { return ExitCode.Success; }
+        }
+        error = Libc.Wait(pid, out int exitCode);
+        if (error.IsError || exitCode is 0 or > 128) { return Failed($"The server ended before it was ready ({(exitCode > 128 ? $"signal {exitCode - 128}" : error)}): mount with -f to see more."); }
+        return exitCode;
+    }
+
+    /// <summary>In the child: tells the parent that requests are served, and lets go of it.</summary>
+    /// <returns>Whether the parent was still there to hear it.</returns>
+    public static bool ReportReady()
+    {
+        bool heard = !Libc.Write(2, [0], out _).IsError;
+        Errno error = Libc.OpenAt(Libc.AtCwd, "/dev/null\0"u8, OpenFlags.WriteOnly, 0, ResolveFlags.None, out int nowhere);
+        if (error.IsError || Libc.Duplicate(nowhere, 2).IsError) { Libc.Close(2); }
+        if (!error.IsError) { Libc.Close(nowhere); }
+        return heard;
+    }
+
+    /// <summary>The file that we run from, so that the child has its name; /proc/self/exe if it has been replaced meanwhile.</summary>
+    private static string Executable()
+    {
+        Span<byte> buffer = stackalloc byte[4096];
+        Errno error = Libc.ReadLinkAt(Libc.AtCwd, "/proc/self/exe\0"u8, buffer, out int length);
+        if (error.IsError) { return "/proc/self/exe"; }
+        string path = PathText.Decode(buffer[..length]);
+        return path.EndsWith(" (deleted)", StringComparison.Ordinal) ? "/proc/self/exe" : path;
+    }
+
+    private static List<byte[]> EnvironmentVariables()
+    {
+        var variables = new List<byte[]>();
+        _ = Libc.ReadWhole("/proc/self/environ\0"u8, out byte[] all); // best effort: the server needs none of them
+        foreach (Range range in all.AsSpan().Split((byte)0))
+        {
+            if (all[range] is { Length: > 0 } variable) { variables.Add(variable); }
+        }
+        return variables;
+    }
+
+    private static int Failed(string sentence)
+    {
+        Terminal.Complain(sentence);
+        return ExitCode.System;
+    }
+}

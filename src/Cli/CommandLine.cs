@@ -1,0 +1,43 @@
+using System.CommandLine;
+using System.CommandLine.Parsing;
+using Veneer.Overlay;
+
+namespace Veneer.Cli;
+
+/// <summary>What the commands have in common in how their words are read.</summary>
+internal static class CommandLine
+{
+    /// <summary>No response files: a mount point may be called <c>@name</c>.</summary>
+    public static ParserConfiguration Configuration { get; } = new() { ResponseFileTokenReplacer = null };
+
+    /// <summary>Takes <c>-oOPTIONS</c> apart, which holds the characters that the parser would split it at.</summary>
+    public static List<string> Prepare(ReadOnlySpan<string> arguments)
+    {
+        var words = new List<string>(arguments.Length + 1);
+        bool options = true;
+        foreach (string argument in arguments)
+        {
+            options &= argument != "--";
+            if (options && argument.Length > 2 && argument.StartsWith("-o", StringComparison.Ordinal))
+            {
+                words.Add("-o");
+                words.Add(argument[2..]);
+            }
+            else
+            {
+                words.Add(argument);
+            }
+        }
+        return words;
+    }
+
+    /// <summary>One sentence about the first word that was not understood.</summary>
+    /// <exception cref="OverlayMountException">There is one.</exception>
+    public static void RefuseErrors(ParseResult parsed, string command)
+    {
+        foreach (ParseError error in parsed.Errors)
+        {
+            throw new OverlayMountException($"{error.Message.TrimEnd('.')}: see veneer {command} --help.");
+        }
+    }
+}

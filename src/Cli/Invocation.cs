@@ -1,0 +1,48 @@
+using Veneer.Linux;
+
+namespace Veneer.Cli;
+
+/// <summary>How this process was started, in the bytes that the kernel has.</summary>
+/// <remarks>
+/// .NET decodes arguments as UTF-8, which loses what a path may contain, and does not always keep the name we were
+/// called by; /proc/self/cmdline has both.
+/// </remarks>
+internal sealed class Invocation
+{
+    private Invocation(IReadOnlyList<byte[]> raw, string[] arguments)
+    {
+        Raw = raw;
+        Arguments = arguments;
+    }
+
+    /// <summary>The whole command line, to start the same again.</summary>
+    public IReadOnlyList<byte[]> Raw { get; }
+
+    /// <summary>The arguments without the program's name, as text that <see cref="PathText"/> turns back.</summary>
+    public string[] Arguments { get; }
+
+    /// <summary>The last part of the name that we were called by, such as <c>mount.fuse.veneer</c>.</summary>
+    public string Name => Raw.Count == 0 ? "" : PathText.Decode(Raw[0])[(PathText.Decode(Raw[0]).LastIndexOf('/') + 1)..];
+
+    /// <param name="arguments">What Main was given: how many of the last words of the command line are ours.</param>
+    public static Invocation Of(string[] arguments)
+    {
+        var raw = new List<byte[]>();
+        if (Libc.ReadWhole("/proc/self/cmdline\0"u8, out byte[] line).IsError || line.Length == 0)
+        {
+            return new Invocation(raw, arguments);
+        }
+        ReadOnlySpan<byte> rest = line;
+        while (rest.Length > 0)
+        {
+            int end = rest.IndexOf((byte)0);
+            if (end < 0) { end = rest.Length; }
+            raw.Add(rest[..end].ToArray());
+            rest = rest[Math.Min(end + 1, rest.Length)..];
+        }
+        if (raw.Count < arguments.Length) { return new Invocation(raw, arguments); }
+        string[] exact = new string[arguments.Length];
+        for (int i = 0; i < exact.Length; i++) { exact[i] = PathText.Decode(raw[raw.Count - exact.Length + i]); }
+        return new Invocation(raw, exact);
+    }
+}

@@ -1,0 +1,221 @@
+namespace Veneer.Cli;
+
+/// <summary>What <c>--help</c> shows, in the sections of a manual page.</summary>
+internal static class Manual
+{
+    /// <summary>The page of a command.</summary>
+    public static string Of(string command) => command switch
+    {
+        "mount" => Mount,
+        "umount" => Umount,
+        _ => Veneer,
+    };
+
+    /// <summary>For who called without any word.</summary>
+    public const string Synopsis = """
+        veneer mount -o OPTIONS MOUNTPOINT     mount an overlay
+        veneer umount MOUNTPOINT               unmount it
+        veneer --help                          say more
+
+        """;
+
+    public const string Veneer = """
+        NAME
+            veneer - overlay filesystem in user space
+
+        SYNOPSIS
+            veneer mount [SOURCE] MOUNTPOINT -o OPTIONS [-f] [-d]
+            veneer umount [-l] MOUNTPOINT
+            veneer [mount | umount] --help
+            veneer --version
+            mount -t fuse.veneer SOURCE MOUNTPOINT -o OPTIONS
+
+        DESCRIPTION
+            An overlay shows several directories, the layers, as one. Of what has the
+            same name in several layers, directories are merged, and of anything else
+            the topmost is seen. Changes go to the upper layer; the lower layers never
+            change. Options and the format on disk are those of the kernel's overlayfs,
+            which can mount the same layers.
+
+            Called without a command, as other overlays are (veneer -o OPTIONS
+            MOUNTPOINT), veneer mounts.
+
+        COMMANDS
+            mount       mount an overlay and serve it
+            umount      unmount it, and wait until its layers are free
+
+            veneer COMMAND --help describes each.
+
+        OPTIONS
+            -h, --help      show this page, or that of a command
+            -V, --version   show the version
+
+        EXAMPLES
+            Make a read-only tree writable, and keep the changes apart:
+                mkdir upper work merged
+                veneer mount -o lowerdir=/usr/share,upperdir=upper,workdir=work merged
+                veneer umount merged
+
+            From /etc/fstab:
+                image /merged fuse.veneer lowerdir=/image,upperdir=/u,workdir=/w 0 0
+
+        EXIT STATUS
+            0    success
+            1    the command line or an option is wrong
+            2    the system has no process or memory left
+            32   mounting or unmounting failed
+
+        SEE ALSO
+            mount(8), umount(8), fstab(5), fuse(4), fusermount3(1)
+            https://docs.kernel.org/filesystems/overlayfs.html
+
+        """;
+
+    public const string Mount = """
+        NAME
+            veneer mount - mount an overlay and serve it
+
+        SYNOPSIS
+            veneer mount [SOURCE] MOUNTPOINT -o OPTIONS [-f] [-d]
+            veneer -o OPTIONS MOUNTPOINT
+            mount -t fuse.veneer SOURCE MOUNTPOINT -o OPTIONS
+
+        DESCRIPTION
+            Shows the lower directories at MOUNTPOINT as one tree. With an upper
+            directory the tree can be written, and the upper holds the changes. SOURCE
+            is what mount tables show; it has no other meaning.
+
+            The command returns when the mount answers; its server goes on in the
+            background until the mount is unmounted, and says what goes wrong through
+            syslog. SIGTERM, SIGINT and SIGHUP make the server unmount; a second one
+            ends it though the mount is in use.
+
+            Root mounts for all users. Others mount through fusermount3, for
+            themselves, and need userxattr unless their upper filesystem lets them
+            write trusted attributes.
+
+        OPTIONS
+            -o, --options LIST   mount options, with commas between; may be repeated
+            -f, --foreground     serve in the foreground
+            -d, --debug          show each request on standard error; implies -f
+            -h, --help           show this page
+            -V, --version        show the version
+
+        MOUNT OPTIONS
+          Layers
+            lowerdir=DIR[:DIR...]
+                The lower directories, topmost first, at most 500. A colon in a name
+                is written \:, a backslash \\, a comma \, (also in other options).
+            lowerdir+=DIR
+                One more lower directory below those given so far, colons and
+                backslashes and all.
+            upperdir=DIR
+                Where changes go. Without it the overlay is read-only.
+            workdir=DIR
+                An empty directory beside the upper, on the same filesystem. Needed
+                with upperdir.
+
+          As in the kernel
+            redirect_dir=on|follow|nofollow|off
+                on: directories of lower layers can be renamed. Otherwise that gives
+                EXDEV, and mv copies. off means follow. Default: follow.
+            metacopy=on|off
+                on: chown and chmod copy no data up. Implies redirect_dir=on.
+                Default: off.
+            index=on|off
+                on: hard links of lower layers stay links across mounts. Default: off.
+            xino=on|auto|off
+                Whether inode numbers tell the layer. Default: auto.
+            userxattr
+                Keep the overlay's attributes in user.overlay.* instead of
+                trusted.overlay.*, as users other than root must.
+            volatile, fsync=auto|strict|volatile
+                volatile: nothing is synced; after a crash of the machine the upper
+                is lost. strict: each copy-up is synced. Default: auto.
+
+          Of Veneer
+            coherent
+                Whoever has a lower file open sees what is written to it later, in
+                every case; costs speed.
+            passthrough=auto|off|require
+                Whether the kernel reads and writes the layers' files without the
+                server. Needs root and Linux 6.9. Default: auto.
+            threads=N
+                How many threads are ready for requests. Default: one or two.
+
+          Of any mount
+            ro, rw, nosuid, suid, nodev, dev, noexec, exec, sync, async, dirsync,
+            noatime, nodiratime, relatime, strictatime, nosymfollow, remount
+                As for mount(8).
+            allow_other
+                Let other users in. The default for root.
+            fsname=NAME
+                The same as SOURCE.
+            default_permissions, nfs_export=off, verity=off, uuid=...
+                Accepted; the kernel always checks permissions.
+
+            Options of other overlays that would do no harm are named on standard
+            error and have no effect. Unknown options are refused.
+
+        EXAMPLES
+            Two read-only layers:
+                veneer mount -o lowerdir=/image/top:/image/base /mnt
+
+            A mount point inside the lower tree:
+                veneer mount -o lowerdir=/,upperdir=/var/u,workdir=/var/w /mnt
+
+            As a user other than root:
+                veneer mount -o lowerdir=a,upperdir=u,workdir=w,userxattr mnt
+
+        EXIT STATUS
+            0    the mount answers (with -f: it was unmounted)
+            1    the command line or an option is wrong
+            2    the system has no process or memory left
+            32   the mount failed
+
+        SEE ALSO
+            veneer umount --help, mount(8), fuse(4), fusermount3(1)
+            https://docs.kernel.org/filesystems/overlayfs.html
+
+        """;
+
+    public const string Umount = """
+        NAME
+            veneer umount - unmount an overlay and wait until its layers are free
+
+        SYNOPSIS
+            veneer umount [-l] MOUNTPOINT
+            umount MOUNTPOINT
+
+        DESCRIPTION
+            Unmounts MOUNTPOINT, and returns when its server has let go of the layers,
+            so that the filesystem they are on can be unmounted at once. umount(8)
+            does the same where /sbin/umount.fuse.veneer is installed; without it,
+            umount and fusermount3 -u return when the mount is out of sight.
+
+            A mount in use is left as it is, and the message names who uses it.
+
+        OPTIONS
+            -l, --lazy      take the mount out of sight now; it ends when its last user
+                            has gone, and this command does not wait for that
+            -v, --verbose   say what was unmounted
+            -h, --help      show this page
+            -V, --version   show the version
+
+            -f, -n, -r, -N and -t, which umount(8) passes, have no effect: a server
+            that hangs is no hindrance to unmounting.
+
+        EXAMPLES
+            veneer umount merged && umount /filesystem/of/the/layers
+
+        EXIT STATUS
+            0    unmounted
+            1    the command line is wrong
+            32   not unmounted; or unmounted, while the server still holds the layers
+                 after 30 seconds, since another mount namespace has a copy
+
+        SEE ALSO
+            veneer mount --help, umount(8), fusermount3(1), mount_namespaces(7)
+
+        """;
+}

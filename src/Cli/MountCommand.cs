@@ -1,0 +1,247 @@
+using System.CommandLine;
+using System.Runtime.InteropServices;
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer mount</c>: mounts an overlay and serves it.</summary>
+internal static class MountCommand
+{
+    /// <summary>What the command line says.</summary>
+    private sealed record Request(OptionParser Options, string? Source, string MountPoint, bool Foreground, bool Pretend);
+
+    /// <param name="invocation">To start the same again in the background.</param>
+    /// <param name="arguments">The words after <c>mount</c>.</param>
+    /// <param name="asHelper">Whether mount(8) calls, where <c>-f</c> means "do not really".</param>
+    public static int Run(Invocation invocation, string[] arguments, bool asHelper)
+    {
+        try
+        {
+            Request? request = Parse(arguments, asHelper);
+            if (request is null) { return ExitCode.Success; }
+            if (request.Options.Remount) { return Remount(request); }
+
+            OverlayOptions options = request.Options.Build(request.Source, request.MountPoint);
+            if (!Background.IsChild)
+            {
+                foreach (string warning in request.Options.Warnings) { Terminal.Complain(warning); }
+            }
+            if (request.Pretend) { return ExitCode.Success; }
+            if (request.Foreground) { return Serve(options, request.Options.Debug, Terminal.Trace, () => true); }
+            if (Background.IsChild) { return Serve(options, trace: false, Syslog.Write, Background.ReportReady); }
+
+            int exitCode = Background.Start(invocation);
+            return exitCode == ExitCode.Success ? CheckThatItAnswers(request.MountPoint) : exitCode;
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+        catch (MountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+    }
+
+    private static Request? Parse(string[] arguments, bool asHelper)
+    {
+        var optionLists = new Option<string[]>("-o", "--options") { Arity = ArgumentArity.OneOrMore };
+        var foreground = new Option<bool>("-f", "--foreground");
+        var debug = new Option<bool>("-d", "--debug");
+        var help = new Option<bool>("-h", "--help");
+        var version = new Option<bool>("-V", "--version");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        var command = new Command("mount") { optionLists, foreground, debug, help, version, places };
+        // What mount(8) and libfuse pass, and we have no use for.
+        foreach (string flag in (ReadOnlySpan<string>)["-s", "-n", "-v"]) { command.Add(new Option<bool>(flag)); }
+        foreach (string flag in (ReadOnlySpan<string>)["-N", "-t"]) { command.Add(new Option<string>(flag)); }
+
+        ParseResult parsed = command.Parse(CommandLine.Prepare(arguments), CommandLine.Configuration);
+        if (parsed.GetValue(help))
+        {
+            Terminal.Write(Manual.Mount);
+            return null;
+        }
+        if (parsed.GetValue(version))
+        {
+            Terminal.Write(Program.Version);
+            return null;
+        }
+        CommandLine.RefuseErrors(parsed, "mount");
+
+        var options = new OptionParser();
+        foreach (string list in parsed.GetValue(optionLists) ?? []) { options.Add(list); }
+        string[] words = parsed.GetValue(places) ?? [];
+        if (words.Length == 0) { throw new OverlayMountException("No mount point is given: name a directory, after the options or before them."); }
+        if (words.Length > 2) { throw new OverlayMountException($"{words[2]} is one word too many: give a source, if any, and a mount point."); }
+        if (words[^1].Length == 0) { throw new OverlayMountException("The mount point is an empty word: name a directory."); }
+        bool traced = parsed.GetValue(debug);
+        if (traced) { options.Add("debug"); }
+        return new Request(
+            options,
+            words.Length == 2 ? words[0] : null,
+            words[^1],
+            Foreground: options.Debug || (!asHelper && parsed.GetValue(foreground)),
+            Pretend: asHelper && parsed.GetValue(foreground));
+    }
+
+    /// <summary>Opens the layers, mounts, and serves until unmounted.</summary>
+    /// <param name="options">What to mount.</param>
+    /// <param name="trace">Whether each request becomes a line on standard error.</param>
+    /// <param name="log">Where to say what goes wrong while requests are served.</param>
+    /// <param name="reportReady">Called once they are; gives false when nobody wants the mount any more.</param>
+    private static int Serve(OverlayOptions options, bool trace, Action<string> log, Func<bool> reportReady)
+    {
+        _ = Libc.RaiseOpenFileLimit(); // best effort: the limit that there is may do
+        OverlayMount overlay;
+        try
+        {
+            // Before the mount exists: it may lie inside a lower tree, whose private copy must not contain it.
+            overlay = OverlayMount.Open(options, log);
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+
+        using (overlay)
+        {
+            Mount mount = Mount.Attach(options.MountPoint, new MountOptions
+            {
+                Source = options.Source,
+                Flags = options.MountFlags | (options.ReadOnly ? MountFlags.ReadOnly : MountFlags.None),
+                AllowOther = options.AllowOther,
+            });
+            using Device device = mount.Device;
+            var settings = new ServerOptions
+            {
+                MaxStackDepth = overlay.MaxStackDepth,
+                Log = log,
+                Trace = trace ? Terminal.Trace : null,
+            };
+            if (options.Threads is { } threads) { settings = settings with { Threads = threads }; }
+            using var server = new Server(device, overlay.FileSystem, settings);
+
+            Errno error = Initialize(server, mount);
+            if (error.IsError)
+            {
+                _ = mount.Detach(); // best effort: it goes with this process
+                throw new MountException(error == Errno.EPROTO
+                    ? "This kernel speaks a FUSE protocol that is too old: Linux 5.4 or newer is needed."
+                    : $"The mount on {mount.MountPoint} was gone before it was ready ({error}): see who unmounted it.");
+            }
+            // Nothing below may keep the caller's directory, least of all when it is the mount point itself.
+            _ = Libc.ChangeDirectory("/\0"u8); // cannot fail
+            using var signals = new TerminationSignals(mount, log);
+            server.Start();
+            if (!reportReady())
+            {
+                log("veneer: the process that asked for the mount is gone, unmounting");
+                _ = mount.Detach(); // best effort: it goes with this process
+            }
+            server.WaitForEnd();
+        }
+        return ExitCode.Success;
+    }
+
+    private static Errno Initialize(Server server, Mount mount)
+    {
+        try
+        {
+            return server.Initialize();
+        }
+        catch (OverlayMountException problem)
+        {
+            _ = mount.Detach(); // best effort: it goes with this process
+            throw new MountException(problem.Message, problem);
+        }
+    }
+
+    /// <summary>The first signal that asks us to end unmounts; the second one ends us, used or not.</summary>
+    private sealed class TerminationSignals : IDisposable
+    {
+        private readonly List<PosixSignalRegistration> registrations = [];
+        private readonly Mount mount;
+        private readonly Action<string> log;
+        private int received;
+
+        public TerminationSignals(Mount mount, Action<string> log)
+        {
+            this.mount = mount;
+            this.log = log;
+            foreach (PosixSignal signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGTERM, PosixSignal.SIGINT, PosixSignal.SIGHUP])
+            {
+                registrations.Add(PosixSignalRegistration.Create(signal, Receive));
+            }
+        }
+
+        private void Receive(PosixSignalContext context)
+        {
+            if (Interlocked.Increment(ref received) > 1) { return; } // as without us: the process ends
+            context.Cancel = true;
+            Errno error = mount.Detach();
+            switch (error)
+            {
+                case Errno.None or Errno.ENOENT:
+                    return;
+                case Errno.EBUSY:
+                    log($"veneer: {mount.MountPoint} is covered by another mount: unmount that first, or send the signal again to end anyway");
+                    break;
+                default:
+                    log($"veneer: {mount.MountPoint} cannot be unmounted ({error}): send the signal again to end anyway");
+                    break;
+            }
+        }
+
+        public void Dispose() => registrations.ForEach(one => one.Dispose());
+    }
+
+    /// <summary>In the parent: the mount answers us, and it is there where we look.</summary>
+    private static int CheckThatItAnswers(string mountPoint)
+    {
+        // Its full name: a mount over our working directory is not seen through ".".
+        Errno error = Target.Open(mountPoint, out string path, out int descriptor);
+        if (!error.IsError)
+        {
+            Libc.Close(descriptor);
+            error = Target.Open(path, out _, out descriptor);
+        }
+        StatFs status = default;
+        if (!error.IsError)
+        {
+            error = Libc.StatFileSystem(descriptor, out status);
+            Libc.Close(descriptor);
+        }
+        if (!error.IsError && status.Type == StatFs.FuseMagic) { return ExitCode.Success; }
+        throw new MountException(error.IsError
+            ? $"{path} is mounted, but does not answer ({error}): see the system's log, and unmount it."
+            : $"{path} was mounted, but is not a mount now: see who unmounted it.");
+    }
+
+    /// <summary>Changes the flags of an existing mount, as mount(8) asks for with <c>-o remount</c>.</summary>
+    private static int Remount(Request request)
+    {
+        Errno error = Target.Find(request.MountPoint, out string path, out MountEntry? mount);
+        if (error.IsError || mount is null) { throw new MountException($"{request.MountPoint} is not a mount point: mount it first."); }
+        if (mount.Type != "fuse.veneer") { throw new MountException($"{path} is a mount of type {mount.Type}, not one of Veneer: use mount -o remount."); }
+
+        // mount(2) takes all flags anew: those there are, then those asked for.
+        var existing = new OptionParser();
+        existing.Add(mount.Options);
+        MountFlags flags = request.Options.ApplyTo(existing.MountFlags);
+        if (request.Pretend) { return ExitCode.Success; }
+        error = Libc.Mount("none\0"u8, PathText.Encode(path), "none\0"u8, flags | MountFlags.Remount, "\0"u8);
+        return error switch
+        {
+            Errno.None => ExitCode.Success,
+            Errno.EPERM => throw new MountException($"Only root may remount {path}: become root, or unmount it and mount it anew."),
+            Errno.EBUSY => throw new MountException($"{path} has files open for writing: close them, then remount it."),
+            _ => throw new MountException($"{path} cannot be remounted ({error}): see dmesg."),
+        };
+    }
+}

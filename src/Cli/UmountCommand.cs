@@ -1,0 +1,162 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text;
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer umount</c>: unmounts, and returns when the server has let go of the layers.</summary>
+internal static class UmountCommand
+{
+    private const int AnswerTime = 5_000;
+    private const int EndTime = 30_000;
+    private const int LazyEndTime = 1_000;
+
+    /// <param name="arguments">The words after <c>umount</c>.</param>
+    public static int Run(string[] arguments)
+    {
+        try
+        {
+            var lazily = new Option<bool>("-l", "--lazy");
+            var verbose = new Option<bool>("-v", "--verbose");
+            var help = new Option<bool>("-h", "--help");
+            var version = new Option<bool>("-V", "--version");
+            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+            var command = new Command("umount") { lazily, verbose, help, version, places };
+            // What umount(8) passes, and we have no use for: a hung server is no hindrance to unmounting.
+            foreach (string flag in (ReadOnlySpan<string>)["-f", "-n", "-r"]) { command.Add(new Option<bool>(flag)); }
+            foreach (string flag in (ReadOnlySpan<string>)["-N", "-t"]) { command.Add(new Option<string>(flag)); }
+
+            ParseResult parsed = command.Parse(CommandLine.Prepare(arguments), CommandLine.Configuration);
+            if (parsed.GetValue(help))
+            {
+                Terminal.Write(Manual.Umount);
+                return ExitCode.Success;
+            }
+            if (parsed.GetValue(version))
+            {
+                Terminal.Write(Program.Version);
+                return ExitCode.Success;
+            }
+            CommandLine.RefuseErrors(parsed, "umount");
+            string[] words = parsed.GetValue(places) ?? [];
+            if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to unmount." : $"{words[1]} is one word too many: give one mount point."); }
+
+            string path = Unmount(words[0], parsed.GetValue(lazily));
+            if (parsed.GetValue(verbose)) { Terminal.Write($"veneer: {path} unmounted\n"); }
+            return ExitCode.Success;
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+        catch (MountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+    }
+
+    private static string Unmount(string place, bool lazily)
+    {
+        Errno error = Target.Find(place, out string path, out MountEntry? mount);
+        if (error.IsError)
+        {
+            throw new MountException(error switch
+            {
+                Errno.ENOENT or Errno.ENOTDIR => $"{place} does not exist: name a mount point.",
+                Errno.EACCES => $"{place} cannot be reached: unmount it as the user who mounted it, or as root.",
+                _ => $"{place} cannot be looked at ({error}): see whether /proc is mounted.",
+            });
+        }
+        if (mount is null) { throw new MountException($"{path} is not a mount point: there is nothing to unmount."); }
+        if (mount.Type != "fuse.veneer") { throw new MountException($"{path} is a mount of type {mount.Type}, not one of Veneer: use umount {path}."); }
+
+        using Fd? server = FindServer(path, out int pid);
+        error = Mount.Unmount(path, lazily);
+        switch (error)
+        {
+            case Errno.None:
+                break;
+            case Errno.EBUSY:
+                string users = MountUsers.Describe(path);
+                throw new MountException(users.Length > 0
+                    ? $"{path} is in use by {users}: end that, or take it out of sight now with veneer umount -l {path}."
+                    : $"{path} is in use: unmount what is mounted below it and end what uses it, or take it out of sight now with veneer umount -l {path}.");
+            case Errno.EPERM:
+                throw new MountException($"Only root, or the user who mounted it, may unmount {path}: become one of them.");
+            case Errno.EINVAL:
+                throw new MountException($"{path} is not a mount point any more: somebody else has unmounted it.");
+            default:
+                throw new MountException($"{path} cannot be unmounted ({error}): see dmesg.");
+        }
+        if (server is not null) { WaitForEnd(server, pid, path, mount.Device, lazily); }
+        return path;
+    }
+
+    /// <summary>The process that serves the mount, as its root says in <c>user.veneer.server</c>: pid and start time.</summary>
+    /// <returns>Null when there is none, when it is in another pid namespace, or when it does not answer.</returns>
+    private static Fd? FindServer(string path, out int pid)
+    {
+        pid = -1;
+        byte[] value = new byte[64];
+        int size = 0;
+        Errno error = Errno.EAGAIN;
+        // A server that hangs would keep us waiting for ever; a thread that waits for it does not keep us from ending.
+        var question = new Thread(() => error = Libc.GetXattrAt(Libc.AtCwd, PathText.Encode(path), "user.veneer.server\0"u8, value, out size), 128 * 1024) { IsBackground = true };
+        question.Start();
+        if (!question.Join(AnswerTime))
+        {
+            Terminal.Complain($"The server of {path} does not answer; it is unmounted without waiting for it.");
+            return null;
+        }
+        if (error.IsError) { return null; }
+
+        string[] parts = Encoding.ASCII.GetString(value, 0, size).Split(' ');
+        if (parts.Length != 2
+            || !int.TryParse(parts[0], NumberStyles.None, CultureInfo.InvariantCulture, out int number)
+            || !ulong.TryParse(parts[1], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started)) { return null; }
+        if (Libc.OpenProcess(number, out int descriptor).IsError) { return null; }
+        var process = new Fd(descriptor);
+        // After the descriptor is open: from now on the number cannot come to mean another process unseen.
+        if (StartTime(number) != started)
+        {
+            process.Dispose();
+            return null;
+        }
+        pid = number;
+        return process;
+    }
+
+    /// <summary>Field 22 of /proc/PID/stat, counted after the command's name, which may contain anything.</summary>
+    private static ulong? StartTime(int pid)
+    {
+        if (Libc.ReadWhole(PathText.Encode($"/proc/{pid}/stat"), out byte[] stat).IsError) { return null; }
+        string text = PathText.Decode(stat);
+        string[] fields = text[(text.LastIndexOf(')') + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        return fields.Length > 19 && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started) ? started : null;
+    }
+
+    private static void WaitForEnd(Fd server, int pid, string path, string device, bool lazily)
+    {
+        if (MountTable.Read(out List<MountEntry> table) == Errno.None && table.Find(entry => entry.Device == device) is { } other)
+        {
+            Terminal.Complain($"{path} is unmounted, but the same overlay is still mounted on {other.MountPoint}, so that its layers stay in use.");
+            return;
+        }
+        long end = Environment.TickCount64 + (lazily ? LazyEndTime : EndTime);
+        while (true)
+        {
+            int left = (int)Math.Max(0, end - Environment.TickCount64);
+            Errno error = Libc.Poll(server.Value, PollEvents.In, left, out bool ended);
+            if (ended) { return; }
+            if (error == Errno.EINTR) { continue; }
+            if (error.IsError || left == 0) { break; }
+        }
+        if (lazily) { return; } // what uses it may go on for as long as it likes
+        throw new MountException($"{path} is unmounted here, but its server (process {pid}) still holds the layers, since another mount namespace has a copy of the mount: end the processes in that, or end the server.");
+    }
+}
