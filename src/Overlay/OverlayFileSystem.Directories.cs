@@ -8,51 +8,38 @@ namespace Veneer.Overlay;
 
 internal sealed partial class OverlayFileSystem
 {
-    /// <summary>"." and "..".</summary>
-    private const int DotEntries = 2;
-
+    /// <remarks>
+    /// ENOSYS: the kernel opens and closes directories by itself from now on, and keeps what it has read of them until a
+    /// name in them changes. Nothing is lost, since offsets mean the same to every reader, open or not.
+    /// </remarks>
     public Errno OpenDir(in Request request, in OpenIn input, out OpenOut result)
     {
-        result = default;
-        Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode directory);
-        if (error.IsError) { return error; }
-        result.Fh = openDirectories.Add(new OpenDirectory(directory));
-        return Errno.None;
+        result = new OpenOut { Flags = OpenReply.CacheDir | OpenReply.KeepCache };
+        return opensDirectoriesItself ? Errno.ENOSYS : Errno.None;
     }
 
-    public void ReleaseDir(ulong nodeId, ulong fh) => openDirectories.Remove(fh);
+    public void ReleaseDir(ulong nodeId, ulong fh) { }
 
     public Errno ReadDir(in Request request, in ReadIn input, ref DirectoryWriter writer)
     {
-        Errno error = openDirectories.Find(input.Fh, out OpenDirectory open);
+        Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode directory);
         if (error.IsError) { return error; }
-        DirectoryInode directory = open.Inode;
         volume.RenameLock.EnterReadLock();
         try
         {
-            MergedDirectory content;
-            lock (open)
+            error = ListingOf(directory, input.Offset, out MergedDirectory content);
+            if (error.IsError) { return error; }
+            ulong offset = input.Offset;
+            for (; offset < MergedDirectory.FirstOffset; offset++)
             {
-                // From the start: look again, as rewinddir(3) promises.
-                if (open.Content is null || input.Offset == 0)
-                {
-                    error = MergedDirectory.Read(volume, directory, out content);
-                    if (error.IsError) { return error; }
-                    open.Content = content;
-                }
-                content = open.Content;
+                DirectoryInode shown = offset == 0 ? directory : directory.Parent ?? directory;
+                var none = new EntryOut { Attr = new Attr { Ino = shown.Ino, Mode = FileType.Directory } };
+                if (!writer.TryAdd(offset == 0 ? "."u8 : ".."u8, shown.Ino, FileType.Directory >> 12, offset + 1, none)) { return Errno.None; }
             }
-            for (ulong position = input.Offset; position < (ulong)(content.Count + DotEntries); position++)
-            {
-                if (position < DotEntries)
-                {
-                    DirectoryInode shown = position == 0 ? directory : directory.Parent ?? directory;
-                    var none = new EntryOut { Attr = new Attr { Ino = shown.Ino, Mode = FileType.Directory } };
-                    if (!writer.TryAdd(position == 0 ? "."u8 : ".."u8, shown.Ino, FileType.Directory >> 12, position + 1, none)) { break; }
-                    continue;
-                }
-                if (!AddEntry(directory, content, (int)position - DotEntries, ref writer)) { break; }
-            }
+            int index = content.FirstBehind(offset);
+            while (index < content.Count && AddEntry(directory, content, index, ref writer)) { index++; }
+            // Read to the end: whoever comes next finds it in the kernel, or wants it fresh.
+            if (index == content.Count && writer.Used == 0) { directory.Listing = null; }
             return Errno.None;
         }
         finally
@@ -61,24 +48,40 @@ internal sealed partial class OverlayFileSystem
         }
     }
 
+    /// <summary>
+    /// The snapshot to read from: a fresh one for whoever starts; for whoever goes on the one that is there, so that
+    /// removing while reading does not read the directory anew each time.
+    /// </summary>
+    private Errno ListingOf(DirectoryInode directory, ulong offset, out MergedDirectory content)
+    {
+        MergedDirectory? listing = directory.Listing;
+        if (listing is not null && (offset != 0 || listing.Version == volume.Inodes.VersionOf(directory)))
+        {
+            content = listing;
+            return Errno.None;
+        }
+        Errno error = MergedDirectory.Read(volume, directory, out content);
+        if (!error.IsError) { directory.Listing = content; }
+        return error;
+    }
+
     /// <summary>Adds an entry of the snapshot; false when the reply is full.</summary>
     private bool AddEntry(DirectoryInode directory, MergedDirectory content, int index, ref DirectoryWriter writer)
     {
         ReadOnlySpan<byte> name = content.NameOf(index);
-        ulong next = (ulong)(index + DotEntries + 1);
         if (!writer.Fits(name.Length - 1)) { return false; }
         if (!writer.IsPlus)
         {
-            return writer.TryAdd(name[..^1], InoOfEntry(directory, content, index), content.TypeOf(index), next, default);
+            return writer.TryAdd(name[..^1], InoOfEntry(directory, content, index), content.TypeOf(index), content.OffsetOf(index), default);
         }
         Errno error = LendLocked(directory, name, out EntryOut entry);
-        if (error.IsError || entry.NodeId == 0)
+        if (!error.IsError && entry.NodeId == 0) { return true; } // gone since the snapshot was taken
+        if (error.IsError)
         {
-            // Gone since the snapshot was taken, or not to be reached: the name is listed, and a lookup says what is the matter.
-            entry = default;
-            return writer.TryAdd(name[..^1], InoOfEntry(directory, content, index), content.TypeOf(index), next, entry);
+            // Not to be reached: the name is listed, and a lookup says what is the matter.
+            return writer.TryAdd(name[..^1], InoOfEntry(directory, content, index), content.TypeOf(index), content.OffsetOf(index), default);
         }
-        return writer.TryAdd(name[..^1], entry.Attr.Ino, entry.Attr.Mode >> 12, next, entry);
+        return writer.TryAdd(name[..^1], entry.Attr.Ino, entry.Attr.Mode >> 12, content.OffsetOf(index), entry);
     }
 
     /// <summary>The number that stat would show. Kernel: ovl_calc_d_ino().</summary>

@@ -17,7 +17,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         InitFlags.AsyncRead | InitFlags.AtomicOTrunc | InitFlags.BigWrites | InitFlags.DontMask | InitFlags.HasIoctlDir |
         InitFlags.DoReadDirPlus | InitFlags.ReadDirPlusAuto | InitFlags.AsyncDio | InitFlags.ParallelDirOps |
         InitFlags.PosixAcl | InitFlags.AbortError | InitFlags.MaxPages | InitFlags.CacheSymlinks |
-        InitFlags.ExplicitInvalData | InitFlags.HandleKillPrivV2 | InitFlags.SetXattrExt | InitFlags.NoExportSupport;
+        InitFlags.ExplicitInvalData | InitFlags.HandleKillPrivV2 | InitFlags.SetXattrExt | InitFlags.NoExportSupport | InitFlags.NoOpenDirSupport;
 
     private readonly Volume volume;
     private readonly CopyUp copyUp;
@@ -25,7 +25,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private readonly Remove remove;
     private readonly Rename rename;
     private readonly HandleTable<OpenFile> files = new();
-    private readonly HandleTable<OpenDirectory> openDirectories = new();
+    private bool opensDirectoriesItself;
     private BackingIds? backings;
     private Workers? workers;
     private Notifier? notifier;
@@ -50,6 +50,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     {
         workers = copyUp.Workers = connection.Workers;
         notifier = connection.Notifier;
+        opensDirectoriesItself = (connection.Flags & InitFlags.NoOpenDirSupport) != 0;
         Libc.SetUmask(0); // modes come with the caller's umask
         if ((connection.Flags & InitFlags.Passthrough) != 0) { backings = new BackingIds(connection.Device, volume.Log); }
     }
@@ -57,7 +58,6 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public void Stop()
     {
         foreach (OpenFile file in files.RemoveAll()) { Libc.Close(file.Descriptor); }
-        openDirectories.RemoveAll();
         volume.Inodes.Clear();
     }
 
@@ -182,14 +182,4 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         }
         return Errno.None;
     }
-}
-
-/// <summary>What an fh of a directory means.</summary>
-internal sealed class OpenDirectory(DirectoryInode inode)
-{
-    /// <summary>The directory.</summary>
-    public DirectoryInode Inode { get; } = inode;
-
-    /// <summary>What it listed when it was last read from the start. Protected by a lock on this object.</summary>
-    public MergedDirectory? Content { get; set; }
 }

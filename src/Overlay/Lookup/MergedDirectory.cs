@@ -6,8 +6,9 @@ namespace Veneer.Overlay.Lookup;
 
 /// <summary>What a directory of the overlay lists: the entries of its real directories, the first of each name wins, whiteouts gone.</summary>
 /// <remarks>
-/// A snapshot: while a directory is open, an entry keeps its position, whatever comes and goes. Position 0 is ".", 1 is
-/// "..", the entries follow; the offset on the wire is the position of the next entry.
+/// Entries are sorted by a hash of their names, and the hash is the offset on the wire, as with ext4: an entry keeps its
+/// offset whatever comes and goes, in this snapshot and in every later one. So a reader may go on anywhere, and the
+/// kernel may keep what it has read. Offset 0 is before ".", 1 before "..", 2 before the entries.
 /// </remarks>
 internal sealed class MergedDirectory
 {
@@ -16,6 +17,7 @@ internal sealed class MergedDirectory
     private byte[] names = new byte[4096];
     private int namesLength;
     private Entry[] entries = new Entry[64];
+    private ulong[] offsets = [];
     private int count;
     private int[]? table;
 
@@ -31,6 +33,19 @@ internal sealed class MergedDirectory
 
     /// <summary>How many entries there are, without "." and "..".</summary>
     public int Count => count;
+
+    /// <summary>The offset behind an entry: where a reader goes on.</summary>
+    public ulong OffsetOf(int index) => offsets[index];
+
+    /// <summary>The first entry behind an offset.</summary>
+    public int FirstBehind(ulong offset)
+    {
+        int index = Array.BinarySearch(offsets, offset);
+        return index < 0 ? ~index : index + 1;
+    }
+
+    /// <summary>The directory's version when the snapshot was taken.</summary>
+    public int Version { get; private set; }
 
     /// <summary>Whether upper has whiteouts in the directory.</summary>
     public bool HasUpperWhiteouts { get; private set; }
@@ -54,7 +69,7 @@ internal sealed class MergedDirectory
     /// <param name="onlyWhetherEmpty">Stop at the first entry that users see.</param>
     public static Errno Read(Volume volume, DirectoryInode directory, out MergedDirectory merged, bool onlyWhetherEmpty = false)
     {
-        merged = new MergedDirectory();
+        merged = new MergedDirectory { Version = volume.Inodes.VersionOf(directory) };
         int layers = directory.Lowers.Length + (directory.Upper is null ? 0 : 1);
         bool isMerge = layers > 1;
         if (directory.Upper is { } upper)
@@ -70,6 +85,7 @@ internal sealed class MergedDirectory
         }
         merged.table = null;
         merged.RemoveWhiteouts();
+        if (!onlyWhetherEmpty) { merged.Sort(); }
         return Errno.None;
     }
 
@@ -163,12 +179,32 @@ internal sealed class MergedDirectory
         table = grown;
     }
 
-    private static uint Hash(ReadOnlySpan<byte> name)
+    private static uint Hash(ReadOnlySpan<byte> name) => (uint)LongHash(name);
+
+    /// <summary>FNV-1a with a finish that spreads the last bytes. Must never change within a mount: it is the offset.</summary>
+    private static ulong LongHash(ReadOnlySpan<byte> name)
     {
-        uint hash = 2166136261;
-        foreach (byte b in name) { hash = (hash ^ b) * 16777619; }
-        return hash ^ (hash >> 15);
+        ulong hash = 14695981039346656037;
+        foreach (byte b in name) { hash = (hash ^ b) * 1099511628211; }
+        hash = (hash ^ (hash >> 32)) * 0x9E3779B97F4A7C15;
+        return hash ^ (hash >> 29);
     }
+
+    private void Sort()
+    {
+        offsets = new ulong[count];
+        // Offsets are signed for user space, and the lowest ones are taken.
+        for (int i = 0; i < count; i++) { offsets[i] = Math.Max(LongHash(NameOf(i)) >> 1, FirstOffset + 1); }
+        Array.Sort(offsets, entries, 0, count);
+        for (int i = 1; i < count; i++)
+        {
+            // Two names with one hash: the later gets the next free offset, or a reader would miss it.
+            if (offsets[i] <= offsets[i - 1]) { offsets[i] = offsets[i - 1] + 1; }
+        }
+    }
+
+    /// <summary>The offset before the first entry that is neither "." nor "..".</summary>
+    public const ulong FirstOffset = 2;
 
     private void RemoveWhiteouts()
     {

@@ -1,5 +1,6 @@
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Tree;
 
@@ -141,6 +142,7 @@ internal sealed class DirectoryInode : Inode
 {
     /// <summary>The directory in upper, or null. Set once, under the copy-up lock.</summary>
     private RealDirectory? upper;
+    private MergedDirectory? listing;
 
     /// <summary>The directory in upper, or null.</summary>
     public RealDirectory? Upper
@@ -170,6 +172,9 @@ internal sealed class DirectoryInode : Inode
 
     /// <summary>Counts changes of names, so that a lookup that ran beside one tries again. Protected by the table.</summary>
     public int Version;
+
+    /// <summary>What the directory lists, while somebody reads it; replaced as a whole.</summary>
+    public MergedDirectory? Listing { get => Volatile.Read(ref listing); set => Volatile.Write(ref listing, value); }
 
     /// <summary>Serializes changes of names in this directory.</summary>
     public object NamesLock { get; } = new();

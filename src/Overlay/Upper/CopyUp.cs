@@ -381,11 +381,8 @@ internal sealed class CopyUp(Volume volume)
                 if (error.IsError) { return error; }
                 using (target)
                 {
-                    if (original.Nlink == 1)
-                    {
-                        error = SetImpure(parent);
-                        if (error.IsError) { return error; }
-                    }
+                    error = SetImpure(parent);
+                    if (error.IsError) { return error; }
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
                     error = temporary.Length > 0
                         ? Libc.LinkAt(volume.Work!.Descriptor, temporary, target.Directory, inode.Name)
@@ -480,6 +477,8 @@ internal sealed class CopyUp(Volume volume)
                 if (error.IsError) { return error; }
                 using (target)
                 {
+                    error = SetImpure(alias.Parent);
+                    if (error.IsError) { return error; }
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
                     error = Libc.LinkAt(volume.Work!.Descriptor, links.Hold, target.Directory, alias.Name);
                     if (error.IsError) { return error; }
