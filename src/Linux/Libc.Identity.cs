@@ -57,6 +57,12 @@ public static unsafe partial class Libc
     public static Errno UnshareFileSystemAttributes() => Check(unshare(0x200));
 
     /// <summary>Makes the calling thread keep its capabilities when its filesystem user id changes (SECBIT_NO_SETUID_FIXUP).</summary>
+    /// <remarks>Other secure bits stay as they are; a container may have locked some.</remarks>
     /// <returns><see cref="Errno.EPERM"/> without CAP_SETPCAP.</returns>
-    public static Errno KeepCapabilitiesOnSetUid() => Check(prctl(28, 4, 0, 0, 0));
+    public static Errno KeepCapabilitiesOnSetUid()
+    {
+        const int prGetSecureBits = 27, prSetSecureBits = 28, noSetUidFixup = 4;
+        Errno error = Check(prctl(prGetSecureBits, 0, 0, 0, 0), out int bits);
+        return error.IsError ? error : Check(prctl(prSetSecureBits, (nuint)(bits | noSetUidFixup), 0, 0, 0));
+    }
 }
