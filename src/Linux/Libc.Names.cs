@@ -18,7 +18,6 @@ public enum RenameFlags : uint
 
 public static unsafe partial class Libc
 {
-    private const long SysStatx = 332;
     private const long SysFchmodAt2 = 452;
     private const long SysGetDents64 = 217;
 
@@ -132,17 +131,29 @@ public static unsafe partial class Libc
             Errno error = Check(syscall(SysFchmodAt2, directory, (nint)p, (nint)mode, AtSymlinkNoFollow | AtEmptyPath, 0, 0));
             if (error != Errno.ENOSYS) { return error; }
         }
-        Errno opened = OpenAt(directory, name.Length > 1 ? name : ".\0"u8, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
-        if (name.Length <= 1) { opened = Duplicate(directory, out descriptor); }
-        if (opened.IsError) { return opened; }
-        Span<byte> path = stackalloc byte[ProcPathSize];
-        FormatProcPath(path, descriptor, default);
-        fixed (byte* p = path)
+        return ChangeModeThroughProc(directory, name, mode);
+    }
+
+    /// <summary>What kernels before 6.6 are asked.</summary>
+    internal static Errno ChangeModeThroughProc(int directory, ReadOnlySpan<byte> name, uint mode)
+    {
+        int descriptor = directory;
+        if (name.Length > 1)
         {
-            Errno error = Check(chmod(p, mode));
-            Close(descriptor);
-            return error;
+            Errno opened = OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out descriptor);
+            if (opened.IsError) { return opened; }
         }
+        Errno error = StatAt(descriptor, Self, StatxMask.Basic, out Statx stat);
+        // The magic link leads to the link itself, and some of these kernels would change it on some filesystems.
+        if (!error.IsError && stat.IsSymbolicLink) { error = Errno.EOPNOTSUPP; }
+        if (!error.IsError)
+        {
+            Span<byte> path = stackalloc byte[ProcPathSize];
+            FormatProcPath(path, descriptor, default);
+            fixed (byte* p = path) { error = Check(chmod(p, mode)); }
+        }
+        if (descriptor != directory) { Close(descriptor); }
+        return error;
     }
 
     [LibraryImport(Library, SetLastError = true)]
