@@ -154,9 +154,11 @@ public static unsafe partial class Libc
         }
     }
 
-    private const int ProcPathSize = 14 + 11 + 1 + 256;
+    /// <summary>The longest name and its NUL; the filesystems of layers know none that is longer.</summary>
+    private const int MaxName = 255 + 1;
+    private const int ProcPathSize = 14 + 11 + 1 + MaxName;
 
-    /// <summary>Writes <c>/proc/self/fd/N</c>, or <c>/proc/self/fd/N/NAME</c>, with a NUL at the end.</summary>
+    /// <summary>Writes <c>/proc/self/fd/N</c>, or <c>/proc/self/fd/N/NAME</c>, with a NUL at the end. The name is at most <see cref="MaxName"/>.</summary>
     private static void FormatProcPath(Span<byte> path, int descriptor, ReadOnlySpan<byte> name)
     {
         "/proc/self/fd/"u8.CopyTo(path);
@@ -304,7 +306,7 @@ public static unsafe partial class Libc
     /// <summary>See pipe2(2); both ends are closed on exec.</summary>
     public static Errno Pipe(out int readEnd, out int writeEnd)
     {
-        int* ends = stackalloc int[2];
+        int* ends = stackalloc int[2] { -1, -1 };
         Errno error = Check(pipe2(ends, (int)OpenFlags.CloseOnExec));
         readEnd = ends[0];
         writeEnd = ends[1];

@@ -73,6 +73,11 @@ public static unsafe partial class Libc
                 if (error != Errno.ENOSYS) { return error; }
                 xattrAtMissing = true;
             }
+            if (name.Length > MaxName)
+            {
+                size = -1;
+                return Errno.ENAMETOOLONG;
+            }
             Span<byte> path = stackalloc byte[ProcPathSize];
             FormatProcPath(path, directory, name);
             fixed (byte* full = path)
@@ -94,6 +99,7 @@ public static unsafe partial class Libc
                 if (error != Errno.ENOSYS) { return error; }
                 xattrAtMissing = true;
             }
+            if (name.Length > MaxName) { return Errno.ENAMETOOLONG; }
             Span<byte> path = stackalloc byte[ProcPathSize];
             FormatProcPath(path, directory, name);
             fixed (byte* full = path)
@@ -113,6 +119,11 @@ public static unsafe partial class Libc
                 Errno error = Check(syscall(SysListXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)l, list.Length, 0), out size);
                 if (error != Errno.ENOSYS) { return error; }
                 xattrAtMissing = true;
+            }
+            if (name.Length > MaxName)
+            {
+                size = -1;
+                return Errno.ENAMETOOLONG;
             }
             Span<byte> path = stackalloc byte[ProcPathSize];
             FormatProcPath(path, directory, name);
@@ -134,6 +145,7 @@ public static unsafe partial class Libc
                 if (error != Errno.ENOSYS) { return error; }
                 xattrAtMissing = true;
             }
+            if (name.Length > MaxName) { return Errno.ENAMETOOLONG; }
             Span<byte> path = stackalloc byte[ProcPathSize];
             FormatProcPath(path, directory, name);
             fixed (byte* full = path)
