@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 using System.Reflection;
 using System.Runtime.CompilerServices;
@@ -84,24 +83,14 @@ internal sealed class CFacts(string prologue)
         try
         {
             File.WriteAllText(directory + "/facts.c", program.ToString());
-            Run("gcc", "-w", "-o", directory + "/facts", directory + "/facts.c");
-            string[] lines = Run(directory + "/facts").Split('\n', StringSplitOptions.RemoveEmptyEntries);
+            Command.Run("gcc", "-w", "-o", directory + "/facts", directory + "/facts.c");
+            string[] lines = Command.Run(directory + "/facts").Split('\n', StringSplitOptions.RemoveEmptyEntries);
             return [.. lines.Select(line => long.Parse(line, CultureInfo.InvariantCulture))];
         }
         finally
         {
             Directory.Delete(directory, recursive: true);
         }
-    }
-
-    private static string Run(string command, params string[] arguments)
-    {
-        using Process process = Process.Start(new ProcessStartInfo(command, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
-        Task<string> errors = process.StandardError.ReadToEndAsync();
-        string output = process.StandardOutput.ReadToEnd();
-        Assert.True(process.WaitForExit(60_000), $"{command} does not end");
-        Assert.True(process.ExitCode == 0, $"{command} failed:\n{errors.Result}");
-        return output;
     }
 }
 

@@ -12,6 +12,15 @@ internal static partial class OwnThread
     [LibraryImport("libc", SetLastError = true)]
     private static partial int unshare(int flags);
 
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial int prctl(int option, nuint a, nuint b, nuint c, nuint d);
+
+    /// <summary>The calling thread's PR_SET_SECUREBITS.</summary>
+    public static int SetSecureBits(int bits) => prctl(28, (nuint)bits, 0, 0, 0);
+
+    /// <summary>The calling thread's PR_GET_SECUREBITS.</summary>
+    public static int SecureBits => prctl(27, 0, 0, 0, 0);
+
     public static void Run(Action body)
     {
         ExceptionDispatchInfo? failure = null;
