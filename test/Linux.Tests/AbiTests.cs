@@ -137,6 +137,7 @@ public sealed class AbiTests
         .Constant("At", "AT_EACCESS", Number("AtEffectiveIds"))
         .Constant("Ioctl", "FICLONE", Number("FiClone"))
         .Constant("Syscall", "__NR_openat2", Number("SysOpenAt2"))
+        .Constant("Syscall", "__NR_pidfd_open", Number("SysPidFdOpen"))
         .Constant("Syscall", "__NR_faccessat2", Number("SysFaccessAt2"))
         .Constant("Syscall", "__NR_fchmodat2", Number("SysFchmodAt2"))
         .Constant("Syscall", "__NR_getdents64", Number("SysGetDents64"))
@@ -157,6 +158,11 @@ public sealed class AbiTests
         #include <unistd.h>
         #include <sys/stat.h>
         #include <sys/sysmacros.h>
+        #include <sys/socket.h>
+        #include <sys/resource.h>
+        #include <sys/un.h>
+        #include <poll.h>
+        #include <spawn.h>
         #include <time.h>
         """)
         .Structure(typeof(FileHandle), "struct file_handle", "handle_bytes handle_type -")
@@ -193,6 +199,26 @@ public sealed class AbiTests
             nameof(AccessMode.Read) => "R_OK",
             _ => name,
         })
+        .Structure(Private("IoVec"), "struct iovec", "iov_base iov_len")
+        .Structure(Private("MessageHeader"), "struct msghdr", "msg_name msg_namelen msg_iov msg_iovlen msg_control msg_controllen msg_flags")
+        .Structure(Private("PollDescriptor"), "struct pollfd", "fd events revents")
+        .Constant(nameof(PollEvents), "POLLIN", (long)PollEvents.In)
+        .Constant("Socket", "AF_UNIX", Number("FamilyUnix"))
+        .Constant("Socket", "SOCK_STREAM", Number("SocketStream"))
+        .Constant("Socket", "SOCK_DGRAM", Number("SocketDatagram"))
+        .Constant("Socket", "SOCK_CLOEXEC", Number("SocketCloseOnExec"))
+        .Constant("Socket", "MSG_NOSIGNAL", Number("MessageNoSignal"))
+        .Constant("Socket", "MSG_DONTWAIT", Number("MessageDontWait"))
+        .Constant("Socket", "MSG_CMSG_CLOEXEC", Number("MessageCloseOnExec"))
+        .Constant("Socket", "sizeof(struct sockaddr_un)", 110)
+        .Constant("Socket", "CMSG_SPACE(sizeof(int))", Layout.SizeOf(Private("ControlMessage")))
+        .Constant("Socket", "CMSG_LEN(sizeof(int))", 20)
+        .Constant("Spawn", "POSIX_SPAWN_SETSIGDEF", Number("SpawnSetSignalDefault"))
+        .Constant("Spawn", "POSIX_SPAWN_SETSIGMASK", Number("SpawnSetSignalMask"))
+        .Constant("Spawn", "POSIX_SPAWN_SETSID", Number("SpawnSetSession"))
+        .Constant("Spawn", "sizeof(posix_spawnattr_t) <= 512 && sizeof(posix_spawn_file_actions_t) <= 512 && sizeof(sigset_t) <= 512", 1)
+        .Constant("Limit", "RLIMIT_NOFILE", Number("LimitOpenFiles"))
+        .Constant("Limit", "sizeof(struct rlimit)", 2 * sizeof(ulong))
         .Constant(nameof(DeviceNumber), "makedev(0, 0)", DeviceNumber.Encode(0, 0))
         .Constant(nameof(DeviceNumber), "makedev(8, 1)", DeviceNumber.Encode(8, 1))
         .Constant(nameof(DeviceNumber), "makedev(4095, 255)", DeviceNumber.Encode(4095, 255))
