@@ -64,6 +64,8 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         bool sizes = (input.Valid & SetAttrValid.Size) != 0;
         bool resizes = sizes && SizeOf(inode) != (long)input.Size;
+        error = CheckProtection(inode, onlyAdds: (input.Valid & (Something & ~(SetAttrValid.AccessTime | SetAttrValid.ModifyTime))) == 0 && SetsTimesToNow(input.Valid));
+        if (error.IsError) { return error; }
         if ((input.Valid & Something) == 0)
         {
             error = CheckOwner(request, inode);
@@ -104,6 +106,10 @@ internal sealed partial class OverlayFileSystem
         Libc.Close(descriptor);
         return error;
     }
+
+    /// <summary>An append-only file may be touched. Kernel: vfs_utimes(), may_setattr().</summary>
+    private static bool SetsTimesToNow(SetAttrValid valid) =>
+        ((valid & SetAttrValid.AccessTime) == 0 || (valid & SetAttrValid.AccessTimeNow) != 0) && ((valid & SetAttrValid.ModifyTime) == 0 || (valid & SetAttrValid.ModifyTimeNow) != 0);
 
     private long SizeOf(Inode inode)
     {
@@ -293,6 +299,8 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }
+        error = CheckProtection(inode);
+        if (error.IsError) { return error; }
         error = copyUp.Ensure(inode, request, needsData: !volume.Options.Metacopy);
         if (error.IsError) { return error; }
         volume.RenameLock.EnterReadLock();
@@ -322,6 +330,8 @@ internal sealed partial class OverlayFileSystem
         error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }
         if (!volume.IsWritable) { return Errno.EROFS; }
+        error = CheckProtection(inode);
+        if (error.IsError) { return error; }
         if (!inode.HasUpper)
         {
             // What is not there need not be copied up to be removed. Kernel: ovl_xattr_set()

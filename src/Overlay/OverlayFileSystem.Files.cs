@@ -31,6 +31,8 @@ internal sealed partial class OverlayFileSystem
         bool writes = (input.Flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly || truncates;
         if (writes)
         {
+            error = CheckProtection(inode, onlyAdds: !truncates && (input.Flags & OpenFlags.Append) != 0);
+            if (error.IsError) { return error; }
             error = copyUp.Ensure(inode, request, limit: truncates ? 0 : long.MaxValue);
             if (error.IsError) { return error; }
         }
@@ -148,6 +150,8 @@ internal sealed partial class OverlayFileSystem
         if (!volume.IsWritable) { return Errno.EROFS; }
         if (!volume.Work!.HasTemporaryFiles) { return Errno.EOPNOTSUPP; }
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
+        if (error.IsError) { return error; }
+        error = CheckProtection(parent, onlyAdds: true);
         if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);
         if (error.IsError) { return error; }
@@ -277,7 +281,9 @@ internal sealed partial class OverlayFileSystem
     {
         Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
         if (error.IsError) { return error; }
-        return file.IsLower ? Errno.EBADF : Libc.Allocate(descriptor, input.Mode, (long)input.Offset, (long)input.Length);
+        if (file.IsLower) { return Errno.EBADF; }
+        error = CheckProtection(file.Inode, onlyAdds: (input.Mode & ~AllocateMode.KeepSize) == 0); // Kernel: vfs_fallocate()
+        return error.IsError ? error : Libc.Allocate(descriptor, input.Mode, (long)input.Offset, (long)input.Length);
     }
 
     public Errno LSeek(in Request request, in LSeekIn input, out ulong offset)
@@ -350,7 +356,12 @@ internal sealed partial class OverlayFileSystem
         {
             Errno error = volume.Objects.Resolve(inode, out RealReference real);
             if (error.IsError) { return error; }
-            using (real) { return FileFlags.Write(real, command, volume.Xattr, argument); }
+            using (real)
+            {
+                error = FileFlags.Write(real, command, volume.Xattr, argument, out Protection protection);
+                if (!error.IsError) { inode.Protection = protection; }
+                return error;
+            }
         }
         finally
         {

@@ -74,6 +74,8 @@ internal sealed partial class OverlayFileSystem
         descriptor = -1;
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
         if (error.IsError) { return error; }
+        error = CheckProtection(parent, onlyAdds: true);
+        if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);
         if (error.IsError) { return error; }
         volume.RenameLock.EnterReadLock();
@@ -119,6 +121,10 @@ internal sealed partial class OverlayFileSystem
         Errno error = volume.Inodes.Find(target, out Inode inode);
         if (error.IsError) { return error; }
         error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
+        if (error.IsError) { return error; }
+        error = CheckProtection(inode);
+        if (error.IsError) { return error; }
+        error = CheckProtection(parent, onlyAdds: true);
         if (error.IsError) { return error; }
         error = copyUp.Ensure(inode, request);
         if (error.IsError) { return error; }
@@ -168,12 +174,9 @@ internal sealed partial class OverlayFileSystem
         if (!volume.IsWritable) { return Errno.EROFS; }
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
         if (error.IsError) { return error; }
-        if (directory)
-        {
-            // Before anything is copied up for a removal that cannot be.
-            error = CheckEmpty(parent, name);
-            if (error.IsError) { return error; }
-        }
+        // Before anything is copied up for a removal that cannot be.
+        error = CheckRemoval(parent, name, directory);
+        if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);
         if (error.IsError) { return error; }
 
@@ -221,14 +224,18 @@ internal sealed partial class OverlayFileSystem
         else { volume.RenameLock.ExitReadLock(); }
     }
 
-    private Errno CheckEmpty(DirectoryInode parent, ReadOnlySpan<byte> name)
+    private Errno CheckRemoval(DirectoryInode parent, ReadOnlySpan<byte> name, bool directory)
     {
+        Errno error = CheckProtection(parent);
+        if (error.IsError) { return error; }
         volume.RenameLock.EnterReadLock();
         try
         {
-            Errno error = FindInode(parent, name, out _, out Inode? inode);
+            error = FindInode(parent, name, out _, out Inode? inode);
             if (error.IsError) { return error; }
             if (inode is null) { return Errno.ENOENT; }
+            error = CheckProtection(inode);
+            if (error.IsError || !directory) { return error; }
             if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
             error = MergedDirectory.Read(volume, removed, out MergedDirectory content, onlyWhetherEmpty: true);
             return error.IsError ? error : content.Count > 0 ? Errno.ENOTEMPTY : Errno.None;
@@ -311,6 +318,11 @@ internal sealed partial class OverlayFileSystem
             bool exchange = (flags & RenameFlags.Exchange) != 0;
             if (exchange && replaced is null) { return Errno.ENOENT; }
             if ((flags & RenameFlags.NoReplace) != 0 && replaced is not null) { return Errno.EEXIST; }
+            error = CheckProtection(oldParent);
+            if (!error.IsError) { error = CheckProtection(newParent, onlyAdds: replaced is null); }
+            if (!error.IsError) { error = CheckProtection(old); }
+            if (!error.IsError && replaced is not null) { error = CheckProtection(replaced); }
+            if (error.IsError) { return error; }
             if (!rename.CanMove(old) || (exchange && !rename.CanMove(replaced!))) { return Errno.EXDEV; }
             if (exchange || replaced is null) { return Errno.None; }
             if (replaced is DirectoryInode directory)

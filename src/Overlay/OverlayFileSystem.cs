@@ -122,6 +122,16 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         return inode.Links is { } links ? links.Count : stat.Nlink;
     }
 
+    /// <summary>Whether an object may be changed at all. Kernel: IS_IMMUTABLE() and IS_APPEND(), which FUSE inodes never are.</summary>
+    /// <param name="inode">The object.</param>
+    /// <param name="onlyAdds">Whether the change is one that append-only allows.</param>
+    private static Errno CheckProtection(Inode inode, bool onlyAdds = false)
+    {
+        if (inode.Protection == Protection.None) { return Errno.None; }
+        bool refused = (inode.Protection & Protection.Immutable) != 0 || ((inode.Protection & Protection.AppendOnly) != 0 && !onlyAdds);
+        return refused ? Errno.EPERM : Errno.None;
+    }
+
     private Inode NewInode(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, RealKey key)
     {
         byte[] ownName = name.ToArray();
@@ -153,6 +163,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         inode.Parent = parent;
         inode.Name = ownName;
         inode.Type = found.Stat.Type;
+        inode.Protection = found.Protection | FileFlags.ProtectionOf(found.Stat);
         inode.Key = key;
         inode.Ino = InoOf(found, key);
         return inode;

@@ -124,6 +124,7 @@ public sealed class OverlayMount : IDisposable
         }
         WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, features.TemporaryFiles);
         opened.Add(workDirectory);
+        if (options.Sync == Sync.Volatile) { workDirectory.MarkVolatile(options.WorkDirectory!); }
         return (layer, workDirectory);
     }
 

@@ -1,5 +1,6 @@
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -42,8 +43,11 @@ internal struct Found
     /// <summary>Whether the upper directory is impure. Set by Complete.</summary>
     public bool IsImpure;
 
+    /// <summary>What upper's protattr attribute forbids. Set by Complete.</summary>
+    public Protection Protection;
+
     /// <summary>Where the data of a metacopy is. Set by Complete.</summary>
-    public Tree.RealName? Metacopy;
+    public RealName? Metacopy;
 
     /// <summary>Whether upper names an origin that exists. Set by Complete.</summary>
     public bool HasOrigin;

@@ -2,6 +2,7 @@ using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -154,27 +155,51 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         return Errno.None;
     }
 
-    /// <summary>Reads what upper's attributes say about the layers below.</summary>
+    /// <summary>Reads what upper's attributes say about the object and about the layers below.</summary>
     private Errno ReadUpper(int directory, ReadOnlySpan<byte> name, ref Found found, ref Search search)
     {
+        // Most objects have none of the attributes: one call tells.
+        var present = new XattrNames(directory, name, stackalloc byte[XattrNames.Room]);
+        if (present.MayHave(xattr.ProtAttr)) { found.Protection = FileFlags.ReadProtection(directory, name, xattr); }
         if (found.Stat.IsDirectory)
         {
-            found.IsImpure = ReadFlag(directory, name, xattr.Impure) == 'y';
-            if (ReadFlag(directory, name, xattr.Opaque) == 'y')
+            found.IsImpure = present.MayHave(xattr.Impure) && ReadFlag(directory, name, xattr.Impure) == 'y';
+            if (present.MayHave(xattr.Opaque) && ReadFlag(directory, name, xattr.Opaque) == 'y')
             {
                 found.IsOpaque = search.Stop = true;
                 return Errno.None;
             }
+            if (!present.MayHave(xattr.Redirect)) { return Errno.None; }
             Errno error = ReadRedirect(directory, name, name, default, ref search);
             if (error.IsError) { return error; }
             if (search.Path is { } path) { found.Redirect = path[..^1]; }
             return Errno.None;
         }
-        ReadOrigin(directory, name, ref found);
-        search.IsMetacopy = found.Stat.IsRegular && HasMetacopy(directory, name);
+        if (present.MayHave(xattr.Origin)) { ReadOrigin(directory, name, ref found); }
+        search.IsMetacopy = found.Stat.IsRegular && present.MayHave(xattr.Metacopy) && HasMetacopy(directory, name);
         search.Stop = !search.IsMetacopy;
-        if (!search.IsMetacopy) { return Errno.None; }
-        return ReadRedirect(directory, name, name, default, ref search);
+        return search.IsMetacopy ? ReadRedirect(directory, name, name, default, ref search) : Errno.None;
+    }
+
+    /// <summary>The names of an object's attributes, read at once.</summary>
+    private readonly ref struct XattrNames
+    {
+        /// <summary>Room for the names, in bytes; with more, every attribute is asked for.</summary>
+        public const int Room = 1024;
+
+        private readonly ReadOnlySpan<byte> list;
+        private readonly bool isUnknown;
+
+        public XattrNames(int directory, ReadOnlySpan<byte> name, Span<byte> space)
+        {
+            Errno error = Libc.ListXattrAt(directory, name, space, out int length);
+            isUnknown = error.IsError && error != Errno.EOPNOTSUPP;
+            list = error.IsError ? default : space[..length];
+        }
+
+        /// <summary>Whether it is worth asking for an attribute.</summary>
+        /// <param name="attribute">With its NUL, which keeps a longer name from matching.</param>
+        public bool MayHave(ReadOnlySpan<byte> attribute) => isUnknown || list.IndexOf(attribute) >= 0;
     }
 
     /// <summary>What a search through the layers has learned so far. Kernel: struct ovl_lookup_data.</summary>

@@ -74,6 +74,9 @@ internal class Inode
     /// <summary>Whether upper says where the object came from, so that its directory must be impure. Kernel: OVL_TYPE_ORIGIN().</summary>
     public bool HasOrigin;
 
+    /// <summary>What chattr(1) forbids. FUSE has no way to tell the kernel, so we refuse ourselves.</summary>
+    public volatile Protection Protection;
+
     /// <summary>Whether this is a directory.</summary>
     public bool IsDirectory => Type == FileType.Directory;
 
@@ -82,6 +85,18 @@ internal class Inode
 
     /// <summary>Serializes copy-ups of this object. First in the lock order, and never two at once.</summary>
     public object CopyUpLock => this;
+}
+
+/// <summary>What the file flags of chattr(1) forbid.</summary>
+[Flags]
+internal enum Protection
+{
+    /// <summary>Nothing.</summary>
+    None = 0,
+    /// <summary>Immutable: every change.</summary>
+    Immutable = 1,
+    /// <summary>Append-only: every change but adding at the end, and names in a directory.</summary>
+    AppendOnly = 2,
 }
 
 /// <summary>A name in a real directory.</summary>

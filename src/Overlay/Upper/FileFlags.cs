@@ -75,8 +75,9 @@ internal static class FileFlags
     }
 
     /// <summary>Carries out FS_IOC_SETFLAGS or FS_IOC_FSSETXATTR on an upper object.</summary>
-    public static Errno Write(in RealReference real, uint command, OverlayXattr xattr, ReadOnlySpan<byte> argument)
+    public static Errno Write(in RealReference real, uint command, OverlayXattr xattr, ReadOnlySpan<byte> argument, out Protection protection)
     {
+        protection = Protection.None;
         if (argument.Length < (command == SetFlags ? sizeof(uint) : Unsafe.SizeOf<Extended>())) { return Errno.EINVAL; }
         Errno error = real.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor);
         if (error.IsError) { return error; }
@@ -96,7 +97,9 @@ internal static class FileFlags
             error = Libc.Ioctl(descriptor, SetExtended, ref extended, out _);
         }
         Libc.Close(descriptor);
-        return error.IsError ? error : SetProtecting(real.Directory, real.Name, protecting, xattr);
+        if (error.IsError) { return error; }
+        protection = ToProtection(protecting);
+        return SetProtecting(real.Directory, real.Name, protecting, xattr);
     }
 
     private static Errno SetProtecting(int directory, ReadOnlySpan<byte> name, uint flags, OverlayXattr xattr)
@@ -109,6 +112,16 @@ internal static class FileFlags
         Errno error = Libc.RemoveXattrAt(directory, name, xattr.ProtAttr);
         return error.IsNoXattr ? Errno.None : error;
     }
+
+    /// <summary>What the protattr attribute forbids.</summary>
+    public static Protection ReadProtection(int directory, ReadOnlySpan<byte> name, OverlayXattr xattr) =>
+        ToProtection(ReadProtecting(directory, name, xattr));
+
+    /// <summary>What a real object's own flags forbid, of which statx(2) tells (STATX_ATTR_IMMUTABLE, STATX_ATTR_APPEND).</summary>
+    public static Protection ProtectionOf(in Statx stat) => ToProtection((uint)(stat.Attributes & stat.AttributesMask));
+
+    private static Protection ToProtection(uint flags) =>
+        ((flags & Immutable) != 0 ? Protection.Immutable : Protection.None) | ((flags & AppendOnly) != 0 ? Protection.AppendOnly : Protection.None);
 
     private static uint ReadProtecting(int directory, ReadOnlySpan<byte> name, OverlayXattr xattr)
     {

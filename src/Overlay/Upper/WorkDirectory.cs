@@ -69,6 +69,16 @@ internal sealed class WorkDirectory : IDisposable
         }
     }
 
+    /// <summary>Says on disk that upper may be incomplete after a crash, so that nobody takes it for whole: <c>incompat/volatile/dirty</c>, as the kernel does.</summary>
+    /// <remarks>Stays after unmount: what was written may not have reached the disk. Kernel: ovl_create_volatile_dirty().</remarks>
+    public void MarkVolatile(string path)
+    {
+        Errno error = Libc.MakeDirectoryAt(Descriptor, "incompat\0"u8, 0x1C0);
+        if (!error.IsError) { error = Libc.MakeDirectoryAt(Descriptor, "incompat/volatile\0"u8, 0x1C0); }
+        if (!error.IsError) { error = Libc.MakeNodeAt(Descriptor, "incompat/volatile/dirty\0"u8, FileType.Regular | 0x180, 0); }
+        if (error.IsError) { throw new OverlayMountException($"{path}/work: cannot be marked as volatile ({error}); mount without the option volatile."); }
+    }
+
     /// <summary>A name that nothing in work has.</summary>
     /// <param name="space">Room for <see cref="NameLength"/> bytes.</param>
     /// <returns>With its NUL.</returns>
