@@ -31,13 +31,24 @@ internal static class CommandLine
         return words;
     }
 
-    /// <summary>One sentence about the first word that was not understood.</summary>
+    /// <summary>The words that are not options, with one sentence about the first that was not understood.</summary>
     /// <exception cref="OverlayMountException">There is one.</exception>
-    public static void RefuseErrors(ParseResult parsed, string command)
+    public static string[] Places(ParseResult parsed, Argument<string[]> argument, ReadOnlySpan<string> words, string command)
     {
         foreach (ParseError error in parsed.Errors)
         {
             throw new OverlayMountException($"{error.Message.TrimEnd('.')}: see veneer {command} --help.");
         }
+        string[] places = parsed.GetValue(argument) ?? [];
+        foreach (string place in places)
+        {
+            // The parser takes an option that it does not know for a place. After "--" it may be one.
+            if (place.StartsWith('-') && !words.Contains("--"))
+            {
+                throw new OverlayMountException($"{place} is not an option of veneer {command}: see veneer {command} --help.");
+            }
+            if (place.Length == 0) { throw new OverlayMountException("The mount point is an empty word: name a directory."); }
+        }
+        return places;
     }
 }

@@ -16,7 +16,6 @@ internal static class Manual
         veneer mount -o OPTIONS MOUNTPOINT     mount an overlay
         veneer umount MOUNTPOINT               unmount it
         veneer --help                          say more
-
         """;
 
     public const string Veneer = """

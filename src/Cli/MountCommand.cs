@@ -71,14 +71,12 @@ internal static class MountCommand
             Terminal.Write(Program.Version);
             return null;
         }
-        CommandLine.RefuseErrors(parsed, "mount");
+        string[] words = CommandLine.Places(parsed, places, arguments, "mount");
 
         var options = new OptionParser();
         foreach (string list in parsed.GetValue(optionLists) ?? []) { options.Add(list); }
-        string[] words = parsed.GetValue(places) ?? [];
         if (words.Length == 0) { throw new OverlayMountException("No mount point is given: name a directory, after the options or before them."); }
         if (words.Length > 2) { throw new OverlayMountException($"{words[2]} is one word too many: give a source, if any, and a mount point."); }
-        if (words[^1].Length == 0) { throw new OverlayMountException("The mount point is an empty word: name a directory."); }
         bool traced = parsed.GetValue(debug);
         if (traced) { options.Add("debug"); }
         return new Request(

@@ -19,7 +19,7 @@ internal static class Program
         switch (arguments.Length == 0 ? "" : arguments[0])
         {
             case "":
-                Terminal.Write(Manual.Synopsis);
+                Terminal.Trace(Manual.Synopsis);
                 return ExitCode.Usage;
             case "mount":
                 return MountCommand.Run(invocation, arguments[1..], asHelper: false);

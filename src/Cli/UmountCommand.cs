@@ -40,8 +40,7 @@ internal static class UmountCommand
                 Terminal.Write(Program.Version);
                 return ExitCode.Success;
             }
-            CommandLine.RefuseErrors(parsed, "umount");
-            string[] words = parsed.GetValue(places) ?? [];
+            string[] words = CommandLine.Places(parsed, places, arguments, "umount");
             if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to unmount." : $"{words[1]} is one word too many: give one mount point."); }
 
             string path = Unmount(words[0], parsed.GetValue(lazily));
