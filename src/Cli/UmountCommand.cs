@@ -74,7 +74,9 @@ internal static class UmountCommand
         if (mount is null) { throw new MountException($"{path} is not a mount point: there is nothing to unmount."); }
         if (mount.Type != "fuse.veneer") { throw new MountException($"{path} is a mount of type {mount.Type}, not one of Veneer: use umount {path}."); }
 
-        using Fd? server = FindServer(path, out int pid);
+        using Fd? server = FindServer(path, out int pid, out bool hangs);
+        // Whoever waits for a server that hangs, our own question among them, keeps the mount busy for as long.
+        lazily |= hangs;
         error = Mount.Unmount(path, lazily);
         switch (error)
         {
@@ -98,9 +100,10 @@ internal static class UmountCommand
 
     /// <summary>The process that serves the mount, as its root says in <c>user.veneer.server</c>: pid and start time.</summary>
     /// <returns>Null when there is none, when it is in another pid namespace, or when it does not answer.</returns>
-    private static Fd? FindServer(string path, out int pid)
+    private static Fd? FindServer(string path, out int pid, out bool hangs)
     {
         pid = -1;
+        hangs = false;
         byte[] value = new byte[64];
         int size = 0;
         Errno error = Errno.EAGAIN;
@@ -109,7 +112,8 @@ internal static class UmountCommand
         question.Start();
         if (!question.Join(AnswerTime))
         {
-            Terminal.Complain($"The server of {path} does not answer; it is unmounted without waiting for it.");
+            Terminal.Complain($"The server of {path} does not answer: the mount is taken out of sight without waiting for it.");
+            hangs = true;
             return null;
         }
         if (error.IsError) { return null; }
