@@ -1,0 +1,181 @@
+using System.Text.RegularExpressions;
+
+namespace Veneer.Mount.Tests;
+
+/// <summary>Each mistake gets one sentence and an exit code, and nothing is touched.</summary>
+public sealed partial class CliBadInputTests : IDisposable
+{
+    private readonly CliSandbox sandbox = new();
+
+    public void Dispose() => sandbox.Dispose();
+
+    [GeneratedRegex(@"\(\d+\)", RegexOptions.None, matchTimeoutMilliseconds: 1000)]
+    private static partial Regex Pid();
+
+    private void Refuses(string command, int exitCode, string sentence, string? prepare = null)
+    {
+        if (prepare is not null) { Assert.Equal((0, ""), (sandbox.Run(prepare).ExitCode, sandbox.Run(prepare).Error)); }
+        string[] before = sandbox.Entries();
+
+        Outcome outcome = sandbox.Run(command);
+
+        string error = Pid().Replace(outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal), "(PID)");
+        Assert.Equal($"veneer: {sentence}\n", error);
+        Assert.Equal("", outcome.Output);
+        Assert.Equal(exitCode, outcome.ExitCode);
+        Assert.Equal(before, sandbox.Entries());
+    }
+
+    [CliFact]
+    public void Words_that_are_wrong()
+    {
+        Refuses("veneer mount", 1, "No mount point is given: name a directory, after the options or before them.");
+        Refuses("veneer mount -o $LAYERS", 1, "No mount point is given: name a directory, after the options or before them.");
+        Refuses("veneer mount -o $LAYERS a b m", 1, "m is one word too many: give a source, if any, and a mount point.");
+        Refuses("veneer mount --bogus -o $LAYERS m", 1, "--bogus is not an option of veneer mount: see veneer mount --help.");
+        Refuses("veneer mount -o $LAYERS ''", 1, "The mount point is an empty word: name a directory.");
+        Refuses("veneer umount", 1, "No mount point is given: name the one to unmount.");
+        Refuses("veneer umount a b", 1, "b is one word too many: give one mount point.");
+        Refuses("veneer umount --bogus", 1, "--bogus is not an option of veneer umount: see veneer umount --help.");
+    }
+
+    [CliFact]
+    public void Options_that_are_wrong()
+    {
+        Refuses("veneer mount m", 1, "No lower directory is given: say which to show with -o lowerdir=DIR, or lowerdir=TOP:BELOW for several.");
+        Refuses("veneer mount -o $LAYERS,frobnicate m", 1, "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.");
+        Refuses("veneer mount -o $LAYERS,redirectdir=on m", 1, "The option redirectdir is unknown: did you mean redirect_dir?");
+        Refuses("veneer mount -o lowerdir=l,upperdir=u m", 1, "upperdir=u needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.");
+    }
+
+    [CliFact]
+    public void Mount_points_that_are_wrong()
+    {
+        Refuses("veneer mount -o lowerdir=l none", 32, "The mount point none does not exist: create it with mkdir.");
+        Refuses("veneer mount -o lowerdir=l l/f", 32, "The mount point l/f is not a directory: choose one that is.");
+    }
+
+    [CliFact]
+    public void A_mount_point_whose_server_was_killed()
+    {
+        Refuses(
+            "veneer mount -o lowerdir=l m && kill -KILL $(pgrep -x veneer) && while pgrep -x veneer >/dev/null; do sleep 0.05; done; veneer mount -o lowerdir=l m",
+            32,
+            "The mount point m is still a mount whose server is gone: unmount that first, with umount.");
+    }
+
+    [CliFact]
+    public void Layers_that_are_wrong()
+    {
+        Refuses("veneer mount -o lowerdir=none m", 32, "The lower directory none does not exist: create it, or correct lowerdir.");
+        Refuses("veneer mount -o lowerdir=l/f m", 32, "The lower directory l/f is not a directory: correct lowerdir.");
+        Refuses("veneer mount -o lowerdir=l,upperdir=none,workdir=w m", 32, "The upper directory none does not exist: create it, or correct upperdir.");
+        Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=none m", 32, "The work directory none does not exist: create it, or correct workdir.");
+        Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=u m", 32, "The upper directory u is also the work directory: give workdir an empty directory beside it.");
+        Refuses("veneer mount -o lowerdir=l:l m", 32, "The lower directory l is given twice: take one out, a layer counts once.");
+    }
+
+    [CliFact]
+    public void Upper_and_work_on_different_mounts()
+    {
+        Refuses(
+            "mount -t tmpfs t w && veneer mount -o $LAYERS m",
+            32,
+            "The upper directory u and the work directory w are on different filesystems: put work beside upper.");
+        Refuses(
+            "mount --bind w w && veneer mount -o $LAYERS m",
+            32,
+            "The upper directory u and the work directory w are on the same filesystem but reached through different mounts: name both through one of them.");
+    }
+
+    [CliFact]
+    public void Overlaps_that_bind_mounts_hide()
+    {
+        Refuses(
+            "mount --bind l/in m && veneer mount -o lowerdir=l:m w",
+            32,
+            "The lower directory m lies inside the lower directory l: move one of them, layers must not overlap.",
+            prepare: "mkdir -p l/in");
+    }
+
+    [CliFact]
+    public void An_upper_on_a_read_only_filesystem()
+    {
+        Refuses(
+            "mount --bind x x && mount -o remount,bind,ro x && veneer mount -o lowerdir=l,upperdir=x/u,workdir=x/w m",
+            32,
+            "The upper directory x/u is on a read-only filesystem: remount that with rw, or leave upperdir and workdir out for an overlay that cannot be written.",
+            prepare: "mkdir -p x/u x/w");
+    }
+
+    [CliFact]
+    public void An_upper_on_a_kernel_overlay()
+    {
+        Refuses(
+            "mount -t tmpfs t x && mkdir x/l x/u x/w x/m && mount -t overlay o -o lowerdir=x/l,upperdir=x/u,workdir=x/w x/m && mkdir x/m/u x/m/w && veneer mount -o lowerdir=l,upperdir=x/m/u,workdir=x/m/w m",
+            32,
+            "The upper directory x/m/u is on a kernel overlay, which cannot hold another overlay's whiteouts: use a directory on an ordinary filesystem, such as a tmpfs.",
+            prepare: "mkdir -p x");
+    }
+
+    [CliFact]
+    public void An_upper_on_a_filesystem_without_the_attributes_it_needs()
+    {
+        Outcome outcome = sandbox.Run("mount -t ramfs r m && mkdir m/u m/w && mkdir x && veneer mount -o lowerdir=l,upperdir=m/u,workdir=m/w,userxattr x");
+
+        Assert.Equal("veneer: The filesystem of the upper directory m/u has no user.overlay.* attributes: use one that has, such as ext4, xfs, btrfs or tmpfs.\n", outcome.Error);
+        Assert.Equal(32, outcome.ExitCode);
+    }
+
+    [CliFact]
+    public void No_device()
+    {
+        Refuses(
+            "mount -t tmpfs t /dev && mknod -m 666 /dev/null c 1 3 && veneer mount -o lowerdir=l m",
+            32,
+            "There is no /dev/fuse: load the module with modprobe fuse, or give the container the device.");
+    }
+
+    [CliFact]
+    public void No_permission()
+    {
+        Refuses(
+            CliSandbox.AsNobody + "mknod -m 600 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; as veneer mount -o lowerdir=l m",
+            32,
+            "fusermount3 refuses to mount on m: failed to open /dev/fuse: Permission denied.");
+        Refuses(
+            CliSandbox.AsNobody + "as env PATH=/nowhere /mnt/veneer mount -o lowerdir=l m",
+            32,
+            "Only root may mount without fusermount3, and there is none: install it (on Debian, the package fuse3), or become root.");
+        Refuses(
+            CliSandbox.AsNobody + "as veneer mount -o $LAYERS m",
+            32,
+            "The upper directory u cannot be written: give this user permission to write it.");
+        Refuses(
+            CliSandbox.AsNobody + "chown nobody u w; as veneer mount -o $LAYERS m",
+            32,
+            "Only root in the initial user namespace may write the trusted.overlay.* attributes that the upper directory u needs: add -o userxattr.");
+        Refuses(
+            CliSandbox.AsNobody + "chmod 700 l; as veneer mount -o lowerdir=l m",
+            32,
+            "The lower directory l cannot be read: give this user permission to list and search it.");
+    }
+
+    [CliFact]
+    public void Unmounting_what_is_not_ours()
+    {
+        Refuses("veneer umount none", 32, "none does not exist: name a mount point.");
+        Refuses("veneer umount l/f", 32, "l/f is not a mount point: there is nothing to unmount.");
+        Refuses("veneer umount m", 32, "m is not a mount point: there is nothing to unmount.");
+        Refuses("mount -t tmpfs t m; veneer umount m", 32, "m is a mount of type tmpfs, not one of Veneer: use umount m.");
+    }
+
+    [CliFact]
+    public void Unmounting_what_is_in_use()
+    {
+        Refuses(
+            "veneer mount -o lowerdir=l m; tail -f m/f >/dev/null & sleep 0.3; veneer umount m",
+            32,
+            "m is in use by tail (PID): end that, or take it out of sight now with veneer umount -l m.");
+    }
+}

@@ -1,0 +1,214 @@
+using System.Diagnostics;
+
+namespace Veneer.Mount.Tests;
+
+public sealed class CliMountTests : IDisposable
+{
+    private readonly CliSandbox sandbox = new();
+
+    public void Dispose() => sandbox.Dispose();
+
+    /// <summary>Runs a script that must succeed in silence, and gives what it printed.</summary>
+    private string Succeeds(string script)
+    {
+        Outcome outcome = sandbox.Run("set -e; " + script);
+        Assert.True(outcome is { ExitCode: 0, Error: "" }, $"{outcome.ExitCode}: {outcome.Error}");
+        return outcome.Output;
+    }
+
+    [CliTheory]
+    [InlineData("veneer mount -o $LAYERS m")]
+    [InlineData("veneer mount m -o $LAYERS")]
+    [InlineData("veneer mount -o$LAYERS m")]
+    [InlineData("veneer mount source m -o $LAYERS")]
+    [InlineData("veneer mount source -o $LAYERS -- m")]
+    [InlineData("veneer mount -o workdir=w -o upperdir=u m -o lowerdir=l")]
+    [InlineData("veneer -o $LAYERS m")]
+    [InlineData("veneer overlay m -o $LAYERS,dev,suid")]
+    [InlineData("veneer mount -o $LAYERS,,private,auto,nofail,x-systemd.requires=/a m")]
+    [InlineData("cd m; veneer -o lowerdir=../l,upperdir=../u,workdir=../w .; cd ..")]
+    [InlineData("ln -s l/. link; veneer mount -o lowerdir=link/../l,upperdir=u,workdir=w m; rm link")]
+    public void It_is_mounted_when_the_command_returns(string command)
+    {
+        string output = Succeeds(command + "; cat m/f; echo new >m/f; cat m/f u/f l/f; veneer umount m; ls m");
+
+        Assert.Equal("old\nnew\nnew\nold\n", output);
+    }
+
+    [CliFact]
+    public void The_mount_table_shows_the_source_and_the_flags()
+    {
+        string table = Succeeds("veneer mount 'a b' m -o $LAYERS,nosuid,noexec,noatime; grep fuse.veneer /proc/self/mountinfo; veneer umount m");
+
+        Assert.Contains($" {sandbox.Root}/m rw,nosuid,noexec,noatime - fuse.veneer a\\040b rw,user_id=0,group_id=0,default_permissions,allow_other\n", table, StringComparison.Ordinal);
+    }
+
+    [CliFact]
+    public void Harmless_options_of_others_are_named_and_do_no_harm()
+    {
+        Outcome outcome = sandbox.Run("veneer mount -o $LAYERS,lazytime,context='\"a:b:c1,c2\"' m && cat m/f");
+
+        Assert.Equal("veneer: lazytime has no effect on Veneer.\nveneer: context has no effect: Veneer does not set SELinux labels.\n", outcome.Error);
+        Assert.Equal("old\n", outcome.Output);
+    }
+
+    [CliFact]
+    public void The_server_keeps_nothing_of_its_caller()
+    {
+        string output = Succeeds(
+            "exec 7>keep; veneer mount -o $LAYERS m; p=$(pgrep -x veneer); readlink /proc/$p/cwd /proc/$p/fd/[012]; "
+            + "ls -l /proc/$p/fd | grep -c 'keep\\|pipe:.*2$' || true; ps -o sid=,pid= $p | awk '{print $1 == $2}'; veneer umount m; rm keep");
+
+        Assert.Equal("/\n/dev/null\n/dev/null\n/dev/null\n0\n1\n", output);
+    }
+
+    [CliFact]
+    public void The_mount_point_may_lie_inside_the_lower_tree()
+    {
+        string output = Succeeds("mkdir l/m; veneer mount -o $LAYERS l/m; ls l/m l/m/m; echo new >l/m/g; veneer umount l/m; cat u/g; rmdir l/m");
+
+        Assert.Equal("l/m:\nf\nm\n\nl/m/m:\nnew\n", output);
+    }
+
+    [CliFact]
+    public void A_path_need_not_be_utf8()
+    {
+        string output = Succeeds("d=$'\\xff,:'; mkdir \"$d\"; echo odd >\"$d/g\"; veneer mount -o \"lowerdir+=$(printf '\\377\\\\,:')\" m; cat m/g; veneer umount m; rm -r \"$d\"");
+
+        Assert.Equal("odd\n", output);
+    }
+
+    [CliFact]
+    public void Five_hundred_layers_are_mounted()
+    {
+        string output = Succeeds("mkdir x; mount -t tmpfs t x; mkdir x/{1..500}; touch x/500/last x/1/first; veneer mount -o lowerdir=$(seq -s: -f x/%g 500) m; ls m; veneer umount m; umount x; rmdir x");
+
+        Assert.Equal("first\nlast\n", output);
+    }
+
+    [CliFact]
+    public void Mounts_are_stacked_as_mount_does()
+    {
+        string output = Succeeds("mkdir l2; touch l2/second; veneer mount -o lowerdir=l m; veneer mount -o lowerdir=l2 m; ls m; veneer umount m; ls m; veneer umount m; rm -r l2");
+
+        Assert.Equal("second\nf\n", output);
+    }
+
+    [CliFact]
+    public void In_the_foreground_it_serves_until_it_is_unmounted()
+    {
+        string output = Succeeds("veneer mount -f -o $LAYERS m & until mountpoint -q m; do sleep 0.05; done; cat m/f; umount m; wait $!; echo $?");
+
+        Assert.Equal("old\n0\n", output);
+    }
+
+    [CliFact]
+    public void Debug_shows_each_request()
+    {
+        Outcome outcome = sandbox.Run("veneer mount -d -o $LAYERS m & until mountpoint -q m; do sleep 0.05; done; cat m/f; umount m; wait $!");
+
+        Assert.Equal((0, "old\n"), (outcome.ExitCode, outcome.Output));
+        Assert.Matches("Lookup", outcome.Error);
+        Assert.Matches("Open", outcome.Error);
+    }
+
+    [CliTheory]
+    [InlineData("TERM")]
+    [InlineData("INT")]
+    [InlineData("HUP")]
+    public void A_signal_unmounts(string signal)
+    {
+        string output = Succeeds($"veneer mount -o $LAYERS m; cat m/f; kill -{signal} $(pgrep -x veneer); while pgrep -x veneer >/dev/null; do sleep 0.05; done; ls m; mountpoint -q m || echo gone");
+
+        Assert.Equal("old\ngone\n", output);
+    }
+
+    [CliFact]
+    public void A_signal_unmounts_what_is_in_use_when_its_users_have_gone()
+    {
+        string output = Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; kill $(pgrep -x veneer); sleep 0.5; mountpoint -q m || echo hidden; cat <&5; exec 5<&-; while pgrep -x veneer >/dev/null; do sleep 0.05; done");
+
+        Assert.Equal("hidden\nold\n", output);
+    }
+
+    [CliFact]
+    public void A_second_signal_ends_the_server_though_it_is_in_use()
+    {
+        Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; kill $(pgrep -x veneer); sleep 0.5; kill $(pgrep -x veneer); while pgrep -x veneer >/dev/null; do sleep 0.05; done");
+    }
+
+    [CliTheory]
+    [InlineData("veneer umount m")]
+    [InlineData("veneer umount -l m")]
+    [InlineData("veneer unmount m")]
+    [InlineData("cd m/..; veneer umount ./m/")]
+    [InlineData("ln -s $VENEER umount.fuse.veneer; ./umount.fuse.veneer $PWD/m -n -f -t fuse.veneer; rm umount.fuse.veneer")]
+    public void When_umount_returns_the_filesystem_of_the_layers_is_free(string command)
+    {
+        Succeeds($"mkdir x; mount -t tmpfs t x; mkdir x/l x/u x/w; for i in 1 2 3 4 5; do veneer mount -o lowerdir=x/l,upperdir=x/u,workdir=x/w m; touch m/$i; {command}; umount x; mount -t tmpfs t x; mkdir x/l x/u x/w; done; umount x; rmdir x");
+    }
+
+    [CliFact]
+    public void Umount_does_not_wait_for_a_server_that_hangs()
+    {
+        var watch = Stopwatch.StartNew();
+
+        Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; kill -STOP $(pgrep -x veneer); veneer umount m; echo $?; mountpoint -q m || echo gone");
+
+        Assert.Equal("0\ngone\n", outcome.Output);
+        Assert.Equal($"veneer: The server of {sandbox.Root}/m does not answer: the mount is taken out of sight without waiting for it.\n", outcome.Error);
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 20);
+    }
+
+    [CliFact]
+    public void Umount_says_where_the_overlay_still_is()
+    {
+        Outcome outcome = sandbox.Run("mkdir x; veneer mount -o $LAYERS m; mount --bind m x; veneer umount m; echo $?; cat x/f; veneer umount x; rmdir x");
+
+        Assert.Equal("0\nold\n", outcome.Output);
+        Assert.Equal($"veneer: {sandbox.Root}/m is unmounted, but the same overlay is still mounted on {sandbox.Root}/x, so that its layers stay in use.\n", outcome.Error);
+    }
+
+    [CliFact]
+    public void A_lazy_umount_hides_a_mount_in_use()
+    {
+        string output = Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; veneer umount -l -v m; cat <&5");
+
+        Assert.Equal($"veneer: {sandbox.Root}/m unmounted\nold\n", output);
+    }
+
+    [CliFact]
+    public void The_helper_of_mount_mounts_pretends_and_remounts()
+    {
+        string output = Succeeds(
+            "ln -s $VENEER mount.fuse.veneer; ./mount.fuse.veneer src $PWD/m -f -o rw,$LAYERS; mountpoint -q m || echo pretended; "
+            + "./mount.fuse.veneer src $PWD/m -v -n -o rw,nosuid,$LAYERS; grep -c veneer /proc/self/mountinfo; "
+            + "./mount.fuse.veneer src $PWD/m -o remount,ro,nosuid,user_id=0,group_id=0,default_permissions,allow_other; touch m/x 2>&1 || true; "
+            + "./mount.fuse.veneer src $PWD/m -o remount,rw; touch m/x; ls m; grep fuse.veneer /proc/self/mountinfo | grep -o 'm rw,nosuid'; veneer umount m; rm mount.fuse.veneer");
+
+        Assert.Equal("pretended\n1\ntouch: cannot touch 'm/x': Read-only file system\nf\nx\nm rw,nosuid\n", output);
+    }
+
+    [CliFact]
+    public void Mount_and_umount_use_the_helpers_where_they_are_installed()
+    {
+        string output = Succeeds(
+            "mkdir sbin; mount --bind /sbin sbin; mount -t tmpfs t /mnt; cp -a sbin /mnt/sbin; ln -s $VENEER /mnt/sbin/mount.fuse.veneer; ln -s $VENEER /mnt/sbin/umount.fuse.veneer; "
+            + "mount --bind /mnt/sbin $(realpath /sbin); umount sbin; rmdir sbin; "
+            + "mkdir x; mount -t tmpfs t x; mkdir x/l x/u x/w; touch x/l/g; "
+            + "mount -t fuse.veneer src m -o lowerdir=x/l,upperdir=x/u,workdir=x/w,nodev; ls m; mount -o remount,ro m; touch m/x 2>/dev/null || echo read-only; umount m; umount x; rmdir x");
+
+        Assert.Equal("g\nread-only\n", output);
+    }
+
+    [CliFact]
+    public void A_user_mounts_for_himself_through_fusermount3()
+    {
+        string output = Succeeds(
+            CliSandbox.AsNobody + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; chown -R nobody l u w m; "
+            + "as veneer mount -o $LAYERS,userxattr,fsname='a\\,b' m; grep -o 'nosuid,nodev.*fuse.veneer .* rw' /proc/self/mountinfo; "
+            + "as sh -c 'cat m/f; echo new >m/g; cat u/g'; ls m >/dev/null 2>&1 || echo private; as veneer umount m; pgrep -x veneer || true; rm fuse");
+
+        Assert.Equal("nosuid,nodev,relatime - fuse.veneer a,b rw\nold\nnew\nprivate\n", output);
+    }
+}

@@ -1,0 +1,93 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
+
+namespace Veneer.Mount.Tests;
+
+/// <summary>A test that mounts: skipped without root and /dev/fuse, unless CI says that it must not be.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+public sealed class CliFactAttribute : FactAttribute
+{
+    public CliFactAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) => Skip = CliSandbox.Missing;
+}
+
+/// <summary>As <see cref="CliFactAttribute"/>, for a theory.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+public sealed class CliTheoryAttribute : TheoryAttribute
+{
+    public CliTheoryAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) => Skip = CliSandbox.Missing;
+}
+
+/// <summary>What a script wrote, and how it ended.</summary>
+public sealed record Outcome(int ExitCode, string Output, string Error);
+
+/// <summary>
+/// A directory with <c>l/f</c>, <c>u</c>, <c>w</c> and <c>m</c>, in which shell scripts run the command line, each in
+/// mount and pid namespaces of its own: no mount and no server outlives its script.
+/// </summary>
+public sealed class CliSandbox : IDisposable
+{
+    private static readonly string Binary = Path.Combine(AppContext.BaseDirectory, "veneer");
+
+    public CliSandbox()
+    {
+        Root = Directory.CreateTempSubdirectory("veneer-cli-").FullName;
+        File.SetUnixFileMode(Root, (UnixFileMode)0b111_101_101);
+        foreach (string name in (string[])["l", "u", "w", "m"]) { Directory.CreateDirectory(Path.Combine(Root, name)); }
+        File.WriteAllText(Path.Combine(Root, "l/f"), "old\n");
+    }
+
+    /// <summary>Why nothing can be mounted here, or null.</summary>
+    public static string? Missing { get; } =
+        Environment.GetEnvironmentVariable("CI") is null && (!Environment.IsPrivilegedProcess || !File.Exists("/dev/fuse"))
+            ? "Mounting needs root and /dev/fuse."
+            : null;
+
+    public string Root { get; }
+
+    /// <summary>Options for the sandbox's own layers.</summary>
+    public const string Layers = "lowerdir=l,upperdir=u,workdir=w";
+
+    /// <summary>Begins a script that runs commands <c>as</c> a user who may do little, and who can reach the binary.</summary>
+    public const string AsNobody =
+        "mount -t tmpfs -o mode=755 t /mnt; cp $(dirname $VENEER)/{veneer,Veneer,System,Spectre}* /mnt; VENEER=/mnt/veneer; PATH=/mnt:$PATH; "
+        + "as() { setpriv --reuid nobody --regid nogroup --clear-groups \"$@\"; }; ";
+
+    /// <summary>Runs a script of bash, with <c>veneer</c> in its path and the sandbox as its directory.</summary>
+    public Outcome Run(string script, int seconds = 60)
+    {
+        var start = new ProcessStartInfo("timeout")
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            RedirectStandardInput = true,
+            WorkingDirectory = Root,
+        };
+        string[] words =
+        [
+            "-k", "5", $"{seconds}",
+            "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
+            "bash", "-c", script,
+        ];
+        foreach (string word in words) { start.ArgumentList.Add(word); }
+        start.Environment["PATH"] = AppContext.BaseDirectory + ":" + start.Environment["PATH"];
+        start.Environment["VENEER"] = Binary;
+        start.Environment["LAYERS"] = Layers;
+        using Process process = Process.Start(start)!;
+        process.StandardInput.Close();
+        // Both to their ends, as a caller such as podman does: a server that keeps one open would hang the test.
+        Task<string> error = process.StandardError.ReadToEndAsync();
+        string output = process.StandardOutput.ReadToEnd();
+        process.WaitForExit();
+        return new Outcome(process.ExitCode, output, error.GetAwaiter().GetResult());
+    }
+
+    /// <summary>Names below the sandbox, to see that nothing was touched.</summary>
+    public string[] Entries() => [.. Directory.EnumerateFileSystemEntries(Root, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal)];
+
+    public void Dispose()
+    {
+        // Not Directory.Delete, which cannot delete names that are not UTF-8.
+        using Process removal = Process.Start("rm", ["-rf", Root]);
+        removal.WaitForExit();
+    }
+}
