@@ -50,22 +50,24 @@ internal sealed class Layer : IDisposable
     /// <param name="directory">An O_PATH descriptor of the directory; it stays the caller's.</param>
     public static Layer OpenLower(int index, string path, int directory)
     {
-        bool isPrivate = false;
-        if (!Libc.CloneMount(directory, out int root).IsError)
-        {
-            Errno error = Libc.SetMountAttributes(root, MountAttributes.ReadOnly | MountAttributes.NoAccessTime, MountAttributes.AccessTimeField);
-            if (error.IsError)
-            {
-                Libc.Close(root);
-                throw new OverlayMountException($"{path}: cannot be held read-only ({error}); is it on a mount that forbids changing its flags?");
-            }
-            isPrivate = true;
-        }
-        else if (Libc.Duplicate(directory, out root).IsError)
+        bool isPrivate = TryHoldReadOnly(directory, out int root);
+        if (!isPrivate && Libc.Duplicate(directory, out root).IsError)
         {
             throw new OverlayMountException($"{path}: no file descriptor is left; raise the limit of open files (ulimit -n).");
         }
         return Create(index, path, root, isPrivate, "."u8);
+    }
+
+    private static bool TryHoldReadOnly(int directory, out int copy)
+    {
+        if (Libc.CloneMount(directory, out copy).IsError) { return false; }
+        Errno error = Libc.SetMountAttributes(copy, MountAttributes.ReadOnly | MountAttributes.NoAccessTime, MountAttributes.AccessTimeField);
+        // In a user namespace how access times are kept may be locked; then we ask for none when we open.
+        if (error == Errno.EPERM) { error = Libc.SetMountAttributes(copy, MountAttributes.ReadOnly, MountAttributes.None); }
+        if (!error.IsError) { return true; }
+        Libc.Close(copy);
+        copy = -1;
+        return false;
     }
 
     /// <summary>Takes hold of upper, below a private copy of a directory that also contains work, so that renames between the two stay in one mount.</summary>

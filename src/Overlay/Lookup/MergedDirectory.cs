@@ -93,11 +93,11 @@ internal sealed class MergedDirectory
 
     private Errno ReadReal(Volume volume, RealDirectory real, bool isUpper, bool isMerge, bool onlyWhetherEmpty)
     {
-        Errno error = volume.Directories.Pin(real, out PinnedDirectory pinned);
+        Errno error = volume.Objects.Of(real, ".\0"u8, out RealReference reference);
         if (error.IsError) { return error; }
-        using (pinned)
+        using (reference)
         {
-            error = Libc.OpenAt(pinned.Descriptor, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.Confined, out int descriptor);
+            error = reference.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
             if (error.IsError) { return error; }
             var reader = new RealDirectoryReader(descriptor);
             try

@@ -30,8 +30,15 @@ internal ref struct RealReference
     /// <summary>With its NUL.</summary>
     public ReadOnlySpan<byte> Name { get; }
 
-    /// <summary>Opens the object.</summary>
-    public readonly Errno Open(OpenFlags flags, out int descriptor) =>
+    /// <summary>Opens the object. Of a lower layer not even the access time changes, as far as we are allowed to ask for it.</summary>
+    public readonly Errno Open(OpenFlags flags, out int descriptor)
+    {
+        if (Layer is not { IsUpper: false, IsPrivate: false }) { return OpenWith(flags, out descriptor); }
+        Errno error = OpenWith(flags | OpenFlags.NoAccessTime, out descriptor);
+        return error == Errno.EPERM ? OpenWith(flags, out descriptor) : error; // only a file's owner may ask for O_NOATIME
+    }
+
+    private readonly Errno OpenWith(OpenFlags flags, out int descriptor) =>
         Name.Length > 1
             ? Libc.OpenAt(Directory, Name, flags | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out descriptor)
             : Libc.Reopen(Directory, flags, out descriptor);

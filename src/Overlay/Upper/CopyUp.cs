@@ -254,14 +254,7 @@ internal sealed class CopyUp(Volume volume)
         Errno error = volume.Objects.Of(data.Directory, data.Name, out RealReference source);
         if (error.IsError) { return error; }
         int original;
-        using (source) { error = source.Open(OpenFlags.ReadOnly | OpenFlags.NoAccessTime, out original); }
-        if (error == Errno.EPERM)
-        {
-            // Only a file's owner may ask for O_NOATIME; a privately held lower does not update access times anyhow.
-            error = volume.Objects.Of(data.Directory, data.Name, out source);
-            if (error.IsError) { return error; }
-            using (source) { error = source.Open(OpenFlags.ReadOnly, out original); }
-        }
+        using (source) { error = source.Open(OpenFlags.ReadOnly, out original); }
         if (error.IsError) { return error; }
         error = DataCopy.Run(original, copy, size, request);
         Libc.Close(original);

@@ -46,7 +46,8 @@ internal sealed class WorkDirectory : IDisposable
         RefuseIncompatible(workdir, path);
         Errno error = RemoveTree(workdir, name, 0);
         if (error.IsError && error != Errno.ENOENT) { throw new OverlayMountException($"{path}/work: cannot be emptied ({error}); remove it by hand, nothing in it is needed."); }
-        error = Libc.MakeDirectoryAt(workdir, name, 0);
+        // Nobody's business, as the kernel has it; but without privilege its owner must get in.
+        error = Libc.MakeDirectoryAt(workdir, name, Libc.EffectiveUid == 0 ? 0 : 0x1C0u);
         if (error.IsError && error != Errno.EEXIST) { throw new OverlayMountException($"{path}/work: cannot be created ({error})."); }
         error = Libc.OpenAt(workdir, name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
         if (error.IsError) { throw new OverlayMountException($"{path}/work: cannot be opened ({error})."); }
