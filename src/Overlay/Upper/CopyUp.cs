@@ -22,6 +22,9 @@ internal sealed class CopyUp(Volume volume)
     /// <summary>Blocks requests of others no longer than this many bytes take to copy.</summary>
     private const long SmallFile = 128 * 1024;
 
+    /// <summary>Whether upper can share blocks with the lowers, until a try says that it cannot.</summary>
+    private bool mayShareBlocks = true;
+
     /// <summary>Set once the connection is up: long copies announce themselves there.</summary>
     public Workers? Workers { get; set; }
 
@@ -188,7 +191,7 @@ internal sealed class CopyUp(Volume volume)
             if (isLong) { Workers?.BeginBlocking(); }
             try
             {
-                error = CopyData(inode, copy, size, request);
+                error = CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
                 if (!error.IsError) { error = CopyAttributes(source, stat, copy, Libc.Self, setOrigin: stat.Nlink == 1); }
                 if (!error.IsError && volume.IsDurable && size > 0) { error = Libc.Sync(copy, dataOnly: false); }
             }
@@ -231,7 +234,7 @@ internal sealed class CopyUp(Volume volume)
         Workers?.BeginBlocking();
         try
         {
-            error = CopyData(inode, copy, Math.Min((long)stat.Size, limit), request);
+            error = CopyData(inode, copy, Math.Min((long)stat.Size, limit), mayHaveHoles: true, request);
             if (!error.IsError && volume.IsDurable) { error = Libc.Sync(copy, dataOnly: false); }
         }
         finally
@@ -247,7 +250,7 @@ internal sealed class CopyUp(Volume volume)
         return error;
     }
 
-    private Errno CopyData(Inode inode, int copy, long size, in Request request)
+    private Errno CopyData(Inode inode, int copy, long size, bool mayHaveHoles, in Request request)
     {
         if (size == 0) { return Errno.None; }
         RealName data = inode.Metacopy ?? new RealName(inode.LowerDirectory!, inode.LowerName!);
@@ -256,7 +259,9 @@ internal sealed class CopyUp(Volume volume)
         int original;
         using (source) { error = source.Open(OpenFlags.ReadOnly, out original); }
         if (error.IsError) { return error; }
-        error = DataCopy.Run(original, copy, size, request);
+        bool mayShare = Volatile.Read(ref mayShareBlocks);
+        error = DataCopy.Run(original, copy, size, mayHaveHoles, ref mayShare, request);
+        Volatile.Write(ref mayShareBlocks, mayShare);
         Libc.Close(original);
         return error;
     }
@@ -268,13 +273,14 @@ internal sealed class CopyUp(Volume volume)
     /// </remarks>
     private Errno CopyAttributes(in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name, bool setOrigin)
     {
-        Errno error = Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
+        // What was made a moment ago is ours, unless work hands its group on.
+        Errno error = stat.Uid == 0 && stat.Gid == 0 && volume.Work!.GivesRoot ? Errno.None : Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
         if (error.IsError) { return error; }
         error = XattrCopy.Run(source.Directory, source.Name, directory, name, volume.Xattr);
         if (error.IsError) { return error; }
         if (stat.IsRegular || stat.IsDirectory)
         {
-            error = FileFlags.CopyUp(source, directory, name, volume.Xattr);
+            error = FileFlags.CopyUp(source, stat, directory, name, volume.Xattr);
             if (error.IsError) { return error; }
         }
         if (setOrigin)

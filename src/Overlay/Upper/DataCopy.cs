@@ -11,10 +11,18 @@ internal static unsafe class DataCopy
     private const long KernelChunk = 8 << 20;
 
     /// <summary>Copies the first <paramref name="size"/> bytes into an empty file.</summary>
+    /// <param name="source">The lower file.</param>
+    /// <param name="target">The copy.</param>
+    /// <param name="size">How much.</param>
+    /// <param name="mayHaveHoles">Whether holes are to be looked for.</param>
+    /// <param name="mayShare">Whether sharing blocks is worth a try; set to false when the filesystems cannot.</param>
+    /// <param name="request">Who waits.</param>
     /// <returns><see cref="Errno.EINTR"/> when whoever waits was killed.</returns>
-    public static Errno Run(int source, int target, long size, in Request request)
+    public static Errno Run(int source, int target, long size, bool mayHaveHoles, ref bool mayShare, in Request request)
     {
-        if (!Libc.Clone(target, source).IsError)
+        Errno shared = mayShare ? Libc.Clone(target, source) : Errno.EOPNOTSUPP;
+        if (shared is Errno.EOPNOTSUPP or Errno.ENOTTY or Errno.EXDEV) { mayShare = false; }
+        if (!shared.IsError)
         {
             Errno shorter = Libc.StatAt(target, Libc.Self, StatxMask.Basic, out Statx stat);
             if (shorter.IsError) { return shorter; }
@@ -27,7 +35,8 @@ internal static unsafe class DataCopy
             long at = 0;
             while (at < size)
             {
-                Errno error = Libc.Seek(source, at, SeekWhence.Data, out long data);
+                long data = at;
+                Errno error = mayHaveHoles ? Libc.Seek(source, at, SeekWhence.Data, out data) : Errno.EINVAL;
                 if (error == Errno.ENXIO) { break; } // only a hole is left
                 if (error.IsError) { data = at; } // no support for holes: all is data
                 if (data >= size) { break; }
@@ -56,7 +65,7 @@ internal static unsafe class DataCopy
                     at += count;
                 }
             }
-            return Libc.Truncate(target, size);
+            return at < size || mayHaveHoles ? Libc.Truncate(target, size) : Errno.None;
         }
         finally
         {

@@ -34,11 +34,10 @@ internal static class FileFlags
     }
 
     /// <summary>Gives a copy the flags that matter: the protecting ones as an attribute, sync and noatime themselves.</summary>
-    public static Errno CopyUp(in RealReference source, int directory, ReadOnlySpan<byte> name, OverlayXattr xattr)
+    public static Errno CopyUp(in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name, OverlayXattr xattr)
     {
         // Where statx(2) tells of both protecting flags and has none, the file need not be opened.
         const ulong telling = Immutable | AppendOnly; // STATX_ATTR_IMMUTABLE and _APPEND have the same values
-        if (Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out Statx stat).IsError) { return Errno.None; }
         if ((stat.AttributesMask & telling) == telling && (stat.Attributes & telling) == 0) { return Errno.None; }
         if (source.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int original).IsError) { return Errno.None; }
         uint flags = 0;

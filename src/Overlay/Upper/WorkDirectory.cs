@@ -36,6 +36,9 @@ internal sealed class WorkDirectory : IDisposable
     /// <summary>Whether the filesystem has O_TMPFILE.</summary>
     public bool HasTemporaryFiles { get; }
 
+    /// <summary>Whether what is made here belongs to root and its group.</summary>
+    public bool GivesRoot { get; private init; }
+
     /// <summary>Makes the directory ready: creates it, or empties it.</summary>
     /// <param name="workdir">A descriptor of the directory that the user named.</param>
     /// <param name="path">For messages.</param>
@@ -51,7 +54,8 @@ internal sealed class WorkDirectory : IDisposable
         if (error.IsError && error != Errno.EEXIST) { throw new OverlayMountException($"{path}/work: cannot be created ({error})."); }
         error = Libc.OpenAt(workdir, name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
         if (error.IsError) { throw new OverlayMountException($"{path}/work: cannot be opened ({error})."); }
-        return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles);
+        bool handsGroupOn = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError || (stat.Mode & ModeBits.SetGid) != 0;
+        return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && !handsGroupOn };
     }
 
     /// <summary>A directory below <c>work/incompat</c> says that upper needs something that its reader may not know. Kernel: ovl_workdir_cleanup_recurse().</summary>
