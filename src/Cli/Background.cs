@@ -11,10 +11,11 @@ namespace Veneer.Cli;
 /// </remarks>
 internal static class Background
 {
+    /// <summary>The variable that tells the child what it is: its value is the parent's process id, so that it means nothing to others.</summary>
     private const string Mark = "VENEER_BACKGROUND";
 
     /// <summary>Whether this process is the child.</summary>
-    public static bool IsChild { get; } = Environment.GetEnvironmentVariable(Mark) is not null;
+    public static bool IsChild { get; } = Environment.GetEnvironmentVariable(Mark) == $"{Libc.ParentProcessId}";
 
     /// <summary>In the parent: starts the child and waits until it serves, or has ended.</summary>
     /// <returns>0 when it serves; else its exit code, after its words have been passed on.</returns>
@@ -31,7 +32,7 @@ internal static class Background
                 {
                     Program = Executable(),
                     Arguments = invocation.Raw,
-                    Environment = [.. EnvironmentVariables(), PathText.Encode(Mark + "=1")[..^1]],
+                    Environment = [.. EnvironmentVariables(), PathText.Encode($"{Mark}={Libc.ProcessId}")[..^1]],
                     StandardError = writeEnd,
                     NewSession = true,
                 },

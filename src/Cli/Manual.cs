@@ -119,10 +119,11 @@ internal static class Manual
                 on: directories of lower layers can be renamed. Otherwise that gives
                 EXDEV, and mv copies. off means follow. Default: follow.
             metacopy=on|off
-                on: chown and chmod copy no data up. Implies redirect_dir=on.
-                Default: off.
+                on implies redirect_dir=on. Files whose data is in a lower layer are
+                always understood; none are made yet. Default: off.
             index=on|off
-                on: hard links of lower layers stay links across mounts. Default: off.
+                on is not supported yet: hard links of lower layers stay links while
+                mounted, and not across mounts. Default: off.
             xino=on|auto|off
                 Whether inode numbers tell the layer. Default: auto.
             userxattr

@@ -116,6 +116,7 @@ internal static class MountCommand
                 AllowOther = options.AllowOther,
             });
             using Device device = mount.Device;
+            using var signals = new TerminationSignals(mount, log);
             var settings = new ServerOptions
             {
                 MaxStackDepth = overlay.MaxStackDepth,
@@ -135,7 +136,6 @@ internal static class MountCommand
             }
             // Nothing below may keep the caller's directory, least of all when it is the mount point itself.
             _ = Libc.ChangeDirectory("/\0"u8); // cannot fail
-            using var signals = new TerminationSignals(mount, log);
             server.Start();
             if (!reportReady())
             {

@@ -118,6 +118,12 @@ public static unsafe partial class Libc
         return (Errno)result; // posix_spawn returns the error, it does not set errno
     }
 
+    [LibraryImport(Library)]
+    private static partial int getppid();
+
+    /// <summary>The id of the process that started this one; 0 when it is in another pid namespace.</summary>
+    public static int ParentProcessId => getppid();
+
     [LibraryImport(Library, SetLastError = true)]
     private static partial int waitpid(int pid, int* status, int options);
 

@@ -161,6 +161,19 @@ public sealed class CliMountTests : IDisposable
     }
 
     [CliFact]
+    public void A_mount_whose_server_was_killed_is_unmounted()
+    {
+        Succeeds("veneer mount -o $LAYERS m; kill -KILL $(pgrep -x veneer); while pgrep -x veneer >/dev/null; do sleep 0.05; done; veneer umount m; ls m");
+    }
+
+    [CliFact]
+    public void Nothing_stays_when_the_caller_has_gone_before_the_mount_was_ready()
+    {
+        // As the parent starts it, but nobody reads what it says.
+        Succeeds("VENEER_BACKGROUND=$$ veneer mount -o $LAYERS m 2> >(exec true) >/dev/null & wait $! || true; mountpoint -q m && exit 1; true");
+    }
+
+    [CliFact]
     public void Umount_says_where_the_overlay_still_is()
     {
         Outcome outcome = sandbox.Run("mkdir x; veneer mount -o $LAYERS m; mount --bind m x; veneer umount m; echo $?; cat x/f; veneer umount x; rmdir x");
