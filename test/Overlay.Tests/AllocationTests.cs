@@ -1,0 +1,91 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Tests;
+
+/// <summary>Requests whose answer is a matter of system calls make no garbage.</summary>
+public sealed class AllocationTests : IDisposable
+{
+    private const int Rounds = 2000;
+
+    private readonly DirectoryInfo scratch = Directory.CreateTempSubdirectory("veneer-allocation-");
+    private readonly OverlayMount overlay;
+    private readonly IFileSystem fileSystem;
+    private readonly Interruption interruption = new();
+    private readonly ulong file;
+    private readonly ulong handle;
+
+    public AllocationTests()
+    {
+        string lower = scratch.CreateSubdirectory("lower").FullName;
+        File.WriteAllText(Path.Combine(lower, "file"), new string('x', 4096));
+        overlay = OverlayMount.Open(new OverlayOptions { LowerDirectories = [lower], MountPoint = "/nowhere", Passthrough = Passthrough.Off }, static _ => { });
+        fileSystem = overlay.FileSystem;
+
+        Assert.Equal(Errno.None, fileSystem.Lookup(Ask(1), "file\0"u8, out EntryOut entry));
+        file = entry.NodeId;
+        Assert.Equal(Errno.None, fileSystem.Open(Ask(file), new OpenIn(), out OpenOut open));
+        handle = open.Fh;
+    }
+
+    public void Dispose()
+    {
+        fileSystem.Stop();
+        overlay.Dispose();
+        scratch.Delete(recursive: true);
+    }
+
+    private InHeader header;
+
+    private Request Ask(ulong node)
+    {
+        header = new InHeader { NodeId = node };
+        return new Request(header, interruption);
+    }
+
+    [Fact]
+    public void Looking_up_a_known_name_allocates_nothing() => AssertNoGarbage(() =>
+    {
+        Errno error = fileSystem.Lookup(Ask(1), "file\0"u8, out EntryOut entry);
+        fileSystem.Forget(entry.NodeId, 1);
+        return error;
+    });
+
+    [Fact]
+    public void Looking_up_a_missing_name_allocates_nothing() => AssertNoGarbage(() => fileSystem.Lookup(Ask(1), "missing\0"u8, out _));
+
+    [Fact]
+    public void Asking_for_attributes_allocates_nothing() => AssertNoGarbage(() => fileSystem.GetAttr(Ask(file), new GetAttrIn(), out _));
+
+    [Fact]
+    public void Asking_for_an_extended_attribute_allocates_nothing()
+    {
+        byte[] value = new byte[64];
+        AssertNoGarbage(() =>
+        {
+            Errno error = fileSystem.GetXattr(Ask(file), "user.none\0"u8, value, out _);
+            return error is Errno.ENODATA or Errno.EOPNOTSUPP ? Errno.None : error;
+        });
+    }
+
+    [Fact]
+    public void Reading_allocates_nothing()
+    {
+        byte[] buffer = new byte[4096];
+        AssertNoGarbage(() => fileSystem.Read(Ask(file), new ReadIn { Fh = handle, Size = 4096 }, buffer, out _));
+        Assert.Equal((byte)'x', buffer[4095]);
+    }
+
+    [Fact]
+    public void Statfs_allocates_nothing() => AssertNoGarbage(() => fileSystem.StatFs(Ask(1), out _));
+
+    private static void AssertNoGarbage(Func<Errno> request)
+    {
+        Assert.Equal(Errno.None, request());
+        for (int i = 0; i < 200; i++) { request(); } // compiled, caches filled
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        for (int i = 0; i < Rounds; i++) { request(); }
+        Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
+    }
+}
