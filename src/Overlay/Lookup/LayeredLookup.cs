@@ -311,13 +311,18 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
 
     private Errno ReadRedirect(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, ref Search search, bool relative = true)
     {
-        Span<byte> value = stackalloc byte[4096];
+        Span<byte> value = stackalloc byte[1024];
         Errno error = Libc.GetXattrAt(directory, name, xattr.Redirect, value, out int length);
         if (error.IsNoXattr) { return Errno.None; }
-        if (error == Errno.ERANGE) { return Errno.EINVAL; }
+        if (error == Errno.ERANGE)
+        {
+            value = new byte[Redirect.MaxStored];
+            error = Libc.GetXattrAt(directory, name, xattr.Redirect, value, out length);
+        }
         if (error.IsError) { return error; }
         ReadOnlySpan<byte> redirect = value[..length];
         if (!Redirect.IsValid(redirect)) { return Errno.EINVAL; } // Kernel: ovl_get_redirect_xattr()
+        if (Redirect.HasDots(redirect)) { return Errno.EACCES; }
         if (relative)
         {
             search.Path = [.. redirect, 0];

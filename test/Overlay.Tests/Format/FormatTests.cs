@@ -73,14 +73,20 @@ public sealed class FormatTests
     [InlineData("//a", false)]
     [InlineData("/a//b", false)]
     [InlineData("/a/", false)]
-    [InlineData(".", false)]
-    [InlineData("..", false)]
-    [InlineData("/..", false)]
-    [InlineData("/a/../../etc", false)]
-    [InlineData("/a/./b", false)]
     [InlineData("a\0b", false)]
-    public void A_redirect_leads_only_to_names_below_the_root(string value, bool valid) =>
+    public void A_redirect_is_a_name_or_a_path_of_names(string value, bool valid) =>
         Assert.Equal(valid, Redirect.IsValid(Encoding.UTF8.GetBytes(value)));
+
+    [Theory]
+    [InlineData(".", true)]
+    [InlineData("..", true)]
+    [InlineData("/..", true)]
+    [InlineData("/a/../../etc", true)]
+    [InlineData("/a/./b", true)]
+    [InlineData("...", false)]
+    [InlineData("/a/..b/c..", false)]
+    public void A_redirect_with_dots_is_known(string value, bool dots) =>
+        Assert.Equal(dots, Redirect.HasDots(Encoding.UTF8.GetBytes(value)));
 
     [Theory]
     [InlineData(false, "user.x", "user.x")]
