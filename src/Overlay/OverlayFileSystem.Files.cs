@@ -33,7 +33,15 @@ internal sealed partial class OverlayFileSystem
         {
             error = CheckProtection(inode, onlyAdds: !truncates && (input.Flags & OpenFlags.Append) != 0);
             if (error.IsError) { return error; }
+            // A copy-up for truncation leaves the data behind: make sure that the open cannot fail for want of a descriptor.
+            int reserve = -1;
+            if (truncates && !inode.HasUpper)
+            {
+                error = Libc.Duplicate(volume.Lookup.Root.Topmost.Descriptor, out reserve);
+                if (error.IsError) { return error; }
+            }
             error = copyUp.Ensure(inode, request, limit: truncates ? 0 : long.MaxValue);
+            if (reserve >= 0) { Libc.Close(reserve); }
             if (error.IsError) { return error; }
         }
         while (true)
