@@ -203,7 +203,18 @@ internal sealed partial class OverlayFileSystem
     {
         if (files.Remove(fh) is not { } file) { return; }
         file.Backing.Leave(Writes(file.Flags), backings);
-        Libc.Close(file.Descriptor);
+        if (file.Inode.IsUnlinked) { CloseLast(file.Descriptor); }
+        else { Libc.Close(file.Descriptor); }
+    }
+
+    /// <summary>Closes what may be the last descriptor of a file without a name: freeing a large one takes its time.</summary>
+    private void CloseLast(int descriptor)
+    {
+        const ulong manyBlocks = (64 << 20) / 512;
+        bool isLong = !Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError && stat.Nlink == 0 && stat.Blocks > manyBlocks;
+        if (isLong) { workers?.BeginBlocking(); }
+        Libc.Close(descriptor);
+        if (isLong) { workers?.EndBlocking(); }
     }
 
     public Errno Flush(in Request request, in FlushIn input) => Errno.ENOSYS; // close(2) has nothing to wait for: writes are not kept back

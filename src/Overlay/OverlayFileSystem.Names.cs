@@ -24,7 +24,12 @@ internal sealed partial class OverlayFileSystem
         }
     }
 
-    public void Forget(ulong nodeId, ulong lookups) => volume.Inodes.Forget(nodeId, lookups);
+    public void Forget(ulong nodeId, ulong lookups)
+    {
+        volume.Inodes.Forget(nodeId, lookups);
+        if (volume.Inodes.TakeDropped() is not { } dropped) { return; }
+        foreach (Fd orphan in dropped) { CloseLast(orphan.Release()); }
+    }
 
     public Errno ReadLink(in Request request, Span<byte> target, out int length)
     {

@@ -4,7 +4,10 @@ using Veneer.Overlay.Layers;
 namespace Veneer.Overlay.Tree;
 
 /// <summary>The only place where inodes are born and die. A nodeid is never used twice.</summary>
-/// <remarks>Its lock is a leaf: no system call but the close(2) of a dead inode's descriptors, no other lock but the directory cache's.</remarks>
+/// <remarks>
+/// Its lock is a leaf: no system call but the close(2) of a dead directory's descriptor, no other lock but the directory
+/// cache's.
+/// </remarks>
 internal sealed class InodeTable
 {
     /// <summary>The root's nodeid (FUSE_ROOT_ID).</summary>
@@ -15,6 +18,7 @@ internal sealed class InodeTable
     private readonly Action<string> log;
     private readonly Dictionary<ulong, Superseded> superseded = [];
     private readonly Dictionary<RealKey, Inode> hardLinks = [];
+    private readonly List<Fd> dropped = [];
     private Inode?[] byNodeId = new Inode?[1024];
     private Inode?[] byKey = new Inode?[1024];
     private ulong lastNodeId;
@@ -351,6 +355,22 @@ internal sealed class InodeTable
         }
     }
 
+    /// <summary>
+    /// The descriptors of files without a name that nobody knows any more. Closing one may free all its blocks, which
+    /// takes long for a large file: the caller does it, under no lock.
+    /// </summary>
+    /// <returns>Null when there are none.</returns>
+    public Fd[]? TakeDropped()
+    {
+        if (dropped.Count == 0) { return null; } // a race only puts it off to the next call
+        lock (gate)
+        {
+            Fd[] taken = [.. dropped];
+            dropped.Clear();
+            return taken;
+        }
+    }
+
     private void DropIfUnusedLocked(Inode inode)
     {
         while (true)
@@ -360,7 +380,7 @@ internal sealed class InodeTable
             UnhashNodeIdLocked(inode);
             UnhashKeyLocked(inode);
             count--;
-            inode.Orphan?.Dispose();
+            if (inode.Orphan is { } orphan) { dropped.Add(orphan); }
             if (inode is DirectoryInode directory)
             {
                 if (directory.Upper is { } upper) { directories.Drop(upper); }
@@ -407,6 +427,8 @@ internal sealed class InodeTable
                     foreach (RealDirectory lower in directory.Lowers) { directories.Drop(lower); }
                 }
             }
+            foreach (Fd orphan in dropped) { orphan.Dispose(); }
+            dropped.Clear();
             byNodeId = new Inode?[1024];
             byKey = new Inode?[1024];
             superseded.Clear();
