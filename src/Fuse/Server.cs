@@ -162,15 +162,10 @@ public sealed partial class Server : IDisposable
     {
         if (count < Unsafe.SizeOf<InHeader>()) { return; }
         ref readonly InHeader header = ref MemoryMarshal.AsRef<InHeader>(buffers.In);
-        if (header.Length != count)
-        {
-            ReplyError(mine, buffers, header.Unique, Errno.EINVAL);
-            return;
-        }
         int end = count - header.TotalExtensionLength * 8;
-        if (end < Unsafe.SizeOf<InHeader>())
+        if (header.Length != count || end < Unsafe.SizeOf<InHeader>())
         {
-            ReplyError(mine, buffers, header.Unique, Errno.EINVAL);
+            if (HasReply(header.Opcode)) { ReplyError(mine, buffers, header.Unique, Errno.EINVAL); }
             return;
         }
         interruption.Begin(header.Unique);
@@ -184,7 +179,7 @@ public sealed partial class Server : IDisposable
         catch (Exception bug)
         {
             options.Log($"veneer: bug: {header.Opcode} of node {header.NodeId} failed: {bug}");
-            ReplyError(mine, buffers, header.Unique, Errno.EIO);
+            if (HasReply(header.Opcode)) { ReplyError(mine, buffers, header.Unique, Errno.EIO); }
         }
 #pragma warning restore CA1031
         finally
@@ -192,6 +187,9 @@ public sealed partial class Server : IDisposable
             interruption.End();
         }
     }
+
+    /// <summary>Whether the kernel waits for an answer. That to INTERRUPT is optional.</summary>
+    private static bool HasReply(Opcode opcode) => opcode is not (Opcode.Forget or Opcode.BatchForget or Opcode.Interrupt);
 
     private Errno Interrupt(ulong unique)
     {
