@@ -288,12 +288,20 @@ public sealed partial class Server
     private void SetXattr(Device mine, Buffers buffers, in Request request, ref RequestReader reader)
     {
         Errno error = Errno.EINVAL;
-        if (reader.Take(out SetXattrIn input) && reader.TakeName(out ReadOnlySpan<byte> name) && reader.TakeBytes(input.Size, out ReadOnlySpan<byte> value))
+        if (TakeSetXattr(ref reader, out SetXattrIn input) && reader.TakeName(out ReadOnlySpan<byte> name) && reader.TakeBytes(input.Size, out ReadOnlySpan<byte> value))
         {
             Trace(request, name);
             error = fileSystem.SetXattr(request, name, value, input);
         }
         ReplyError(mine, buffers, request.Header.Unique, error);
+    }
+
+    private bool TakeSetXattr(ref RequestReader reader, out SetXattrIn input)
+    {
+        if ((inForce & InitFlags.SetXattrExt) != 0) { return reader.Take(out input); }
+        bool taken = reader.Take(out SetXattrInShort first);
+        input = new SetXattrIn { Size = first.Size, Flags = first.Flags };
+        return taken;
     }
 
     private static Span<byte> XattrBuffer(Buffers buffers, uint size) => buffers.Payload[..(int)Math.Min(size, 1u << 17)];

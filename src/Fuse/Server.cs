@@ -49,6 +49,7 @@ public sealed partial class Server : IDisposable
     private readonly Lock interruptionsLock = new();
     private volatile Interruption[] interruptions = [];
     private volatile bool ended;
+    private InitFlags inForce;
     private int workerNumber;
 
     /// <summary>Prepares to serve; nothing is read before <see cref="Initialize"/>.</summary>
@@ -92,6 +93,7 @@ public sealed partial class Server : IDisposable
 
             InitFlags flags = fileSystem.Negotiate(input.AllFlags) & input.AllFlags;
             if ((input.AllFlags & InitFlags.InitExt) != 0) { flags |= InitFlags.InitExt; }
+            inForce = flags;
             var output = new InitOut
             {
                 Major = Major,

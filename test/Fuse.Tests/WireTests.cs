@@ -139,6 +139,7 @@ public sealed class WireTests
         .Structure(typeof(StatFsOut), "struct fuse_kstatfs", "blocks bfree bavail files ffree bsize namelen frsize padding - - - - - -")
         .Structure(typeof(FSyncIn), "struct fuse_fsync_in", "fh fsync_flags padding")
         .Structure(typeof(SetXattrIn), "struct fuse_setxattr_in", "size flags setxattr_flags padding")
+        .Structure(typeof(SetXattrInShort), "struct fuse_setxattr_in", "size flags", size: "FUSE_COMPAT_SETXATTR_IN_SIZE")
         .Structure(typeof(GetXattrIn), "struct fuse_getxattr_in", "size padding")
         .Structure(typeof(GetXattrOut), "struct fuse_getxattr_out", "size padding")
         .Structure(typeof(AccessIn), "struct fuse_access_in", "mask padding")

@@ -39,12 +39,13 @@ internal sealed class CFacts(string prologue)
     /// <param name="type">The managed structure.</param>
     /// <param name="nameInC">Such as <c>struct statx</c>.</param>
     /// <param name="fieldsInC">The names in C of all fields, private ones included, in the order of the managed ones; "-" for one that C does not name.</param>
-    public CFacts Structure(Type type, string nameInC, string fieldsInC)
+    /// <param name="size">What the size is in C, when it is not that of the structure.</param>
+    public CFacts Structure(Type type, string nameInC, string fieldsInC, string? size = null)
     {
         string[] names = fieldsInC.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries);
         IReadOnlyList<Field> fields = Layout.Of(type);
         Assert.True(names.Length == fields.Count, $"{type.Name} has {fields.Count} fields, and {names.Length} names were given: {string.Join(' ', fields.Select(field => field.Name))}");
-        Constant(type.Name, $"sizeof({nameInC})", Layout.SizeOf(type));
+        Constant(type.Name, size ?? $"sizeof({nameInC})", Layout.SizeOf(type));
         foreach ((Field field, string name) in fields.Zip(names))
         {
             if (name == "-") { continue; }

@@ -375,6 +375,14 @@ public struct SetXattrIn
     public readonly bool KillSgid => (SetXattrFlags & 1) != 0;
 }
 
+/// <summary>What is sent of <see cref="SetXattrIn"/> unless <see cref="InitFlags.SetXattrExt"/> is in force (protocol 7.33).</summary>
+[StructLayout(LayoutKind.Sequential), WireSize(8)]
+public struct SetXattrInShort
+{
+    public uint Size;
+    public XattrFlags Flags;
+}
+
 [StructLayout(LayoutKind.Sequential), WireSize(8)]
 public struct GetXattrIn
 {
