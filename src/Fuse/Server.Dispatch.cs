@@ -9,6 +9,9 @@ namespace Veneer.Fuse;
 
 public sealed partial class Server
 {
+    /// <summary>A symbolic link's target has at most PATH_MAX - 1 bytes, and the kernel takes no more.</summary>
+    private const int LongestTarget = 4095;
+
     /// <summary>Calls the filesystem for one request and writes the reply. A request that is too short is EINVAL.</summary>
     private void Dispatch(Device mine, Buffers buffers, in Request request, ref RequestReader reader)
     {
@@ -58,7 +61,7 @@ public sealed partial class Server
 
             case Opcode.ReadLink:
                 Trace(request, default);
-                error = fileSystem.ReadLink(request, buffers.Payload[..4096], out int length);
+                error = fileSystem.ReadLink(request, buffers.Payload[..LongestTarget], out int length);
                 ReplyPayload(mine, buffers, unique, error, length);
                 return;
 
@@ -138,7 +141,7 @@ public sealed partial class Server
             case Opcode.Read:
                 if (!reader.Take(out ReadIn read)) { break; }
                 Trace(request, default);
-                error = fileSystem.Read(request, read, buffers.Payload[..(int)Math.Min(read.Size, (uint)options.MaxWrite)], out length);
+                error = fileSystem.Read(request, read, buffers.PayloadOf(read.Size), out length);
                 ReplyPayload(mine, buffers, unique, error, length);
                 return;
 
@@ -175,14 +178,14 @@ public sealed partial class Server
             case Opcode.GetXattr:
                 if (!reader.Take(out GetXattrIn getXattr) || !reader.TakeName(out name)) { break; }
                 Trace(request, name);
-                error = fileSystem.GetXattr(request, name, XattrBuffer(buffers, getXattr.Size), out length);
+                error = fileSystem.GetXattr(request, name, buffers.PayloadOf(getXattr.Size), out length);
                 ReplyXattr(mine, buffers, unique, error, getXattr.Size, length);
                 return;
 
             case Opcode.ListXattr:
                 if (!reader.Take(out getXattr)) { break; }
                 Trace(request, default);
-                error = fileSystem.ListXattr(request, XattrBuffer(buffers, getXattr.Size), out length);
+                error = fileSystem.ListXattr(request, buffers.PayloadOf(getXattr.Size), out length);
                 ReplyXattr(mine, buffers, unique, error, getXattr.Size, length);
                 return;
 
@@ -209,7 +212,7 @@ public sealed partial class Server
             case Opcode.ReadDirPlus:
                 if (!reader.Take(out read)) { break; }
                 Trace(request, default);
-                var writer = new DirectoryWriter(buffers.Payload[..(int)Math.Min(read.Size, (uint)options.MaxWrite)], header.Opcode == Opcode.ReadDirPlus);
+                var writer = new DirectoryWriter(buffers.PayloadOf(read.Size), header.Opcode == Opcode.ReadDirPlus);
                 error = fileSystem.ReadDir(request, read, ref writer);
                 if (Undelivered(ReplyPayload(mine, buffers, unique, error, writer.Used), error) && writer.IsPlus) { ReturnEntries(buffers.Payload[..writer.Used]); }
                 return;
@@ -304,12 +307,12 @@ public sealed partial class Server
         return taken;
     }
 
-    private static Span<byte> XattrBuffer(Buffers buffers, uint size) => buffers.Payload[..(int)Math.Min(size, 1u << 17)];
-
-    private Errno ReplyXattr(Device mine, Buffers buffers, ulong unique, Errno error, uint asked, int length) =>
-        asked == 0 && !error.IsError
-            ? Reply(mine, buffers, unique, new GetXattrOut { Size = (uint)length })
-            : ReplyPayload(mine, buffers, unique, error, length);
+    private Errno ReplyXattr(Device mine, Buffers buffers, ulong unique, Errno error, uint asked, int length)
+    {
+        if (asked == 0 && !error.IsError) { return Reply(mine, buffers, unique, new GetXattrOut { Size = (uint)length }); }
+        if (!error.IsError && (uint)length > asked) { error = Errno.ERANGE; } // a size, and the buffer holds what was there before
+        return ReplyPayload(mine, buffers, unique, error, length);
+    }
 
     /// <summary>Whether a reply that succeeded found nobody waiting, so that what it carried must be taken back.</summary>
     private static bool Undelivered(Errno written, Errno result) => written == Errno.ENOENT && !result.IsError;

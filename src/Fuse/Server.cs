@@ -41,6 +41,9 @@ public sealed partial class Server : IDisposable
     /// <summary>The kernel insists on room for a WRITE plus headers, and on at least 8 KiB (FUSE_MIN_READ_BUFFER).</summary>
     private const int HeaderRoom = 4096;
 
+    /// <summary>What may be large although writes are small: reads of 32 pages unless MAX_PAGES is agreed on, xattrs of 64 KiB.</summary>
+    private static readonly int smallestBuffer = Math.Max(32 * Environment.SystemPageSize, 1 << 16);
+
     private readonly Device device;
     private readonly IFileSystem fileSystem;
     private readonly ServerOptions options;
@@ -58,6 +61,10 @@ public sealed partial class Server : IDisposable
         this.device = device;
         this.fileSystem = fileSystem;
         this.options = options ?? new ServerOptions();
+        ArgumentOutOfRangeException.ThrowIfLessThan(this.options.Threads, 1);
+        ArgumentOutOfRangeException.ThrowIfLessThan(this.options.MaxWrite, Environment.SystemPageSize);
+        ArgumentOutOfRangeException.ThrowIfNotEqual(this.options.MaxWrite % Environment.SystemPageSize, 0);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(this.options.MaxWrite / Environment.SystemPageSize, ushort.MaxValue);
         notifier = new Notifier(device);
         workers = new Workers(this.options.Threads, Work);
     }
@@ -66,7 +73,7 @@ public sealed partial class Server : IDisposable
     /// <returns><see cref="Errno.EPROTO"/> when the kernel speaks another protocol.</returns>
     public Errno Initialize()
     {
-        using var buffers = new Buffers(options.MaxWrite + HeaderRoom);
+        using Buffers buffers = NewBuffers();
         while (true)
         {
             Errno error = device.Read(buffers.In, out int count);
@@ -138,7 +145,7 @@ public sealed partial class Server : IDisposable
         var interruption = new Interruption();
         lock (interruptionsLock) { interruptions = [.. interruptions, interruption]; }
 
-        using (var buffers = new Buffers(options.MaxWrite + HeaderRoom))
+        using (Buffers buffers = NewBuffers())
         {
             while (!ended)
             {
@@ -209,6 +216,8 @@ public sealed partial class Server : IDisposable
         workers.Dispose();
     }
 
+    private Buffers NewBuffers() => new(Math.Max(options.MaxWrite, smallestBuffer) + HeaderRoom);
+
     /// <summary>A thread's memory, outside the managed heap: one request and one reply.</summary>
     private sealed unsafe class Buffers : IDisposable
     {
@@ -230,6 +239,9 @@ public sealed partial class Server : IDisposable
 
         /// <summary>What follows the reply's header.</summary>
         public Span<byte> Payload => new((byte*)output + sizeof(OutHeader), size - sizeof(OutHeader));
+
+        /// <summary>Room for what was asked for, as far as there is.</summary>
+        public Span<byte> PayloadOf(uint asked) => Payload[..(int)Math.Min(asked, (uint)(size - sizeof(OutHeader)))];
 
         public void Dispose()
         {
