@@ -26,29 +26,30 @@ public readonly ref struct Request
 }
 
 /// <summary>Whether the request that one worker serves was interrupted.</summary>
+/// <remarks>
+/// The mark is the number of the request that it is for, so that one which comes late, when the worker is at its next
+/// request already, marks nothing. Numbers are never used again.
+/// </remarks>
 internal sealed class Interruption
 {
     private ulong unique;
-    private bool raised;
+    private ulong marked;
 
-    /// <summary>Whether the current request was interrupted.</summary>
-    public bool IsRaised => Volatile.Read(ref raised);
+    /// <summary>Whether the current request was interrupted. Only the worker asks.</summary>
+    public bool IsRaised => Volatile.Read(ref marked) == unique && unique != 0;
 
-    /// <summary>The worker starts on a request.</summary>
-    public void Begin(ulong request)
-    {
-        Volatile.Write(ref raised, false);
-        Volatile.Write(ref unique, request);
-    }
+    /// <summary>The worker starts on a request; whoever looks for it afterwards finds it.</summary>
+    public void Begin(ulong request) => Interlocked.Exchange(ref unique, request);
 
     /// <summary>The worker is done with its request.</summary>
     public void End() => Volatile.Write(ref unique, 0);
 
     /// <summary>Marks the request as interrupted, when this worker serves it.</summary>
+    /// <remarks>One at a time: the caller holds the lock of all interruptions, or is the worker itself.</remarks>
     public bool TryRaise(ulong request)
     {
         if (Volatile.Read(ref unique) != request) { return false; }
-        Volatile.Write(ref raised, true);
+        Volatile.Write(ref marked, request);
         return true;
     }
 }

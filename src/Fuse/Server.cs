@@ -51,6 +51,7 @@ public sealed partial class Server : IDisposable
     private readonly Workers workers;
     private readonly Lock interruptionsLock = new();
     private volatile Interruption[] interruptions = [];
+    private ulong overtaking;
     private volatile bool ended;
     private InitFlags inForce;
     private int workerNumber;
@@ -178,6 +179,7 @@ public sealed partial class Server : IDisposable
             return;
         }
         interruption.Begin(header.Unique);
+        if (Volatile.Read(ref overtaking) == header.Unique) { interruption.TryRaise(header.Unique); }
         try
         {
             var request = new Request(header, interruption);
@@ -200,11 +202,22 @@ public sealed partial class Server : IDisposable
     /// <summary>Whether the kernel waits for an answer. That to INTERRUPT is optional.</summary>
     private static bool HasReply(Opcode opcode) => opcode is not (Opcode.Forget or Opcode.BatchForget or Opcode.Interrupt);
 
+    /// <summary>Finds the worker that serves a request, and tells it.</summary>
+    /// <remarks>
+    /// A worker may have read its request and not yet begun when another one has read the interrupt. EAGAIN asks the
+    /// kernel to send that again, but it looks for the request only among those of the device that answers, and each
+    /// worker has its own clone. So the last number is kept as well, before the workers are looked at, and each worker
+    /// looks at it after it has begun: one of the two sees the other.
+    /// </remarks>
     private Errno Interrupt(ulong unique)
     {
-        foreach (Interruption interruption in interruptions)
+        lock (interruptionsLock)
         {
-            if (interruption.TryRaise(unique)) { return Errno.None; }
+            Interlocked.Exchange(ref overtaking, unique);
+            foreach (Interruption interruption in interruptions)
+            {
+                if (interruption.TryRaise(unique)) { return Errno.None; }
+            }
         }
         return Errno.EAGAIN;
     }
