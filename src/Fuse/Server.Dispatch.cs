@@ -314,8 +314,8 @@ public sealed partial class Server
         return ReplyPayload(mine, buffers, unique, error, length);
     }
 
-    /// <summary>Whether a reply that succeeded found nobody waiting, so that what it carried must be taken back.</summary>
-    private static bool Undelivered(Errno written, Errno result) => written == Errno.ENOENT && !result.IsError;
+    /// <summary>Whether a reply that succeeded did not reach the kernel, so that what it carried must be taken back.</summary>
+    private static bool Undelivered(Errno written, Errno result) => written.IsError && !result.IsError;
 
     private void ReplyEntry(Device mine, Buffers buffers, ulong unique, Errno error, in EntryOut entry)
     {
@@ -341,6 +341,7 @@ public sealed partial class Server
         }
     }
 
+    /// <returns>How writing went; an error means that the kernel has not got what the reply carried.</returns>
     private Errno ReplyWith<T>(Device mine, Buffers buffers, ulong unique, Errno error, in T result) where T : unmanaged =>
         error.IsError ? ReplyError(mine, buffers, unique, error) : Reply(mine, buffers, unique, result);
 
@@ -362,7 +363,7 @@ public sealed partial class Server
         {
             options.Log($"veneer: writing the reply to request {unique} failed: {written}");
             // The caller must not wait for ever for a reply that the kernel refused.
-            if (total != Unsafe.SizeOf<OutHeader>()) { return ReplyPayload(mine, buffers, unique, Errno.EIO, 0); }
+            if (total != Unsafe.SizeOf<OutHeader>()) { _ = ReplyPayload(mine, buffers, unique, Errno.EIO, 0); } // best effort: the first failure is what counts
         }
         return written;
     }
