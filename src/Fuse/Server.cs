@@ -151,6 +151,7 @@ public sealed partial class Server : IDisposable
             while (!ended)
             {
                 workers.Yield();
+                if (ended) { break; }
                 Errno error = mine.Read(buffers.In, out int count);
                 if (error.IsError)
                 {

@@ -14,7 +14,7 @@ public sealed class Workers : IDisposable
     private readonly SemaphoreSlim parked = new(0);
     private readonly int wanted;
     private readonly Action body;
-    private readonly List<Thread> threads = [];
+    private readonly List<Thread> threads = []; // only grows
     private int ready;
     private int sleeping;
     private bool stopping;
@@ -40,9 +40,9 @@ public sealed class Workers : IDisposable
     private void AddLocked()
     {
         var thread = new Thread(() => body(), maxStackSize: 512 * 1024) { IsBackground = true, Name = "fuse" };
+        thread.Start();
         threads.Add(thread);
         ready++;
-        thread.Start();
     }
 
     /// <summary>This thread may not read requests for a while.</summary>
@@ -60,7 +60,14 @@ public sealed class Workers : IDisposable
             }
             else if (threads.Count < MaxThreads)
             {
-                AddLocked();
+                try
+                {
+                    AddLocked();
+                }
+                catch (OutOfMemoryException)
+                {
+                    // The system gives us no more threads: requests wait for one of those that we have.
+                }
             }
         }
     }
@@ -98,14 +105,14 @@ public sealed class Workers : IDisposable
 
     internal void Join()
     {
-        while (true)
+        // One thread may have started another before it left.
+        for (int i = 0; ; i++)
         {
             Thread thread;
             lock (gate)
             {
-                if (threads.Count == 0) { return; }
-                thread = threads[^1];
-                threads.RemoveAt(threads.Count - 1);
+                if (i == threads.Count) { return; }
+                thread = threads[i];
             }
             thread.Join();
         }
