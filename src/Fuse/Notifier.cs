@@ -38,8 +38,8 @@ public sealed class Notifier : IDisposable
                 thread = new Thread(Run) { IsBackground = true, Name = "notifier" };
                 thread.Start();
             }
+            available.Release();
         }
-        available.Release();
     }
 
     private void Run()
@@ -61,8 +61,12 @@ public sealed class Notifier : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        lock (gate) { stopped = true; }
-        available.Release();
+        lock (gate)
+        {
+            if (stopped) { return; }
+            stopped = true;
+            available.Release();
+        }
         thread?.Join();
         available.Dispose();
     }

@@ -54,6 +54,7 @@ public sealed partial class Server : IDisposable
     private ulong overtaking;
     private volatile bool ended;
     private InitFlags inForce;
+    private bool stopped;
     private int workerNumber;
 
     /// <summary>Prepares to serve; nothing is read before <see cref="Initialize"/>.</summary>
@@ -71,7 +72,7 @@ public sealed partial class Server : IDisposable
     }
 
     /// <summary>Reads INIT and answers it. Kernel and server then agree; requests may follow.</summary>
-    /// <returns><see cref="Errno.EPROTO"/> when the kernel speaks another protocol.</returns>
+    /// <returns><see cref="Errno.EPROTO"/> when the kernel speaks another protocol. After any error the filesystem is not started, or stopped again.</returns>
     public Errno Initialize()
     {
         using Buffers buffers = NewBuffers();
@@ -118,7 +119,9 @@ public sealed partial class Server : IDisposable
             };
             // Start first: the reply releases whatever waits for the mount.
             fileSystem.Start(new Connection(flags, output.MaxStackDepth, device, notifier, workers));
-            return Reply(device, buffers, header.Unique, output);
+            error = Reply(device, buffers, header.Unique, output);
+            if (error.IsError) { StopOnce(); }
+            return error;
         }
     }
 
@@ -129,7 +132,12 @@ public sealed partial class Server : IDisposable
     public void WaitForEnd()
     {
         workers.Join();
-        fileSystem.Stop();
+        StopOnce();
+    }
+
+    private void StopOnce()
+    {
+        if (!Interlocked.Exchange(ref stopped, true)) { fileSystem.Stop(); }
     }
 
     /// <summary>One thread: read, dispatch, reply, until the connection ends.</summary>
