@@ -75,11 +75,11 @@ internal ref struct RequestReader(ReadOnlySpan<byte> body)
         return true;
     }
 
-    /// <summary>Takes a name with its NUL.</summary>
+    /// <summary>Takes a name with its NUL. An empty one is none: to the calls beneath it would be the directory itself.</summary>
     public bool TakeName(out ReadOnlySpan<byte> name)
     {
         int end = rest.IndexOf((byte)0);
-        if (end < 0)
+        if (end <= 0)
         {
             name = default;
             return false;
