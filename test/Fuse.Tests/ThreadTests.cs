@@ -1,0 +1,383 @@
+using System.Diagnostics;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+
+namespace Veneer.Fuse.Tests;
+
+/// <summary>Several requests at a time: blocking, interrupting, notifying, ending.</summary>
+public sealed class ThreadTests
+{
+    private const ulong Slow = 0x510;
+
+    private static byte[] GetAttr => Bytes.Of(new GetAttrIn());
+
+    private static byte[] Interrupt(ulong unique) => Bytes.Of(new InterruptIn { Unique = unique });
+
+    private static ServerOptions Threads(int count) => new() { Threads = count, MaxWrite = Environment.SystemPageSize };
+
+    /// <summary>Requests to <see cref="Slow"/> announce long work, and then wait for the gate.</summary>
+    private static TestFileSystem Blocking(SemaphoreSlim gate, SemaphoreSlim? begun = null, bool announces = true)
+    {
+        var fileSystem = new TestFileSystem();
+        fileSystem.Script = call =>
+        {
+            if (call.NodeId != Slow) { return Errno.None; }
+            if (announces) { fileSystem.Connection!.Workers.BeginBlocking(); }
+            begun?.Release();
+            try
+            {
+                return gate.Wait(20_000) ? Errno.None : Errno.EBUSY;
+            }
+            finally
+            {
+                if (announces) { fileSystem.Connection!.Workers.EndBlocking(); }
+            }
+        };
+        return fileSystem;
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    public void A_request_that_blocks_delays_no_other(int threads)
+    {
+        using var gate = new SemaphoreSlim(0);
+        using var kernel = FakeKernel.Start(Blocking(gate), Threads(threads));
+        ulong[] blocked = [.. Enumerable.Range(0, 8).Select(_ => kernel.Send(Opcode.GetAttr, Slow, GetAttr))];
+
+        for (int i = 0; i < 20; i++) { Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error); }
+
+        gate.Release(blocked.Length);
+        foreach (ulong unique in blocked) { Assert.Equal(Errno.None, kernel.Receive(unique).Error); }
+    }
+
+    [Fact]
+    public void Threads_are_used_again_and_do_not_become_more_with_every_request()
+    {
+        using var gate = new SemaphoreSlim(0);
+        using var begun = new SemaphoreSlim(0);
+        TestFileSystem fileSystem = Blocking(gate, begun);
+        using var kernel = FakeKernel.Start(fileSystem, Threads(2));
+        Workers workers = fileSystem.Connection!.Workers;
+        Assert.Equal(2, workers.Count);
+
+        for (int round = 0; round < 50; round++)
+        {
+            ulong[] blocked = [.. Enumerable.Range(0, 5).Select(_ => kernel.Send(Opcode.GetAttr, Slow, GetAttr))];
+            for (int i = 0; i < 5; i++) { Assert.True(begun.Wait(10_000)); }
+            Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error);
+            gate.Release(5);
+            foreach (ulong unique in blocked) { Assert.Equal(Errno.None, kernel.Receive(unique).Error); }
+        }
+
+        // Five block and two are ready; a thread that has answered may not have counted itself as ready yet.
+        Assert.InRange(workers.Count, 7, 7 + 5);
+    }
+
+    [Fact]
+    public void Threads_have_a_bound_and_requests_beyond_it_wait()
+    {
+        const int bound = 256, requests = 300;
+        using var gate = new SemaphoreSlim(0);
+        using var begun = new SemaphoreSlim(0);
+        TestFileSystem fileSystem = Blocking(gate, begun);
+        using var kernel = FakeKernel.Start(fileSystem, Threads(1));
+        ulong[] blocked = new ulong[requests];
+        for (int i = 0; i < requests; i++) { blocked[i] = kernel.Send(Opcode.GetAttr, Slow, GetAttr); }
+        for (int i = 0; i < bound; i++) { Assert.True(begun.Wait(20_000), $"Only {i} have begun"); }
+
+        Assert.False(begun.Wait(50));
+        Assert.Equal(bound, fileSystem.Connection!.Workers.Count);
+
+        gate.Release(requests);
+        foreach (ulong unique in blocked) { Assert.Equal(Errno.None, kernel.Receive(unique).Error); }
+        Assert.Equal(bound, fileSystem.Connection!.Workers.Count);
+    }
+
+    [Fact]
+    public void An_interrupt_reaches_the_request_that_it_names()
+    {
+        var fileSystem = new TestFileSystem();
+        using var kernel = FakeKernel.Start(fileSystem, Threads(3));
+        ulong first = kernel.Send(Opcode.GetAttr, TestFileSystem.WaitsForInterrupt, GetAttr);
+        ulong second = kernel.Send(Opcode.GetAttr, TestFileSystem.WaitsForInterrupt, GetAttr);
+        Assert.True(fileSystem.Waiting.Wait(10_000) && fileSystem.Waiting.Wait(10_000));
+
+        kernel.SendAs(second | 1, Opcode.Interrupt, 0, Interrupt(second));
+
+        Answer answer = kernel.Receive();
+        Assert.Equal((second, Errno.EINTR), (answer.Unique, answer.Error));
+        Assert.Null(kernel.TryReceive(20)); // the first waits on, and an interrupt that was understood has no answer
+        kernel.SendAs(first | 1, Opcode.Interrupt, 0, Interrupt(first));
+        answer = kernel.Receive();
+        Assert.Equal((first, Errno.EINTR), (answer.Unique, answer.Error));
+    }
+
+    [Fact]
+    public void An_interrupt_of_an_unknown_request_is_to_be_sent_again()
+    {
+        using var kernel = FakeKernel.Start(new TestFileSystem(), Threads(1));
+        kernel.SendAs(101, Opcode.Interrupt, 0, Interrupt(100));
+
+        Answer answer = kernel.Receive();
+        Assert.Equal((101UL, Errno.EAGAIN), (answer.Unique, answer.Error));
+        Assert.Empty(answer.Body);
+    }
+
+    [Fact]
+    public void An_interrupt_that_overtakes_its_request_is_not_lost()
+    {
+        // One thread has read the request and another the interrupt, and the other is faster. With cloned devices the
+        // kernel does not find the request of an EAGAIN that comes from another clone, and would not ask again.
+        var fileSystem = new TestFileSystem { InterruptPatience = 5_000 };
+        using var kernel = FakeKernel.Start(fileSystem, Threads(1));
+        kernel.SendAs(101, Opcode.Interrupt, 0, Interrupt(100));
+        kernel.Receive();
+
+        kernel.SendAs(100, Opcode.GetAttr, TestFileSystem.WaitsForInterrupt, GetAttr);
+
+        Assert.Equal(Errno.EINTR, kernel.Receive().Error);
+    }
+
+    [Fact]
+    public void An_interrupt_that_comes_too_late_does_not_hit_the_next_request()
+    {
+        var fileSystem = new TestFileSystem { InterruptPatience = 30 };
+        using var kernel = FakeKernel.Start(fileSystem, Threads(1));
+        ulong served = kernel.Send(Opcode.GetAttr, 1, GetAttr);
+        kernel.Receive();
+        kernel.SendAs(served | 1, Opcode.Interrupt, 0, Interrupt(served));
+        Assert.Equal(Errno.EAGAIN, kernel.Receive().Error);
+
+        Assert.Equal(Errno.EBUSY, kernel.Call(Opcode.GetAttr, TestFileSystem.WaitsForInterrupt, GetAttr).Error);
+    }
+
+    [Fact]
+    public void Many_interrupts_hit_only_what_they_name()
+    {
+        var fileSystem = new TestFileSystem { InterruptPatience = 20 };
+        using var kernel = FakeKernel.Start(fileSystem, Threads(4));
+        var random = new Random(7);
+        var interrupted = new HashSet<ulong>();
+        var sent = new List<ulong>();
+        for (int i = 0; i < 200; i++)
+        {
+            ulong unique = kernel.Send(Opcode.GetAttr, TestFileSystem.WaitsForInterrupt, GetAttr);
+            sent.Add(unique);
+            if (random.Next(2) == 0)
+            {
+                interrupted.Add(unique);
+                kernel.SendAs(unique | 1, Opcode.Interrupt, 0, Interrupt(unique));
+            }
+        }
+        foreach (ulong unique in sent)
+        {
+            Errno error = kernel.Receive(unique).Error;
+            if (!interrupted.Contains(unique)) { Assert.Equal(Errno.EBUSY, error); }
+        }
+    }
+
+    [Fact]
+    public void Requests_are_served_side_by_side()
+    {
+        using var barrier = new Barrier(2);
+        var fileSystem = new TestFileSystem { Script = call => call.NodeId == Slow && !barrier.SignalAndWait(10_000) ? Errno.EBUSY : Errno.None };
+        using var kernel = FakeKernel.Start(fileSystem, Threads(2));
+
+        ulong one = kernel.Send(Opcode.GetAttr, Slow, GetAttr), two = kernel.Send(Opcode.GetAttr, Slow, GetAttr);
+
+        Assert.Equal((Errno.None, Errno.None), (kernel.Receive(one).Error, kernel.Receive(two).Error));
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(4)]
+    public void At_the_end_of_the_connection_all_threads_leave_and_the_filesystem_is_stopped_once(int threads)
+    {
+        var fileSystem = new TestFileSystem();
+        using (var kernel = FakeKernel.Start(fileSystem, Threads(threads)))
+        {
+            kernel.Call(Opcode.GetAttr, 1, GetAttr);
+            Assert.Equal(0, fileSystem.Stops);
+            kernel.DisconnectAndWait();
+            Assert.Equal(1, fileSystem.Stops);
+            kernel.Server.WaitForEnd();
+        }
+        Assert.Equal(1, fileSystem.Stops);
+    }
+
+    [Fact]
+    public void Threads_that_sleep_and_threads_that_block_leave_too()
+    {
+        using var gate = new SemaphoreSlim(0);
+        using var begun = new SemaphoreSlim(0);
+        TestFileSystem fileSystem = Blocking(gate, begun);
+        using var kernel = FakeKernel.Start(fileSystem, Threads(1));
+        ulong[] blocked = [.. Enumerable.Range(0, 10).Select(_ => kernel.Send(Opcode.GetAttr, Slow, GetAttr))];
+        for (int i = 0; i < 10; i++) { Assert.True(begun.Wait(10_000)); }
+        gate.Release(8); // these answer, and sleep afterwards
+        for (int i = 0; i < 8; i++) { kernel.Receive(); }
+
+        kernel.Disconnect();
+        Assert.Equal(0, fileSystem.Stops); // two are at work
+        gate.Release(2);
+        kernel.DisconnectAndWait();
+
+        Assert.Equal(1, fileSystem.Stops);
+        Assert.Equal(11, fileSystem.Connection!.Workers.Count);
+    }
+
+    [Fact]
+    public void The_end_comes_at_any_moment()
+    {
+        for (int i = 1; i < 60; i++)
+        {
+            using var gate = new SemaphoreSlim(0);
+            TestFileSystem fileSystem = Blocking(gate);
+            using (var kernel = FakeKernel.Start(fileSystem, Threads(1 + i % 3)))
+            {
+                for (int request = 0; request < i; request++) { kernel.Send(Opcode.GetAttr, request % 2 == 0 ? Slow : 1UL, GetAttr); }
+                gate.Release(i);
+            }
+            Assert.Equal(1, fileSystem.Stops);
+        }
+    }
+
+    [Theory]
+    [InlineData(Opcode.Lookup, "Forget")]
+    [InlineData(Opcode.MkDir, "Forget")]
+    [InlineData(Opcode.MkNod, "Forget")]
+    [InlineData(Opcode.SymLink, "Forget")]
+    [InlineData(Opcode.Link, "Forget")]
+    [InlineData(Opcode.Create, "Release Forget")]
+    [InlineData(Opcode.TmpFile, "Release Forget")]
+    [InlineData(Opcode.Open, "Release")]
+    [InlineData(Opcode.OpenDir, "ReleaseDir")]
+    public void What_an_answer_gave_that_nobody_got_is_taken_back(Opcode opcode, string expected)
+    {
+        FakeKernel? kernel = null;
+        var fileSystem = new TestFileSystem();
+        fileSystem.Script = call =>
+        {
+            if (call.NodeId == Sample.Node && call.Input is not ulong fh || call.Method == "Link") { kernel!.Disconnect(); }
+            return Errno.None;
+        };
+        using (kernel = FakeKernel.Start(fileSystem, Threads(1)))
+        {
+            kernel.SendRaw(Requests.Of(opcode).Packet(2));
+            Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref fileSystem.Stops) == 1, 10_000));
+        }
+        Call[] after = [.. fileSystem.Calls.Skip(1)];
+        Assert.Equal(expected, string.Join(' ', after.Select(call => call.Method)));
+        Assert.All(after, call => Assert.Equal(
+            call.Method == "Forget" ? (TestFileSystem.Entry.NodeId, 1UL) : (opcode is Opcode.Open or Opcode.OpenDir ? Sample.Node : TestFileSystem.Entry.NodeId, TestFileSystem.Opened.Fh),
+            (call.NodeId, (ulong)call.Input!)));
+    }
+
+    [Fact]
+    public void A_failed_request_gave_nothing_that_could_be_taken_back()
+    {
+        FakeKernel? kernel = null;
+        var fileSystem = new TestFileSystem();
+        fileSystem.Script = _ =>
+        {
+            kernel!.Disconnect();
+            return Errno.ENOENT;
+        };
+        using (kernel = FakeKernel.Start(fileSystem, Threads(1)))
+        {
+            kernel.SendRaw(Requests.Of(Opcode.Lookup).Packet(2));
+            Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref fileSystem.Stops) == 1, 10_000));
+        }
+        Assert.Equal("Lookup", fileSystem.Last().Method);
+    }
+
+    [Fact]
+    public void A_notification_carries_the_inode_and_the_range()
+    {
+        var fileSystem = new TestFileSystem();
+        using var kernel = FakeKernel.Start(fileSystem, Threads(1));
+
+        fileSystem.Connection!.Notifier.InvalidateInode(5, 4096, 8192);
+        fileSystem.Connection.Notifier.InvalidateInode(6, -1, 0);
+
+        Assert.Equal((5UL, 4096L, 8192L), Receive());
+        Assert.Equal((6UL, -1L, 0L), Receive());
+
+        (ulong, long, long) Receive()
+        {
+            var message = System.Runtime.InteropServices.MemoryMarshal.Read<NotifyInvalidateInodeOut>(kernel.ReceiveRaw());
+            Assert.Equal((40u, (int)NotifyCode.InvalidateInode, 0UL), (message.Header.Length, message.Header.Error, message.Header.Unique));
+            return (message.NodeId, message.Offset, message.Length);
+        }
+    }
+
+    [Fact]
+    public void Notifications_keep_their_order_and_none_is_lost()
+    {
+        const int count = 2000;
+        var fileSystem = new TestFileSystem();
+        using var kernel = FakeKernel.Start(fileSystem, Threads(1));
+        var sender = new Thread(() =>
+        {
+            for (int i = 0; i < count; i++) { fileSystem.Connection!.Notifier.InvalidateInode((ulong)i, i, i); }
+        });
+        sender.Start();
+
+        for (int i = 0; i < count; i++)
+        {
+            Assert.Equal((ulong)i, System.Runtime.InteropServices.MemoryMarshal.Read<NotifyInvalidateInodeOut>(kernel.ReceiveRaw()).NodeId);
+        }
+        sender.Join();
+    }
+
+    [Fact]
+    public void Notifications_after_the_end_are_of_no_consequence()
+    {
+        var fileSystem = new TestFileSystem();
+        var kernel = FakeKernel.Start(fileSystem, Threads(1));
+        using var stop = new ManualResetEventSlim();
+        Exception? failure = null;
+        var sender = new Thread(() =>
+        {
+            try
+            {
+                while (!stop.IsSet) { fileSystem.Connection!.Notifier.InvalidateInode(1, 0, 0); }
+            }
+#pragma warning disable CA1031 // asserted below
+            catch (Exception exception)
+            {
+                failure = exception;
+            }
+#pragma warning restore CA1031
+        });
+        sender.Start();
+        kernel.ReceiveRaw();
+
+        kernel.Dispose();
+        kernel.Server.Dispose(); // again: does nothing
+
+        Thread.Sleep(20);
+        stop.Set();
+        sender.Join();
+        Assert.Null(failure);
+    }
+
+    [Fact]
+    public void A_server_that_was_never_started_is_disposed_of()
+    {
+        var kernel = new FakeKernel(new TestFileSystem());
+        kernel.Dispose();
+        kernel.Server.Dispose();
+    }
+
+    [Fact]
+    public void Nobody_waits_for_long()
+    {
+        // A thousand requests to two threads: a lost wake-up would cost a time-out.
+        using var kernel = FakeKernel.Start(new TestFileSystem(), Threads(2));
+        var watch = Stopwatch.StartNew();
+        for (int i = 0; i < 1000; i++) { kernel.Call(Opcode.GetAttr, 1, GetAttr); }
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 10);
+    }
+}
