@@ -14,6 +14,9 @@ public sealed class OverlayMount : IDisposable
     /// <summary>At most so many descriptors of real directories stay open.</summary>
     private const int MaxDirectories = 2048;
 
+    /// <summary>How long to wait for somebody else's upper or work, in milliseconds.</summary>
+    private const int LockPatience = 3000;
+
     private readonly Volume volume;
     private readonly List<IDisposable> held;
 
@@ -134,8 +137,10 @@ public sealed class OverlayMount : IDisposable
         Errno error = Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
         if (error.IsError) { throw new OverlayMountException($"{path}: cannot be read ({error}); {role} must be readable by who mounts."); }
         Hold(descriptor, opened);
-        if (Libc.TryLockExclusive(descriptor).IsError)
+        // After umount(8) the last server may still be on its way out: give it a moment.
+        for (long end = Environment.TickCount64 + LockPatience; Libc.TryLockExclusive(descriptor).IsError; Thread.Sleep(5))
         {
+            if (Environment.TickCount64 < end) { continue; }
             throw new OverlayMountException($"{path}: is in use as {role} by another overlay; unmount that one first, or use another directory.");
         }
     }
