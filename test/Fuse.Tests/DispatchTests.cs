@@ -302,14 +302,17 @@ public sealed class DispatchTests
         Assert.Empty(kernel.Logged);
     }
 
-    [Fact]
-    public void The_largest_write_fits()
+    [Theory]
+    [InlineData(1)]
+    [InlineData(16)]
+    [InlineData(40)]
+    public void The_largest_write_fits(int pages)
     {
-        const int size = 1 << 16;
+        int size = pages * Environment.SystemPageSize;
         var fileSystem = new TestFileSystem();
-        using var kernel = FakeKernel.Start(fileSystem, oneThread);
+        using var kernel = FakeKernel.Start(fileSystem, new ServerOptions { Threads = 1, MaxWrite = size });
 
-        Answer answer = kernel.Call(Opcode.Write, 1, Bytes.Of(new WriteIn { Size = size }), new byte[size]);
+        Answer answer = kernel.Call(Opcode.Write, 1, Bytes.Of(new WriteIn { Size = (uint)size }), new byte[size]);
 
         Assert.Equal((uint)size, answer.As<WriteOut>().Size);
         Assert.Equal(size, fileSystem.Last().Data.Length);
