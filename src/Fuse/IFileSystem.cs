@@ -82,7 +82,7 @@ public interface IFileSystem
     /// <summary>FUSE_OPENDIR.</summary>
     Errno OpenDir(in Request request, in OpenIn input, out OpenOut result);
 
-    /// <summary>FUSE_READDIR and FUSE_READDIRPLUS, whose offsets are the same.</summary>
+    /// <summary>FUSE_READDIR and FUSE_READDIRPLUS, whose offsets are the same. After an entry was added there is no error: the entries are the answer.</summary>
     Errno ReadDir(in Request request, in ReadIn input, ref DirectoryWriter writer);
 
     /// <summary>FUSE_RELEASEDIR.</summary>
