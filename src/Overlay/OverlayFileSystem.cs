@@ -52,7 +52,12 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         notifier = connection.Notifier;
         opensDirectoriesItself = (connection.Flags & InitFlags.NoOpenDirSupport) != 0;
         Libc.SetUmask(0); // modes come with the caller's umask
-        if ((connection.Flags & InitFlags.Passthrough) != 0) { backings = new BackingIds(connection.Device, volume.Log); }
+        bool passes = (connection.Flags & InitFlags.Passthrough) != 0 && BackingIds.IsPermitted;
+        if (passes) { backings = new BackingIds(connection.Device, volume.Log); }
+        else if (volume.Options.Passthrough == Passthrough.Require)
+        {
+            throw new OverlayMountException("passthrough=require: the kernel has no FUSE passthrough (Linux 6.9), or it is not ours to use, which takes root in the initial user namespace; mount with passthrough=auto.");
+        }
     }
 
     public void Stop()

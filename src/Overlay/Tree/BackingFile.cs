@@ -107,14 +107,34 @@ internal enum Admission
 /// <summary>Registers real files for passthrough.</summary>
 internal sealed class BackingIds(Device device, Action<string> log)
 {
+    /// <summary>PROC_USER_INIT_INO.</summary>
+    private const ulong InitialUserNamespace = 0xEFFFFFFD;
+
+    private bool isRefused;
     private int failures;
+
+    /// <summary>Whether we may register files: the kernel asks for CAP_SYS_ADMIN in the initial user namespace.</summary>
+    public static bool IsPermitted =>
+        Libc.EffectiveUid == 0
+        && Libc.OpenAt(Libc.AtCwd, "/proc/self/ns/user\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor) == Errno.None
+        && IsInitial(descriptor);
+
+    private static bool IsInitial(int descriptor)
+    {
+        Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
+        Libc.Close(descriptor);
+        return !error.IsError && stat.Ino == InitialUserNamespace;
+    }
 
     /// <summary>Registers a file.</summary>
     /// <returns>False when the kernel refuses: the open goes on without passthrough.</returns>
     public bool TryOpen(int descriptor, out int backingId)
     {
+        backingId = 0;
+        if (Volatile.Read(ref isRefused)) { return false; }
         Errno error = device.OpenBacking(descriptor, out backingId);
         if (!error.IsError) { return true; }
+        if (error == Errno.EPERM) { Volatile.Write(ref isRefused, true); } // it will not change its mind
         if (Interlocked.Increment(ref failures) == 1) { log($"veneer: the kernel refused passthrough for a file ({error}); it is served without"); }
         return false;
     }
