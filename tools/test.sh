@@ -8,7 +8,7 @@ mkdir -p artifacts
 log=artifacts/test.log
 
 # As root, in namespaces of their own: no mount and no server outlives the tests.
-own=(unshare --mount --pid --fork --kill-child --mount-proc)
+own=(unshare --mount --propagation private --pid --fork --kill-child --mount-proc env VENEER_TEST_NAMESPACE=private)
 "${own[@]}" true 2>/dev/null || own=()
 
 # One project at a time: mounts have time-outs, and should not wait for each other.

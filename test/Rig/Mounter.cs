@@ -1,0 +1,127 @@
+using System.Reflection;
+using Veneer.Linux;
+
+namespace Veneer.Rig;
+
+/// <summary>The layers of an overlay, and where it is to be mounted.</summary>
+public sealed record Layers(IReadOnlyList<FilePath> Lowers, FilePath? Upper, FilePath? Work, FilePath Merged, string Options);
+
+/// <summary>Somebody who can mount an overlay: Veneer, the kernel, or any other by its command line.</summary>
+/// <remarks>
+/// <c>VENEER_TEST_MOUNT</c> chooses who is tested: <c>kernel</c>, <c>fuse-overlayfs</c>, or a command with the
+/// placeholders <c>{options}</c> and <c>{mnt}</c>, unmounted with <c>VENEER_TEST_UMOUNT</c> (default <c>umount {mnt}</c>).
+/// Whatever is expected of Veneer as an overlay must also be found true of the kernel.
+/// </remarks>
+public abstract class Mounter
+{
+    public static readonly Mounter Kernel = new KernelMounter();
+
+    public static readonly Mounter UnderTest = FromEnvironment();
+
+    /// <summary>The binary under test, for those who start it in their own way.</summary>
+    public static string Binary =>
+        Environment.GetEnvironmentVariable("VENEER_TEST_BINARY")
+        ?? Path.Combine(typeof(Mounter).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(a => a.Key == "RepositoryRoot").Value!, "out/veneer");
+
+    public bool IsKernel => this == Kernel;
+
+    public abstract bool IsVeneer { get; }
+
+    public abstract void Mount(Layers layers);
+
+    /// <summary>Unmounts, and returns when the layers are free.</summary>
+    public abstract void Unmount(FilePath merged);
+
+    /// <summary>Options in the kernel's spelling.</summary>
+    public static string OptionsOf(Layers layers)
+    {
+        var words = new List<string> { "lowerdir=" + string.Join(':', layers.Lowers.Select(l => Escaped(l))) };
+        if (layers.Upper is { } upper) { words.Add($"upperdir={upper}"); }
+        if (layers.Work is { } work) { words.Add($"workdir={work}"); }
+        if (layers.Options.Length > 0) { words.Add(layers.Options); }
+        return string.Join(',', words);
+    }
+
+    /// <summary>Whoever <c>VENEER_TEST_MOUNT</c> or the command line of a test tool names.</summary>
+    public static Mounter Parse(string? mount, string? unmount) => mount switch
+    {
+        null or "" or "veneer" => new CommandMounter($"{Binary} mount -o {{options}} {{mnt}}", $"{Binary} umount {{mnt}}", veneer: true),
+        "kernel" => Kernel,
+        "fuse-overlayfs" => new CommandMounter("fuse-overlayfs -o {options} {mnt}", "umount {mnt}", veneer: false),
+        _ => new CommandMounter(mount, unmount ?? "umount {mnt}", veneer: false),
+    };
+
+    private static Mounter FromEnvironment() =>
+        Parse(Environment.GetEnvironmentVariable("VENEER_TEST_MOUNT"), Environment.GetEnvironmentVariable("VENEER_TEST_UMOUNT"));
+
+    private static string Escaped(string path) => path.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(":", "\\:", StringComparison.Ordinal);
+
+    /// <summary>Unmounts with umount2(2); others may look at a mount for a moment, so that it tries again when it is busy.</summary>
+    protected static void UnmountPatiently(FilePath merged)
+    {
+        for (int attempt = 0; ; attempt++)
+        {
+            Errno error = Libc.Unmount(merged.Bytes, lazy: false);
+            if (error == Errno.EBUSY && attempt < 100)
+            {
+                Thread.Sleep(20);
+                continue;
+            }
+            SysException.ThrowIf(error, $"umount({merged})");
+            return;
+        }
+    }
+
+    private sealed class KernelMounter : Mounter
+    {
+        public override bool IsVeneer => false;
+
+        public override void Mount(Layers layers)
+        {
+            MountFlags flags = MountFlags.None;
+            var options = new List<string>();
+            foreach (string option in OptionsOf(layers).Split(','))
+            {
+                if (option == "ro") { flags |= MountFlags.ReadOnly; }
+                else if (option == "noatime") { flags |= MountFlags.NoAccessTime; }
+                else { options.Add(option); }
+            }
+            SysException.ThrowIf(
+                Libc.Mount("overlay\0"u8, layers.Merged.Bytes, "overlay\0"u8, flags, PathText.Encode(string.Join(',', options))),
+                $"mount -t overlay -o {OptionsOf(layers)}");
+        }
+
+        public override void Unmount(FilePath merged) => UnmountPatiently(merged);
+
+        public override string ToString() => "kernel";
+    }
+
+    private sealed class CommandMounter(string mount, string unmount, bool veneer) : Mounter
+    {
+        public override bool IsVeneer => veneer;
+
+        public override void Mount(Layers layers) => Run(mount, layers.Merged, OptionsOf(layers));
+
+        public override void Unmount(FilePath merged)
+        {
+            for (int attempt = 0; ; attempt++)
+            {
+                try
+                {
+                    Run(unmount, merged, "");
+                    return;
+                }
+                catch (InvalidOperationException problem) when (attempt < 40 && problem.Message.Contains("in use", StringComparison.Ordinal))
+                {
+                    Thread.Sleep(50);
+                }
+            }
+        }
+
+        private static void Run(string template, FilePath merged, string options) =>
+            Command.Require([.. template.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(word =>
+                word.Replace("{options}", options, StringComparison.Ordinal).Replace("{mnt}", merged, StringComparison.Ordinal))]);
+
+        public override string ToString() => mount.Split(' ')[0];
+    }
+}

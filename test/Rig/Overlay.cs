@@ -1,0 +1,246 @@
+using System.Diagnostics;
+using System.Text;
+using Veneer.Linux;
+
+namespace Veneer.Rig;
+
+/// <summary>Something that must be true after every test is not.</summary>
+public sealed class BrokenPromiseException(string message) : Exception(message);
+
+/// <summary>A mounted overlay over layers of its own, which a test may do anything to.</summary>
+/// <remarks>
+/// When it is disposed it is unmounted, and two promises are checked whatever the test was about: the lower layers are
+/// what they were, to the byte, the attribute and the access time, and the work directory holds nothing.
+/// A server that does not answer in the time of the test is killed, and the test fails with that.
+/// </remarks>
+public sealed class Overlay : IDisposable
+{
+    [ThreadStatic]
+    private static Exception? lastThrown;
+
+    private readonly FilePath home;
+    private readonly FilePath? ownUpperMount;
+    private readonly Timer watch;
+    private readonly int seconds;
+    private readonly FilePath[] made;
+    private TreeImage[] lowersAsTheyWere = [];
+    private Mounter? mountedBy;
+    private bool kernelWasHere;
+    private string? hang;
+
+    static Overlay() => AppDomain.CurrentDomain.FirstChanceException += (_, thrown) => lastThrown = thrown.Exception;
+
+    private Overlay(OverlaySettings settings)
+    {
+        seconds = settings.Seconds;
+        Options = settings.Options;
+        home = Scratch.New(settings.On);
+        FilePath lowerHome = settings.LowersOn is { } other ? Scratch.New(other) : home;
+        Merged = home / "merged";
+        Sys.MakeDirectory(Merged, Octal.Oct(755));
+        made = settings.Over is null ? [.. Enumerable.Range(0, settings.Lowers.Length).Select(i => lowerHome / $"lower{i}")] : [];
+        Lowers = settings.Over ?? made;
+        foreach ((FilePath path, Tree tree) in made.Zip(settings.Lowers))
+        {
+            Sys.MakeDirectory(path, Octal.Oct(755));
+            tree.MakeAt(path);
+        }
+        if (!settings.ReadOnly)
+        {
+            FilePath place = home;
+            if (settings.UpperSize is { } size)
+            {
+                ownUpperMount = place = home / "small";
+                Sys.MakeDirectory(place, Octal.Oct(755));
+                Scratch.MountTmpfs(place, size);
+            }
+            Upper = place / "upper";
+            Work = place / "work";
+            Sys.MakeDirectory(Upper, Octal.Oct(755));
+            Sys.MakeDirectory(Work, Octal.Oct(755));
+            settings.Upper.MakeAt(Upper);
+        }
+        watch = new Timer(_ => EndHungServer(), null, TimeSpan.FromSeconds(seconds), Timeout.InfiniteTimeSpan);
+    }
+
+    public FilePath Merged { get; }
+
+    /// <summary>The only, or the topmost, lower layer, to look at: reading it leaves no access time behind.</summary>
+    public FilePath Lower => Scratch.Quiet(Lowers[0]);
+
+    /// <summary>Where the lower layers are, topmost first.</summary>
+    public IReadOnlyList<FilePath> Lowers { get; }
+
+    public FilePath Upper { get; }
+
+    public FilePath Work { get; }
+
+    public string Options { get; set; }
+
+    /// <summary>A directory beside the layers, on the same filesystem.</summary>
+    public FilePath Beside(string name) => home / name;
+
+    /// <summary>Leftovers of operations in the work directory; there must be none between operations.</summary>
+    /// <remarks>But one whiteout may be kept there, to be linked to wherever one is needed. The kernel leaves it behind.</remarks>
+    public string[] Leftovers => [.. (Work / "work").Entries().Where(name => !(mountedBy is not null || kernelWasHere) || !Sys.Stat(Work / "work" / name).IsWhiteoutDevice)];
+
+    /// <param name="lower">The only lower layer.</param>
+    /// <param name="lowers">Several, topmost first.</param>
+    /// <param name="over">Directories of somebody else as lower layers, instead; no promise about these is checked.</param>
+    /// <param name="upper">What the upper holds before the overlay is mounted.</param>
+    /// <param name="options">Further mount options.</param>
+    /// <param name="on">Where the layers are.</param>
+    /// <param name="lowersOn">Where the lower layers are, if elsewhere.</param>
+    /// <param name="upperSize">Gives upper and work a tmpfs of their own, of this size.</param>
+    /// <param name="readOnly">Without an upper.</param>
+    /// <param name="mounter">Who mounts, if not who is tested.</param>
+    /// <param name="mounted">Whether it is mounted at once.</param>
+    /// <param name="seconds">The time limit of the test.</param>
+    public static Overlay With(
+        Tree? lower = null,
+        Tree[]? lowers = null,
+        FilePath[]? over = null,
+        Tree? upper = null,
+        string options = "",
+        Filesystem on = Filesystem.Tmpfs,
+        Filesystem? lowersOn = null,
+        string? upperSize = null,
+        bool readOnly = false,
+        Mounter? mounter = null,
+        bool mounted = true,
+        int seconds = 30)
+    {
+        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, readOnly, seconds));
+        try
+        {
+            if (mounted) { overlay.Mount(mounter); }
+            return overlay;
+        }
+        catch
+        {
+            overlay.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Mounts the layers, with Veneer unless told otherwise.</summary>
+    public void Mount(Mounter? with = null, string? options = null)
+    {
+        if (lowersAsTheyWere.Length == 0) { lowersAsTheyWere = [.. made.Select(TreeImage.OfLayer)]; }
+        Mounter mounter = with ?? Mounter.UnderTest;
+        bool writable = Upper.Text is not null;
+        mounter.Mount(new Layers(Lowers, writable ? (FilePath?)Upper : null, writable ? (FilePath?)Work : null, Merged, options ?? Options));
+        mountedBy = mounter;
+        kernelWasHere |= mounter.IsKernel;
+    }
+
+    public void MountWithKernel(string? options = null) => Mount(Mounter.Kernel, options);
+
+    public void Unmount()
+    {
+        mountedBy?.Unmount(Merged);
+        mountedBy = null;
+    }
+
+    /// <summary>Unmounts, forgets what the kernel has cached, and mounts again in the same way.</summary>
+    public void Remount()
+    {
+        Mounter? by = mountedBy;
+        Unmount();
+        Sys.DropCaches();
+        Mount(by);
+    }
+
+    /// <summary>What the tested overlay shows; then what kernel overlayfs shows over the same layers.</summary>
+    public (TreeImage Shown, TreeImage Expected) ShownBesideKernel(string? kernelOptions = null, Facets facets = Facets.Visible)
+    {
+        TreeImage shown = TreeImage.Of(Merged, facets);
+        Mounter? by = mountedBy;
+        Unmount();
+        MountWithKernel(kernelOptions ?? Options);
+        TreeImage expected = TreeImage.Of(Merged, facets);
+        Unmount();
+        Mount(by);
+        return (shown, expected);
+    }
+
+    /// <summary>The processes that serve the mount: those that were given its mount point.</summary>
+    public IReadOnlyList<int> Servers => ServersOf(Merged);
+
+    /// <summary>Ends the server at once, as a crash would, and takes its mount away.</summary>
+    public void KillServer()
+    {
+        foreach (int pid in Servers) { _ = Native.kill(pid, 9); } // best effort: it may be ending by itself
+        Libc.Unmount(Merged.Bytes, lazy: true);
+        mountedBy = null;
+        var waited = Stopwatch.StartNew();
+        while (Servers.Count > 0 && waited.Elapsed < TimeSpan.FromSeconds(10)) { Thread.Sleep(5); }
+    }
+
+    /// <summary>Ends every server of a mount and aborts its connection, so that whoever waits for it goes on.</summary>
+    public static void Abort(FilePath merged)
+    {
+        string? device = MountTable.Read(out List<MountEntry> mounts).IsError ? null : mounts.LastOrDefault(m => m.MountPoint == merged.Text)?.Device;
+        foreach (int pid in ServersOf(merged)) { _ = Native.kill(pid, 9); } // best effort: as above
+        if (device?.Split(':') is ["0", string minor])
+        {
+            _ = Sys.ErrorOf(() => Sys.Write($"/sys/fs/fuse/connections/{minor}/abort", "1")); // best effort: gone with its server, most likely
+        }
+    }
+
+    public void Dispose()
+    {
+        Exception? first = lastThrown;
+        var broken = new StringBuilder();
+        try
+        {
+            Unmount();
+        }
+        catch (Exception problem) when (problem is SysException or InvalidOperationException or TimeoutException)
+        {
+            broken.Append("It could not be unmounted: ").AppendLine(problem.Message);
+            KillServer();
+        }
+        watch.Dispose();
+        if (hang is not null) { broken.AppendLine(hang); }
+        CheckLowers(broken);
+        if (Upper.Text is not null && Leftovers.Length > 0) { broken.Append("The work directory holds ").AppendLine(string.Join(", ", Leftovers)); }
+        if (ownUpperMount is { } small) { Libc.Unmount(small.Bytes, lazy: true); }
+        Sys.RemoveTree(home);
+        foreach (FilePath lower in made.Where(l => l.Exists)) { Sys.RemoveTree(lower.Parent); }
+        if (broken.Length > 0)
+        {
+            throw new BrokenPromiseException($"{broken}{(first is null ? "" : $"Thrown last before that: {first.Message}")}");
+        }
+    }
+
+    private void CheckLowers(StringBuilder broken)
+    {
+        foreach ((FilePath lower, TreeImage before) in made.Zip(lowersAsTheyWere))
+        {
+            string difference = TreeImage.Difference(before, TreeImage.OfLayer(lower));
+            if (difference.Length > 0) { broken.Append("A lower layer has changed: ").AppendLine(difference); }
+        }
+    }
+
+    private void EndHungServer()
+    {
+        hang = $"The test had not ended after {seconds} s; its server was killed.";
+        Abort(Merged);
+    }
+
+    private static List<int> ServersOf(FilePath merged)
+    {
+        var found = new List<int>();
+        foreach (string process in Directory.GetDirectories("/proc"))
+        {
+            if (!int.TryParse(Path.GetFileName(process), out int pid) || pid == Environment.ProcessId) { continue; }
+            if (Libc.ReadWhole(PathText.Encode($"{process}/cmdline"), out byte[] line).IsError) { continue; }
+            if (PathText.Decode(line.Select(b => b == 0 ? (byte)'\n' : b).ToArray()).Split('\n').Contains(merged.Text, StringComparer.Ordinal)) { found.Add(pid); }
+        }
+        return found;
+    }
+
+    private sealed record OverlaySettings(
+        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, bool ReadOnly, int Seconds);
+}
