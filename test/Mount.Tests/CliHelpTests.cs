@@ -1,5 +1,6 @@
 namespace Veneer.Mount.Tests;
 
+[Collection(typeof(CliCollection))]
 public sealed class CliHelpTests : IDisposable
 {
     private readonly CliSandbox sandbox = new();

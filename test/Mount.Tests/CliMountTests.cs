@@ -2,6 +2,7 @@ using System.Diagnostics;
 
 namespace Veneer.Mount.Tests;
 
+[Collection(typeof(CliCollection))]
 public sealed class CliMountTests : IDisposable
 {
     private readonly CliSandbox sandbox = new();
@@ -195,7 +196,7 @@ public sealed class CliMountTests : IDisposable
     {
         string output = Succeeds(
             "ln -s $VENEER mount.fuse.veneer; ./mount.fuse.veneer src $PWD/m -f -o rw,$LAYERS; mountpoint -q m || echo pretended; "
-            + "./mount.fuse.veneer src $PWD/m -v -n -o rw,nosuid,$LAYERS; grep -c veneer /proc/self/mountinfo; "
+            + "./mount.fuse.veneer src $PWD/m -v -n -o rw,nosuid,$LAYERS; grep -c fuse.veneer /proc/self/mountinfo; "
             + "./mount.fuse.veneer src $PWD/m -o remount,ro,nosuid,user_id=0,group_id=0,default_permissions,allow_other; touch m/x 2>&1 || true; "
             + "./mount.fuse.veneer src $PWD/m -o remount,rw; touch m/x; ls m; grep fuse.veneer /proc/self/mountinfo | grep -o 'm rw,nosuid'; veneer umount m; rm mount.fuse.veneer");
 

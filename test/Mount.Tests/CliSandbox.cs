@@ -17,6 +17,10 @@ public sealed class CliTheoryAttribute : TheoryAttribute
     public CliTheoryAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) => Skip = CliSandbox.Missing;
 }
 
+/// <summary>These tests run when no other does: their namespaces would keep copies of the mounts that are there, and hold on to their layers.</summary>
+[CollectionDefinition(DisableParallelization = true)]
+public sealed class CliCollection;
+
 /// <summary>What a script wrote, and how it ended.</summary>
 public sealed record Outcome(int ExitCode, string Output, string Error);
 

@@ -1,0 +1,235 @@
+namespace Veneer.Mount.Tests;
+
+/// <summary>What comes up when a lower object is changed, and with what.</summary>
+public sealed class CopyUpTests
+{
+    private static readonly byte[] Capability = Convert.FromHexString("0100000200200000000000000000000000000000");
+    private static readonly byte[] AccessList = Acl.Of(owner: 6, user: (1001, 4), group: 4, mask: 4, other: 0);
+
+    public static TheoryData<string> Types => ["file", "link", "fifo", "socket", "char", "block", "dir"];
+
+    [MountTheory]
+    [MemberData(nameof(Types))]
+    public void Every_type_comes_up_as_it_is(string name)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(
+            ("p/file", Node.File("content").Mode(Oct(640)).OwnedBy(1000, 1001)),
+            ("p/link", Node.Link("some/target").OwnedBy(1000, 1001)),
+            ("p/fifo", Node.Fifo().Mode(Oct(622)).OwnedBy(1000, 1001)),
+            ("p/socket", Node.Socket().OwnedBy(1000, 1001)),
+            ("p/char", Node.Character(1, 3).Mode(Oct(666)).OwnedBy(1000, 1001)),
+            ("p/block", Node.Block(7, 300).OwnedBy(1000, 1001)),
+            ("p/dir", Node.Directory().Mode(Oct(1777)).OwnedBy(1000, 1001))));
+        Facets facets = Facets.Content | Facets.Mode | Facets.ModifyTime | Facets.Nlink;
+        string before = TreeImage.Of(overlay.Merged, facets).Lines[$"p/{name}"];
+
+        Sys.ChangeOwner(overlay.Merged / "p" / name, 0, uint.MaxValue);
+
+        Assert.Equal(before, TreeImage.Of(overlay.Upper, facets).Lines[$"p/{name}"]);
+        Assert.Equal(before, TreeImage.Of(overlay.Merged, facets).Lines[$"p/{name}"]);
+        Assert.Equal((0u, 1001u), (Sys.Stat(overlay.Upper / "p" / name).Uid, Sys.Stat(overlay.Upper / "p" / name).Gid));
+    }
+
+    [MountTheory]
+    [InlineData(Filesystem.Tmpfs)]
+    [InlineData(Filesystem.Ext4)]
+    [InlineData(Filesystem.Xfs)]
+    [InlineData(Filesystem.Btrfs)]
+    public void A_file_keeps_all_that_it_has(Filesystem filesystem)
+    {
+        using var overlay = Overlay.With(on: filesystem, lower: Tree.Of(
+            ("d", Node.Directory().Mode(Oct(2775)).OwnedBy(7, 8).Attribute("user.of", "directory")),
+            ("d/file", Node.File(new string('c', 70_000)).Mode(Oct(6755)).OwnedBy(1000, 1001)
+                .Attribute("user.one", "1").Attribute("user.empty", "").Attribute("user.binary", [0, 255, 10])
+                .Attribute("trusted.x", "y").Attribute("security.capability", Capability)),
+            ("d/listed", Node.File("x").Attribute("system.posix_acl_access", AccessList))));
+        TreeImage before = TreeImage.Of(overlay.Merged, Facets.Visible);
+
+        // The same permissions again: a change that changes nothing, but for where the file is.
+        Sys.ChangeMode(overlay.Merged / "d/file", Oct(6755));
+        Sys.SetXattr(overlay.Merged / "d/listed", "user.touched", "");
+        Sys.RemoveXattr(overlay.Merged / "d/listed", "user.touched");
+
+        Assert.Equal("", TreeImage.Difference(before, TreeImage.Of(overlay.Merged, Facets.Visible)));
+        Assert.True((overlay.Upper / "d/file").Exists);
+        Assert.Equal(Capability, Sys.GetXattr(overlay.Upper / "d/file", "security.capability"));
+        Assert.Equal(AccessList, Sys.GetXattr(overlay.Upper / "d/listed", "system.posix_acl_access"));
+        Assert.Equal(Oct(6755), Sys.Stat(overlay.Upper / "d/file").Mode & ModeBits.Mask);
+        Assert.Equal(123_456_789u, Sys.Stat(overlay.Upper / "d/file").ModifyTime.Nanoseconds);
+        overlay.Remount();
+        Assert.Equal("", TreeImage.Difference(before, TreeImage.Of(overlay.Merged, Facets.Visible)));
+    }
+
+    [MountTheory]
+    [InlineData(Filesystem.Ext4, Filesystem.Tmpfs)]
+    [InlineData(Filesystem.Tmpfs, Filesystem.Xfs)]
+    [InlineData(Filesystem.Btrfs, Filesystem.Ext4)]
+    public void A_file_comes_up_onto_another_filesystem(Filesystem lower, Filesystem upper)
+    {
+        byte[] content = new byte[3_000_001];
+        new Random(1).NextBytes(content);
+        using var overlay = Overlay.With(on: upper, lowersOn: lower, lower: Tree.Of(("d/file", Node.File(content).Attribute("user.x", "y")), ("d/f2", "2")));
+
+        Sys.ChangeOwner(overlay.Merged / "d/file", 5, 6);
+
+        Assert.Equal(content, Sys.Read(overlay.Merged / "d/file"));
+        Assert.Equal("y", Sys.GetXattrText(overlay.Upper / "d/file", "user.x"));
+        (TreeImage shown, TreeImage expected) = overlay.ShownBesideKernel();
+        Assert.Equal("", TreeImage.Difference(expected, shown));
+    }
+
+    [MountTheory]
+    [InlineData(Filesystem.Tmpfs)]
+    [InlineData(Filesystem.Ext4)]
+    [InlineData(Filesystem.Xfs)]
+    [InlineData(Filesystem.Btrfs)]
+    public void Holes_stay_holes(Filesystem filesystem)
+    {
+        using var overlay = Overlay.With(on: filesystem, lower: Tree.Of(("sparse", Node.Sparse(8 << 20, "middle", 64L << 20)), ("all", Node.Sparse(0, "", 32L << 20))));
+
+        Sys.ChangeMode(overlay.Merged / "sparse", Oct(600));
+        Sys.ChangeMode(overlay.Merged / "all", Oct(600));
+
+        using Descriptor file = Sys.Open(overlay.Upper / "sparse", OpenFlags.ReadOnly);
+        Assert.Equal(64ul << 20, file.Stat().Size);
+        Assert.Equal("middle", file.TextAt(8 << 20, 6));
+        Assert.True(file.Stat().Blocks <= 2048, $"{file.Stat().Blocks} blocks");
+        Assert.True(Sys.Stat(overlay.Upper / "all").Blocks < 64);
+        using Descriptor merged = Sys.Open(overlay.Merged / "sparse", OpenFlags.ReadOnly);
+        Assert.Equal(0, merged.Seek(0, SeekWhence.Hole));
+        Assert.InRange(merged.Seek(0, SeekWhence.Data), 1, 8 << 20);
+    }
+
+    [MountFact]
+    public void Opening_to_read_brings_nothing_up()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("d/file", "x"), ("d/fifo", Node.Fifo()), ("d/null", Node.Character(1, 3))));
+
+        _ = Sys.Read(overlay.Merged / "d/file");
+        _ = Sys.Access(overlay.Merged / "d/file", AccessMode.Write);
+        _ = Sys.ListXattr(overlay.Merged / "d/file");
+        Sys.Open(overlay.Merged / "d/null", OpenFlags.ReadWrite).Dispose();
+        Sys.Open(overlay.Merged / "d/fifo", OpenFlags.ReadWrite | OpenFlags.NonBlock).Dispose();
+
+        Assert.Empty(overlay.Upper.Entries());
+    }
+
+    [MountTheory]
+    [InlineData("open to write")]
+    [InlineData("truncate")]
+    [InlineData("chmod")]
+    [InlineData("chown")]
+    [InlineData("utimes")]
+    [InlineData("setxattr")]
+    [InlineData("removexattr")]
+    [InlineData("link")]
+    [InlineData("rename")]
+    public void Directories_above_keep_their_times_when_something_comes_up(string change)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("a/b/file", Node.File("content").Attribute("user.x", "y")), ("elsewhere/x", "")));
+        FilePath file = overlay.Merged / "a/b/file";
+
+        Action act = change switch
+        {
+            "open to write" => () => Sys.Open(file, OpenFlags.WriteOnly).Dispose(),
+            "truncate" => () => Sys.Truncate(file, 3),
+            "chmod" => () => Sys.ChangeMode(file, Oct(600)),
+            "chown" => () => Sys.ChangeOwner(file, 1, 1),
+            "utimes" => () => Sys.ChangeTimes(file, TimeSpec.Now, TimeSpec.Now),
+            "setxattr" => () => Sys.SetXattr(file, "user.y", "z"),
+            "removexattr" => () => Sys.RemoveXattr(file, "user.x"),
+            "link" => () => Sys.Link(file, overlay.Merged / "elsewhere/linked"),
+            _ => () => Sys.Rename(file, overlay.Merged / "elsewhere/renamed"),
+        };
+        act();
+
+        Assert.Equal(Node.LongAgo.Seconds, Sys.Stat(overlay.Merged / "a").ModifyTime.Seconds);
+        Assert.Equal(Node.LongAgo.Nanoseconds, Sys.Stat(overlay.Upper / "a").ModifyTime.Nanoseconds);
+        if (change is not "rename") { Assert.Equal(Node.LongAgo.Seconds, Sys.Stat(overlay.Upper / "a/b").ModifyTime.Seconds); }
+        Assert.Equal(Node.LongAgo.Seconds, Sys.Stat(overlay.Merged).ModifyTime.Seconds);
+        Assert.Empty(overlay.Leftovers);
+    }
+
+    [MountFact]
+    public void A_file_opened_to_be_overwritten_comes_up_empty_with_its_attributes()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File(new string('x', 100_000)).Mode(Oct(640)).OwnedBy(5, 6).Attribute("user.x", "y"))));
+
+        Sys.Write(overlay.Merged / "file", "new");
+
+        Assert.Equal("new", Sys.ReadText(overlay.Upper / "file"));
+        Assert.Equal((5u, 6u, Oct(640)), (Sys.Stat(overlay.Upper / "file").Uid, Sys.Stat(overlay.Upper / "file").Gid, Sys.Stat(overlay.Upper / "file").Mode & ModeBits.Mask));
+        Assert.Equal("y", Sys.GetXattrText(overlay.Upper / "file", "user.x"));
+    }
+
+    [MountFact]
+    public void A_user_who_may_not_write_brings_nothing_up()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("x").Mode(Oct(644))), ("dir", Node.Directory().Mode(Oct(755))), ("dir/f", Node.File("").Mode(Oct(600)))));
+        using Actor user = Actor.User();
+
+        Assert.Equal(Errno.EACCES, user.ErrorOf(() => Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly)));
+        Assert.Equal(Errno.EPERM, user.ErrorOf(() => Sys.ChangeMode(overlay.Merged / "file", Oct(777))));
+        Assert.Equal(Errno.EPERM, user.ErrorOf(() => Sys.ChangeOwner(overlay.Merged / "file", 1000, 1000)));
+        Assert.Equal(Errno.EACCES, user.ErrorOf(() => Sys.Read(overlay.Merged / "dir/f")));
+        Assert.Equal(Errno.EACCES, user.ErrorOf(() => Sys.Unlink(overlay.Merged / "dir/f")));
+        Assert.Equal(Errno.EACCES, user.ErrorOf(() => Sys.Rename(overlay.Merged / "dir/f", overlay.Merged / "dir/g")));
+        Assert.Equal(Errno.EPERM, user.ErrorOf(() => Sys.ChangeTimes(overlay.Merged / "file", Node.LongAgo, Node.LongAgo)));
+
+        Assert.Empty(overlay.Upper.Entries());
+    }
+
+    [MountFact]
+    public void A_users_change_brings_up_what_only_the_mounter_may_make()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(
+            ("a", Node.Directory().OwnedBy(0, 0)), ("a/file", Node.File("x").Mode(Oct(660)).OwnedBy(1001, 1000).Attribute("trusted.t", "kept"))));
+        using Actor user = Actor.User();
+
+        user.Do(() => Sys.Append(overlay.Merged / "a/file", "y"));
+
+        Statx up = Sys.Stat(overlay.Upper / "a/file");
+        Assert.Equal((1001u, 1000u), (up.Uid, up.Gid));
+        Assert.Equal("kept", Sys.GetXattrText(overlay.Upper / "a/file", "trusted.t"));
+        Assert.Equal("xy", Sys.ReadText(overlay.Merged / "a/file"));
+    }
+
+    [MountFact]
+    public void Many_who_write_the_same_lower_file_at_once_find_one_copy()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("d/file", new string('-', 500_000))));
+
+        Parallel.For(0, 16, new ParallelOptions { MaxDegreeOfParallelism = 8 }, i =>
+        {
+            using Descriptor file = Sys.Open(overlay.Merged / "d/file", OpenFlags.WriteOnly);
+            file.WriteAt($"{i:X}", i);
+        });
+
+        Assert.Equal("0123456789ABCDEF--", Sys.ReadText(overlay.Merged / "d/file")[..18]);
+        Assert.Equal(500_000ul, Sys.Stat(overlay.Upper / "d/file").Size);
+    }
+
+    [MountFact(NotOfKernel = "The kernel holds the directory's lock, and a stat of the same file waits.")]
+    public void A_long_copy_up_does_not_delay_a_stat_of_another_file()
+    {
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lowersOn: Filesystem.Tmpfs, lower: Tree.Of(("d/large", Node.File(new byte[200 << 20])), ("d/small", "x")));
+        using Actor other = Actor.Process();
+        Task<int> copy = other.Begin(() =>
+        {
+            Sys.Append(overlay.Merged / "d/large", "x");
+            return 0;
+        });
+        var slowest = TimeSpan.Zero;
+        int stats = 0;
+        while (!copy.IsCompleted)
+        {
+            var watch = System.Diagnostics.Stopwatch.StartNew();
+            _ = Sys.Stat(overlay.Merged / "d/small");
+            Assert.Equal(Errno.ENOENT, Sys.ErrorOf(() => Sys.Stat(overlay.Merged / $"d/none{stats++}")));
+            slowest = watch.Elapsed > slowest ? watch.Elapsed : slowest;
+        }
+        copy.GetAwaiter().GetResult();
+
+        Assert.True(slowest < TimeSpan.FromMilliseconds(500), $"The slowest of {stats} took {slowest}.");
+    }
+}

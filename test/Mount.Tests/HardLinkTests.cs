@@ -1,0 +1,114 @@
+namespace Veneer.Mount.Tests;
+
+/// <summary>All names of a file are one file.</summary>
+public sealed class HardLinkTests
+{
+    [MountFact]
+    public void A_link_to_a_lower_file_brings_it_up_with_both_names()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("d/file", "content"), ("e/x", "")));
+
+        Sys.Link(overlay.Merged / "d/file", overlay.Merged / "e/link");
+        Sys.Append(overlay.Merged / "e/link", "!");
+
+        Assert.Equal("content!", Sys.ReadText(overlay.Merged / "d/file"));
+        Assert.Equal((2u, 2u), (Sys.Stat(overlay.Merged / "d/file").Nlink, Sys.Stat(overlay.Merged / "e/link").Nlink));
+        Assert.Equal(Sys.Stat(overlay.Merged / "d/file").Ino, Sys.Stat(overlay.Merged / "e/link").Ino);
+        Assert.Equal(Sys.Stat(overlay.Upper / "d/file").Ino, Sys.Stat(overlay.Upper / "e/link").Ino);
+        Sys.Unlink(overlay.Merged / "d/file");
+        Assert.Equal(1u, Sys.Stat(overlay.Merged / "e/link").Nlink);
+        overlay.Remount();
+        Assert.Equal("content!", Sys.ReadText(overlay.Merged / "e/link"));
+    }
+
+    [MountFact]
+    public void Names_of_one_lower_file_have_one_inode_and_the_count_of_the_layer()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("a", "content"), ("d/b", Node.HardLink("a")), ("c", Node.HardLink("a"))));
+
+        Statx[] stats = [Sys.Stat(overlay.Merged / "a"), Sys.Stat(overlay.Merged / "d/b"), Sys.Stat(overlay.Merged / "c")];
+
+        Assert.Single(stats.Select(s => s.Ino).Distinct());
+        Assert.All(stats, s => Assert.Equal(3u, s.Nlink));
+    }
+
+    [MountFact(NotOfKernel = "Without index=on a copy-up breaks the link between the names of a lower file there.",
+        NotYet = "The link in the work directory that keeps such a copy alive is still there after unmounting.")]
+    public void Names_of_one_lower_file_stay_one_file_when_it_is_written()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("a", "content"), ("d/b", Node.HardLink("a")), ("c", Node.HardLink("a"))));
+        ulong ino = Sys.Stat(overlay.Merged / "a").Ino;
+
+        Sys.Append(overlay.Merged / "d/b", "!");
+
+        foreach (string name in new[] { "a", "d/b", "c" })
+        {
+            Assert.Equal("content!", Sys.ReadText(overlay.Merged / name));
+            Assert.Equal((ino, 3u), (Sys.Stat(overlay.Merged / name).Ino, Sys.Stat(overlay.Merged / name).Nlink));
+        }
+        Sys.Append(overlay.Merged / "a", "?");
+        Assert.Equal("content!?", Sys.ReadText(overlay.Merged / "c"));
+        Sys.ChangeMode(overlay.Merged / "c", Oct(600));
+        Assert.Equal(Oct(600), Sys.Stat(overlay.Merged / "d/b").Mode & ModeBits.Mask);
+    }
+
+    [MountFact(NotYet = "index=on is refused.")]
+    public void With_an_index_the_names_stay_one_file_also_after_a_remount()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("a", "content"), ("d/b", Node.HardLink("a")), ("c", Node.HardLink("a"))), options: "index=on");
+
+        Sys.Append(overlay.Merged / "d/b", "!");
+        overlay.Remount();
+        Sys.Append(overlay.Merged / "a", "?");
+        overlay.Remount();
+
+        foreach (string name in new[] { "a", "d/b", "c" })
+        {
+            Assert.Equal("content!?", Sys.ReadText(overlay.Merged / name));
+            Assert.Equal(3u, Sys.Stat(overlay.Merged / name).Nlink);
+        }
+        Sys.Unlink(overlay.Merged / "c");
+        Assert.Equal(2u, Sys.Stat(overlay.Merged / "a").Nlink);
+        (TreeImage shown, TreeImage expected) = overlay.ShownBesideKernel();
+        Assert.Equal("", TreeImage.Difference(expected, shown));
+    }
+
+    [MountFact]
+    public void An_open_file_follows_its_inode_and_not_its_name()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("a", "content")));
+        Sys.Link(overlay.Merged / "a", overlay.Merged / "b");
+        using Descriptor file = Sys.Open(overlay.Merged / "a", OpenFlags.ReadWrite);
+
+        Sys.Unlink(overlay.Merged / "a");
+        Sys.Write(overlay.Merged / "a", "another");
+        file.WriteAt("C", 0);
+
+        Assert.Equal("Content", Sys.ReadText(overlay.Merged / "b"));
+        Assert.Equal("another", Sys.ReadText(overlay.Merged / "a"));
+    }
+
+    [MountFact]
+    public void Links_to_directories_and_to_what_is_there_are_refused()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("dir/x", ""), ("a", ""), ("b", "")));
+
+        Assert.Equal(Errno.EPERM, Sys.ErrorOf(() => Sys.Link(overlay.Merged / "dir", overlay.Merged / "new")));
+        Assert.Equal(Errno.EEXIST, Sys.ErrorOf(() => Sys.Link(overlay.Merged / "a", overlay.Merged / "b")));
+        Assert.Equal(Errno.ENOENT, Sys.ErrorOf(() => Sys.Link(overlay.Merged / "none", overlay.Merged / "new")));
+        using Descriptor other = Sys.Open("/tmp", OpenFlags.TemporaryFile | OpenFlags.WriteOnly, Oct(600));
+        Assert.Equal(Errno.EXDEV, Sys.ErrorOf(() => other.LinkTo(overlay.Merged / "new")));
+    }
+
+    [MountFact]
+    public void A_link_to_a_symbolic_link_is_the_symbolic_link()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("sym", Node.Link("target")), ("target", "content")));
+
+        Sys.Link(overlay.Merged / "sym", overlay.Merged / "sym2");
+        Sys.Link(overlay.Merged / "sym", overlay.Merged / "target2", follow: true);
+
+        Assert.Equal("target", Sys.ReadLink(overlay.Merged / "sym2"));
+        Assert.Equal(2u, Sys.Stat(overlay.Merged / "target").Nlink);
+    }
+}

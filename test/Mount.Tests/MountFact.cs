@@ -1,0 +1,96 @@
+using System.Runtime.CompilerServices;
+
+namespace Veneer.Mount.Tests;
+
+/// <summary>A test that mounts: skipped where that is impossible, with the reason, unless CI is set.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+public sealed class MountFactAttribute : FactAttribute
+{
+    public MountFactAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1)
+        : base(file, line) => Skip = MountRequirement.Missing;
+
+    /// <summary>Why this cannot be found true of kernel overlayfs, which every other test can.</summary>
+    public string? NotOfKernel
+    {
+        get;
+        set
+        {
+            field = value;
+            if (Mounter.UnderTest.IsKernel) { Skip ??= value; }
+        }
+    }
+
+    /// <summary>Why this cannot be found true of another overlay than Veneer.</summary>
+    public string? OnlyVeneer
+    {
+        get;
+        set
+        {
+            field = value;
+            if (!Mounter.UnderTest.IsVeneer) { Skip ??= value; }
+        }
+    }
+
+    /// <summary>What Veneer does instead, today. Found true of the kernel all the same.</summary>
+    public string? NotYet
+    {
+        get;
+        set
+        {
+            field = value;
+            if (Mounter.UnderTest.IsVeneer) { Skip ??= value; }
+        }
+    }
+}
+
+/// <summary>As <see cref="MountFactAttribute"/>, for each of several data.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+public sealed class MountTheoryAttribute : TheoryAttribute
+{
+    public MountTheoryAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1)
+        : base(file, line) => Skip = MountRequirement.Missing;
+
+    /// <inheritdoc cref="MountFactAttribute.NotOfKernel"/>
+    public string? NotOfKernel
+    {
+        get;
+        set
+        {
+            field = value;
+            if (Mounter.UnderTest.IsKernel) { Skip ??= value; }
+        }
+    }
+
+    /// <inheritdoc cref="MountFactAttribute.OnlyVeneer"/>
+    public string? OnlyVeneer
+    {
+        get;
+        set
+        {
+            field = value;
+            if (!Mounter.UnderTest.IsVeneer) { Skip ??= value; }
+        }
+    }
+
+    /// <inheritdoc cref="MountFactAttribute.NotYet"/>
+    public string? NotYet
+    {
+        get;
+        set
+        {
+            field = value;
+            if (Mounter.UnderTest.IsVeneer) { Skip ??= value; }
+        }
+    }
+}
+
+internal static class MountRequirement
+{
+    /// <summary>What is missing, or null; in CI nothing is, so that the test fails instead.</summary>
+    public static string? Missing => Environment.GetEnvironmentVariable("CI") is null ? PrivateNamespace.Obstacle : null;
+
+#pragma warning disable CA2255 // a test program has no other place that runs before the runner starts threads
+    [ModuleInitializer]
+    internal static void Enter() => PrivateNamespace.Enter();
+#pragma warning restore CA2255
+}
