@@ -161,15 +161,21 @@ public sealed class Mount
             options.Flags, PathText.Encode(data));
         if (!error.IsError) { return device; }
 
+        bool isFuse = IsFuse(device.Descriptor);
         device.Dispose();
         return error switch
         {
             Errno.EPERM or Errno.EACCES => null,
             Errno.ENODEV => throw new MountException("The kernel has no FUSE: load the module with modprobe fuse."),
+            Errno.EINVAL when !isFuse => throw new MountException("/dev/fuse is not the device of FUSE: remove what is there and make it with mknod -m 666 /dev/fuse c 10 229, or give the container the device."),
             Errno.EBUSY => throw new MountException($"The mount point {path} is busy: unmount what is there, or choose another one."),
             _ => throw new MountException($"The kernel refuses to mount on {path} ({error}): choose another mount point, or see dmesg."),
         };
     }
+
+    private static bool IsFuse(int device) =>
+        !Libc.StatAt(device, Libc.Self, StatxMask.Basic, out Statx stat).IsError
+        && stat.Type == FileType.CharacterDevice && stat is { RdevMajor: 10, RdevMinor: 229 };
 
     /// <summary>With fusermount3, which is set-uid root. See fusermount3(1).</summary>
     private static Device AttachThroughHelper(string path, MountOptions options)
@@ -202,6 +208,10 @@ public sealed class Mount
         if (error.IsError) { throw new MountException($"fusermount3 cannot be started ({error}): see whether it can be run by hand."); }
         if (exitCode != 0)
         {
+            if (complaint == "failed to open /dev/fuse: Permission denied")
+            {
+                throw new MountException("This user may not open /dev/fuse, and fusermount3 opens it for nobody who may not: let root chmod 666 /dev/fuse.");
+            }
             throw new MountException(complaint.Length > 0
                 ? $"fusermount3 refuses to mount on {path}: {complaint}."
                 : $"fusermount3 refuses to mount on {path} (it ended with {exitCode}): see whether it can be run by hand.");
