@@ -39,7 +39,7 @@ public sealed class OverlayMount : IDisposable
     /// <exception cref="OverlayMountException">A layer is missing or unfit; the message is a sentence for the user.</exception>
     public static OverlayMount Open(OverlayOptions options, Action<string> log)
     {
-        if (options.Index) { throw new OverlayMountException("index=on: not supported yet; hard links stay whole while mounted without it."); }
+        if (options.Index) { throw new OverlayMountException("index=on is not supported yet: leave it out, hard links stay whole while mounted without it."); }
         var opened = new List<IDisposable>();
         try
         {
@@ -89,7 +89,10 @@ public sealed class OverlayMount : IDisposable
             Numbers = numbers,
             Inodes = new InodeTable(directories, log),
             Objects = new RealObjects(directories),
-            Lookup = new LayeredLookup(directories, xattr, layers, options.RedirectDirectory is RedirectDirectory.On or RedirectDirectory.Follow, nameLength),
+            Lookup = new LayeredLookup(directories, xattr, layers, options.RedirectDirectory is RedirectDirectory.On or RedirectDirectory.Follow, nameLength)
+            {
+                Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],
+            },
             Work = workDirectory,
             Log = log,
             CanOpenHandles = CanOpenHandles(layers),
@@ -107,8 +110,8 @@ public sealed class OverlayMount : IDisposable
 
     private static (Layer Upper, WorkDirectory Work) OpenUpper(OverlayOptions options, int upper, int work, UpperFeatures features, List<IDisposable> opened)
     {
-        Lock(upper, options.UpperDirectory!, "upperdir", opened);
-        Lock(work, options.WorkDirectory!, "workdir", opened);
+        Lock(upper, options.UpperDirectory!, "upper", opened);
+        Lock(work, options.WorkDirectory!, "work", opened);
         Layer layer;
         int workRoot = work;
         if (CommonMount.TryClone(upper, work, options.MountFlags, out int clone, out byte[] upperPath, out byte[] workPath))
@@ -117,7 +120,7 @@ public sealed class OverlayMount : IDisposable
             layer = Layer.OpenUpper(options.UpperDirectory!, clone, isPrivate: true, upperPath);
             opened.Add(layer);
             Errno error = Libc.OpenAt(clone, [.. workPath, 0], OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out workRoot);
-            if (error.IsError) { throw new OverlayMountException($"{options.WorkDirectory}: cannot be opened ({error})."); }
+            if (error.IsError) { throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be opened ({error}): see its permissions."); }
             Hold(workRoot, opened);
         }
         else
@@ -135,13 +138,13 @@ public sealed class OverlayMount : IDisposable
     private static void Lock(int directory, string path, string role, List<IDisposable> opened)
     {
         Errno error = Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
-        if (error.IsError) { throw new OverlayMountException($"{path}: cannot be read ({error}); {role} must be readable by who mounts."); }
+        if (error.IsError) { throw new OverlayMountException($"The {role} directory {path} cannot be read ({error}): give this user permission to list it."); }
         Hold(descriptor, opened);
         // After umount(8) the last server may still be on its way out: give it a moment.
         for (long end = Environment.TickCount64 + LockPatience; Libc.TryLockExclusive(descriptor).IsError; Thread.Sleep(5))
         {
             if (Environment.TickCount64 < end) { continue; }
-            throw new OverlayMountException($"{path}: is in use as {role} by another overlay; unmount that one first, or use another directory.");
+            throw new OverlayMountException($"The {role} directory {path} is in use by another overlay: unmount that one first, or use another directory.");
         }
     }
 
@@ -182,6 +185,12 @@ public sealed class OverlayMount : IDisposable
         root.IsImpure = root.Upper is { } upper && !Libc.GetXattrAt(upper.Descriptor, Libc.Self, overlay.Xattr.Impure, impure, out _).IsError;
         overlay.Lookup.Root = root;
         overlay.Inodes.AddRoot(root);
+    }
+
+    private static (ulong Device, ulong Ino) IdentityOf(int directory, string path)
+    {
+        Errno error = Libc.StatAt(directory, Libc.Self, StatxMask.Basic, out Statx stat);
+        return error.IsError ? throw new OverlayMountException($"{path}: cannot be read ({error}).") : (stat.Dev, stat.Ino);
     }
 
     private static Statx StatOf(RealDirectory directory)

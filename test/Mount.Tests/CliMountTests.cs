@@ -72,6 +72,21 @@ public sealed class CliMountTests : IDisposable
     }
 
     [CliFact]
+    public void Upper_and_work_cannot_be_entered_from_the_lower_tree_they_lie_in()
+    {
+        string output = Succeeds(
+            "mkdir -p x/{d,m} x/d/{u,w}; veneer mount -o lowerdir=x,upperdir=x/d/u,workdir=x/d/w x/m; ls x/m/d; "
+            + "for n in u w; do stat x/m/d/$n 2>&1 || true; rm -r x/m/d/$n 2>&1 || true; touch x/m/d/$n/f 2>&1 || true; done; veneer umount x/m; rm -r x");
+
+        Assert.Equal(
+            "u\nw\n" + string.Concat(((string[])["u", "w"]).Select(name =>
+                $"stat: cannot statx 'x/m/d/{name}': Too many levels of symbolic links\n"
+                + $"rm: cannot remove 'x/m/d/{name}': Too many levels of symbolic links\n"
+                + $"touch: cannot touch 'x/m/d/{name}/f': Too many levels of symbolic links\n")),
+            output);
+    }
+
+    [CliFact]
     public void A_path_need_not_be_utf8()
     {
         string output = Succeeds("d=$'\\xff,:'; mkdir \"$d\"; echo odd >\"$d/g\"; veneer mount -o \"lowerdir+=$(printf '\\377\\\\,:')\" m; cat m/g; veneer umount m; rm -r \"$d\"");

@@ -22,6 +22,10 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
     /// <summary>The root inode, where absolute redirects start.</summary>
     public DirectoryInode Root { get; set; } = null!;
 
+    /// <summary>Upper and work, as they are seen when they lie in a lower layer: st_dev and st_ino.</summary>
+    /// <remarks>Nobody may enter them from there: ELOOP. Kernel: ovl_lookup_trap_inode().</remarks>
+    public (ulong Device, ulong Ino)[] Traps { get; init; } = [];
+
     /// <summary>Finds the topmost real object under a name.</summary>
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
@@ -57,6 +61,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             if (error.IsError) { return error; }
             if (!exists) { continue; }
             if (IsWhiteout(lowers[i], name, stat)) { return Errno.None; }
+            if (IsTrap(stat)) { return Errno.ELOOP; }
             found.Exists = true;
             found.Stat = found.LowerStat = stat;
             found.LowerDirectory = lowers[i];
@@ -298,6 +303,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
                     exists = false;
                     return Errno.None;
                 }
+                if (IsTrap(stat)) { return Errno.ELOOP; }
                 if (search.IsLast) { return Errno.None; }
                 if (ReadFlag(pinned.Descriptor, name, xattr.Opaque) == 'y')
                 {
@@ -372,6 +378,16 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         if (!stat.IsRegular || stat.Size != 0) { return false; }
         if (directories.Pin(directory, out PinnedDirectory pinned).IsError) { return false; }
         using (pinned) { return !Libc.GetXattrAt(pinned.Descriptor, name, xattr.Whiteout, default, out _).IsError; }
+    }
+
+    private bool IsTrap(in Statx stat)
+    {
+        if (!stat.IsDirectory) { return false; }
+        foreach ((ulong device, ulong ino) in Traps)
+        {
+            if (stat.Ino == ino && stat.Dev == device) { return true; }
+        }
+        return false;
     }
 
     private Errno StatIn(RealDirectory directory, ReadOnlySpan<byte> name, out Statx stat, out bool exists)
