@@ -419,7 +419,7 @@ public sealed class OptionParser
     private static OverlayMountException Unknown(string name)
     {
         string? nearest = null;
-        int least = Math.Min(3, name.Length / 2 + 1);
+        int least = Math.Min(3, name.Length / 2); // a short name that is half wrong is another name
         foreach (string candidate in Names)
         {
             int distance = Distance(name, candidate);

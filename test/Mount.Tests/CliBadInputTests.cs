@@ -44,6 +44,7 @@ public sealed partial class CliBadInputTests : IDisposable
     {
         Refuses("veneer mount m", 1, "No lower directory is given: say which to show with -o lowerdir=DIR, or lowerdir=TOP:BELOW for several.");
         Refuses("veneer mount -o $LAYERS,frobnicate m", 1, "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.");
+        Refuses("veneer mount -o $LAYERS,frob m", 1, "The option frob is unknown: take it out, or see veneer mount --help for those that exist.");
         Refuses("veneer mount -o $LAYERS,redirectdir=on m", 1, "The option redirectdir is unknown: did you mean redirect_dir?");
         Refuses("veneer mount -o lowerdir=l,upperdir=u m", 1, "upperdir=u needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.");
     }
@@ -137,12 +138,21 @@ public sealed partial class CliBadInputTests : IDisposable
     }
 
     [CliFact]
+    public void Another_device()
+    {
+        Refuses(
+            "mount --bind /dev/null /dev/fuse && veneer mount -o lowerdir=l m",
+            32,
+            "/dev/fuse is not the device of FUSE: remove what is there and make it with mknod -m 666 /dev/fuse c 10 229, or give the container the device.");
+    }
+
+    [CliFact]
     public void No_permission()
     {
         Refuses(
             CliSandbox.AsNobody + "mknod -m 600 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; as veneer mount -o lowerdir=l m",
             32,
-            "fusermount3 refuses to mount on m: failed to open /dev/fuse: Permission denied.");
+            "This user may not open /dev/fuse, and fusermount3 opens it for nobody who may not: let root chmod 666 /dev/fuse.");
         Refuses(
             CliSandbox.AsNobody + "as env PATH=/nowhere /mnt/veneer mount -o lowerdir=l m",
             32,
