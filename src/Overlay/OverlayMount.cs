@@ -179,8 +179,7 @@ public sealed class OverlayMount : IDisposable
         };
         Statx stat = StatOf(root.Topmost);
         root.Key = overlay.Numbers.Key(stat.Dev, stat.Ino);
-        Statx lower = StatOf(root.Lowers[0]);
-        root.Ino = overlay.Numbers.Number(overlay.Numbers.Key(lower.Dev, lower.Ino));
+        root.Ino = overlay.Numbers.Number(root.Key); // upper's, though it is merged: ovl_get_root()
         Span<byte> impure = stackalloc byte[1];
         root.IsImpure = root.Upper is { } upper && !Libc.GetXattrAt(upper.Descriptor, Libc.Self, overlay.Xattr.Impure, impure, out _).IsError;
         overlay.Lookup.Root = root;
