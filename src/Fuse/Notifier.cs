@@ -7,7 +7,7 @@ namespace Veneer.Fuse;
 /// <summary>Tells the kernel, unasked, that what it remembers is no longer true.</summary>
 /// <remarks>
 /// Writes from a thread of its own, because the kernel takes inode locks before it returns, and their holders may be
-/// waiting for us. The thread starts with the first notification.
+/// waiting for us. The thread starts with the first notification. Directories are the exception.
 /// </remarks>
 public sealed class Notifier : IDisposable
 {
@@ -26,9 +26,7 @@ public sealed class Notifier : IDisposable
     /// <param name="length">Bytes; 0: to the end.</param>
     public void InvalidateInode(ulong nodeId, long offset, long length)
     {
-        var message = new NotifyInvalidateInodeOut { NodeId = nodeId, Offset = offset, Length = length };
-        message.Header.Length = (uint)Unsafe.SizeOf<NotifyInvalidateInodeOut>();
-        message.Header.Error = (int)NotifyCode.InvalidateInode;
+        NotifyInvalidateInodeOut message = Message(nodeId, offset, length);
         lock (gate)
         {
             if (stopped) { return; }
@@ -42,6 +40,22 @@ public sealed class Notifier : IDisposable
         }
     }
 
+    /// <summary>Drops the attributes of a directory, before it returns.</summary>
+    /// <remarks>A directory has no pages to wait for, and for attributes alone the kernel takes no lock of the inode.</remarks>
+    public void InvalidateDirectory(ulong nodeId) => Write(Message(nodeId, -1, 0));
+
+    private static NotifyInvalidateInodeOut Message(ulong nodeId, long offset, long length)
+    {
+        var message = new NotifyInvalidateInodeOut { NodeId = nodeId, Offset = offset, Length = length };
+        message.Header.Length = (uint)Unsafe.SizeOf<NotifyInvalidateInodeOut>();
+        message.Header.Error = (int)NotifyCode.InvalidateInode;
+        return message;
+    }
+
+    private void Write(in NotifyInvalidateInodeOut message) =>
+        // ENOENT: the kernel does not know the inode any more, so nothing is stale.
+        _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<NotifyInvalidateInodeOut>(in message))); // best effort: a dead connection has no caches
+
     private void Run()
     {
         while (true)
@@ -53,8 +67,7 @@ public sealed class Notifier : IDisposable
                 if (stopped) { return; }
                 message = queue.Dequeue();
             }
-            // ENOENT: the kernel does not know the inode any more, so nothing is stale.
-            _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<NotifyInvalidateInodeOut>(in message))); // best effort: a dead connection has no caches
+            Write(message);
         }
     }
 

@@ -40,9 +40,12 @@ internal sealed partial class OverlayFileSystem
                 error = Libc.Duplicate(volume.Lookup.Root.Topmost.Descriptor, out reserve);
                 if (error.IsError) { return error; }
             }
+            bool wasUpper = HasUpperData(inode);
             error = copyUp.Ensure(inode, request, limit: truncates ? 0 : long.MaxValue);
             if (reserve >= 0) { Libc.Close(reserve); }
             if (error.IsError) { return error; }
+            // The copy has another st_ctime, and this answer has no place for attributes.
+            if (!wasUpper) { notifier?.InvalidateInode(request.NodeId, -1, 0); }
         }
         while (true)
         {

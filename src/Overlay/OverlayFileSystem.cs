@@ -49,7 +49,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public void Start(Connection connection)
     {
         workers = copyUp.Workers = connection.Workers;
-        notifier = connection.Notifier;
+        notifier = copyUp.Notifier = connection.Notifier;
         opensDirectoriesItself = (connection.Flags & InitFlags.NoOpenDirSupport) != 0;
         Libc.SetUmask(0); // modes come with the caller's umask
         bool passes = (connection.Flags & InitFlags.Passthrough) != 0 && BackingIds.IsPermitted;

@@ -28,6 +28,9 @@ internal sealed class CopyUp(Volume volume)
     /// <summary>Set once the connection is up: long copies announce themselves there.</summary>
     public Workers? Workers { get; set; }
 
+    /// <summary>Set once the connection is up: the kernel did not ask for the change of a directory that a copy-up makes.</summary>
+    public Notifier? Notifier { get; set; }
+
     /// <summary>Makes sure that the object is in upper, under every name that the kernel knows.</summary>
     /// <param name="inode">The object. The caller holds no lock.</param>
     /// <param name="request">Who waits for it: a fatal signal stops the copying of data.</param>
@@ -341,7 +344,7 @@ internal sealed class CopyUp(Volume volume)
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
                     error = Libc.RenameAt(volume.Work.Descriptor, temporary, target.Directory, inode.Name, RenameFlags.NoReplace);
                     if (error.IsError) { return error; }
-                    RestoreTimes(target.Directory, hasTimes, times);
+                    Settle(parent, target.Directory, hasTimes, times);
                 }
                 SetUpperLocked(inode, stat, keepLower: false);
                 return Errno.None;
@@ -387,7 +390,7 @@ internal sealed class CopyUp(Volume volume)
                         ? Libc.LinkAt(volume.Work!.Descriptor, temporary, target.Directory, inode.Name)
                         : Libc.LinkDescriptor(copy, target.Directory, inode.Name);
                     if (error.IsError) { return error; }
-                    RestoreTimes(target.Directory, hasTimes, times);
+                    Settle(parent, target.Directory, hasTimes, times);
                 }
                 inode.HasOrigin = original.Nlink == 1;
                 SetUpperLocked(inode, stat, keepLower: false);
@@ -481,7 +484,7 @@ internal sealed class CopyUp(Volume volume)
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
                     error = Libc.LinkAt(volume.Work!.Descriptor, links.Hold, target.Directory, alias.Name);
                     if (error.IsError) { return error; }
-                    RestoreTimes(target.Directory, hasTimes, times);
+                    Settle(alias.Parent, target.Directory, hasTimes, times);
                 }
                 alias.IsUpper = true;
                 volume.Inodes.Changed(alias.Parent);
@@ -496,6 +499,7 @@ internal sealed class CopyUp(Volume volume)
         {
             directory.HasOrigin = true;
             directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name);
+            Notifier?.InvalidateDirectory(directory.NodeId);
         }
         inode.Metacopy = null;
         inode.HasUpper = true;
@@ -515,10 +519,13 @@ internal sealed class CopyUp(Volume volume)
         return error;
     }
 
-    /// <summary>A copy-up is no change of the directory that the user made.</summary>
-    private static void RestoreTimes(int directory, Errno known, in Statx times)
+    /// <summary>A copy-up is no change of the directory that the user made, but its st_ctime and st_size are others now.</summary>
+    private void Settle(DirectoryInode parent, int directory, Errno known, in Statx times)
     {
-        if (known.IsError) { return; }
-        _ = Libc.ChangeTimesAt(directory, Libc.Self, TimeSpec.From(times.AccessTime), TimeSpec.From(times.ModifyTime)); // best effort, as in ovl_set_timestamps()
+        if (!known.IsError)
+        {
+            _ = Libc.ChangeTimesAt(directory, Libc.Self, TimeSpec.From(times.AccessTime), TimeSpec.From(times.ModifyTime)); // best effort, as in ovl_set_timestamps()
+        }
+        Notifier?.InvalidateDirectory(parent.NodeId);
     }
 }
