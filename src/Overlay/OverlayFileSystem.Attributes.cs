@@ -53,7 +53,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         stat.Nlink = NlinkOf(inode, stat);
         // Changes are made under the new nodeid: under the old one the kernel must ask each time.
-        valid = isSuperseded ? 0 : CacheSeconds;
+        valid = isSuperseded ? 0 : AttrValidOf(inode);
         return Errno.None;
     }
 

@@ -61,12 +61,14 @@ internal sealed partial class OverlayFileSystem
                     return error;
                 }
             }
+            bool wasTrusted = !inode.ChangesUnseen;
             error = Admit(inode, input.Flags, descriptor, isLower, isPrivate, out result);
             if (error.IsError)
             {
                 Libc.Close(descriptor);
                 return error;
             }
+            if (wasTrusted && inode.ChangesUnseen) { notifier?.InvalidateInode(request.NodeId, -1, 0); }
             // Copied up between opening and admission: the lower file is the wrong one by now.
             if (!isLower || !HasUpperData(inode)) { return Errno.None; }
             Release(request.NodeId, result.Fh);
@@ -110,6 +112,7 @@ internal sealed partial class OverlayFileSystem
             Supersede(inode, backing);
             return Errno.ESTALE;
         }
+        if ((result.Flags & OpenReply.Passthrough) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadWrite) { inode.ChangesUnseen = true; }
         result.Fh = files.Add(new OpenFile(inode, backing, flags, descriptor, isLower));
         return Errno.None;
     }
@@ -146,12 +149,18 @@ internal sealed partial class OverlayFileSystem
         var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = RealFlags(input.Flags & ~OpenFlags.Truncate) };
         Errno error = MakeObject(request, name, what, out result.Entry, out Inode inode, out int descriptor);
         if (error.IsError) { return error; }
-        error = Admit(inode, input.Flags, descriptor, isLower: false, isPrivate: true, out result.Open);
+        return AdmitNew(inode, input.Flags, descriptor, ref result);
+    }
+
+    private Errno AdmitNew(Inode inode, OpenFlags flags, int descriptor, ref CreateOut result)
+    {
+        Errno error = Admit(inode, flags, descriptor, isLower: false, isPrivate: true, out result.Open);
         if (error.IsError)
         {
             Libc.Close(descriptor);
             volume.Inodes.Forget(result.Entry.NodeId, 1);
         }
+        result.Entry.AttrValid = AttrValidOf(inode);
         return error;
     }
 
@@ -193,13 +202,7 @@ internal sealed partial class OverlayFileSystem
         {
             volume.RenameLock.ExitReadLock();
         }
-        error = Admit(inode, input.Flags, descriptor, isLower: false, isPrivate: true, out result.Open);
-        if (error.IsError)
-        {
-            Libc.Close(descriptor);
-            volume.Inodes.Forget(result.Entry.NodeId, 1);
-        }
-        return error;
+        return AdmitNew(inode, input.Flags, descriptor, ref result);
     }
 
     public void Release(ulong nodeId, ulong fh)

@@ -111,11 +111,13 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         return error;
     }
 
+    private static ulong AttrValidOf(Inode inode) => inode.ChangesUnseen ? 0 : CacheSeconds;
+
     private static EntryOut EntryOf(Inode inode, in Statx stat) => new()
     {
         NodeId = inode.NodeId,
         EntryValid = CacheSeconds,
-        AttrValid = CacheSeconds,
+        AttrValid = AttrValidOf(inode),
         Attr = Attr.From(stat, inode.Ino, NlinkOf(inode, stat)),
     };
 

@@ -31,6 +31,32 @@ public sealed class AttributeTests
         Eventually(() => Assert.Equal(Seen(overlay.Upper / "file"), Seen(overlay.Merged / "file")));
     }
 
+    [MountTheory]
+    [InlineData("lower")]
+    [InlineData("upper")]
+    [InlineData("created")]
+    public void What_is_written_through_a_map_has_a_time(string name)
+    {
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("lower", "old text")), upper: Tree.Of(("upper", "old text")));
+        FilePath path = overlay.Merged / name;
+        using Descriptor file = name == "created" ? Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Create, Oct(644)) : Sys.Open(path, OpenFlags.ReadWrite);
+        _ = file.WriteAt("old text", 0);
+        using Map map = file.Map(8, write: true);
+        Eventually(() => Assert.Equal(Seen(overlay.Upper / name), Seen(path)));
+
+        foreach (string word in new[] { "first", "other" })
+        {
+            (long, uint, ulong) before = Seen(path);
+            Thread.Sleep(20); // so that it is another time
+            map.Write(0, word);
+            map.Sync();
+
+            Assert.NotEqual(before, Seen(overlay.Upper / name));
+            Assert.Equal(Seen(overlay.Upper / name), Seen(path));
+            file.Dispose(); // the map stays
+        }
+    }
+
     private static (long Seconds, uint Nanoseconds, ulong Size) Seen(FilePath path)
     {
         Statx stat = Sys.Stat(path);

@@ -50,6 +50,13 @@ internal class Inode
     /// <summary>The type bits of the mode.</summary>
     public uint Type;
 
+    /// <summary>Whether the file may change without the kernel's FUSE inode knowing, so that its attributes must not be cached.</summary>
+    /// <remarks>
+    /// Whoever opened the file for reading and writing, passed through, can map it. The map is one of the real file: what
+    /// is written there changes st_mtime of the real inode, and no request tells. It outlives the open file. Set once.
+    /// </remarks>
+    public volatile bool ChangesUnseen;
+
     private volatile bool hasUpper;
     private volatile bool isNameless;
 
