@@ -12,9 +12,13 @@ internal sealed partial class OverlayFileSystem
     private const ulong LargeFile = 1 << 20;
 
     /// <summary>What a real file is opened with, of all that the caller asked for.</summary>
+    /// <remarks>
+    /// Not O_APPEND: the kernel tells the offset of every write. It also writes the dirty pages of a map through any
+    /// descriptor that was mapped, and pwrite(2) would append them.
+    /// </remarks>
     private static OpenFlags RealFlags(OpenFlags flags)
     {
-        OpenFlags kept = flags & (OpenFlags.AccessMode | OpenFlags.Append | OpenFlags.Sync | OpenFlags.DataSync);
+        OpenFlags kept = flags & (OpenFlags.AccessMode | OpenFlags.Sync | OpenFlags.DataSync);
         // O_RDONLY|O_TRUNC truncates all the same.
         if ((flags & OpenFlags.Truncate) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadOnly) { kept |= OpenFlags.ReadWrite; }
         return kept | OpenFlags.LargeFile | OpenFlags.NonBlock;
@@ -254,7 +258,15 @@ internal sealed partial class OverlayFileSystem
     {
         count = 0;
         Errno error = DescriptorOf(input.Fh, out int descriptor, out _);
-        return error.IsError ? error : Libc.ReadAt(descriptor, buffer, (long)input.Offset, out count);
+        // To the kernel fewer bytes than it asked for are the end of the file, and it fills its pages with zeros: a layer
+        // that gives less, or an error on the way, must not look like that.
+        while (!error.IsError && count < buffer.Length)
+        {
+            error = Libc.ReadAt(descriptor, buffer[count..], (long)input.Offset + count, out int step);
+            if (error.IsError || step == 0) { break; }
+            count += step;
+        }
+        return error;
     }
 
     public Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count)
@@ -271,7 +283,12 @@ internal sealed partial class OverlayFileSystem
         while (count < data.Length)
         {
             error = Libc.WriteAt(descriptor, data[count..], (long)input.Offset + count, out int step);
-            if (error.IsError) { return count > 0 ? Errno.None : error; } // what was written counts; the rest fails next time
+            if (error.IsError)
+            {
+                // What was written counts; the rest fails next time. But pages of a map are written once, and what the
+                // kernel is not told is missing is lost in silence.
+                return count > 0 && (input.WriteFlags & WriteFlags.Cache) == 0 ? Errno.None : error;
+            }
             count += step;
         }
         return Errno.None;

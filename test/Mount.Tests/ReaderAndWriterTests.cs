@@ -132,6 +132,25 @@ public sealed class ReaderAndWriterTests
 
     [MountTheory]
     [MemberData(nameof(Files))]
+    public void A_map_is_written_in_its_place_though_its_descriptor_appends(int size, bool program)
+    {
+        using Overlay overlay = WithFile(size, program);
+        using Descriptor reader = Open(overlay);
+        using Descriptor writer = Sys.Open(overlay.Merged / "file", OpenFlags.ReadWrite | OpenFlags.Append);
+        using (Map map = writer.Map(size, write: true))
+        {
+            map.Write(5, "MAP");
+            map.Sync();
+        }
+        writer.Write("end");
+
+        byte[] expected = [.. Changed(size, program, 5, "MAP"), .. "end"u8];
+        Assert.Equal(expected, Sys.Read(overlay.Merged / "file"));
+        Assert.Equal(expected, Sys.Read(overlay.Upper / "file"));
+    }
+
+    [MountTheory]
+    [MemberData(nameof(Files))]
     public void A_file_can_be_truncated_while_it_is_mapped(int size, bool program)
     {
         using Overlay overlay = WithFile(size, program);
