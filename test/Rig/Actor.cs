@@ -13,6 +13,7 @@ public sealed unsafe class Actor : IDisposable
 {
     private readonly BlockingCollection<Action> todo = [];
     private readonly Thread thread;
+    private readonly TaskCompletionSource<long> threadId = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <param name="uid">The user; also of what is created.</param>
     /// <param name="gid">The group.</param>
@@ -51,15 +52,19 @@ public sealed unsafe class Actor : IDisposable
     /// <summary>What the action fails with, or <see cref="Errno.None"/>.</summary>
     public Errno ErrorOf(Action action) => Do(() => Sys.ErrorOf(action));
 
+    /// <summary>Ends, and returns when the kernel has closed its descriptors and released its locks.</summary>
     public void Dispose()
     {
         todo.CompleteAdding();
         thread.Join();
         todo.Dispose();
+        FilePath task = $"/proc/self/task/{threadId.Task.Result}";
+        while (task.Exists) { Thread.Sleep(1); }
     }
 
     private void Live(uint uid, uint gid, uint[] groups, uint umask)
     {
+        threadId.SetResult(Native.syscall(Native.SysGetTid, 0, 0, 0, 0, 0, 0));
         Exception? failure = null;
         try { Become(uid, gid, groups, umask); }
         catch (SysException problem) { failure = problem; }

@@ -98,6 +98,16 @@ public sealed unsafe class Descriptor(int value) : IDisposable
 
     public int WriteAt(string content, long offset) => WriteAt(Encoding.Latin1.GetBytes(content), offset);
 
+    /// <summary>pread(2) of a whole map.</summary>
+    public int ReadInto(Map map, long offset)
+    {
+        SysException.ThrowIf(Libc.ReadAt(value, map.Memory, offset, out int count), "pread");
+        return count;
+    }
+
+    /// <summary>pwrite(2) of a whole map.</summary>
+    public int WriteFrom(Map map, long offset) => WriteAt(map.Memory, offset);
+
     public void Truncate(long length) => SysException.ThrowIf(Libc.Truncate(value, length), "ftruncate");
 
     public void Allocate(AllocateMode mode, long offset, long length) => SysException.ThrowIf(Libc.Allocate(value, mode, offset, length), "fallocate");
@@ -237,6 +247,17 @@ public sealed unsafe class Map : IDisposable
         address = Native.mmap(0, this.length, write ? 3 : 1, shared ? 1 : 2, descriptor, 0);
         if (address == -1) { throw new SysException((Errno)System.Runtime.InteropServices.Marshal.GetLastPInvokeError(), "mmap"); }
     }
+
+    /// <summary>Memory that begins on a page and belongs to no file, as O_DIRECT wants it.</summary>
+    public static Map Anonymous(int length) => new(length);
+
+    private Map(int length)
+    {
+        this.length = (nuint)length;
+        address = Native.mmap(0, this.length, 3, 0x22, -1, 0);
+    }
+
+    internal Span<byte> Memory => new((void*)address, (int)length);
 
     public byte[] Read(long offset, int count)
     {

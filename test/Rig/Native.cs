@@ -9,7 +9,7 @@ internal static unsafe partial class Native
 {
     private const string Library = "libc";
 
-    public const long SysSetResUid = 117, SysSetResGid = 119, SysSetGroups = 116;
+    public const long SysSetResUid = 117, SysSetResGid = 119, SysSetGroups = 116, SysGetTid = 186;
 
     [LibraryImport(Library, SetLastError = true)]
     public static partial long syscall(long number, nint a, nint b, nint c, nint d, nint e, nint f);

@@ -36,8 +36,6 @@ public sealed class Overlay : IDisposable
         Options = settings.Options;
         home = Scratch.New(settings.On);
         FilePath lowerHome = settings.LowersOn is { } other ? Scratch.New(other) : home;
-        Merged = home / "merged";
-        Sys.MakeDirectory(Merged, Octal.Oct(755));
         made = settings.Over is null ? [.. Enumerable.Range(0, settings.Lowers.Length).Select(i => lowerHome / $"lower{i}")] : [];
         Lowers = settings.Over ?? made;
         foreach ((FilePath path, Tree tree) in made.Zip(settings.Lowers))
@@ -45,6 +43,8 @@ public sealed class Overlay : IDisposable
             Sys.MakeDirectory(path, Octal.Oct(755));
             tree.MakeAt(path);
         }
+        Merged = settings.InLower is { } inside ? Lowers[0] / inside : home / "merged";
+        if (!Merged.Exists) { Sys.MakeDirectory(Merged, Octal.Oct(755)); }
         if (!settings.ReadOnly)
         {
             FilePath place = home;
@@ -93,6 +93,7 @@ public sealed class Overlay : IDisposable
     /// <param name="lowersOn">Where the lower layers are, if elsewhere.</param>
     /// <param name="upperSize">Gives upper and work a tmpfs of their own, of this size.</param>
     /// <param name="readOnly">Without an upper.</param>
+    /// <param name="inLower">A directory of the topmost lower layer to mount on, instead of one beside the layers.</param>
     /// <param name="mounter">Who mounts, if not who is tested.</param>
     /// <param name="mounted">Whether it is mounted at once.</param>
     /// <param name="seconds">The time limit of the test.</param>
@@ -106,11 +107,12 @@ public sealed class Overlay : IDisposable
         Filesystem? lowersOn = null,
         string? upperSize = null,
         bool readOnly = false,
+        string? inLower = null,
         Mounter? mounter = null,
         bool mounted = true,
         int seconds = 30)
     {
-        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, readOnly, seconds));
+        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, readOnly, inLower, seconds));
         try
         {
             if (mounted) { overlay.Mount(mounter); }
@@ -141,6 +143,10 @@ public sealed class Overlay : IDisposable
         mountedBy?.Unmount(Merged);
         mountedBy = null;
     }
+
+    /// <summary>Makes the mount read-only, or writable again, as <c>mount -o remount</c> does.</summary>
+    public void RemountAs(bool readOnly) => SysException.ThrowIf(
+        Libc.Mount("none\0"u8, Merged.Bytes, "none\0"u8, MountFlags.Remount | (readOnly ? MountFlags.ReadOnly : MountFlags.None), "\0"u8), $"remount({Merged})");
 
     /// <summary>Unmounts, forgets what the kernel has cached, and mounts again in the same way.</summary>
     public void Remount()
@@ -242,5 +248,5 @@ public sealed class Overlay : IDisposable
     }
 
     private sealed record OverlaySettings(
-        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, bool ReadOnly, int Seconds);
+        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, bool ReadOnly, string? InLower, int Seconds);
 }

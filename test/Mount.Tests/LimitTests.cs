@@ -1,0 +1,164 @@
+namespace Veneer.Mount.Tests;
+
+/// <summary>Where things end: names, space, links, filesystems.</summary>
+public sealed class LimitTests
+{
+    private static readonly string Longest = new('n', 255), TooLong = new('n', 256);
+
+    [MountFact]
+    public void The_longest_name_works_everywhere()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of((Longest, "content"), ("d/x", "")));
+
+        Sys.Append(overlay.Merged / Longest, "!");
+        Sys.Rename(overlay.Merged / Longest, overlay.Merged / "d" / Longest);
+        Sys.Link(overlay.Merged / "d" / Longest, overlay.Merged / Longest);
+        Sys.Unlink(overlay.Merged / "d" / Longest);
+        Sys.MakeDirectory(overlay.Merged / "d" / Longest);
+
+        Assert.Equal("content!", Sys.ReadText(overlay.Merged / Longest));
+        Assert.Equal(255, Sys.StatFileSystem(overlay.Merged).NameLength);
+        Assert.Empty(overlay.Leftovers);
+    }
+
+    [MountFact]
+    public void A_longer_name_is_too_long_for_every_call()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", ""), ("d/x", "")));
+        FilePath name = overlay.Merged / TooLong;
+
+        Assert.Equal(Errno.ENAMETOOLONG, Sys.ErrorOf(() => Sys.Stat(name)));
+        Assert.Equal(Errno.ENAMETOOLONG, Sys.ErrorOf(() => Sys.Write(name, "")));
+        Assert.Equal(Errno.ENAMETOOLONG, Sys.ErrorOf(() => Sys.MakeDirectory(name)));
+        Assert.Equal(Errno.ENAMETOOLONG, Sys.ErrorOf(() => Sys.SymbolicLink("x", name)));
+        Assert.Equal(Errno.ENAMETOOLONG, Sys.ErrorOf(() => Sys.Link(overlay.Merged / "file", name)));
+        Assert.Equal(Errno.ENAMETOOLONG, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "file", name)));
+        Assert.Equal(Errno.ENAMETOOLONG, Sys.ErrorOf(() => Sys.Unlink(name)));
+        Assert.Equal(Errno.ENAMETOOLONG, Sys.ErrorOf(() => Sys.MakeNode(overlay.Merged / "d" / TooLong, FileType.Fifo, Oct(600))));
+        Assert.DoesNotContain(TooLong, overlay.Merged.Entries());
+    }
+
+    [MountFact]
+    public void A_long_symbolic_link_comes_up_whole()
+    {
+        string target = string.Concat(Enumerable.Repeat("long/", 800));
+        using var overlay = Overlay.With(lower: Tree.Of(("link", Node.Link(target))));
+
+        Sys.ChangeOwner(overlay.Merged / "link", 1, 1);
+        Sys.SymbolicLink(target, overlay.Merged / "new");
+
+        Assert.Equal(target, Sys.ReadLink(overlay.Merged / "link"));
+        Assert.Equal(target, Sys.ReadLink(overlay.Upper / "link"));
+        Assert.Equal(target, Sys.ReadLink(overlay.Merged / "new"));
+    }
+
+    [MountTheory]
+    [InlineData("open to write")]
+    [InlineData("chmod")]
+    [InlineData("rename")]
+    [InlineData("link")]
+    public void On_a_full_disk_a_copy_up_fails_whole(string change)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("d/big", new string('b', 3 << 20)), ("d/small", "small")), upperSize: "1m");
+        TreeImage before = TreeImage.Of(overlay.Merged);
+        FilePath big = overlay.Merged / "d/big";
+
+        Assert.Equal(Errno.ENOSPC, change switch
+        {
+            "open to write" => Sys.ErrorOf(() => Sys.Open(big, OpenFlags.WriteOnly)),
+            "chmod" => Sys.ErrorOf(() => Sys.ChangeMode(big, Oct(600))),
+            "rename" => Sys.ErrorOf(() => Sys.Rename(big, overlay.Merged / "other")),
+            _ => Sys.ErrorOf(() => Sys.Link(big, overlay.Merged / "other")),
+        });
+
+        Assert.Empty((overlay.Upper / "d").Entries());
+        Assert.Empty(overlay.Leftovers);
+        Assert.Equal("", TreeImage.Difference(before, TreeImage.Of(overlay.Merged)));
+        Sys.Append(overlay.Merged / "d/small", "!");
+        Assert.Equal("small!", Sys.ReadText(overlay.Upper / "d/small"));
+    }
+
+    [MountFact]
+    public void On_a_full_disk_a_write_writes_what_fits_and_a_removal_makes_room()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("x", "")), upperSize: "1m");
+        byte[] much = new byte[2 << 20];
+
+        Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", much)));
+        Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.Append(overlay.Merged / "new", "more")));
+        Sys.Unlink(overlay.Merged / "new");
+        WaitUntil(() => Sys.StatFileSystem(overlay.Merged).BlocksAvailable > 100);
+        Sys.Write(overlay.Merged / "again", "fits");
+
+        Assert.Equal("fits", Sys.ReadText(overlay.Merged / "again"));
+    }
+
+    [MountFact]
+    public void Where_no_inode_is_left_nothing_half_made_is_seen()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("d/a", "a"), ("d/gone", "")), upperSize: "1m,nr_inodes=12");
+        int made = 0;
+        while (Sys.ErrorOf(() => Sys.Write(overlay.Merged / $"new{made}", "")) == Errno.None) { made++; }
+        Assert.InRange(made, 1, 10);
+
+        Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.MakeDirectory(overlay.Merged / "dir")));
+        Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.Append(overlay.Merged / "d/a", "!")));
+
+        Assert.Equal(["a", "gone"], (overlay.Merged / "d").Entries());
+        Assert.Equal("a", Sys.ReadText(overlay.Merged / "d/a"));
+        for (int i = 0; i < 4; i++) { Sys.Unlink(overlay.Merged / $"new{i}"); }
+        WaitUntil(() => Sys.StatFileSystem(overlay.Merged).FilesFree >= 4);
+        Sys.Append(overlay.Merged / "d/a", "!");
+        Assert.Equal("a!", Sys.ReadText(overlay.Merged / "d/a"));
+    }
+
+    [MountFact]
+    public void Statfs_is_that_of_the_upper()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("x", "")), upperSize: "8m");
+
+        StatFs merged = Sys.StatFileSystem(overlay.Merged), upper = Sys.StatFileSystem(overlay.Upper);
+
+        Assert.Equal(upper.Blocks * (ulong)upper.BlockSize, merged.Blocks * (ulong)merged.BlockSize);
+        Assert.Equal(upper.BlocksAvailable * (ulong)upper.BlockSize, merged.BlocksAvailable * (ulong)merged.BlockSize);
+        Assert.Equal((upper.Files, upper.NameLength), (merged.Files, merged.NameLength));
+    }
+
+    [MountFact]
+    public void Too_many_links_are_too_many()
+    {
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("x", "")), seconds: 60);
+        Sys.Write(overlay.Merged / "file", "");
+        for (int i = 1; i < 65000; i++) { Sys.Link(overlay.Upper / "file", overlay.Upper / $"link{i}"); }
+
+        Assert.Equal(Errno.EMLINK, Sys.ErrorOf(() => Sys.Link(overlay.Merged / "file", overlay.Merged / "one more")));
+    }
+
+    [MountFact]
+    public void Files_are_not_moved_or_linked_across_mounts()
+    {
+        using var one = Overlay.With(lower: Tree.Of(("file", "")));
+        using var other = Overlay.With(lower: Tree.Of(("file", "")));
+
+        Assert.Equal(Errno.EXDEV, Sys.ErrorOf(() => Sys.Rename(one.Merged / "file", other.Merged / "moved")));
+        Assert.Equal(Errno.EXDEV, Sys.ErrorOf(() => Sys.Link(one.Merged / "file", other.Merged / "linked")));
+    }
+
+    [MountFact]
+    public void Deep_trees_come_up_with_all_their_directories()
+    {
+        string deep = string.Join('/', Enumerable.Range(0, 200).Select(i => $"d{i}"));
+        using var overlay = Overlay.With(lower: Tree.Of((deep + "/file", "deep")));
+
+        Sys.Append(overlay.Merged / deep / "file", "!");
+
+        Assert.Equal("deep!", Sys.ReadText(overlay.Upper / deep / "file"));
+        Assert.Equal(Node.LongAgo.Seconds, Sys.Stat(overlay.Upper / deep).ModifyTime.Seconds);
+    }
+
+    /// <summary>On a FUSE mount room comes a moment after the unlink, when the server is told to forget the inode.</summary>
+    private static void WaitUntil(Func<bool> there)
+    {
+        for (int i = 0; i < 200 && !there(); i++) { Thread.Sleep(10); }
+    }
+}

@@ -1,0 +1,93 @@
+namespace Veneer.Mount.Tests;
+
+/// <summary>Mounts that cannot be written.</summary>
+public sealed class ReadOnlyTests
+{
+    private static Tree Old => Tree.Of(("d/file", "content"), ("link", Node.Link("d")));
+
+    public static TheoryData<string> Ways => ["no upper", "ro", "remounted"];
+
+    [MountTheory]
+    [MemberData(nameof(Ways))]
+    public void Everything_can_be_read_and_nothing_written(string way)
+    {
+        using Overlay overlay = ReadOnly(way);
+        FilePath root = overlay.Merged;
+
+        Assert.Equal("content", Sys.ReadText(root / "d/file"));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Open(root / "d/file", OpenFlags.WriteOnly)));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Write(root / "new", "")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.MakeDirectory(root / "new")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Unlink(root / "d/file")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Rename(root / "d/file", root / "x")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.ChangeMode(root / "d/file", Oct(600))));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.SetXattr(root / "d", "user.x", "y")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.ChangeTimes(root / "d", TimeSpec.Now, TimeSpec.Now)));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Truncate(root / "d/file", 0)));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Open(root, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, Oct(600))));
+        Assert.Equal(Errno.EROFS, Sys.Access(root / "d/file", AccessMode.Write));
+        if (overlay.Upper.Text is not null) { Assert.Empty(overlay.Upper.Entries()); }
+    }
+
+    [MountFact]
+    public void It_can_be_made_read_only_and_writable_again()
+    {
+        using var overlay = Overlay.With(lower: Old);
+        overlay.RemountAs(readOnly: true);
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", "")));
+
+        overlay.RemountAs(readOnly: false);
+
+        Sys.Write(overlay.Merged / "new", "x");
+        Assert.Equal("x", Sys.ReadText(overlay.Upper / "new"));
+    }
+
+    [MountFact]
+    public void It_cannot_be_made_read_only_while_a_file_is_being_written()
+    {
+        using var overlay = Overlay.With(lower: Old);
+        using Descriptor writer = Sys.Open(overlay.Merged / "d/file", OpenFlags.WriteOnly);
+
+        Assert.Equal(Errno.EBUSY, Sys.ErrorOf(() => overlay.RemountAs(readOnly: true)));
+
+        writer.WriteAt("C", 0);
+        Assert.Equal("Content", Sys.ReadText(overlay.Merged / "d/file"));
+    }
+
+    [MountFact]
+    public void Several_layers_are_merged_without_an_upper_too()
+    {
+        using var overlay = Overlay.With(lowers: [Tree.Of(("d/a", "1"), ("gone", Node.Whiteout())), Tree.Of(("d/a", "2"), ("d/b", "2"), ("gone", ""))], readOnly: true);
+
+        Assert.Equal("1", Sys.ReadText(overlay.Merged / "d/a"));
+        Assert.Equal("2", Sys.ReadText(overlay.Merged / "d/b"));
+        Assert.Equal(["d"], overlay.Merged.Entries());
+    }
+
+    [MountFact]
+    public void Large_files_and_programs_are_read_and_mapped_without_an_upper_too()
+    {
+        byte[] content = new byte[5 << 20];
+        new Random(3).NextBytes(content);
+        "\x7FELF"u8.CopyTo(content);
+        using var overlay = Overlay.With(lowers: [Tree.Of(("a", Node.File(content).Mode(Oct(755)))), Tree.Empty], readOnly: true);
+
+        using Descriptor file = Sys.Open(overlay.Merged / "a", OpenFlags.ReadOnly);
+        using Map map = file.Map(content.Length);
+
+        Assert.Equal(content, file.ReadAll());
+        Assert.Equal(content[^100..], map.Read(content.Length - 100, 100));
+    }
+
+    private static Overlay ReadOnly(string way)
+    {
+        Overlay overlay = way switch
+        {
+            "no upper" => Overlay.With(lowers: [Old, Tree.Empty], readOnly: true),
+            "ro" => Overlay.With(lower: Old, options: "ro"),
+            _ => Overlay.With(lower: Old),
+        };
+        if (way == "remounted") { overlay.RemountAs(readOnly: true); }
+        return overlay;
+    }
+}
