@@ -83,7 +83,7 @@ internal sealed partial class OverlayFileSystem
         {
             error = volume.Objects.Resolve(inode, out RealReference real);
             if (error.IsError) { return error; }
-            using (real) { error = Change(real, inode, input, resizes); }
+            using (real) { error = Change(request, real, inode, input, resizes); }
             if (error.IsError) { return error; }
         }
         finally
@@ -119,12 +119,17 @@ internal sealed partial class OverlayFileSystem
     }
 
     /// <summary>Owner before mode: a chown clears set-id bits. Times last: everything else changes them.</summary>
-    private static Errno Change(in RealReference real, Inode inode, in SetAttrIn input, bool resizes)
+    private static Errno Change(in Request request, in RealReference real, Inode inode, in SetAttrIn input, bool resizes)
     {
         SetAttrValid valid = input.Valid;
         Errno error = Errno.None;
+        if ((valid & Something) == 0 && inode.Backing is { HasWriters: true })
+        {
+            error = DropPrivileges(request, real);
+            if (error.IsError) { return error; }
+        }
         // chown(-1, -1) comes as a request that sets nothing: it still clears set-id bits.
-        if ((valid & (SetAttrValid.Uid | SetAttrValid.Gid)) != 0 || (valid & Something) == 0)
+        else if ((valid & (SetAttrValid.Uid | SetAttrValid.Gid)) != 0 || (valid & Something) == 0)
         {
             uint uid = (valid & SetAttrValid.Uid) != 0 ? input.Uid : uint.MaxValue;
             uint gid = (valid & SetAttrValid.Gid) != 0 ? input.Gid : uint.MaxValue;
@@ -175,6 +180,20 @@ internal sealed partial class OverlayFileSystem
         {
             volume.RenameLock.ExitReadLock();
         }
+    }
+
+    /// <summary>What the first write takes away: capabilities from anybody, set-id bits from the unprivileged. Kernel: file_remove_privs()</summary>
+    private static Errno DropPrivileges(in Request request, in RealReference real)
+    {
+        Errno error = Libc.RemoveXattrAt(real.Directory, real.Name, "security.capability\0"u8);
+        if (error.IsError && !error.IsNoXattr) { return error; }
+        if (request.Header.Uid == 0) { return Errno.None; }
+        error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out Statx stat);
+        if (error.IsError) { return error; }
+        uint mode = stat.Mode & ModeBits.Mask & ~ModeBits.SetUid;
+        // Without group execution the bit goes only when a stranger writes. Kernel: setattr_should_drop_sgid()
+        if ((mode & ModeBits.GroupExecute) != 0 || request.Header.Gid != stat.Gid) { mode &= ~ModeBits.SetGid; }
+        return mode == (stat.Mode & ModeBits.Mask) ? Errno.None : Libc.ChangeModeAt(real.Directory, real.Name, mode);
     }
 
     private static TimeSpec Time(SetAttrValid valid, SetAttrValid set, SetAttrValid now, ulong seconds, uint nanoseconds) =>

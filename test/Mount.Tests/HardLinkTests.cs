@@ -32,8 +32,7 @@ public sealed class HardLinkTests
         Assert.All(stats, s => Assert.Equal(3u, s.Nlink));
     }
 
-    [MountFact(NotOfKernel = "Without index=on a copy-up breaks the link between the names of a lower file there.",
-        NotYet = "The link in the work directory that keeps such a copy alive is still there after unmounting.")]
+    [MountFact(NotOfKernel = "Without index=on a copy-up breaks the link between the names of a lower file there.")]
     public void Names_of_one_lower_file_stay_one_file_when_it_is_written()
     {
         using var overlay = Overlay.With(lower: Tree.Of(("a", "content"), ("d/b", Node.HardLink("a")), ("c", Node.HardLink("a"))));

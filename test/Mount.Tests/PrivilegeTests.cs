@@ -35,7 +35,7 @@ public sealed class PrivilegeTests
         if (change is not ("mapped" or "fallocate")) { Assert.False(Sys.HasXattr(overlay.Upper / "file", "security.capability")); }
     }
 
-    [MountFact(NotYet = "Of a file that has capabilities too, a write of root clears suid and sgid.")]
+    [MountFact]
     public void A_write_of_root_keeps_suid_and_clears_capabilities()
     {
         using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("program").Mode(Oct(6777)).Attribute("security.capability", Capability))));
@@ -57,7 +57,7 @@ public sealed class PrivilegeTests
         Assert.False(Sys.HasXattr(overlay.Merged / "file", "security.capability"));
     }
 
-    [MountFact(NotYet = "The bit stays.")]
+    [MountFact]
     public void A_setgid_bit_without_group_execution_is_cleared_too()
     {
         using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("x").Mode(Oct(2666)))));

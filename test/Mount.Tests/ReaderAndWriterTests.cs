@@ -166,7 +166,7 @@ public sealed class ReaderAndWriterTests
         AssertCoherent(reader, [.. Content(size, program)[..3], .. "after"u8], size, program);
     }
 
-    [MountTheory(NotYet = "The link in the work directory that keeps such a copy alive is still there after unmounting.")]
+    [MountTheory]
     [MemberData(nameof(Files))]
     public void Two_names_of_one_file_with_a_reader_each_never_change_the_lower(int size, bool program)
     {

@@ -147,10 +147,23 @@ internal sealed class WorkDirectory : IDisposable
         return error.IsError ? error : Libc.RemoveDirectoryAt(parent, name);
     }
 
+    /// <summary>Removes what is left of this mount: the shared whiteout, and what kept hard-linked copies linkable.</summary>
+    private void Clear()
+    {
+        if (Libc.OpenAt(directory.Value, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.Confined, out int descriptor).IsError) { return; }
+        var reader = new RealDirectoryReader(descriptor);
+        while (reader.MoveNext())
+        {
+            if (reader.Name[0] == '#') { Discard(reader.TerminatedName); }
+        }
+        reader.Dispose();
+        Libc.Close(descriptor);
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
-        if (hasWhiteout) { _ = Libc.UnlinkAt(directory.Value, SharedWhiteout); } // best effort: the next mount empties work
+        if (directory.Value >= 0) { Clear(); }
         directory.Dispose();
     }
 }
