@@ -6,6 +6,9 @@ namespace Veneer.Overlay.Layers;
 /// <remarks>Bounded, since a process may have only so many files open. Its lock is a leaf: no system call under it but close(2).</remarks>
 internal sealed class DirectoryCache(int capacity)
 {
+    [ThreadStatic]
+    private static List<RealDirectory>? way;
+
     private readonly Lock gate = new();
     private RealDirectory? newest;
     private RealDirectory? oldest;
@@ -15,30 +18,50 @@ internal sealed class DirectoryCache(int capacity)
     /// <returns><see cref="Errno.ESTALE"/> when the layer no longer has the directory where it was.</returns>
     public Errno Pin(RealDirectory directory, out PinnedDirectory pinned)
     {
-        lock (gate)
+        if (TryPin(directory, out pinned)) { return Errno.None; }
+        // From the closest ancestor that is open downwards. Not by recursion: a tree may be deeper than a thread's stack.
+        List<RealDirectory> closed = way ??= [];
+        closed.Clear();
+        RealDirectory? above = directory;
+        do
         {
-            if (directory.Descriptor >= 0)
-            {
-                directory.Pins++;
-                TouchLocked(directory);
-                pinned = new PinnedDirectory(this, directory, directory.Descriptor);
-                return Errno.None;
-            }
+            closed.Add(above);
+            above = above.Parent;
+            if (above is null) { return Errno.ESTALE; } // a root: the layer was let go of
         }
-        return Open(directory, out pinned);
+        while (!TryPin(above, out pinned));
+
+        for (int i = closed.Count - 1; i >= 0; i--)
+        {
+            PinnedDirectory parent = pinned;
+            Errno error = Open(closed[i], parent.Descriptor, out pinned);
+            parent.Dispose();
+            if (error.IsError) { return error; }
+        }
+        closed.Clear();
+        return Errno.None;
     }
 
-    private Errno Open(RealDirectory directory, out PinnedDirectory pinned)
+    private bool TryPin(RealDirectory directory, out PinnedDirectory pinned)
+    {
+        lock (gate)
+        {
+            if (directory.Descriptor < 0)
+            {
+                pinned = default;
+                return false;
+            }
+            directory.Pins++;
+            TouchLocked(directory);
+            pinned = new PinnedDirectory(this, directory, directory.Descriptor);
+            return true;
+        }
+    }
+
+    private Errno Open(RealDirectory directory, int parent, out PinnedDirectory pinned)
     {
         pinned = default;
-        if (directory.Parent is not { } parent) { return Errno.ESTALE; } // a root: the layer was let go of
-        Errno error = Pin(parent, out PinnedDirectory above);
-        if (error.IsError) { return error; }
-        int descriptor;
-        using (above)
-        {
-            error = Libc.OpenAt(above.Descriptor, directory.Name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out descriptor);
-        }
+        Errno error = Libc.OpenAt(parent, directory.Name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
         if (error.IsError) { return error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP ? Errno.ESTALE : error; }
 
         int surplus = -1, evicted = -1;
@@ -53,9 +76,9 @@ internal sealed class DirectoryCache(int capacity)
             {
                 directory.Descriptor = descriptor;
                 LinkLocked(directory);
-                if (count > capacity) { evicted = EvictLocked(); }
             }
             directory.Pins++;
+            if (count > capacity) { evicted = EvictLocked(); }
             pinned = new PinnedDirectory(this, directory, directory.Descriptor);
         }
         if (surplus >= 0) { Libc.Close(surplus); }

@@ -22,6 +22,9 @@ internal sealed class CopyUp(Volume volume)
     /// <summary>Blocks requests of others no longer than this many bytes take to copy.</summary>
     private const long SmallFile = 128 * 1024;
 
+    /// <summary>How often whoever waits for another one's copy-up looks whether its caller still lives, in milliseconds.</summary>
+    private const int LockPatience = 20;
+
     /// <summary>Whether upper can share blocks with the lowers, until a try says that it cannot.</summary>
     private bool mayShareBlocks = true;
 
@@ -42,14 +45,25 @@ internal sealed class CopyUp(Volume volume)
         if (IsDone(inode, needsData)) { return Errno.None; }
         if (!volume.IsWritable) { return Errno.EROFS; }
 
-        // Topmost ancestor first. A lower object does not move before it is copied up, so the parents stay.
-        while (inode.Parent is { HasUpper: false, IsUnlinked: false } missing)
+        if (inode.Parent is { HasUpper: false, IsUnlinked: false })
         {
-            while (missing.Parent is { HasUpper: false } above) { missing = above; }
-            Errno error = EnsureOne(missing, request, true, long.MaxValue);
+            Errno error = EnsureAncestors(inode, request);
             if (error.IsError) { return error; }
         }
         return EnsureOne(inode, request, needsData, limit);
+    }
+
+    /// <summary>Topmost ancestor first. A lower object does not move before it is copied up, so the parents stay.</summary>
+    private Errno EnsureAncestors(Inode inode, in Request request)
+    {
+        var missing = new List<DirectoryInode>();
+        for (DirectoryInode? above = inode.Parent; above is { HasUpper: false }; above = above.Parent) { missing.Add(above); }
+        for (int i = missing.Count - 1; i >= 0; i--)
+        {
+            Errno error = EnsureOne(missing[i], request, true, long.MaxValue);
+            if (error.IsError) { return error; }
+        }
+        return Errno.None;
     }
 
     private static bool IsDone(Inode inode, bool needsData) =>
@@ -62,7 +76,8 @@ internal sealed class CopyUp(Volume volume)
             Errno error = EnsureParents(links, request);
             if (error.IsError) { return error; }
         }
-        lock (inode.CopyUpLock)
+        if (!TryEnterCopyUpLock(inode, request)) { return Errno.EINTR; }
+        try
         {
             if (IsDone(inode, needsData)) { return Errno.None; }
             if (inode.HasUpper)
@@ -80,6 +95,30 @@ internal sealed class CopyUp(Volume volume)
                 FileType.Regular => CopyRegularLocked(inode, request, limit),
                 _ => CopyOtherLocked(inode),
             };
+        }
+        finally
+        {
+            Monitor.Exit(inode.CopyUpLock);
+        }
+    }
+
+    /// <summary>Waits for the copy-up lock. Whoever has it may copy for long: meanwhile another worker serves the others.</summary>
+    /// <returns>False when the caller was killed.</returns>
+    private bool TryEnterCopyUpLock(Inode inode, in Request request)
+    {
+        if (Monitor.TryEnter(inode.CopyUpLock)) { return true; }
+        Workers?.BeginBlocking();
+        try
+        {
+            while (!Monitor.TryEnter(inode.CopyUpLock, LockPatience))
+            {
+                if (DataCopy.IsCallerDead(request)) { return false; }
+            }
+            return true;
+        }
+        finally
+        {
+            Workers?.EndBlocking();
         }
     }
 

@@ -45,7 +45,7 @@ internal static unsafe class DataCopy
                 at = data;
                 while (at < end)
                 {
-                    if (request.IsInterrupted && WasKilled(request.Header.Pid)) { return Errno.EINTR; }
+                    if (IsCallerDead(request)) { return Errno.EINTR; }
                     if (inKernel)
                     {
                         long from = at, to = at;
@@ -84,6 +84,9 @@ internal static unsafe class DataCopy
         }
         return error;
     }
+
+    /// <summary>Whether nobody waits for the request any more.</summary>
+    public static bool IsCallerDead(in Request request) => request.IsInterrupted && WasKilled(request.Header.Pid);
 
     /// <summary>Whether the signal that interrupted a caller is deadly: the kernel then has SIGKILL pending for every thread.</summary>
     /// <remarks>
