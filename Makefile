@@ -14,7 +14,7 @@ export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT = 1
 
 SOURCES := $(shell find src -type f) $(wildcard Directory.*.props) global.json .editorconfig tools/publish.sh
 
-.PHONY: all build test run install uninstall clean help
+.PHONY: all build test oracle run install uninstall clean help
 
 all: out/veneer
 
@@ -30,6 +30,14 @@ test: out/veneer
 	@tools/setup.sh test
 	@dotnet build Veneer.slnx --verbosity quiet
 	@tools/test.sh
+
+SECONDS ?= 60
+
+# Random operations on Veneer and on kernel overlayfs, compared; ARGS='--help' tells what else can be asked for.
+oracle: out/veneer
+	@tools/setup.sh test
+	@dotnet build test/Oracle --verbosity quiet
+	@dotnet run --project test/Oracle --no-build -- --seconds '$(SECONDS)' $(ARGS)
 
 run: out/veneer
 	@tools/setup.sh run
@@ -51,6 +59,7 @@ help:
 	@echo 'make                       out/veneer, one native binary'
 	@echo 'make build                 every project, as the tests use it'
 	@echo 'make test                  every test; ends with "N passed, N failed"'
+	@echo 'make oracle SECONDS=600    random operations, compared with kernel overlayfs; ARGS=--help'
 	@echo 'make run LOWER=DIR MNT=DIR mount a writable view of LOWER at MNT'
 	@echo 'make install PREFIX=DIR    bin/veneer and /sbin/mount.fuse.veneer; DESTDIR is honoured'
 	@echo 'make uninstall             what install put there'

@@ -23,6 +23,8 @@ public enum Facets
     Blocks = 512,
     /// <summary>Whether d_ino and d_type of a listing agree with stat(2).</summary>
     EntryMatchesStat = 1024,
+    /// <summary>Times that no test has set are all the same.</summary>
+    RecentTimesAreNow = 2048,
 
     /// <summary>What a user sees of a tree, and what two overlays over the same layers must agree on.</summary>
     Visible = Content | Mode | Owner | ModifyTime | Xattrs | Nlink,
@@ -72,6 +74,14 @@ public sealed class TreeImage
     {
         lines.Remove(path);
         return this;
+    }
+
+    /// <summary>The same with every line rewritten.</summary>
+    public TreeImage Map(Func<string, string> rewrite)
+    {
+        var image = new TreeImage();
+        foreach ((string path, string line) in lines) { image.lines[path] = rewrite(line); }
+        return image;
     }
 
     /// <summary>The lines in which two trees differ, or nothing.</summary>
@@ -141,7 +151,7 @@ public sealed class TreeImage
         if (facets.HasFlag(Facets.Nlink) && !stat.IsDirectory) { Say($"nlink={stat.Nlink}"); }
         if (facets.HasFlag(Facets.Ino)) { Say($"ino={stat.Ino}"); }
         if (facets.HasFlag(Facets.Blocks)) { Say($"blocks={stat.Blocks}"); }
-        if (facets.HasFlag(Facets.ModifyTime)) { Say($"mtime={Time(stat.ModifyTime)}"); }
+        if (facets.HasFlag(Facets.ModifyTime)) { Say($"mtime={(facets.HasFlag(Facets.RecentTimesAreNow) ? TimeOrNow(stat.ModifyTime) : Time(stat.ModifyTime))}"); }
         if (facets.HasFlag(Facets.ChangeTime)) { Say($"ctime={Time(stat.ChangeTime)}"); }
         if (facets.HasFlag(Facets.AccessTime)) { Say($"atime={Time(stat.AccessTime)}"); }
         if (facets.HasFlag(Facets.Content) && stat.IsRegular) { Say($"size={stat.Size} {Hash(directory, name)}"); }
@@ -187,6 +197,9 @@ public sealed class TreeImage
 
     private static string Readable(ReadOnlySpan<byte> value) =>
         value.ContainsAnyExceptInRange((byte)33, (byte)126) || value.Length > 80 ? "0x" + Convert.ToHexString(value) : Encoding.ASCII.GetString(value);
+
+    /// <summary>A time that a test has set, or <c>now</c>.</summary>
+    public static string TimeOrNow(in StatxTime time) => time.Seconds > Node.LongAgo.Seconds + 1_000_000 ? "now" : Time(time);
 
     private static string Time(in StatxTime time) => $"{time.Seconds}.{time.Nanoseconds:D9}";
 
