@@ -14,7 +14,7 @@ export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT = 1
 
 SOURCES := $(shell find src -type f) $(wildcard Directory.*.props) global.json .editorconfig tools/publish.sh
 
-.PHONY: all build test oracle run install uninstall clean help
+.PHONY: all build test oracle test-real run install uninstall clean help
 
 all: out/veneer
 
@@ -38,6 +38,9 @@ oracle: out/veneer
 	@tools/setup.sh test
 	@dotnet build test/Oracle --verbosity quiet
 	@dotnet run --project test/Oracle --no-build -- --seconds '$(SECONDS)' $(ARGS)
+test-real: out/veneer
+	@tools/setup.sh test-real
+	@STATE='$(STATE)' test/real/run.sh
 
 run: out/veneer
 	@tools/setup.sh run
@@ -60,6 +63,7 @@ help:
 	@echo 'make build                 every project, as the tests use it'
 	@echo 'make test                  every test; ends with "N passed, N failed"'
 	@echo 'make oracle SECONDS=600    random operations, compared with kernel overlayfs; ARGS=--help'
+	@echo 'make test-real             real work in a Debian, beside kernel overlayfs; needs its mirror'
 	@echo 'make run LOWER=DIR MNT=DIR mount a writable view of LOWER at MNT'
 	@echo 'make install PREFIX=DIR    bin/veneer and /sbin/mount.fuse.veneer; DESTDIR is honoured'
 	@echo 'make uninstall             what install put there'

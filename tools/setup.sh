@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Puts in place what a target needs: tools/setup.sh build|run|test.
+# Puts in place what a target needs: tools/setup.sh build|run|test|test-real.
 # As root on a Debian system it installs what is missing; otherwise it names it.
 set -euo pipefail
 
-purpose=${1:?build, run or test}
+purpose=${1:?build, run, test or test-real}
 export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1 # .NET's own command line wants ICU, or to be told to do without
 
 if ! command -v dotnet >/dev/null || ! dotnet --version >/dev/null 2>&1; then
@@ -44,6 +44,13 @@ if [ "$purpose" = test ]; then
     needs xfsprogs command -v mkfs.xfs
     needs btrfs-progs command -v mkfs.btrfs
     needs fuse-overlayfs command -v fuse-overlayfs
+fi
+
+if [ "$purpose" = test-real ]; then
+    needs util-linux command -v unshare
+    needs mount command -v mount
+    needs attr command -v getfattr
+    needs debootstrap command -v debootstrap
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then
