@@ -38,6 +38,7 @@ oracle: out/veneer
 	@tools/setup.sh test
 	@dotnet build test/Oracle --verbosity quiet
 	@dotnet run --project test/Oracle --no-build -- --seconds '$(SECONDS)' $(ARGS)
+
 test-real: out/veneer
 	@tools/setup.sh test-real
 	@STATE='$(STATE)' test/real/run.sh
