@@ -16,7 +16,7 @@ sources() {
         grep -E " $release(-updates|-security)? main$" | sort -u
 }
 sources >sources.list || { apt-get update && sources >sources.list; } ||
-    echo "deb http://deb.debian.org/debian $release main" >sources.list
+    { echo "The host's apt knows no mirror of Debian $release: name one in its sources.list." >&2; exit 1; }
 echo 'Dir::Etc::sourcelist "/mnt/sources.list";' >apt.conf
 apt-config dump | grep -iE '^Acquire::https?::Proxy' >>apt.conf || true
 
