@@ -156,9 +156,78 @@ public sealed class LimitTests
         Assert.Equal(Node.LongAgo.Seconds, Sys.Stat(overlay.Upper / deep).ModifyTime.Seconds);
     }
 
+    [MountFact]
+    public void A_tree_may_be_deeper_than_a_stack_a_path_or_the_number_of_descriptors()
+    {
+        const int depth = 6000;
+        using var overlay = Overlay.With(seconds: 120);
+        var deepest = new Descriptor(OpenDirectory(Libc.AtCwd, overlay.Merged.Bytes));
+        try
+        {
+            for (int i = 0; i < depth; i++)
+            {
+                Assert.Equal(Errno.None, Libc.MakeDirectoryAt(deepest.Value, "d\0"u8, Oct(755)));
+                var next = new Descriptor(OpenDirectory(deepest.Value, "d\0"u8));
+                deepest.Dispose();
+                deepest = next;
+            }
+            // Whatever the server kept of the way down, it has now forgotten.
+            Sys.MakeDirectory(overlay.Merged / "wide", Oct(755));
+            for (int i = 0; i < 2500; i++)
+            {
+                Sys.MakeDirectory(overlay.Merged / "wide" / $"{i}", Oct(755));
+                Sys.MakeDirectory(overlay.Merged / "wide" / $"{i}/x", Oct(755));
+            }
+
+            Assert.Equal(Errno.None, Libc.MakeDirectoryAt(deepest.Value, "last\0"u8, Oct(755)));
+
+            Assert.Equal(Errno.None, Libc.StatAt(deepest.Value, "last\0"u8, StatxMask.Basic, out _));
+        }
+        finally
+        {
+            deepest.Dispose();
+        }
+        Command.Require(["rm", "-rf", overlay.Merged / "d"]);
+        Assert.Equal(["wide"], overlay.Merged.Entries());
+    }
+
+    [MountFact]
+    public void Many_who_wait_for_one_copy_up_do_not_keep_others_waiting()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("large", ""), ("dir/small", "")), seconds: 120, mounted: false);
+        Command.Require(["fallocate", "-l", "600M", overlay.Lowers[0] / "large"]);
+        Command.Require(["dd", "if=/dev/zero", $"of={overlay.Lowers[0] / "large"}", "bs=1M", "count=600", "conv=notrunc"]);
+        overlay.Mount();
+        Actor[] writers = [.. Enumerable.Range(0, 8).Select(_ => Actor.Process())];
+        try
+        {
+            Task<int>[] opens = [.. writers.Select(writer => writer.Begin(() =>
+            {
+                using Descriptor file = Sys.Open(overlay.Merged / "large", OpenFlags.WriteOnly);
+                return 0;
+            }))];
+            Thread.Sleep(50); // all of them wait by now
+
+            _ = Sys.Stat(overlay.Merged / "dir/small");
+
+            Assert.DoesNotContain(opens, open => open.IsCompleted);
+            foreach (Task<int> open in opens) { Assert.Equal(0, open.GetAwaiter().GetResult()); }
+        }
+        finally
+        {
+            foreach (Actor writer in writers) { writer.Dispose(); }
+        }
+    }
+
     /// <summary>On a FUSE mount room comes a moment after the unlink, when the server is told to forget the inode.</summary>
     private static void WaitUntil(Func<bool> there)
     {
         for (int i = 0; i < 200 && !there(); i++) { Thread.Sleep(10); }
+    }
+
+    private static int OpenDirectory(int directory, ReadOnlySpan<byte> name)
+    {
+        Assert.Equal(Errno.None, Libc.OpenAt(directory, name, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
+        return descriptor;
     }
 }

@@ -6,6 +6,9 @@ namespace Veneer.Overlay.Layers;
 /// <remarks>Bounded, since a process may have only so many files open. Its lock is a leaf: no system call under it but close(2).</remarks>
 internal sealed class DirectoryCache(int capacity)
 {
+    /// <summary>Longest path that a system call takes, with its NUL (PATH_MAX).</summary>
+    private const int MaxPath = 4096;
+
     [ThreadStatic]
     private static List<RealDirectory>? way;
 
@@ -19,7 +22,8 @@ internal sealed class DirectoryCache(int capacity)
     public Errno Pin(RealDirectory directory, out PinnedDirectory pinned)
     {
         if (TryPin(directory, out pinned)) { return Errno.None; }
-        // From the closest ancestor that is open downwards. Not by recursion: a tree may be deeper than a thread's stack.
+        // From the closest ancestor that is open, by as few paths as there can be, and without keeping the directories in
+        // between: a tree may be deeper than the cache is large.
         List<RealDirectory> closed = way ??= [];
         closed.Clear();
         RealDirectory? above = directory;
@@ -31,12 +35,22 @@ internal sealed class DirectoryCache(int capacity)
         }
         while (!TryPin(above, out pinned));
 
-        for (int i = closed.Count - 1; i >= 0; i--)
+        Span<byte> path = stackalloc byte[MaxPath];
+        for (int next = closed.Count - 1; next >= 0;)
         {
-            PinnedDirectory parent = pinned;
-            Errno error = Open(closed[i], parent.Descriptor, out pinned);
-            parent.Dispose();
-            if (error.IsError) { return error; }
+            int length = 0;
+            for (; next >= 0 && length + closed[next].Name.Length <= path.Length; next--)
+            {
+                closed[next].Name.CopyTo(path[length..]);
+                length += closed[next].Name.Length;
+                path[length - 1] = (byte)'/';
+            }
+            path[length - 1] = 0;
+            PinnedDirectory start = pinned;
+            Errno error = Libc.OpenAt(start.Descriptor, path[..length], OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
+            pinned = error.IsError ? default : Enter(closed[next + 1], descriptor);
+            start.Dispose();
+            if (error.IsError) { return error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP ? Errno.ESTALE : error; }
         }
         closed.Clear();
         return Errno.None;
@@ -58,32 +72,33 @@ internal sealed class DirectoryCache(int capacity)
         }
     }
 
-    private Errno Open(RealDirectory directory, int parent, out PinnedDirectory pinned)
+    private PinnedDirectory Enter(RealDirectory directory, int descriptor)
     {
-        pinned = default;
-        Errno error = Libc.OpenAt(parent, directory.Name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
-        if (error.IsError) { return error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP ? Errno.ESTALE : error; }
-
         int surplus = -1, evicted = -1;
-        lock (gate)
+        try
         {
-            if (directory.Descriptor >= 0)
+            lock (gate)
             {
-                surplus = descriptor; // another thread was faster
-                TouchLocked(directory);
+                if (directory.Descriptor >= 0)
+                {
+                    surplus = descriptor; // another thread was faster
+                    TouchLocked(directory);
+                }
+                else
+                {
+                    directory.Descriptor = descriptor;
+                    LinkLocked(directory);
+                }
+                directory.Pins++;
+                if (count > capacity) { evicted = EvictLocked(); }
+                return new PinnedDirectory(this, directory, directory.Descriptor);
             }
-            else
-            {
-                directory.Descriptor = descriptor;
-                LinkLocked(directory);
-            }
-            directory.Pins++;
-            if (count > capacity) { evicted = EvictLocked(); }
-            pinned = new PinnedDirectory(this, directory, directory.Descriptor);
         }
-        if (surplus >= 0) { Libc.Close(surplus); }
-        if (evicted >= 0) { Libc.Close(evicted); }
-        return Errno.None;
+        finally
+        {
+            if (surplus >= 0) { Libc.Close(surplus); }
+            if (evicted >= 0) { Libc.Close(evicted); }
+        }
     }
 
     internal void Unpin(RealDirectory directory)
