@@ -135,7 +135,10 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);
         if (error.IsError) { return error; }
-        volume.RenameLock.EnterReadLock();
+        // A file without a name, from O_TMPFILE, is found by its first one from then on: nobody may be on the way through
+        // its descriptor, which is closed.
+        bool exclusive = inode.IsNameless;
+        EnterRenameLock(exclusive);
         try
         {
             lock (parent.NamesLock)
@@ -150,11 +153,10 @@ internal sealed partial class OverlayFileSystem
                 if (error.IsError) { return error; }
                 using (real) { error = create.LinkLocked(real, parent, newName); }
                 if (error.IsError) { return error; }
-                if (inode.Links is { } links)
-                {
-                    volume.Inodes.AddAlias(links, parent, newName, isUpper: true);
-                    links.Count++;
-                }
+                if (exclusive && inode.IsNameless) { Rehome(inode, parent, newName.ToArray()); }
+                else if (inode.Links is null && !inode.IsNameless) { volume.Inodes.AddAlias(inode, inode.Parent!, inode.Name, isUpper: true); }
+                volume.Inodes.AddAlias(inode, parent, newName, isUpper: true);
+                if (inode.Links is { } links) { links.Count++; }
                 inode.IsUnlinked = false;
                 volume.Inodes.Changed(parent);
             }
@@ -166,8 +168,17 @@ internal sealed partial class OverlayFileSystem
         }
         finally
         {
-            volume.RenameLock.ExitReadLock();
+            ExitRenameLock(exclusive);
         }
+    }
+
+    /// <summary>A file that was reached through a descriptor has a name. Caller holds the rename lock exclusively.</summary>
+    private void Rehome(Inode inode, DirectoryInode parent, byte[] name)
+    {
+        volume.Inodes.Move(inode, parent, name);
+        inode.IsNameless = false;
+        inode.Orphan?.Dispose();
+        inode.Orphan = null;
     }
 
     public Errno Unlink(in Request request, ReadOnlySpan<byte> name) => RemoveName(request, name, directory: false);

@@ -90,7 +90,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 if (error.IsError) { return error; }
                 if (!volume.Inodes.TryAddAndLend(NewInode(parent, name, found, key), version, out inode)) { continue; }
             }
-            if (inode.Links is { } links) { volume.Inodes.AddAlias(links, parent, name, found.HasUpper); }
+            if (inode.Links is not null || (found.HasUpper && found.Stat.Nlink > 1 && !inode.IsDirectory)) { volume.Inodes.AddAlias(inode, parent, name, found.HasUpper); }
             error = FillEntry(inode, found, out entry);
             if (error.IsError) { volume.Inodes.Forget(inode.NodeId, 1); }
             return error;

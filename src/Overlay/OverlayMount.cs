@@ -88,7 +88,7 @@ public sealed class OverlayMount : IDisposable
             Directories = directories,
             Numbers = numbers,
             Inodes = new InodeTable(directories, log),
-            Objects = new RealObjects(directories),
+            Objects = new RealObjects(directories, workDirectory),
             Lookup = new LayeredLookup(directories, xattr, layers, options.RedirectDirectory is RedirectDirectory.On or RedirectDirectory.Follow, nameLength)
             {
                 Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],

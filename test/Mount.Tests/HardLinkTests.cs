@@ -110,4 +110,72 @@ public sealed class HardLinkTests
         Assert.Equal("target", Sys.ReadLink(overlay.Merged / "sym2"));
         Assert.Equal(2u, Sys.Stat(overlay.Merged / "target").Nlink);
     }
+
+    /// <summary>A process may have only so many open files, and a tree may have more hard-linked files than that.</summary>
+    [MountTheory(NotOfKernel = "It has no server.")]
+    [InlineData("copied up")]
+    [InlineData("linked and unlinked")]
+    [InlineData("linked and renamed over")]
+    [InlineData("made without a name")]
+    public void Files_with_several_names_cost_the_server_no_descriptors(string way)
+    {
+        var lower = new List<(string, Node)>();
+        for (int i = 0; i < 100; i++) { lower.AddRange([($"d/a{i}", "content"), ($"d/b{i}", Node.HardLink($"d/a{i}"))]); }
+        using var overlay = Overlay.With(lower: Tree.Of([.. lower]));
+        FilePath d = overlay.Merged / "d", held = $"/proc/{overlay.Servers.Single()}/fd";
+        Sys.Write(d / "other", "");
+        int before = held.Entries().Length;
+
+        for (int i = 0; i < 100; i++)
+        {
+            FilePath name = d / $"name{i}", final = d / $"final{i}";
+            switch (way)
+            {
+                case "copied up":
+                    Sys.ChangeMode(d / $"a{i}", Oct(600));
+                    Sys.Unlink(d / $"a{i}");
+                    Sys.Rename(d / $"b{i}", final);
+                    break;
+                case "made without a name":
+                    using (Descriptor file = Sys.Open(d, OpenFlags.TemporaryFile | OpenFlags.WriteOnly, Oct(600)))
+                    {
+                        file.Write("content");
+                        file.LinkTo(final);
+                    }
+                    break;
+                default:
+                    Sys.Write(name, "content");
+                    Sys.Link(name, final);
+                    if (way == "linked and unlinked") { Sys.Unlink(name); }
+                    else { Sys.Rename(d / "other", name); Sys.Rename(name, d / "other"); }
+                    break;
+            }
+        }
+
+        Assert.InRange(held.Entries().Length, 0, before + 20);
+        for (int i = 0; i < 100; i++)
+        {
+            Sys.Append(d / $"final{i}", "!");
+            Assert.Equal(("content!", 1u), (Sys.ReadText(d / $"final{i}"), Sys.Stat(d / $"final{i}").Nlink));
+        }
+    }
+
+    [MountFact]
+    public void A_file_that_lost_all_its_names_stays_with_whoever_has_it_open()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("a", "content"), ("d/b", Node.HardLink("a"))));
+        _ = Sys.Stat(overlay.Merged / "d/b");
+        using Descriptor reader = Sys.Open(overlay.Merged / "a", OpenFlags.ReadOnly);
+        using (Descriptor writer = Sys.Open(overlay.Merged / "d/b", OpenFlags.ReadWrite))
+        {
+            Sys.Unlink(overlay.Merged / "a");
+            Sys.Unlink(overlay.Merged / "d/b");
+            writer.WriteAt("C", 0);
+            writer.ChangeMode(Oct(640));
+
+            Assert.Equal("Content", writer.TextAt(0, 7));
+            Assert.Equal((0u, Oct(640)), (writer.Stat().Nlink, writer.Stat().Mode & ModeBits.Mask));
+        }
+        Assert.Empty(overlay.Leftovers);
+    }
 }

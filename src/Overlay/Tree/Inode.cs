@@ -35,8 +35,11 @@ internal class Inode
     /// <summary>The real object once <see cref="Name"/> does not lead to it any more (O_PATH). Closed when the inode dies.</summary>
     public Fd? Orphan;
 
-    /// <summary>The names of a file that has several in a lower layer; null for all others.</summary>
+    /// <summary>For a file that has several names in a lower layer; null for all others.</summary>
     public HardLinks? Links;
+
+    /// <summary>The names seen so far of a file that has several; a new array with each change. Protected by the table.</summary>
+    public Alias[] Aliases { get => aliases; set => aliases = value; }
 
     /// <summary>Open files and how the kernel caches them; null while none was ever open.</summary>
     public BackingFile? Backing;
@@ -57,6 +60,7 @@ internal class Inode
     /// </remarks>
     public volatile bool ChangesUnseen;
 
+    private volatile Alias[] aliases = [];
     private volatile bool hasUpper;
     private volatile bool isNameless;
 
@@ -72,7 +76,7 @@ internal class Inode
     /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under <see cref="CopyUpLock"/>.</summary>
     public bool HasUpper { get => hasUpper; set => hasUpper = value; }
 
-    /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, or the lower object, stands in.</summary>
+    /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, or the lower object, stands in. A hard-linked copy has <see cref="HardLinks.Hold"/>.</summary>
     public bool IsNameless { get => isNameless; set => isNameless = value; }
 
     /// <summary>Whether the object has no name left in the overlay: st_nlink is 0.</summary>
@@ -111,39 +115,30 @@ internal enum Protection
 /// <param name="Name">With its NUL.</param>
 internal sealed record RealName(RealDirectory Directory, byte[] Name);
 
-/// <summary>The names of a file that has several in a lower layer. Protected by the table.</summary>
+/// <summary>What is known of a file that has several names in a lower layer. Protected by the table.</summary>
 /// <remarks>
 /// A lower hard link would break at copy-up: one name would get the copy and the others keep the lower file. While
 /// mounted, all names stay one inode: every name that the kernel knows is linked to the copy before the first write.
 /// </remarks>
 internal sealed class HardLinks(uint count)
 {
-    private volatile Alias[] aliases = [];
+    private volatile byte[]? hold;
 
     /// <summary>What users see as st_nlink.</summary>
     public uint Count = count;
 
-    /// <summary>The names seen so far; a new array with each change.</summary>
-    public Alias[] Aliases { get => aliases; set => aliases = value; }
+    /// <summary>
+    /// The name in work, with its NUL, that leads to the copy and keeps it linkable, whichever name goes first; null
+    /// before copy-up and after the last name is gone. A descriptor would do as well, but a tree may have more such
+    /// files than a process may have descriptors.
+    /// </summary>
+    public byte[]? Hold { get => hold; set => hold = value; }
 
-    /// <summary>Whether upper has the copy under every name seen so far.</summary>
-    public bool IsComplete
-    {
-        get
-        {
-            foreach (Alias alias in aliases)
-            {
-                if (!alias.IsUpper) { return false; }
-            }
-            return true;
-        }
-    }
-
-    /// <summary>The name in work that keeps the copy linkable, with its NUL; null before copy-up and after the last name is gone.</summary>
-    public byte[]? Hold;
+    /// <summary>The lower object's key, under which the table keeps the inode for as long as the mount lives.</summary>
+    public RealKey? PinnedUnder;
 }
 
-/// <summary>One name of a hard-linked file.</summary>
+/// <summary>One name of a file that has several.</summary>
 internal sealed class Alias(DirectoryInode parent, byte[] name)
 {
     /// <summary>The directory.</summary>

@@ -13,6 +13,9 @@ internal sealed class InodeTable
     /// <summary>The root's nodeid (FUSE_ROOT_ID).</summary>
     public const ulong RootId = 1;
 
+    /// <summary>So many names are remembered of a file with several in upper.</summary>
+    private const int EnoughAliases = 8;
+
     private readonly Lock gate = new();
     private readonly DirectoryCache directories;
     private readonly Action<string> log;
@@ -219,7 +222,7 @@ internal sealed class InodeTable
     {
         lock (gate)
         {
-            if (keepLower) { hardLinks[inode.Key] = inode; }
+            if (keepLower) { PinLocked(inode, inode.Key); }
             UnhashKeyLocked(inode);
             inode.Key = key;
             HashKeyLocked(inode);
@@ -248,7 +251,13 @@ internal sealed class InodeTable
     /// <summary>Keeps an inode, and what it knows of its lower names, as long as the mount lives.</summary>
     public void PinHardLink(Inode inode, RealKey lowerKey)
     {
-        lock (gate) { hardLinks[lowerKey] = inode; }
+        lock (gate) { PinLocked(inode, lowerKey); }
+    }
+
+    private void PinLocked(Inode inode, RealKey lowerKey)
+    {
+        hardLinks[lowerKey] = inode;
+        inode.Links!.PinnedUnder = lowerKey;
     }
 
     /// <summary>The last name of a hard-linked file is gone: it is forgotten like any other.</summary>
@@ -256,43 +265,41 @@ internal sealed class InodeTable
     {
         lock (gate)
         {
-            foreach ((RealKey key, Inode pinned) in hardLinks)
-            {
-                if (!ReferenceEquals(pinned, inode)) { continue; }
-                hardLinks.Remove(key);
-                break;
-            }
+            if (inode.Links!.PinnedUnder is { } key) { hardLinks.Remove(key); }
+            inode.Links.PinnedUnder = null;
             DropIfUnusedLocked(inode);
         }
     }
 
-    /// <summary>Remembers one more name of a hard-linked file; its directory lives as long.</summary>
-    public void AddAlias(HardLinks links, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
+    /// <summary>Remembers one more name of a file that has several; the name's directory lives as long.</summary>
+    /// <remarks>Names of a lower file are all needed. Those of any other only spare a descriptor, and some will do.</remarks>
+    public void AddAlias(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
     {
         lock (gate)
         {
-            if (FindAlias(links, parent, name) is not null) { return; }
-            links.Aliases = [.. links.Aliases, new Alias(parent, name.ToArray()) { IsUpper = isUpper }];
+            if (inode.Links is null && inode.Aliases.Length >= EnoughAliases) { return; }
+            if (FindAlias(inode, parent, name) is not null) { return; }
+            inode.Aliases = [.. inode.Aliases, new Alias(parent, name.ToArray()) { IsUpper = isUpper }];
             parent.Children++;
         }
     }
 
-    /// <summary>Forgets a name of a hard-linked file.</summary>
-    public void RemoveAlias(HardLinks links, Alias alias)
+    /// <summary>Forgets a name of a file that has several.</summary>
+    public void RemoveAlias(Inode inode, Alias alias)
     {
         lock (gate)
         {
             alias.IsRemoved = true;
-            links.Aliases = [.. links.Aliases.Where(other => !ReferenceEquals(other, alias))];
+            inode.Aliases = [.. inode.Aliases.Where(other => !ReferenceEquals(other, alias))];
             alias.Parent.Children--;
             DropIfUnusedLocked(alias.Parent);
         }
     }
 
-    /// <summary>What is known of a name of a hard-linked file.</summary>
-    public static Alias? FindAlias(HardLinks links, DirectoryInode parent, ReadOnlySpan<byte> name)
+    /// <summary>What is known of a name of a file that has several.</summary>
+    public static Alias? FindAlias(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name)
     {
-        foreach (Alias known in links.Aliases)
+        foreach (Alias known in inode.Aliases)
         {
             if (ReferenceEquals(known.Parent, parent) && name.SequenceEqual(known.Name)) { return known; }
         }
@@ -386,13 +393,10 @@ internal sealed class InodeTable
                 if (directory.Upper is { } upper) { directories.Drop(upper); }
                 foreach (RealDirectory lower in directory.Lowers) { directories.Drop(lower); }
             }
-            if (inode.Links is { } links)
+            foreach (Alias alias in inode.Aliases)
             {
-                foreach (Alias alias in links.Aliases)
-                {
-                    alias.Parent.Children--;
-                    DropIfUnusedLocked(alias.Parent);
-                }
+                alias.Parent.Children--;
+                DropIfUnusedLocked(alias.Parent);
             }
             if (inode.Parent is not { } parent) { return; }
             parent.Children--;
@@ -409,7 +413,7 @@ internal sealed class InodeTable
                 if (ReferenceEquals(old.Inode, inode)) { return true; }
             }
         }
-        return inode.Links is { } && hardLinks.ContainsValue(inode);
+        return inode.Links is { PinnedUnder: not null };
     }
 
     /// <summary>The mount is over: every descriptor is closed.</summary>

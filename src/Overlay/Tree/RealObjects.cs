@@ -1,5 +1,6 @@
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Tree;
 
@@ -15,10 +16,12 @@ internal ref struct RealReference
         Name = name;
     }
 
-    public RealReference(int descriptor)
+    public RealReference(int descriptor) : this(descriptor, Libc.Self) { }
+
+    public RealReference(int descriptor, ReadOnlySpan<byte> name)
     {
         Directory = descriptor;
-        Name = Libc.Self;
+        Name = name;
     }
 
     /// <summary>The layer, or null for an object that is reached by its descriptor.</summary>
@@ -48,12 +51,17 @@ internal ref struct RealReference
 
 /// <summary>Finds the real objects of inodes.</summary>
 /// <remarks>Callers hold the rename lock at least shared while they use what they get.</remarks>
-internal sealed class RealObjects(DirectoryCache directories)
+internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? work)
 {
     /// <summary>The object that holds the attributes: upper's if there is one, else the topmost lower's.</summary>
     public Errno Resolve(Inode inode, out RealReference real)
     {
         if (inode is DirectoryInode directory) { return Of(directory.Topmost, Libc.Self, out real); }
+        if (inode.Links?.Hold is { } hold)
+        {
+            real = new RealReference(work!.Descriptor, hold);
+            return Errno.None;
+        }
         // First: before a name goes, the descriptor is there.
         if (inode.IsNameless && inode.Orphan is { } orphan)
         {

@@ -67,13 +67,23 @@ internal sealed class CopyUp(Volume volume)
     }
 
     private static bool IsDone(Inode inode, bool needsData) =>
-        inode.HasUpper && (inode.Metacopy is null || !needsData) && (inode.Links is not { } links || links.IsComplete);
+        inode.HasUpper && (inode.Metacopy is null || !needsData) && (inode.Links is null || IsComplete(inode));
+
+    /// <summary>Whether upper has the copy under every name seen so far.</summary>
+    private static bool IsComplete(Inode inode)
+    {
+        foreach (Alias alias in inode.Aliases)
+        {
+            if (!alias.IsUpper) { return false; }
+        }
+        return true;
+    }
 
     private Errno EnsureOne(Inode inode, in Request request, bool needsData, long limit)
     {
-        if (inode.Links is { } links)
+        if (inode.Links is not null)
         {
-            Errno error = EnsureParents(links, request);
+            Errno error = EnsureParents(inode, request);
             if (error.IsError) { return error; }
         }
         if (!TryEnterCopyUpLock(inode, request)) { return Errno.EINTR; }
@@ -123,9 +133,9 @@ internal sealed class CopyUp(Volume volume)
     }
 
     /// <summary>Every directory that has a name of the file must be in upper before the file is.</summary>
-    private Errno EnsureParents(HardLinks links, in Request request)
+    private Errno EnsureParents(Inode inode, in Request request)
     {
-        foreach (Alias alias in links.Aliases)
+        foreach (Alias alias in inode.Aliases)
         {
             if (alias.Parent.HasUpper) { continue; }
             Errno error = Ensure(alias.Parent, request);
@@ -472,25 +482,13 @@ internal sealed class CopyUp(Volume volume)
             ? Libc.LinkAt(volume.Work.Descriptor, temporary, volume.Work.Descriptor, hold)
             : Libc.LinkDescriptor(copy, volume.Work.Descriptor, hold);
         if (error.IsError) { return error; }
-        error = Libc.Reopen(copy, OpenFlags.Path, out int descriptor);
-        if (error.IsError)
+        error = LinkAliases(inode, hold);
+        if (error.IsError && !inode.Aliases.Any(alias => alias.IsUpper))
         {
             volume.Work.Discard(hold);
             return error;
         }
         links.Hold = hold;
-        inode.Orphan = new Fd(descriptor);
-        inode.IsNameless = true; // whichever name goes first, the descriptor stays
-        error = LinkAliasesOf(links);
-        if (error.IsError && !links.Aliases.Any(alias => alias.IsUpper))
-        {
-            inode.IsNameless = false;
-            inode.Orphan.Dispose();
-            inode.Orphan = null;
-            links.Hold = null;
-            volume.Work.Discard(hold);
-            return error;
-        }
         SetUpperLocked(inode, stat, keepLower: true);
         return error;
     }
@@ -498,15 +496,15 @@ internal sealed class CopyUp(Volume volume)
     /// <remarks>Caller holds the copy-up lock.</remarks>
     private Errno LinkAliasesLocked(Inode inode)
     {
-        if (inode.Links is not { } links) { return Errno.None; }
+        if (inode.Links?.Hold is not { } hold) { return Errno.None; }
         volume.RenameLock.EnterReadLock();
-        try { return LinkAliasesOf(links); }
+        try { return LinkAliases(inode, hold); }
         finally { volume.RenameLock.ExitReadLock(); }
     }
 
-    private Errno LinkAliasesOf(HardLinks links)
+    private Errno LinkAliases(Inode inode, byte[] hold)
     {
-        foreach (Alias alias in links.Aliases)
+        foreach (Alias alias in inode.Aliases)
         {
             if (alias.IsUpper) { continue; }
             // A name that was looked up a moment ago: its directory is copied up by the next change.
@@ -521,7 +519,7 @@ internal sealed class CopyUp(Volume volume)
                     error = SetImpure(alias.Parent);
                     if (error.IsError) { return error; }
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                    error = Libc.LinkAt(volume.Work!.Descriptor, links.Hold, target.Directory, alias.Name);
+                    error = Libc.LinkAt(volume.Work!.Descriptor, hold, target.Directory, alias.Name);
                     if (error.IsError) { return error; }
                     Settle(alias.Parent, target.Directory, hasTimes, times);
                 }

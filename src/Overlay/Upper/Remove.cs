@@ -47,9 +47,19 @@ internal sealed class Remove(Volume volume)
     }
 
     /// <summary>Before a name goes: the inode's descriptor, so that whoever has the file open keeps it.</summary>
-    public static void KeepReachable(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
+    /// <remarks>
+    /// A file with another name goes on under that: link and unlink are how many programs give a file its name, and the
+    /// kernel may know any number of such files. The caller then holds the rename lock exclusively.
+    /// </remarks>
+    public void KeepReachable(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
     {
-        if (inode.IsNameless || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name)) { return; }
+        if (inode.IsNameless || inode.Links?.Hold is not null || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name)) { return; }
+        foreach (Alias other in inode.Aliases)
+        {
+            if (!other.IsUpper || (ReferenceEquals(other.Parent, parent) && name.SequenceEqual(other.Name))) { continue; }
+            volume.Inodes.Move(inode, other.Parent, other.Name);
+            return;
+        }
         if (Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
         {
             return; // out of descriptors: the file is removed all the same, and answers ESTALE to those who still ask
@@ -61,17 +71,13 @@ internal sealed class Remove(Volume volume)
     /// <summary>After a name is gone: what the inode knows of its names.</summary>
     public void AfterUnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found)
     {
+        if (InodeTable.FindAlias(inode, parent, name) is { } alias) { volume.Inodes.RemoveAlias(inode, alias); }
         if (inode.Links is { } links)
         {
             if (!inode.HasUpper) { volume.Inodes.PinHardLink(inode, inode.Key); }
-            if (InodeTable.FindAlias(links, parent, name) is { } alias) { volume.Inodes.RemoveAlias(links, alias); }
             if (links.Count > 0) { links.Count--; }
             if (links.Count > 0) { return; }
-            if (links.Hold is { } hold)
-            {
-                links.Hold = null;
-                volume.Work!.Discard(hold);
-            }
+            if (links.Hold is { } hold) { LetGo(inode, links, hold); }
             inode.IsUnlinked = true;
             volume.Inodes.Unhash(inode);
             volume.Inodes.UnpinHardLink(inode);
@@ -81,6 +87,19 @@ internal sealed class Remove(Volume volume)
         inode.IsUnlinked = true;
         volume.Numbers.Release(inode.Key);
         volume.Inodes.Unhash(inode);
+    }
+
+    /// <summary>The last name of a hard-linked copy is gone: from now on a descriptor keeps it for those who have it open.</summary>
+    private void LetGo(Inode inode, HardLinks links, byte[] hold)
+    {
+        if (Libc.OpenAt(volume.Work!.Descriptor, hold, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
+        {
+            return; // out of descriptors: the copy stays until unmount
+        }
+        inode.Orphan = new Fd(descriptor);
+        inode.IsNameless = true;
+        links.Hold = null;
+        volume.Work.Discard(hold);
     }
 
     /// <summary>Removes a directory that is empty to the user.</summary>

@@ -109,7 +109,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                     }
                     else
                     {
-                        Remove.KeepReachable(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
+                        remove.KeepReachable(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
                     }
                 }
                 error = Libc.RenameAt(oldDirectory.Directory, from.Name, newDirectory.Directory, to.Name, flags);
@@ -146,9 +146,9 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
 
     private void MoveAlias(Inode inode, DirectoryInode oldParent, byte[] oldName, DirectoryInode newParent, byte[] newName)
     {
-        if (inode.Links is not { } links || InodeTable.FindAlias(links, oldParent, oldName) is not { } alias) { return; }
-        volume.Inodes.AddAlias(links, newParent, newName, isUpper: true);
-        volume.Inodes.RemoveAlias(links, alias);
+        if (InodeTable.FindAlias(inode, oldParent, oldName) is not { } alias) { return; }
+        volume.Inodes.RemoveAlias(inode, alias);
+        volume.Inodes.AddAlias(inode, newParent, newName, isUpper: true);
     }
 
     private Errno CarryOrigin(Inode inode, DirectoryInode parent) =>
