@@ -39,7 +39,6 @@ public sealed class OverlayMount : IDisposable
     /// <exception cref="OverlayMountException">A layer is missing or unfit; the message is a sentence for the user.</exception>
     public static OverlayMount Open(OverlayOptions options, Action<string> log)
     {
-        if (options.Index) { throw new OverlayMountException("index=on is not supported yet: leave it out, hard links stay whole while mounted without it."); }
         var opened = new List<IDisposable>();
         try
         {

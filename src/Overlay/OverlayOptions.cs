@@ -42,9 +42,6 @@ public sealed record OverlayOptions
     /// <summary>Whether chown and chmod copy up attributes without data. Such files of others are always read. Default: no.</summary>
     public bool Metacopy { get; init; }
 
-    /// <summary>Whether hard links that exist in a lower layer stay links across copy-up and mounts. Default: no.</summary>
-    public bool Index { get; init; }
-
     /// <summary>Whether inode numbers say which layer an object came from. Default: <see cref="Xino.Auto"/>.</summary>
     public Xino Xino { get; init; } = Xino.Auto;
 

@@ -58,5 +58,5 @@ internal sealed class Volume
     public bool WritesRedirects => Options.RedirectDirectory == RedirectDirectory.On;
 
     /// <summary>Whether lower layers may be changed while not mounted, so that a new directory is not made opaque without need. Kernel: ovl_allow_offline_changes().</summary>
-    public bool AllowsOfflineChanges => !Options.Index && !Options.Metacopy && !WritesRedirects && Options.Xino != Xino.On;
+    public bool AllowsOfflineChanges => !Options.Metacopy && !WritesRedirects && Options.Xino != Xino.On;
 }

@@ -104,7 +104,6 @@ public sealed class OptionParserTests
                 MountFlags = MountFlags.None,
                 RedirectDirectory = RedirectDirectory.Follow,
                 Metacopy = false,
-                Index = false,
                 Xino = Xino.Auto,
                 UserXattr = false,
                 Coherent = false,
@@ -154,9 +153,8 @@ public sealed class OptionParserTests
     [Fact]
     public void Every_choice_is_read()
     {
-        OverlayOptions options = Parse("lowerdir=/l,index=on,xino=on,uuid=null,nfs_export=off,verity=off,coherent,passthrough=require,threads=7,allow_other,default_permissions,fsname=a\\,b,subtype=x");
+        OverlayOptions options = Parse("lowerdir=/l,index=off,xino=on,uuid=null,nfs_export=off,verity=off,coherent,passthrough=require,threads=7,allow_other,default_permissions,fsname=a\\,b,subtype=x");
 
-        Assert.True(options.Index);
         Assert.Equal(Xino.On, options.Xino);
         Assert.True(options.Coherent);
         Assert.Equal(Passthrough.Require, options.Passthrough);
@@ -218,8 +216,12 @@ public sealed class OptionParserTests
     [InlineData("lowerdir=/a,datadir+=/b", "datadir+= asks for a data-only layer, which Veneer does not support yet: use lowerdir+= if the layer may be seen.")]
     [InlineData("lowerdir=/l,upperdir=/u", "upperdir=/u needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.")]
     [InlineData("lowerdir=/l,upperdir=", "upperdir needs a value: upperdir=SOMETHING.")]
+    [InlineData("lowerdir=/l,index=on", "index=on is not supported yet: leave it out, hard links stay whole while mounted without it.")]
+    [InlineData("lowerdir=/l,index=yes", "index=yes is not understood: index is on or off.")]
     [InlineData("lowerdir=/l,nfs_export=on", "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay.")]
     [InlineData("lowerdir=/l,verity=require", "verity=require is not supported yet: leave it out if you trust the lower layers.")]
+    [InlineData("lowerdir=/l,verity=on", "verity=on is not supported yet: leave it out if you trust the lower layers.")]
+    [InlineData("lowerdir=/l,nooverride_creds", "nooverride_creds is not supported: Veneer always reaches the layers with the mounter's credentials.")]
     [InlineData("lowerdir=/l,metacopy=maybe", "metacopy=maybe is not understood: metacopy is on or off.")]
     [InlineData("lowerdir=/l,xino", "xino needs a value: on, auto or off.")]
     [InlineData("lowerdir=/l,threads=0", "threads=0 is not understood: use a number from 1 to 256.")]
