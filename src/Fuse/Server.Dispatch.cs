@@ -1,7 +1,5 @@
-using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
-using System.Text;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 
@@ -357,7 +355,7 @@ public sealed partial class Server
     {
         int total = Unsafe.SizeOf<OutHeader>() + (error.IsError ? 0 : length);
         MemoryMarshal.Write(buffers.Out, new OutHeader { Length = (uint)total, Error = -(int)error, Unique = unique });
-        if (options.Trace is { } trace) { trace($"  {unique} -> {(error.IsError ? error.ToString() : total.ToString(CultureInfo.InvariantCulture))}"); }
+        TraceReply(unique, error, total);
         Errno written = mine.Write(buffers.Out[..total]);
         if (written.IsError && written is not (Errno.ENOENT or Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN))
         {
@@ -366,24 +364,5 @@ public sealed partial class Server
             if (total != Unsafe.SizeOf<OutHeader>()) { _ = ReplyPayload(mine, buffers, unique, Errno.EIO, 0); } // best effort: the first failure is what counts
         }
         return written;
-    }
-
-    private void Trace(in Request request, ReadOnlySpan<byte> name)
-    {
-        if (options.Trace is not { } trace) { return; }
-        string text = name.Length > 1 ? " " + Printable(name[..^1]) : "";
-        trace($"{request.Header.Unique} {request.Header.Opcode} node={request.NodeId} pid={request.Header.Pid} uid={request.Header.Uid}{text}");
-    }
-
-    /// <summary>A name for people: bytes outside of printable ASCII as \xNN.</summary>
-    private static string Printable(ReadOnlySpan<byte> name)
-    {
-        var text = new StringBuilder();
-        foreach (byte b in name)
-        {
-            if (b is > 0x20 and < 0x7F and not (byte)'\\') { text.Append((char)b); }
-            else { text.Append(CultureInfo.InvariantCulture, $"\\x{b:x2}"); }
-        }
-        return text.ToString();
     }
 }

@@ -88,7 +88,7 @@ public sealed partial class Server : IDisposable
             InitIn input = default;
             ReadOnlySpan<byte> body = buffers.In[Unsafe.SizeOf<InHeader>()..count];
             body[..Math.Min(body.Length, Unsafe.SizeOf<InitIn>())].CopyTo(MemoryMarshal.AsBytes(new Span<InitIn>(ref input)));
-            options.Trace?.Invoke($"{header.Unique} {header.Opcode} protocol={input.Major}.{input.Minor} pid={header.Pid}");
+            TraceInit(header, input);
             if (input.Major > Major)
             {
                 // The kernel is newer: it asks again in our version.

@@ -1,12 +1,13 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Text.RegularExpressions;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 
 namespace Veneer.Fuse.Tests;
 
 /// <summary>Every request reaches the right method with the right arguments, and its reply has the right bytes.</summary>
-public sealed class DispatchTests
+public sealed partial class DispatchTests
 {
     private static readonly ServerOptions oneThread = new() { Threads = 1, MaxWrite = 1 << 16 };
 
@@ -346,6 +347,9 @@ public sealed class DispatchTests
         Assert.Equal(5UL << 32, kernel.Call(Opcode.CopyFileRange64, 1, body).As<CopyFileRangeOut>().Copied);
     }
 
+    [GeneratedRegex(@"\d+ us$", RegexOptions.None, matchTimeoutMilliseconds: 1000)]
+    private static partial Regex Microseconds();
+
     [Fact]
     public void Each_request_is_traced_with_its_outcome_when_asked_for()
     {
@@ -359,6 +363,15 @@ public sealed class DispatchTests
         kernel.SendAs(12, Opcode.Lookup, 3, Requests.Name("there"));
         kernel.Receive();
 
-        Assert.Equal([@"10 Lookup node=3 pid=4321 uid=1000 n\xff\x20\x5c", "  10 -> ENOENT", "12 Lookup node=3 pid=4321 uid=1000 there", "  12 -> 144"], lines);
+        kernel.SendAs(14, Opcode.Lookup, 3); // malformed: it has no name
+        kernel.Receive();
+
+        Assert.Equal(
+            [
+                @"10 Lookup node=3 n\xff\x20\x5c pid=4321 uid=1000", @"10 Lookup node=3 n\xff\x20\x5c -> ENOENT, N us",
+                "12 Lookup node=3 there pid=4321 uid=1000", "12 Lookup node=3 there -> OK, 144 bytes, N us",
+                "14 -> EINVAL",
+            ],
+            lines.Select(line => Microseconds().Replace(line, "N us")));
     }
 }

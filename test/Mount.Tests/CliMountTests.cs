@@ -124,7 +124,8 @@ public sealed class CliMountTests : IDisposable
         Outcome outcome = sandbox.Run("veneer mount -d -o $LAYERS m & until mountpoint -q m; do sleep 0.05; done; cat m/f; umount m; wait $!");
 
         Assert.Equal((0, "old\n"), (outcome.ExitCode, outcome.Output));
-        Assert.Matches("Lookup", outcome.Error);
+        Assert.Matches("^2 Init protocol=7.* pid=0\n2 Init .* -> OK, 80 bytes, \\d+ us\n", outcome.Error);
+        Assert.Matches("\n(\\d+) Lookup node=1 f pid=\\d+ uid=0\n(.*\n)*\\1 Lookup node=1 f -> OK, 144 bytes, \\d+ us\n", outcome.Error);
         Assert.Matches("Open", outcome.Error);
     }
 

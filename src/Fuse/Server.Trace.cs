@@ -1,0 +1,57 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+
+namespace Veneer.Fuse;
+
+public sealed partial class Server
+{
+    /// <summary>The request that a thread serves, for the line of its reply. Lines of several threads are mixed.</summary>
+    [ThreadStatic]
+    private static (ulong Unique, string Text, long Started) traced;
+
+    private void Trace(in Request request, ReadOnlySpan<byte> name)
+    {
+        if (options.Trace is null) { return; }
+        string text = name.Length > 1 ? " " + Printable(name[..^1]) : "";
+        TraceRequest(request.Header, $" node={request.NodeId}{text}", $" pid={request.Header.Pid} uid={request.Header.Uid}");
+    }
+
+    private void TraceInit(in InHeader header, in InitIn input)
+    {
+        if (options.Trace is null) { return; }
+        TraceRequest(header, $" protocol={input.Major}.{input.Minor}", $" pid={header.Pid}");
+    }
+
+    private void TraceRequest(in InHeader header, string what, string who)
+    {
+        string text = $"{header.Unique} {header.Opcode}{what}";
+        options.Trace!(text + who);
+        traced = (header.Unique, text, Stopwatch.GetTimestamp());
+    }
+
+    /// <summary>What was asked, how it went, and how long it took; found by the request's number, with which both lines begin.</summary>
+    private void TraceReply(ulong unique, Errno error, int length)
+    {
+        if (options.Trace is not { } trace) { return; }
+        string result = error.IsError ? error.ToString() : $"OK, {length} bytes";
+        // A request that is malformed, or that is not traced, has only its number.
+        trace(traced.Unique == unique
+            ? string.Create(CultureInfo.InvariantCulture, $"{traced.Text} -> {result}, {Stopwatch.GetElapsedTime(traced.Started).TotalMicroseconds:F0} us")
+            : $"{unique} -> {result}");
+    }
+
+    /// <summary>A name for people: bytes outside of printable ASCII as \xNN.</summary>
+    private static string Printable(ReadOnlySpan<byte> name)
+    {
+        var text = new StringBuilder();
+        foreach (byte b in name)
+        {
+            if (b is > 0x20 and < 0x7F and not (byte)'\\') { text.Append((char)b); }
+            else { text.Append(CultureInfo.InvariantCulture, $"\\x{b:x2}"); }
+        }
+        return text.ToString();
+    }
+}
