@@ -8,12 +8,17 @@ namespace Veneer.Fuse;
 /// <remarks>
 /// Writes from a thread of its own, because the kernel takes inode locks before it returns, and their holders may be
 /// waiting for us. The thread starts with the first notification. Directories are the exception.
+/// <para>
+/// While the thread waits for such a lock the queue grows, but not without bound: what waits to be said is not said
+/// twice, so there is at most one message for each inode that the kernel knows (and range that is asked for).
+/// </para>
 /// </remarks>
 public sealed class Notifier : IDisposable
 {
     private readonly Device device;
     private readonly Lock gate = new();
-    private readonly Queue<NotifyInvalidateInodeOut> queue = new();
+    private readonly Queue<(ulong NodeId, long Offset, long Length)> queue = new();
+    private readonly HashSet<(ulong NodeId, long Offset, long Length)> waiting = []; // what is in the queue
     private readonly SemaphoreSlim available = new(0);
     private Thread? thread;
     private bool stopped;
@@ -26,11 +31,10 @@ public sealed class Notifier : IDisposable
     /// <param name="length">Bytes; 0: to the end.</param>
     public void InvalidateInode(ulong nodeId, long offset, long length)
     {
-        NotifyInvalidateInodeOut message = Message(nodeId, offset, length);
         lock (gate)
         {
-            if (stopped) { return; }
-            queue.Enqueue(message);
+            if (stopped || !waiting.Add((nodeId, offset, length))) { return; }
+            queue.Enqueue((nodeId, offset, length));
             if (thread is null)
             {
                 thread = new Thread(Run) { IsBackground = true, Name = "notifier" };
@@ -61,13 +65,14 @@ public sealed class Notifier : IDisposable
         while (true)
         {
             available.Wait();
-            NotifyInvalidateInodeOut message;
+            (ulong NodeId, long Offset, long Length) next;
             lock (gate)
             {
                 if (stopped) { return; }
-                message = queue.Dequeue();
+                next = queue.Dequeue();
+                waiting.Remove(next); // before it is written: what changes meanwhile is said again
             }
-            Write(message);
+            Write(Message(next.NodeId, next.Offset, next.Length));
         }
     }
 

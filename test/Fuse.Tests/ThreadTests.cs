@@ -332,6 +332,26 @@ public sealed class ThreadTests
     }
 
     [Fact]
+    public void Notifications_that_nobody_reads_do_not_pile_up()
+    {
+        var fileSystem = new TestFileSystem();
+        using var kernel = FakeKernel.Start(fileSystem, Threads(1));
+        for (ulong i = 1; i <= 2000; i++) { fileSystem.Connection!.Notifier.InvalidateInode(i, -1, 0); } // more than the socket holds
+
+        for (int i = 0; i < 100_000; i++) { fileSystem.Connection!.Notifier.InvalidateInode(3000, -1, 0); }
+        fileSystem.Connection!.Notifier.InvalidateInode(4000, -1, 0);
+
+        int count = 0;
+        ulong last = 0;
+        while (last != 4000)
+        {
+            last = System.Runtime.InteropServices.MemoryMarshal.Read<NotifyInvalidateInodeOut>(kernel.ReceiveRaw()).NodeId;
+            count++;
+        }
+        Assert.Equal(2002, count);
+    }
+
+    [Fact]
     public void Notifications_after_the_end_are_of_no_consequence()
     {
         var fileSystem = new TestFileSystem();
