@@ -3,12 +3,12 @@ namespace Veneer.Cli;
 /// <summary>What <c>--help</c> shows, in the sections of a manual page.</summary>
 internal static class Manual
 {
-    /// <summary>The page of a command.</summary>
-    public static string Of(string command) => command switch
+    /// <summary>The page of a command, or null when there is no such command.</summary>
+    public static string? Of(string command) => command switch
     {
         "mount" => Mount,
-        "umount" => Umount,
-        _ => Veneer,
+        "umount" or "unmount" => Umount,
+        _ => null,
     };
 
     /// <summary>For who called without any word.</summary>

@@ -25,16 +25,29 @@ internal static class Program
                 return MountCommand.Run(invocation, arguments[1..], asHelper: false);
             case "umount" or "unmount":
                 return UmountCommand.Run(arguments[1..]);
+            case "help" when arguments.Length > 1 && Manual.Of(arguments[1]) is null:
+                return Unknown(arguments[1]);
             case "help" or "--help" or "-h":
-                Terminal.Write(arguments.Length < 2 ? Manual.Veneer : Manual.Of(arguments[1]));
+                Terminal.Write((arguments.Length > 1 ? Manual.Of(arguments[1]) : null) ?? Manual.Veneer);
                 return ExitCode.Success;
             case "--version" or "-V":
                 Terminal.Write(Version);
                 return ExitCode.Success;
+            case var word when !word.StartsWith('-') && !Array.Exists(arguments, IsOptionList):
+                return Unknown(word);
             default:
                 return MountCommand.Run(invocation, arguments, asHelper: false); // as other overlays are called: veneer -o OPTIONS MNT
         }
     }
+
+    private static int Unknown(string word)
+    {
+        Terminal.Complain($"{word} is not a command of veneer: use mount or umount, or see veneer --help.");
+        return ExitCode.Usage;
+    }
+
+    private static bool IsOptionList(string argument) =>
+        argument.StartsWith("-o", StringComparison.Ordinal) || argument.StartsWith("--options", StringComparison.Ordinal);
 
     /// <summary>The version, and the newest protocol that we speak.</summary>
     public static string Version =>

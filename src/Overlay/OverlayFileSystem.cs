@@ -56,7 +56,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         if (passes) { backings = new BackingIds(connection.Device, volume.Log); }
         else if (volume.Options.Passthrough == Passthrough.Require)
         {
-            throw new OverlayMountException("passthrough=require: the kernel has no FUSE passthrough (Linux 6.9), or it is not ours to use, which takes root in the initial user namespace; mount with passthrough=auto.");
+            throw new OverlayMountException("passthrough=require cannot be had, which takes Linux 6.9 and root in the initial user namespace: mount with passthrough=auto.");
         }
     }
 

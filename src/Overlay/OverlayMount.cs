@@ -188,13 +188,13 @@ public sealed class OverlayMount : IDisposable
     private static (ulong Device, ulong Ino) IdentityOf(int directory, string path)
     {
         Errno error = Libc.StatAt(directory, Libc.Self, StatxMask.Basic, out Statx stat);
-        return error.IsError ? throw new OverlayMountException($"{path}: cannot be read ({error}).") : (stat.Dev, stat.Ino);
+        return error.IsError ? throw new OverlayMountException($"The layer {path} cannot be examined ({error}): see whether its filesystem still answers.") : (stat.Dev, stat.Ino);
     }
 
     private static Statx StatOf(RealDirectory directory)
     {
         Errno error = Libc.StatAt(directory.Descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
-        return error.IsError ? throw new OverlayMountException($"{directory.Layer.Path}: cannot be read ({error}).") : stat;
+        return error.IsError ? throw new OverlayMountException($"The layer {directory.Layer.Path} cannot be examined ({error}): see whether its filesystem still answers.") : stat;
     }
 
     /// <summary>Lets go of every layer.</summary>

@@ -31,6 +31,11 @@ public sealed partial class CliBadInputTests : IDisposable
     {
         Refuses("veneer mount", 1, "No mount point is given: name a directory, after the options or before them.");
         Refuses("veneer mount -o $LAYERS", 1, "No mount point is given: name a directory, after the options or before them.");
+        Refuses("veneer frob", 1, "frob is not a command of veneer: use mount or umount, or see veneer --help.");
+        Refuses("veneer l m", 1, "l is not a command of veneer: use mount or umount, or see veneer --help.");
+        Refuses("veneer help frob", 1, "frob is not a command of veneer: use mount or umount, or see veneer --help.");
+        Refuses("veneer --frob", 1, "--frob is not an option of veneer mount: see veneer mount --help.");
+        Refuses("veneer mount -o", 1, "Required argument missing for option: '-o': see veneer mount --help.");
         Refuses("veneer mount -o $LAYERS a b m", 1, "m is one word too many: give a source, if any, and a mount point.");
         Refuses("veneer mount --bogus -o $LAYERS m", 1, "--bogus is not an option of veneer mount: see veneer mount --help.");
         Refuses("veneer mount -o $LAYERS ''", 1, "The mount point is an empty word: name a directory.");
@@ -46,6 +51,9 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("veneer mount -o $LAYERS,frobnicate m", 1, "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.");
         Refuses("veneer mount -o $LAYERS,frob m", 1, "The option frob is unknown: take it out, or see veneer mount --help for those that exist.");
         Refuses("veneer mount -o $LAYERS,redirectdir=on m", 1, "The option redirectdir is unknown: did you mean redirect_dir?");
+        Refuses("veneer mount -o $LAYERS,index=on m", 1, "index=on is not supported yet: leave it out, hard links stay whole while mounted without it.");
+        Refuses("veneer mount -o $LAYERS,nfs_export=on m", 1, "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay.");
+        Refuses("veneer mount -o lowerdir=l:$(seq -s: -f n%g 500) m", 1, "501 lower directories are given, and an overlay has at most 500: merge some of them.");
         Refuses("veneer mount -o lowerdir=l,upperdir=u m", 1, "upperdir=u needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.");
     }
 
@@ -73,7 +81,31 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("veneer mount -o lowerdir=l,upperdir=none,workdir=w m", 32, "The upper directory none does not exist: create it, or correct upperdir.");
         Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=none m", 32, "The work directory none does not exist: create it, or correct workdir.");
         Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=u m", 32, "The upper directory u is also the work directory: give workdir an empty directory beside it.");
+        Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=u/w m", 32, "The work directory u/w lies inside the upper directory u: put work beside upper.", prepare: "mkdir -p u/w");
+        Refuses("veneer mount -o lowerdir=l,upperdir=w/u,workdir=w m", 32, "The upper directory w/u lies inside the work directory w: put upper beside work.", prepare: "mkdir -p w/u");
+        Refuses("veneer mount -o lowerdir=l:l/in m", 32, "The lower directory l/in lies inside the lower directory l: move one of them, layers must not overlap.", prepare: "mkdir -p l/in");
+        Refuses("veneer mount -o lowerdir=u,upperdir=u,workdir=w m", 32, "The upper directory u is also a lower directory: give each role a directory of its own.");
         Refuses("veneer mount -o lowerdir=l:l m", 32, "The lower directory l is given twice: take one out, a layer counts once.");
+    }
+
+    [CliFact]
+    public void An_upper_that_a_crash_may_have_cut_short()
+    {
+        Refuses(
+            "veneer mount -o $LAYERS m",
+            32,
+            "The upper of the work directory w was last mounted with the option volatile, so it is incomplete if the machine has crashed since: discard both, or, if it has not, sync their filesystem and remove w/work/incompat/volatile.",
+            prepare: "mkdir -p w/work/incompat/volatile");
+    }
+
+    [CliFact]
+    public void Layers_that_another_overlay_uses()
+    {
+        Refuses(
+            "veneer mount -o $LAYERS m; veneer mount -o lowerdir=l,upperdir=u,workdir=w x",
+            32,
+            "The upper directory u is in use by another overlay: unmount that one first, or use another directory.",
+            prepare: "mkdir -p x w/work");
     }
 
     [CliFact]

@@ -53,7 +53,7 @@ internal sealed class Layer : IDisposable
         bool isPrivate = TryHoldReadOnly(directory, out int root);
         if (!isPrivate && Libc.Duplicate(directory, out root).IsError)
         {
-            throw new OverlayMountException($"{path}: no file descriptor is left; raise the limit of open files (ulimit -n).");
+            throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it with ulimit -n.");
         }
         return Create(index, path, root, isPrivate, "."u8);
     }
@@ -75,7 +75,7 @@ internal sealed class Layer : IDisposable
     {
         if (Libc.Duplicate(ancestor, out int mount).IsError)
         {
-            throw new OverlayMountException($"{path}: no file descriptor is left; raise the limit of open files (ulimit -n).");
+            throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it with ulimit -n.");
         }
         return Create(0, path, mount, isPrivate, relative);
     }
@@ -88,7 +88,7 @@ internal sealed class Layer : IDisposable
         if (error.IsError)
         {
             Libc.Close(mount);
-            throw new OverlayMountException($"{path}: cannot be read ({error}); the layers are read with the rights of who mounts.");
+            throw new OverlayMountException($"The layer {path} cannot be read ({error}): give this user permission to list and search it.");
         }
         var layer = new Layer(index, path, new Fd(mount), new Fd(root), isPrivate);
         var uuid = default(FileSystemUuid);

@@ -48,12 +48,12 @@ internal sealed class WorkDirectory : IDisposable
         ReadOnlySpan<byte> name = "work\0"u8;
         RefuseIncompatible(workdir, path);
         Errno error = RemoveTree(workdir, name, 0);
-        if (error.IsError && error != Errno.ENOENT) { throw new OverlayMountException($"{path}/work: cannot be emptied ({error}); remove it by hand, nothing in it is needed."); }
+        if (error.IsError && error != Errno.ENOENT) { throw new OverlayMountException($"The work directory {path} cannot be emptied ({error}): remove {path}/work by hand, nothing in it is needed."); }
         // Nobody's business, as the kernel has it; but without privilege its owner must get in.
         error = Libc.MakeDirectoryAt(workdir, name, Libc.EffectiveUid == 0 ? 0 : 0x1C0u);
-        if (error.IsError && error != Errno.EEXIST) { throw new OverlayMountException($"{path}/work: cannot be created ({error})."); }
+        if (error.IsError && error != Errno.EEXIST) { throw new OverlayMountException($"Nothing can be created in the work directory {path} ({error}): see its permissions and its filesystem."); }
         error = Libc.OpenAt(workdir, name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
-        if (error.IsError) { throw new OverlayMountException($"{path}/work: cannot be opened ({error})."); }
+        if (error.IsError) { throw new OverlayMountException($"The work directory {path} cannot be used ({error}): see its permissions and its filesystem."); }
         bool handsGroupOn = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError || (stat.Mode & ModeBits.SetGid) != 0;
         return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && !handsGroupOn };
     }
@@ -70,7 +70,7 @@ internal sealed class WorkDirectory : IDisposable
         Libc.Close(descriptor);
         if (found)
         {
-            throw new OverlayMountException($"{path}: upper was last mounted with '{feature}' and not made safe since, so it may be incomplete after a crash; discard upper and work, or, if the machine has not crashed, sync its filesystem and remove {path}/work/incompat/{feature}.");
+            throw new OverlayMountException($"The upper of the work directory {path} was last mounted with the option {feature}, so it is incomplete if the machine has crashed since: discard both, or, if it has not, sync their filesystem and remove {path}/work/incompat/{feature}.");
         }
     }
 
@@ -81,7 +81,7 @@ internal sealed class WorkDirectory : IDisposable
         Errno error = Libc.MakeDirectoryAt(Descriptor, "incompat\0"u8, 0x1C0);
         if (!error.IsError) { error = Libc.MakeDirectoryAt(Descriptor, "incompat/volatile\0"u8, 0x1C0); }
         if (!error.IsError) { error = Libc.MakeNodeAt(Descriptor, "incompat/volatile/dirty\0"u8, FileType.Regular | 0x180, 0); }
-        if (error.IsError) { throw new OverlayMountException($"{path}/work: cannot be marked as volatile ({error}); mount without the option volatile."); }
+        if (error.IsError) { throw new OverlayMountException($"The work directory {path} cannot be marked as volatile ({error}): mount without the option volatile."); }
     }
 
     /// <summary>A name that nothing in work has.</summary>
