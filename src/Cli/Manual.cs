@@ -145,8 +145,12 @@ internal static class Manual
 
           Of any mount
             ro, rw, nosuid, suid, nodev, dev, noexec, exec, sync, async, dirsync,
-            noatime, nodiratime, relatime, strictatime, nosymfollow, remount
+            noatime, nodiratime, relatime, strictatime, nosymfollow
                 As for mount(8).
+            remount
+                Change these flags of a mount that is there, as in veneer mount -o
+                remount,ro MOUNTPOINT. mount -o remount does the same where the helper
+                of mount(8) is installed.
             allow_other
                 Let other users in. The default for root.
             fsname=NAME

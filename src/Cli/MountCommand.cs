@@ -232,6 +232,11 @@ internal static class MountCommand
         var existing = new OptionParser();
         existing.Add(mount.Options);
         MountFlags flags = request.Options.ApplyTo(existing.MountFlags);
+        // FUSE does not ask the server, as the kernel's own overlay is asked: ovl_reconfigure().
+        if ((flags & MountFlags.ReadOnly) == 0 && (existing.MountFlags & MountFlags.ReadOnly) != 0 && ServerIdentity.Ask(path, out _) is { HasUpper: false })
+        {
+            throw new MountException($"{path} has no upper directory, so it cannot be made writable: unmount it, and mount it anew with upperdir and workdir.");
+        }
         if (request.Pretend) { return ExitCode.Success; }
         error = Libc.Mount("none\0"u8, PathText.Encode(path), "none\0"u8, flags | MountFlags.Remount, "\0"u8);
         return error switch

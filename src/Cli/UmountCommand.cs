@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.Globalization;
-using System.Text;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
@@ -10,7 +9,6 @@ namespace Veneer.Cli;
 /// <summary><c>veneer umount</c>: unmounts, and returns when the server has let go of the layers.</summary>
 internal static class UmountCommand
 {
-    private const int AnswerTime = 5_000;
     private const int EndTime = 30_000;
     private const int LazyEndTime = 1_000;
 
@@ -98,39 +96,23 @@ internal static class UmountCommand
         return path;
     }
 
-    /// <summary>The process that serves the mount, as its root says in <c>user.veneer.server</c>: pid and start time.</summary>
+    /// <summary>The process that serves the mount.</summary>
     /// <returns>Null when there is none, when it is in another pid namespace, or when it does not answer.</returns>
     private static Fd? FindServer(string path, out int pid, out bool hangs)
     {
         pid = -1;
-        hangs = false;
-        byte[] value = new byte[64];
-        int size = 0;
-        Errno error = Errno.EAGAIN;
-        // A server that hangs would keep us waiting for ever; a thread that waits for it does not keep us from ending.
-        var question = new Thread(() => error = Libc.GetXattrAt(Libc.AtCwd, PathText.Encode(path), "user.veneer.server\0"u8, value, out size), 128 * 1024) { IsBackground = true };
-        question.Start();
-        if (!question.Join(AnswerTime))
-        {
-            Terminal.Complain($"The server of {path} does not answer: the mount is taken out of sight without waiting for it.");
-            hangs = true;
-            return null;
-        }
-        if (error.IsError) { return null; }
-
-        string[] parts = Encoding.ASCII.GetString(value, 0, size).Split(' ');
-        if (parts.Length != 2
-            || !int.TryParse(parts[0], NumberStyles.None, CultureInfo.InvariantCulture, out int number)
-            || !ulong.TryParse(parts[1], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started)) { return null; }
-        if (Libc.OpenProcess(number, out int descriptor).IsError) { return null; }
+        ServerIdentity? server = ServerIdentity.Ask(path, out hangs);
+        if (hangs) { Terminal.Complain($"The server of {path} does not answer: the mount is taken out of sight without waiting for it."); }
+        if (server is null) { return null; }
+        if (Libc.OpenProcess(server.Pid, out int descriptor).IsError) { return null; }
         var process = new Fd(descriptor);
         // After the descriptor is open: from now on the number cannot come to mean another process unseen.
-        if (StartTime(number) != started)
+        if (StartTime(server.Pid) != server.Started)
         {
             process.Dispose();
             return null;
         }
-        pid = number;
+        pid = server.Pid;
         return process;
     }
 

@@ -15,7 +15,7 @@ internal sealed partial class OverlayFileSystem
     [ThreadStatic]
     private static byte[]? xattrList;
 
-    /// <summary>On the root: which process serves the mount, as "PID STARTTIME"; in no list.</summary>
+    /// <summary>On the root, for our own commands: which process serves the mount, and whether it can be written; in no list.</summary>
     private static ReadOnlySpan<byte> ServerAttribute => "user.veneer.server\0"u8;
 
     public Errno GetAttr(in Request request, in GetAttrIn input, out AttrOut result)
@@ -251,10 +251,8 @@ internal sealed partial class OverlayFileSystem
         return serverIdentity.AsSpan().TryCopyTo(value) ? Errno.None : Errno.ERANGE;
     }
 
-    private readonly byte[] serverIdentity = ReadServerIdentity();
-
-    /// <summary>"PID STARTTIME", the latter as field 22 of /proc/PID/stat has it.</summary>
-    private static byte[] ReadServerIdentity()
+    /// <summary>"PID STARTTIME", the latter as field 22 of /proc/PID/stat has it; " lower" follows when there is no upper.</summary>
+    private static byte[] ReadServerIdentity(bool hasUpper)
     {
         Span<byte> text = stackalloc byte[1024];
         int count = 0;
@@ -270,7 +268,7 @@ internal sealed partial class OverlayFileSystem
         ReadOnlySpan<byte> start = end < 0 ? "0"u8 : rest[..end];
         Span<byte> pid = stackalloc byte[11];
         _ = System.Buffers.Text.Utf8Formatter.TryFormat(Libc.ProcessId, pid, out int digits); // cannot fail: 11 digits fit
-        return [.. pid[..digits], (byte)' ', .. start];
+        return [.. pid[..digits], (byte)' ', .. start, .. hasUpper ? ""u8 : " lower"u8];
     }
 
     public Errno ListXattr(in Request request, Span<byte> list, out int size)

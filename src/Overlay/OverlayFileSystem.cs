@@ -25,6 +25,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private readonly Remove remove;
     private readonly Rename rename;
     private readonly HandleTable<OpenFile> files = new();
+    private readonly byte[] serverIdentity;
     private bool opensDirectoriesItself;
     private BackingIds? backings;
     private Workers? workers;
@@ -37,6 +38,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         create = new Create(volume);
         remove = new Remove(volume);
         rename = new Rename(volume, copyUp, remove);
+        serverIdentity = ReadServerIdentity(hasUpper: volume.Layers[0] is not null);
     }
 
     public InitFlags Negotiate(InitFlags offered)

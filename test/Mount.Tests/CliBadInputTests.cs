@@ -109,6 +109,18 @@ public sealed partial class CliBadInputTests : IDisposable
     }
 
     [CliFact]
+    public void What_cannot_be_written_is_not_remounted_to_be()
+    {
+        Refuses(
+            "veneer mount -o lowerdir=l m; veneer mount -o remount,rw m",
+            32,
+            "m has no upper directory, so it cannot be made writable: unmount it, and mount it anew with upperdir and workdir.");
+        Refuses("veneer mount -o remount,ro m", 32, "m is not a mount point: mount it first.");
+        Refuses("mount -t tmpfs t m; veneer mount -o remount,ro m", 32, "m is a mount of type tmpfs, not one of Veneer: use mount -o remount.");
+        Assert.Equal(new Outcome(0, "1\n", ""), sandbox.Run("veneer mount -o $LAYERS,ro m; veneer mount -o remount,rw m; touch m/x; ls u | wc -l; rm u/x"));
+    }
+
+    [CliFact]
     public void Upper_and_work_on_different_mounts()
     {
         Refuses(
