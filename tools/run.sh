@@ -13,18 +13,32 @@ if mountpoint -q "$mnt" || ! { ls -d "$mnt" || [ ! -e "$mnt" ]; } >/dev/null 2>&
     exit 1
 fi
 
-mkdir -p "$mnt" "$state/upper" "$state/work"
+# Directories that were made, the last one first, to be removed if nothing comes of it.
+made=()
+directory() {
+    [ ! -d "$1" ] || return 0
+    directory "$(dirname "$1")"
+    mkdir "$1"
+    made=("$1" ${made[@]+"${made[@]}"})
+}
+give_up() {
+    if [[ " ${made[*]-} " = *" $state/work "* ]]; then rmdir "$state/work/work" 2>/dev/null || true; fi
+    [ ${#made[@]} = 0 ] || rmdir "${made[@]}" 2>/dev/null || true
+    exit 1
+}
+
+for each in "$mnt" "$state/upper" "$state/work"; do directory "$each"; done
 if [ ! -O "$state" ]; then
     echo "$state belongs to another user; choose another with STATE=" >&2
-    exit 1
+    give_up
 fi
 
 veneer=$(realpath "$(dirname "$0")/../out/veneer")
 options="lowerdir=$lower,upperdir=$state/upper,workdir=$state/work"
-echo "$veneer mount -o $options $mnt"
-"$veneer" mount -o "$options" "$mnt"
+"$veneer" mount -o "$options" "$mnt" || give_up
 
 cat <<TEXT
+$veneer mount -o $options $mnt
 
   $mnt   shows $lower, and can be written
   $state/upper   holds what you change; $lower stays as it is

@@ -58,6 +58,16 @@ public sealed partial class CliBadInputTests : IDisposable
     }
 
     [CliFact]
+    public void Make_run_leaves_nothing_behind()
+    {
+        string run = Path.GetFullPath(Mounter.Binary + "/../../tools/run.sh");
+
+        Refuses(run + " none x/y/m x/state", 1, "The lower directory none does not exist: create it, or correct lowerdir.");
+        Refuses("mount -t tmpfs t /dev; mknod -m 666 /dev/null c 1 3; " + run + " l x/y/m x/state", 1, "There is no /dev/fuse: load the module with modprobe fuse, or give the container the device.");
+        Refuses(run + " none m u", 1, "The lower directory none does not exist: create it, or correct lowerdir.");
+    }
+
+    [CliFact]
     public void Mount_points_that_are_wrong()
     {
         Refuses("veneer mount -o lowerdir=l none", 32, "The mount point none does not exist: create it with mkdir.");
