@@ -7,7 +7,7 @@ namespace Veneer.Fuse;
 /// <summary>Tells the kernel, unasked, that what it remembers is no longer true.</summary>
 /// <remarks>
 /// Writes from a thread of its own, because the kernel takes inode locks before it returns, and their holders may be
-/// waiting for us. The thread starts with the first notification. Directories are the exception.
+/// waiting for us. The thread starts with the first notification. Attributes alone are the exception.
 /// <para>
 /// While the thread waits for such a lock the queue grows, but not without bound: what waits to be said is not said
 /// twice, so there is at most one message for each inode that the kernel knows (and range that is asked for).
@@ -44,9 +44,9 @@ public sealed class Notifier : IDisposable
         }
     }
 
-    /// <summary>Drops the attributes of a directory, before it returns.</summary>
-    /// <remarks>A directory has no pages to wait for, and for attributes alone the kernel takes no lock of the inode.</remarks>
-    public void InvalidateDirectory(ulong nodeId) => Write(Message(nodeId, -1, 0));
+    /// <summary>Drops the attributes of an inode, before it returns.</summary>
+    /// <remarks>There are no pages to wait for, and for attributes alone the kernel takes no lock of the inode.</remarks>
+    public void InvalidateAttributes(ulong nodeId) => Write(Message(nodeId, -1, 0));
 
     private static NotifyInvalidateInodeOut Message(ulong nodeId, long offset, long length)
     {

@@ -60,7 +60,7 @@ internal sealed partial class OverlayFileSystem
     public Errno SetAttr(in Request request, in SetAttrIn input, out AttrOut result)
     {
         result = default;
-        Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        Errno error = volume.Inodes.Find(request.NodeId, out Inode inode, out bool isSuperseded);
         if (error.IsError) { return error; }
         bool sizes = (input.Valid & SetAttrValid.Size) != 0;
         bool resizes = sizes && SizeOf(inode) != (long)input.Size;
@@ -90,11 +90,18 @@ internal sealed partial class OverlayFileSystem
         {
             volume.RenameLock.ExitReadLock();
         }
+        TellSuccessor(inode, isSuperseded);
         error = Attributes(request.NodeId, StatxMask.Basic, out _, out Statx stat, out ulong valid);
         if (error.IsError) { return error; }
         result.AttrValid = valid;
         result.Attr = Attr.From(stat, inode.Ino, stat.Nlink);
         return Errno.None;
+    }
+
+    /// <summary>Something was changed under an old nodeid: what the kernel knows under the new one is no longer true.</summary>
+    private void TellSuccessor(Inode inode, bool isSuperseded)
+    {
+        if (isSuperseded) { notifier?.InvalidateAttributes(inode.NodeId); }
     }
 
     private Errno SetSize(Inode inode, in SetAttrIn input)
@@ -314,7 +321,7 @@ internal sealed partial class OverlayFileSystem
     {
         Errno error = volume.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
         if (error.IsError) { return error; }
-        error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        error = volume.Inodes.Find(request.NodeId, out Inode inode, out bool isSuperseded);
         if (error.IsError) { return error; }
         error = CheckProtection(inode);
         if (error.IsError) { return error; }
@@ -337,6 +344,7 @@ internal sealed partial class OverlayFileSystem
         finally
         {
             volume.RenameLock.ExitReadLock();
+            TellSuccessor(inode, isSuperseded);
         }
     }
 
@@ -344,7 +352,7 @@ internal sealed partial class OverlayFileSystem
     {
         Errno error = volume.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
         if (error.IsError) { return error; }
-        error = volume.Inodes.Find(request.NodeId, out Inode inode);
+        error = volume.Inodes.Find(request.NodeId, out Inode inode, out bool isSuperseded);
         if (error.IsError) { return error; }
         if (!volume.IsWritable) { return Errno.EROFS; }
         error = CheckProtection(inode);
@@ -367,6 +375,7 @@ internal sealed partial class OverlayFileSystem
         finally
         {
             volume.RenameLock.ExitReadLock();
+            TellSuccessor(inode, isSuperseded);
         }
     }
 }

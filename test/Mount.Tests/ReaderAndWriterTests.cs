@@ -224,6 +224,25 @@ public sealed class ReaderAndWriterTests
         Assert.Equal(size + 5, Sys.Read(path).Length);
     }
 
+    [MountTheory]
+    [MemberData(nameof(Files))]
+    public void What_is_changed_through_a_descriptor_from_before_shows_under_the_name(int size, bool program)
+    {
+        using Overlay overlay = WithFile(size, program);
+        using Descriptor before = Sys.Open(overlay.Merged / "file", OpenFlags.ReadOnly);
+        using (Descriptor writer = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly)) { writer.WriteAt("x", 10); }
+        _ = Sys.Stat(overlay.Merged / "file");
+
+        before.ChangeMode(Oct(604));
+        Assert.Equal(Oct(604), Sys.Stat(overlay.Merged / "file").Mode & ModeBits.Mask);
+        before.ChangeOwner(1, 2);
+        Assert.Equal((1u, 2u), (Sys.Stat(overlay.Merged / "file").Uid, Sys.Stat(overlay.Merged / "file").Gid));
+        before.ChangeTimes(new TimeSpec { Seconds = 5 }, new TimeSpec { Seconds = 6 });
+        Assert.Equal(6, Sys.Stat(overlay.Merged / "file").ModifyTime.Seconds);
+        Sys.ChangeMode(overlay.Merged / "file", Oct(600));
+        Assert.Equal(Oct(600), before.Stat().Mode & ModeBits.Mask);
+    }
+
     [MountFact]
     public void A_coherent_mount_keeps_readers_of_every_file_coherent()
     {

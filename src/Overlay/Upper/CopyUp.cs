@@ -536,7 +536,7 @@ internal sealed class CopyUp(Volume volume)
         {
             directory.HasOrigin = true;
             directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name);
-            Notifier?.InvalidateDirectory(directory.NodeId);
+            Notifier?.InvalidateAttributes(directory.NodeId);
         }
         inode.Metacopy = null;
         inode.HasUpper = true;
@@ -563,6 +563,6 @@ internal sealed class CopyUp(Volume volume)
         {
             _ = Libc.ChangeTimesAt(directory, Libc.Self, TimeSpec.From(times.AccessTime), TimeSpec.From(times.ModifyTime)); // best effort, as in ovl_set_timestamps()
         }
-        Notifier?.InvalidateDirectory(parent.NodeId);
+        Notifier?.InvalidateAttributes(parent.NodeId);
     }
 }
