@@ -112,6 +112,25 @@ public sealed class LimitTests
         Assert.Equal("a!", Sys.ReadText(overlay.Merged / "d/a"));
     }
 
+    /// <summary>The whiteout that others are links to takes the place of one, so that something can be removed to make room.</summary>
+    [MountFact]
+    public void Where_no_inode_is_left_a_lower_file_can_still_be_removed()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("a", ""), ("b", ""), ("c", "")), upperSize: "1m,nr_inodes=12");
+        Sys.Unlink(overlay.Merged / "a");
+        for (int i = 0; Sys.ErrorOf(() => Sys.Write(overlay.Merged / $"new{i}", "")) == Errno.None; i++) { }
+
+        Sys.Unlink(overlay.Merged / "b");
+        Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.Unlink(overlay.Merged / "c")));
+
+        Assert.False((overlay.Merged / "b").Exists);
+        Assert.True(Sys.Stat(overlay.Upper / "b").IsWhiteoutDevice);
+        Assert.True((overlay.Merged / "c").Exists);
+        Sys.Unlink(overlay.Merged / "new0");
+        WaitUntil(() => Sys.StatFileSystem(overlay.Merged).FilesFree >= 1);
+        Sys.Unlink(overlay.Merged / "c");
+    }
+
     [MountFact]
     public void Statfs_is_that_of_the_upper()
     {

@@ -106,16 +106,18 @@ internal sealed class WorkDirectory : IDisposable
                 if (!hasWhiteout) { hasWhiteout = !Libc.MakeNodeAt(directory.Value, SharedWhiteout, FileType.CharacterDevice, 0).IsError; }
             }
             Errno error = Libc.LinkAt(directory.Value, SharedWhiteout, target, name);
-            if (error is Errno.None or Errno.EEXIST or Errno.ENOSPC or Errno.EDQUOT or Errno.EROFS) { return error; }
-            if (error == Errno.EMLINK)
+            if (error is Errno.None or Errno.EEXIST or Errno.EROFS) { return error; }
+            if (error is Errno.EMLINK or Errno.ENOSPC or Errno.EDQUOT)
             {
+                // No more links, or no room for one: the shared whiteout itself will do. Kernel: ovl_whiteout()
                 lock (gate)
                 {
-                    _ = Libc.UnlinkAt(directory.Value, SharedWhiteout); // best effort: if it stays, the next link says EMLINK again
+                    error = Libc.RenameAt(directory.Value, SharedWhiteout, target, name, RenameFlags.NoReplace);
                     hasWhiteout = false;
                 }
+                if (!error.IsError) { return Errno.None; }
             }
-            else
+            else if (error != Errno.ENOENT) // another thread has just taken the shared one
             {
                 cannotLinkWhiteouts = true;
             }
