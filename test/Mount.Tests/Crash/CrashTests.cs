@@ -1,0 +1,106 @@
+using System.Text;
+
+namespace Veneer.Mount.Tests.Crash;
+
+/// <summary>The server is killed at each step of each operation: the old state is there then or the new one, and all goes on.</summary>
+public sealed class CrashTests
+{
+    private const string OnlyVeneer = "Nobody else has steps that are known.";
+
+    /// <summary>On tmpfs, where it is fast; VENEER_TEST_CRASH names others.</summary>
+    public static TheoryData<Filesystem, string> Operations
+    {
+        get
+        {
+            var data = new TheoryData<Filesystem, string>();
+            foreach (string filesystem in (Environment.GetEnvironmentVariable("VENEER_TEST_CRASH") ?? nameof(Filesystem.Tmpfs)).Split(','))
+            {
+                foreach (Operation operation in Operation.All) { data.Add(Enum.Parse<Filesystem>(filesystem), operation.Name); }
+            }
+            return data;
+        }
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Operations))]
+    public void Killed_at_any_step_it_leaves_the_old_or_the_new_state(Filesystem on, string name)
+    {
+        Operation operation = Operation.All.Single(one => one.Name == name);
+        TreeImage before, after;
+        string[] steps;
+        using (var untouched = new Trial(operation, on)) { before = untouched.ViewBefore(); }
+        using (var whole = new Trial(operation, on))
+        {
+            after = whole.RunThrough();
+            steps = whole.Steps;
+        }
+        Assert.NotEmpty(steps);
+
+        var problems = new StringBuilder();
+        for (int step = 1; step <= steps.Length; step++)
+        {
+            using var trial = new Trial(operation, on, step);
+            string problem = trial.Run(before, after);
+            if (problem.Length > 0) { problems.AppendLine($"Killed at step {step} of {steps.Length}, {trial.Steps[^1]}:").AppendLine(problem); }
+        }
+        Assert.True(problems.Length == 0, problems.ToString());
+    }
+
+    /// <summary>Upper is not to be trusted after a crash of the machine, and nothing can tell one from a crash of the server.</summary>
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void Killed_while_it_mounts_volatile_it_is_refused_or_mounts_again()
+    {
+        bool wasKilled = true;
+        for (int step = 1; wasKilled; step++)
+        {
+            using var overlay = Overlay.With(lowers: Operation.Lowers, upper: Operation.Upper, options: "volatile", mounted: false);
+            using var server = new SteppedServer(overlay.Beside("steps"), step);
+            FilePath mark = overlay.Work / "work/incompat/volatile";
+            TreeImage upper = TreeImage.OfLayer(overlay.Upper);
+            server.CountSteps();
+
+            _ = TryMount(server);
+            wasKilled = server.WasKilled;
+            overlay.KillServer();
+
+            string at = $"Killed at step {step}, {server.Steps[^1]}";
+            Assert.True(wasKilled || mark.Exists, "It serves, but upper has no mark.");
+            Assert.True(TreeImage.Difference(upper, TreeImage.OfLayer(overlay.Upper)) == "", $"{at}: upper has changed");
+            overlay.Options = "";
+            Assert.True(TryMount(Mounter.UnderTest) != mark.Exists, $"{at}: Veneer mounts it: {!mark.Exists}");
+            Assert.True(TryMount(Mounter.Kernel) != mark.Exists, $"{at}: the kernel mounts it: {!mark.Exists}");
+            Sys.RemoveTree(overlay.Work / "work/incompat");
+            Assert.True(TryMount(Mounter.UnderTest), $"{at}: Veneer does not mount it without the mark");
+
+            bool TryMount(Mounter by)
+            {
+                try { overlay.Mount(by); }
+                catch (Exception refused) when (refused is InvalidOperationException or SysException) { return false; }
+                if (by != server) { overlay.Unmount(); }
+                return true;
+            }
+        }
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData("", true)]
+    [InlineData("volatile", false)]
+    public void A_copy_is_on_disk_before_it_has_its_name(string options, bool durable)
+    {
+        using var overlay = Overlay.With(lowers: Operation.Lowers, options: options, mounted: false);
+        using var server = new SteppedServer(overlay.Beside("steps"), last: 0);
+        overlay.Mount(server);
+        server.CountSteps();
+
+        foreach (string name in (string[])["file", "sparse", "one", "deep/er/est/file", "full"]) { Sys.SetXattr(overlay.Merged / name, "user.x", "y"); }
+        overlay.Unmount();
+        Sys.RemoveTree(overlay.Work / "work/incompat");
+
+        // Only the parent may be marked after the copy was synced.
+        string[] steps = [.. server.Steps.Where(step => !step.Contains("trusted.overlay.impure", StringComparison.Ordinal))];
+        int[] named = [.. Enumerable.Range(0, steps.Length).Where(i => steps[i].StartsWith("linkat -100 \"/proc/self/fd/", StringComparison.Ordinal) || steps[i].StartsWith("renameat", StringComparison.Ordinal))];
+        Assert.True(named.Length == 8, string.Join('\n', steps));
+        Assert.All(named, i => Assert.True(steps[i - 1].StartsWith("fsync ", StringComparison.Ordinal) == durable, string.Join('\n', steps[..(i + 1)])));
+        Assert.True(durable || !steps.Any(step => step.Contains("sync ", StringComparison.Ordinal)), string.Join('\n', steps));
+    }
+}
