@@ -3,6 +3,7 @@ using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay;
 
@@ -71,7 +72,7 @@ internal sealed partial class OverlayFileSystem
             error = CheckOwner(request, inode);
             if (error.IsError) { return error; }
         }
-        error = copyUp.Ensure(inode, request, needsData: sizes || !volume.Options.Metacopy, limit: sizes ? (long)input.Size : long.MaxValue);
+        error = copyUp.Ensure(inode, request, needsData: sizes || !volume.Options.Metacopy, truncation: sizes ? new Truncation((long)input.Size, (input.Valid & SetAttrValid.KillSuidGid) != 0) : null);
         if (error.IsError) { return error; }
         if (sizes)
         {
@@ -108,8 +109,9 @@ internal sealed partial class OverlayFileSystem
     {
         Errno error = OpenReal(inode, OpenFlags.WriteOnly | OpenFlags.LargeFile | OpenFlags.NonBlock, out int descriptor, out _, out _);
         if (error.IsError) { return error; }
-        error = Libc.TruncateAsNamed(descriptor, (long)input.Size);
-        if (!error.IsError && (input.Valid & SetAttrValid.KillSuidGid) != 0) { error = ClearSetId(descriptor, Libc.Self); }
+        // Privileges go first: a crash in between must not leave them on changed data.
+        if ((input.Valid & SetAttrValid.KillSuidGid) != 0) { error = SetId.Clear(descriptor, Libc.Self); }
+        if (!error.IsError) { error = Libc.TruncateAsNamed(descriptor, (long)input.Size); }
         Libc.Close(descriptor);
         return error;
     }
@@ -145,7 +147,7 @@ internal sealed partial class OverlayFileSystem
         }
         else if ((valid & SetAttrValid.KillSuidGid) != 0 && (valid & SetAttrValid.Size) == 0 && inode.IsRegular)
         {
-            error = ClearSetId(real.Directory, real.Name);
+            error = SetId.Clear(real.Directory, real.Name);
             if (error.IsError) { return error; }
         }
         if ((valid & SetAttrValid.Mode) != 0)

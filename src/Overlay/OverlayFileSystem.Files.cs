@@ -45,7 +45,7 @@ internal sealed partial class OverlayFileSystem
                 if (error.IsError) { return error; }
             }
             bool wasUpper = HasUpperData(inode);
-            error = copyUp.Ensure(inode, request, limit: truncates ? 0 : long.MaxValue);
+            error = copyUp.Ensure(inode, request, truncation: truncates ? new Truncation(0, input.KillSuidGid) : null);
             if (reserve >= 0) { Libc.Close(reserve); }
             if (error.IsError) { return error; }
             // The copy has another st_ctime, and this answer has no place for attributes.
@@ -57,8 +57,9 @@ internal sealed partial class OverlayFileSystem
             if (error.IsError) { return error; }
             if (truncates)
             {
-                error = Libc.Truncate(descriptor, 0);
-                if (!error.IsError && input.KillSuidGid) { error = ClearSetId(descriptor, Libc.Self); }
+                // Privileges go first: a crash in between must not leave them on changed data.
+                if (input.KillSuidGid) { error = SetId.Clear(descriptor, Libc.Self); }
+                if (!error.IsError) { error = Libc.Truncate(descriptor, 0); }
                 if (error.IsError)
                 {
                     Libc.Close(descriptor);
@@ -277,7 +278,7 @@ internal sealed partial class OverlayFileSystem
         if (file.IsLower) { return Errno.EBADF; } // never: an open that may write has copied up
         if ((input.WriteFlags & WriteFlags.KillSuidGid) != 0)
         {
-            error = ClearSetId(descriptor, Libc.Self);
+            error = SetId.Clear(descriptor, Libc.Self);
             if (error.IsError) { return error; }
         }
         while (count < data.Length)
@@ -292,16 +293,6 @@ internal sealed partial class OverlayFileSystem
             count += step;
         }
         return Errno.None;
-    }
-
-    /// <summary>Takes away set-user-id, and set-group-id where the group may execute, as the kernel does when somebody without privilege writes (file_remove_privs()).</summary>
-    private static Errno ClearSetId(int directory, ReadOnlySpan<byte> name)
-    {
-        Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
-        if (error.IsError) { return error; }
-        uint kept = stat.Mode & ModeBits.Mask & ~ModeBits.SetUid;
-        if ((stat.Mode & ModeBits.GroupExecute) != 0) { kept &= ~ModeBits.SetGid; }
-        return kept == (stat.Mode & ModeBits.Mask) ? Errno.None : Libc.ChangeModeAt(directory, name, kept);
     }
 
     public Errno FSync(in Request request, in FSyncIn input)

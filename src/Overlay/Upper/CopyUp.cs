@@ -6,11 +6,17 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
 
+/// <summary>What the caller does to a regular file as soon as it is in upper: data behind the new end is not worth copying.</summary>
+/// <param name="Size">The new length.</param>
+/// <param name="DropsSetId">Whether the set-id bits go with the data.</param>
+internal readonly record struct Truncation(long Size, bool DropsSetId);
+
 /// <summary>Brings objects from a lower layer to upper, before their first change.</summary>
 /// <remarks>
 /// Crash safety. The copy is built in work and gets its final name in one rename (or link), last.
 /// Killed before it: the name still shows the lower object, and the next mount empties work.
-/// Killed after it: the upper object is whole. There is no third state.
+/// Killed after it: the upper object is whole. There is no third state. A copy that leaves out data because the caller
+/// truncates the file is truncated before it gets its name, with all that goes with that.
 /// <para>
 /// Locks. The copy-up lock comes first in the lock order: the long part, building the copy, runs under it alone. The
 /// rename lock (shared) and the names lock of the directory are taken for publishing. Ancestors are copied first, each
@@ -38,9 +44,9 @@ internal sealed class CopyUp(Volume volume)
     /// <param name="inode">The object. The caller holds no lock.</param>
     /// <param name="request">Who waits for it: a fatal signal stops the copying of data.</param>
     /// <param name="needsData">Whether attributes alone are not enough.</param>
-    /// <param name="limit">How many bytes of data are needed at most, because the caller is about to truncate the file.</param>
+    /// <param name="truncation">That the caller is about to truncate the file; it does so all the same.</param>
     /// <returns><see cref="Errno.EROFS"/> without upper; <see cref="Errno.EINTR"/> when the caller was killed; or what upper says, with nothing changed.</returns>
-    public Errno Ensure(Inode inode, in Request request, bool needsData = true, long limit = long.MaxValue)
+    public Errno Ensure(Inode inode, in Request request, bool needsData = true, Truncation? truncation = null)
     {
         if (IsDone(inode, needsData)) { return Errno.None; }
         if (!volume.IsWritable) { return Errno.EROFS; }
@@ -50,7 +56,7 @@ internal sealed class CopyUp(Volume volume)
             Errno error = EnsureAncestors(inode, request);
             if (error.IsError) { return error; }
         }
-        return EnsureOne(inode, request, needsData, limit);
+        return EnsureOne(inode, request, needsData, truncation);
     }
 
     /// <summary>Topmost ancestor first. A lower object does not move before it is copied up, so the parents stay.</summary>
@@ -60,7 +66,7 @@ internal sealed class CopyUp(Volume volume)
         for (DirectoryInode? above = inode.Parent; above is { HasUpper: false }; above = above.Parent) { missing.Add(above); }
         for (int i = missing.Count - 1; i >= 0; i--)
         {
-            Errno error = EnsureOne(missing[i], request, true, long.MaxValue);
+            Errno error = EnsureOne(missing[i], request, true, null);
             if (error.IsError) { return error; }
         }
         return Errno.None;
@@ -79,7 +85,7 @@ internal sealed class CopyUp(Volume volume)
         return true;
     }
 
-    private Errno EnsureOne(Inode inode, in Request request, bool needsData, long limit)
+    private Errno EnsureOne(Inode inode, in Request request, bool needsData, Truncation? truncation)
     {
         if (inode.Links is not null)
         {
@@ -94,7 +100,7 @@ internal sealed class CopyUp(Volume volume)
             {
                 if (inode.Metacopy is not null && needsData)
                 {
-                    Errno error = CopyDataOfMetacopyLocked(inode, request, limit);
+                    Errno error = CopyDataOfMetacopyLocked(inode, request);
                     if (error.IsError) { return error; }
                 }
                 return LinkAliasesLocked(inode);
@@ -102,7 +108,7 @@ internal sealed class CopyUp(Volume volume)
             return inode.Type switch
             {
                 FileType.Directory => CopyDirectoryLocked((DirectoryInode)inode),
-                FileType.Regular => CopyRegularLocked(inode, request, limit),
+                FileType.Regular => CopyRegularLocked(inode, request, truncation),
                 _ => CopyOtherLocked(inode),
             };
         }
@@ -215,7 +221,7 @@ internal sealed class CopyUp(Volume volume)
     }
 
     /// <remarks>Caller holds the copy-up lock.</remarks>
-    private Errno CopyRegularLocked(Inode inode, in Request request, long limit)
+    private Errno CopyRegularLocked(Inode inode, in Request request, Truncation? truncation)
     {
         // The data may be below the attributes, in another layer.
         Errno error = volume.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
@@ -238,13 +244,14 @@ internal sealed class CopyUp(Volume volume)
             }
             if (error.IsError) { return error; }
 
-            long size = Math.Min((long)stat.Size, limit);
+            long size = Math.Min((long)stat.Size, truncation?.Size ?? long.MaxValue);
             bool isLong = size > SmallFile || (volume.IsDurable && size > 0);
             if (isLong) { Workers?.BeginBlocking(); }
             try
             {
                 error = CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
                 if (!error.IsError) { error = CopyAttributes(source, stat, copy, Libc.Self, setOrigin: stat.Nlink == 1); }
+                if (!error.IsError && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value); }
                 if (!error.IsError && volume.IsDurable && size > 0) { error = Libc.Sync(copy, dataOnly: false); }
             }
             finally
@@ -258,8 +265,20 @@ internal sealed class CopyUp(Volume volume)
         }
     }
 
-    /// <remarks>Caller holds the copy-up lock. Killed on the way: the metacopy attribute is still there, so the data still comes from below.</remarks>
-    private Errno CopyDataOfMetacopyLocked(Inode inode, in Request request, long limit)
+    /// <summary>The copy has no more data than is to be left: but for this, it would be seen with the times and privileges of the whole file.</summary>
+    private static Errno Truncate(int copy, Truncation truncation)
+    {
+        Errno error = truncation.DropsSetId ? SetId.Clear(copy, Libc.Self) : Errno.None;
+        return error.IsError ? error : Libc.Truncate(copy, truncation.Size); // which also sets the time and drops capabilities
+    }
+
+    /// <remarks>
+    /// Caller holds the copy-up lock. Killed on the way: the metacopy attribute is still there, so the data still comes
+    /// from below; but the time of change may be that of the copying and the capabilities may be gone, as with the
+    /// kernel. All data is copied even when the caller truncates the file: a short metacopy is read in full by the
+    /// kernel, and a file that is none any more without its data is full of zeros.
+    /// </remarks>
+    private Errno CopyDataOfMetacopyLocked(Inode inode, in Request request)
     {
         Errno error;
         int copy;
@@ -286,7 +305,7 @@ internal sealed class CopyUp(Volume volume)
         Workers?.BeginBlocking();
         try
         {
-            error = CopyData(inode, copy, Math.Min((long)stat.Size, limit), mayHaveHoles: true, request);
+            error = CopyData(inode, copy, (long)stat.Size, mayHaveHoles: true, request);
             if (!error.IsError && volume.IsDurable) { error = Libc.Sync(copy, dataOnly: false); }
         }
         finally

@@ -12,6 +12,9 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
     /// <summary>Whether a crash makes two files of the names of one. Which of them have been copied up so far only their count of links tells.</summary>
     public bool SplitsNames => Unsteady.Contains("nlink=", StringComparer.Ordinal);
 
+    /// <summary>What upper holds in addition to <see cref="Upper"/>.</summary>
+    public (string Path, Node Node)? AlsoInUpper { get; init; }
+
     /// <summary>The crash is to come while Veneer mounts, and finds this in the work directory.</summary>
     public Tree? LeftInWork { get; init; }
 
@@ -73,6 +76,11 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
         new("open a file to write", m => Sys.Open(m / "file", OpenFlags.ReadWrite).Dispose()),
         new("open a sparse file to write", m => Sys.Open(m / "sparse", OpenFlags.WriteOnly).Dispose()),
         new("open an empty file to append", m => Sys.Open(m / "empty", OpenFlags.WriteOnly | OpenFlags.Append).Dispose()),
+        new("open to truncate", m => Sys.Open(m / "file", OpenFlags.WriteOnly | OpenFlags.Truncate).Dispose()),
+        new("open a capable file to truncate", m => Sys.Open(m / "capable", OpenFlags.WriteOnly | OpenFlags.Truncate).Dispose()),
+        new("open to truncate as its owner", m => As(1000, () => Sys.Open(m / "file", OpenFlags.WriteOnly | OpenFlags.Truncate).Dispose())),
+        new("truncate", m => Sys.Truncate(m / "file", 100)),
+        new("truncate as its owner", m => As(1000, () => Sys.Truncate(m / "file", 100))),
         new("truncate to more", m => Sys.Truncate(m / "sparse", 200_000)),
         new("chmod", m => Sys.ChangeMode(m / "file", Oct(640))),
         new("chmod a capable file", m => Sys.ChangeMode(m / "capable", Oct(700))),
@@ -87,6 +95,17 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
         new("utimens of a device", m => Sys.ChangeTimes(m / "device", Then, Then)),
         new("setxattr of a directory", m => Sys.SetXattr(m / "deep", "user.c", "d")),
         new("chmod of one of several names", m => Sys.ChangeMode(LookAtNames(m) / "one", Oct(600))) { Unsteady = ["nlink="] },
+    ];
+
+    /// <summary>A copy of "capable" without its data, as the kernel makes them.</summary>
+    private static (string, Node) Metacopy =>
+        ("capable", Node.Sparse(0, "", 5000).Mode(Oct(755)).Attribute("user.a", "b").Attribute("security.capability", Capability).Attribute("trusted.overlay.metacopy", ""));
+
+    private static IEnumerable<Operation> Metacopies =>
+    [
+        new("open a metacopy to write", m => Sys.Open(m / "capable", OpenFlags.ReadWrite).Dispose()) { Options = "metacopy=on", AlsoInUpper = Metacopy, Unsteady = ["mtime=", "security.capability="] },
+        new("truncate a metacopy", m => Sys.Truncate(m / "capable", 100)) { Options = "metacopy=on", AlsoInUpper = Metacopy, Unsteady = ["mtime=", "security.capability="] },
+        new("open a metacopy to truncate", m => Sys.Open(m / "capable", OpenFlags.WriteOnly | OpenFlags.Truncate).Dispose()) { Options = "metacopy=on", AlsoInUpper = Metacopy, Unsteady = ["mtime=", "security.capability="] },
     ];
 
     private static IEnumerable<Operation> Creations =>
@@ -153,7 +172,7 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
     ];
 
     /// <summary>All of them, over <see cref="Lowers"/> and <see cref="Upper"/>.</summary>
-    public static IReadOnlyList<Operation> All { get; } = [.. Mounts, .. CopyUps, .. Creations, .. Removals, .. Renames, .. Links];
+    public static IReadOnlyList<Operation> All { get; } = [.. Mounts, .. CopyUps, .. Metacopies, .. Creations, .. Removals, .. Renames, .. Links];
 
     public override string ToString() => Name;
 

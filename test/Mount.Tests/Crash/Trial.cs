@@ -18,7 +18,8 @@ internal sealed class Trial : IDisposable
     public Trial(Operation operation, Filesystem on, int step = 0)
     {
         this.operation = operation;
-        overlay = Overlay.With(lowers: Operation.Lowers, upper: Operation.Upper, options: operation.Options, on: on, mounted: false);
+        Tree upper = operation.AlsoInUpper is { } more ? Operation.Upper.And(more.Path, more.Node) : Operation.Upper;
+        overlay = Overlay.With(lowers: Operation.Lowers, upper: upper, options: operation.Options, on: on, mounted: false);
         server = new SteppedServer(overlay.Beside("steps"), step);
     }
 
