@@ -125,9 +125,14 @@ internal static class UmountCommand
         return fields.Length > 19 && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started) ? started : null;
     }
 
+    /// <summary>Whether this is a mount of the server's. The device number alone does not tell: the next mount of anybody gets it as soon as it is free.</summary>
+    /// <remarks>Only the root of an overlay tells; where a directory of one is mounted, it is taken for the server's.</remarks>
+    private static bool IsServedBy(int pid, MountEntry mount) =>
+        mount.Type == "fuse.veneer" && (ServerIdentity.Ask(mount.MountPoint, out _) is not { } server || server.Pid == pid);
+
     private static void WaitForEnd(Fd server, int pid, string path, string device, bool lazily)
     {
-        if (MountTable.Read(out List<MountEntry> table) == Errno.None && table.Find(entry => entry.Device == device) is { } other)
+        if (MountTable.Read(out List<MountEntry> table) == Errno.None && table.Find(entry => entry.Device == device && IsServedBy(pid, entry)) is { } other)
         {
             Terminal.Complain($"{path} is unmounted, but the same overlay is still mounted on {other.MountPoint}, so that its layers stay in use.");
             return;
