@@ -94,7 +94,7 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
         new("chmod a fifo", m => Sys.ChangeMode(m / "fifo", Oct(600))),
         new("utimens of a device", m => Sys.ChangeTimes(m / "device", Then, Then)),
         new("setxattr of a directory", m => Sys.SetXattr(m / "deep", "user.c", "d")),
-        new("chmod of one of several names", m => Sys.ChangeMode(LookAtNames(m) / "one", Oct(600))) { Unsteady = ["nlink="] },
+        new("chmod of one of several names", m => WithNames(m, one => Sys.ChangeMode(one, Oct(600)))) { Unsteady = ["nlink="] },
     ];
 
     /// <summary>A copy of "capable" without its data, as the kernel makes them.</summary>
@@ -133,7 +133,7 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
         new("unlink in the depth", m => Sys.Unlink(m / "deep/er/est/file")),
         new("unlink a copied-up file", m => Sys.Unlink(m / "copied")),
         new("unlink an upper file", m => Sys.Unlink(m / "pure")),
-        new("unlink one of several names", m => Sys.Unlink(LookAtNames(m) / "one")) { Unsteady = ["nlink="] },
+        new("unlink one of several names", m => WithNames(m, Sys.Unlink)) { Unsteady = ["nlink="] },
         new("rmdir a lower directory", m => Sys.RemoveDirectory(m / "hollow")),
         new("rmdir a directory with whiteouts", m => Sys.RemoveDirectory(m / "whited")),
         new("rmdir a renamed directory with whiteouts", m => Sys.RemoveDirectory(m / "moved")) { Options = "redirect_dir=on" },
@@ -159,7 +159,7 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
         new("exchange two lower files", m => Sys.Rename(m / "file", m / "full/a", RenameFlags.Exchange)),
         new("exchange an upper file with a directory", m => Sys.Rename(m / "pure", m / "puredir", RenameFlags.Exchange)),
         new("exchange two directories", m => Sys.Rename(m / "full", m / "merged", RenameFlags.Exchange)) { Options = "redirect_dir=on" },
-        new("rename one of several names", m => Sys.Rename(LookAtNames(m) / "one", m / "full/new")) { Unsteady = ["nlink="] },
+        new("rename one of several names", m => WithNames(m, one => Sys.Rename(one, m / "full/new"))) { Unsteady = ["nlink="] },
     ];
 
     private static IEnumerable<Operation> Links =>
@@ -168,7 +168,7 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
         new("link a lower symbolic link", m => Sys.Link(m / "link", m / "new")),
         new("link an upper file", m => Sys.Link(m / "pure", m / "new")),
         new("link over a whiteout", m => Sys.Link(m / "copied", m / "gone")),
-        new("link one of several names", m => Sys.Link(LookAtNames(m) / "one", m / "new")) { Unsteady = ["nlink="] },
+        new("link one of several names", m => WithNames(m, one => Sys.Link(one, m / "new"))) { Unsteady = ["nlink="] },
     ];
 
     /// <summary>All of them, over <see cref="Lowers"/> and <see cref="Upper"/>.</summary>
@@ -184,11 +184,12 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
         file.LinkTo(directory / name);
     }
 
-    /// <summary>Names that were looked up are kept as one file.</summary>
-    private static FilePath LookAtNames(FilePath merged)
+    /// <summary>Names that the kernel knows are kept as one file; held, so that it does not forget them.</summary>
+    private static void WithNames(FilePath merged, Action<FilePath> action)
     {
-        foreach (string name in (string[])["one", "two", "deep/three"]) { _ = Sys.Stat(merged / name); }
-        return merged;
+        Descriptor[] held = [.. ((string[])["one", "two", "deep/three"]).Select(name => Sys.Open(merged / name, OpenFlags.Path))];
+        try { action(merged / "one"); }
+        finally { Array.ForEach(held, one => one.Dispose()); }
     }
 
     private static void As(uint uid, Action action)
