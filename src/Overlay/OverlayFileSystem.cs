@@ -172,7 +172,8 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         inode.Parent = parent;
         inode.Name = ownName;
         inode.Type = found.Stat.Type;
-        inode.Protection = found.Protection | FileFlags.ProtectionOf(found.Stat);
+        Layers.Layer layer = (found.HasUpper ? parent.Upper! : found.LowerDirectory!).Layer;
+        inode.Protection = found.Protection | (layer.HasFileFlags ? FileFlags.ProtectionOf(found.Stat) : Protection.None);
         inode.Key = key;
         inode.Ino = InoOf(found, key);
         return inode;

@@ -8,6 +8,41 @@ public sealed class CopyUpTests
 
     public static TheoryData<string> Types => ["file", "link", "fifo", "socket", "char", "block", "dir"];
 
+    /// <summary>Where nothing can be written statx(2) may say immutable of every file; the copy is not.</summary>
+    [MountFact]
+    public void A_file_of_a_filesystem_that_is_made_once_comes_up()
+    {
+        Assert.SkipUnless(Sys.ReadText("/proc/filesystems").Contains("\terofs\n", StringComparison.Ordinal), "The kernel has no erofs.");
+        // mkfs.erofs of a directory d with a file: "content".
+        const string image = "H4sIAAAAAAACA2NgGAWjYBSMVPDo4dcHB6yMeJmBbB4GFQZmmMSpWdYwJiOSekEgUFIyNnZxCQUDSu1nAeK3jswMGlD+fyBAlleB00xwtiqQrQ" +
+            "5lqwPZenp6KfjNZ2LQRjIf2T/qOMzXgsszgsxPy8xJxWn+kkZGBg4k85mQ5JPz80pS80q4RlPaKBgFo2AUjIJRMApGwSgYDAAAIDuCggAQAAA=";
+        FilePath home = Scratch.New(), lower = home / "lower";
+        using (var packed = new System.IO.Compression.GZipStream(new MemoryStream(Convert.FromBase64String(image)), System.IO.Compression.CompressionMode.Decompress))
+        {
+            byte[] content = new byte[4096];
+            packed.ReadExactly(content);
+            Sys.Write(home / "image", content);
+        }
+        Sys.MakeDirectory(lower);
+        Command.Require("mount", "-t", "erofs", "-o", "loop,ro", home / "image", lower);
+        try
+        {
+            using var overlay = Overlay.With(over: [lower], options: "redirect_dir=on");
+
+            Sys.Append(overlay.Merged / "d/file", "!");
+            Sys.ChangeMode(overlay.Merged / "d", Oct(700));
+            Sys.Rename(overlay.Merged / "d/file", overlay.Merged / "moved");
+            Sys.Rename(overlay.Merged / "d", overlay.Merged / "e");
+
+            Assert.Equal("content\n!", Sys.ReadText(overlay.Merged / "moved"));
+            Assert.Empty((overlay.Merged / "e").Entries());
+        }
+        finally
+        {
+            Command.Require("umount", lower);
+        }
+    }
+
     [MountTheory]
     [MemberData(nameof(Types))]
     public void Every_type_comes_up_as_it_is(string name)

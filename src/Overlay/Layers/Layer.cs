@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Veneer.Linux;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Layers;
 
@@ -37,6 +38,9 @@ internal sealed class Layer : IDisposable
 
     /// <summary>UUID of the filesystem, 16 bytes; zero where the filesystem has none or does not tell.</summary>
     public byte[] Uuid { get; private set; } = new byte[16];
+
+    /// <summary>Whether files have flags, which chattr(1) sets. Without them statx(2) may say immutable of all files, as in erofs, where it only means that nobody can write there.</summary>
+    public bool HasFileFlags { get; private set; }
 
     /// <summary>Whether this is upper.</summary>
     public bool IsUpper => Index == 0;
@@ -93,6 +97,8 @@ internal sealed class Layer : IDisposable
         var layer = new Layer(index, path, new Fd(mount), new Fd(root), isPrivate);
         var uuid = default(FileSystemUuid);
         if (!Libc.Ioctl(root, FileSystemUuid.Request, ref uuid, out _).IsError) { layer.Uuid = FileSystemUuid.ToArray(uuid); }
+        uint flags = 0;
+        layer.HasFileFlags = !Libc.Ioctl(root, FileFlags.GetFlags, ref flags, out _).IsError;
         return layer;
     }
 
