@@ -78,6 +78,11 @@ public sealed class OverlayMount : IDisposable
         var xattr = new OverlayXattr(options.UserXattr);
         var directories = new DirectoryCache(MaxDirectories);
         var numbers = new InodeNumbers();
+        // In the layers' order, so that st_ino tells of the same filesystem by the same number in every mount.
+        foreach (Layer? layer in layers)
+        {
+            if (layer is not null) { _ = numbers.Key(StatOf(layer.Root).Dev, 0); }
+        }
         int nameLength = NameLengthOf(layers);
         var overlay = new Volume
         {

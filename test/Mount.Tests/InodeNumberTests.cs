@@ -75,6 +75,21 @@ public sealed class InodeNumberTests
     }
 
     [MountFact]
+    public void They_are_the_same_after_a_remount_whatever_filesystem_is_seen_first()
+    {
+        FilePath one = Scratch.New(Filesystem.Ext4), two = Scratch.New(Filesystem.Btrfs);
+        Sys.Write(one / "one", "");
+        Sys.Write(two / "two", "");
+        using var overlay = Overlay.With(over: [one, two], options: Mounter.UnderTest.IsKernel ? "xino=on" : "");
+        var before = (Sys.Stat(overlay.Merged / "one").Ino, Sys.Stat(overlay.Merged / "two").Ino);
+
+        overlay.Remount();
+        ulong second = Sys.Stat(overlay.Merged / "two").Ino;
+
+        Assert.Equal(before, (Sys.Stat(overlay.Merged / "one").Ino, second));
+    }
+
+    [MountFact]
     public void All_is_on_one_device_when_all_layers_are()
     {
         using var overlay = Overlay.With(lowers: [Old, Old]);

@@ -6,13 +6,17 @@ namespace Veneer.Overlay.Tree;
 internal readonly record struct RealKey(int Device, ulong Ino)
 {
     /// <summary>A well-spread hash: inode numbers are often consecutive.</summary>
-    public uint Hash => (uint)((Ino * 0x9E3779B97F4A7C15UL + (ulong)(uint)Device * 0xC2B2AE3D27D4EB4FUL) >> 32);
+    public uint Hash => (uint)(LongHash >> 32);
+
+    /// <summary>The hash before it is cut; its upper bits are the good ones.</summary>
+    public ulong LongHash => Ino * 0x9E3779B97F4A7C15UL + (ulong)(uint)Device * 0xC2B2AE3D27D4EB4FUL;
 }
 
 /// <summary>The st_ino policy: unique in the mount, and a function of the real inode, so that it never changes.</summary>
 /// <remarks>
 /// With one filesystem below, users see the real numbers, as with kernel overlayfs. With several, the upper 16 bits tell
-/// which one (the kernel's xino). Numbers that do not fit in 48 bits get one of our own, remembered as long as the mount.
+/// which one (the kernel's xino). Numbers that do not fit in 48 bits get one of our own, remembered as long as the mount;
+/// it is made from the real one, so that mostly it is the same in the next mount.
 /// </remarks>
 internal sealed class InodeNumbers
 {
@@ -22,6 +26,7 @@ internal sealed class InodeNumbers
     private readonly Lock gate = new();
     private readonly Dictionary<ulong, int> devices = [];
     private readonly Dictionary<RealKey, ulong> overflow = [];
+    private readonly HashSet<ulong> overflowTaken = [];
     private readonly Dictionary<RealKey, ulong> kept = [];
     private ulong lastDevice = ulong.MaxValue;
     private int lastIndex = -1;
@@ -55,7 +60,8 @@ internal sealed class InodeNumbers
         {
             if (!overflow.TryGetValue(key, out ulong number))
             {
-                number = OverflowBase | (ulong)overflow.Count + 1;
+                number = OverflowBase | key.LongHash >> (64 - Bits);
+                while (!overflowTaken.Add(number)) { number = OverflowBase | (number + 1); }
                 overflow.Add(key, number);
             }
             return number;
