@@ -192,6 +192,8 @@ public struct StatFs
 
     /// <summary>FUSE_SUPER_MAGIC.</summary>
     public const long FuseMagic = 0x65735546;
+    /// <summary>PROC_SUPER_MAGIC.</summary>
+    public const long ProcMagic = 0x9fa0;
     /// <summary>OVERLAYFS_SUPER_MAGIC.</summary>
     public const long OverlayMagic = 0x794c7630;
 }

@@ -57,6 +57,12 @@ public sealed class ProbeTests : IDisposable
     }
 
     [Fact]
+    public void Proc_is_no_layer() =>
+        Assert.Equal(
+            "The lower directory /proc/sys is on a proc filesystem, whose files change by themselves: leave it out, and mount proc inside the overlay instead.",
+            Refusal("a:/proc/sys"));
+
+    [Fact]
     public void Layers_beside_each_other_are_accepted_and_left_as_they_were()
     {
         UpperFeatures features = Check("a:b", "u", "w");

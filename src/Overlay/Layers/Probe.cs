@@ -73,6 +73,12 @@ internal static class Probe
         {
             throw new OverlayMountException($"{lowers.Count} lower directories are given, and an overlay has at most {OverlayOptions.MaxLowerDirectories}: merge some of them.");
         }
+        for (int i = 0; i < lowers.Count; i++)
+        {
+            // Kernel: ovl_dentry_weird()
+            if (Libc.StatFileSystem(lowers[i], out StatFs status).IsError || status.Type != StatFs.ProcMagic) { continue; }
+            throw new OverlayMountException($"The lower directory {options.LowerDirectories[i]} is on a proc filesystem, whose files change by themselves: leave it out, and mount proc inside the overlay instead.");
+        }
         CheckOverlaps(options, lowers, upper, work);
         return upper < 0 ? UpperFeatures.None : CheckUpper(options, upper, work);
     }
