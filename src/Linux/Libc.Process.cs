@@ -1,3 +1,4 @@
+using System.Buffers.Text;
 using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
@@ -43,6 +44,9 @@ public static unsafe partial class Libc
 
     /// <summary>More than any libc's posix_spawnattr_t, posix_spawn_file_actions_t or sigset_t.</summary>
     private const int Opaque = 512;
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int sched_setaffinity(int process, nuint size, byte* mask);
 
     [LibraryImport(Library)]
     private static partial int posix_spawnp(int* pid, byte* program, void* actions, void* attributes, byte** arguments, byte** environment);
@@ -217,6 +221,45 @@ public static unsafe partial class Libc
             length += count;
         }
         content = buffer[..length];
+        return Errno.None;
+    }
+
+    /// <summary>The calling thread runs on this CPU only. See sched_setaffinity(2).</summary>
+    /// <returns><see cref="Errno.EINVAL"/> when the CPU is off, or not one of those that the process may use.</returns>
+    public static Errno PinThread(int cpu)
+    {
+        const int bytes = 1024; // CPUs 0 to 8191, as many as a kernel can be built for
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)cpu, bytes * 8u);
+        byte* mask = stackalloc byte[bytes];
+        new Span<byte>(mask, bytes).Clear();
+        mask[cpu / 8] = (byte)(1 << (cpu % 8));
+        return Check(sched_setaffinity(0, bytes, mask));
+    }
+
+    /// <summary>The CPUs that a list in sysfs names, such as <c>0-3,8</c>. See cpuset(7), "List format".</summary>
+    /// <param name="path">Such as <c>/sys/devices/system/cpu/possible</c>, with its NUL.</param>
+    /// <param name="cpus">In the order of the list.</param>
+    /// <returns><see cref="Errno.EINVAL"/> when it is no such list.</returns>
+    public static Errno ReadCpuList(ReadOnlySpan<byte> path, out List<int> cpus)
+    {
+        cpus = [];
+        Errno error = ReadWhole(path, out byte[] content);
+        if (error.IsError) { return error; }
+        ReadOnlySpan<byte> rest = content.AsSpan().TrimEnd((byte)'\n');
+        while (rest.Length > 0)
+        {
+            if (!Utf8Parser.TryParse(rest, out int first, out int used)) { return Errno.EINVAL; }
+            rest = rest[used..];
+            int last = first;
+            if (rest.StartsWith("-"u8))
+            {
+                if (!Utf8Parser.TryParse(rest[1..], out last, out used)) { return Errno.EINVAL; }
+                rest = rest[(used + 1)..];
+            }
+            for (int cpu = first; cpu <= last; cpu++) { cpus.Add(cpu); }
+            if (rest.Length > 0 && rest[0] != ',') { return Errno.EINVAL; }
+            rest = rest[Math.Min(1, rest.Length)..];
+        }
         return Errno.None;
     }
 

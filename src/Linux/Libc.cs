@@ -31,6 +31,13 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial long syscall(long number, nint a, nint b, nint c, nint d, nint e, nint f);
 
+    /// <summary>A call that libc has no name for.</summary>
+    internal static Errno SystemCall(long number, nint a, nint b, nint c, nint d, out long result)
+    {
+        result = syscall(number, a, b, c, d, 0, 0);
+        return Check(result);
+    }
+
     [LibraryImport(Library)]
     private static partial int close(int descriptor);
 

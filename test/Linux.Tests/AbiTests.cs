@@ -7,7 +7,11 @@ public sealed class AbiTests
 {
     private static Type Private(string name) => typeof(Libc).GetNestedType(name, BindingFlags.NonPublic)!;
 
-    private static long Number(string name) => Convert.ToInt64(typeof(Libc).GetField(name, BindingFlags.NonPublic | BindingFlags.Static)!.GetRawConstantValue(), null);
+    private static Type Ring(string name) => typeof(IoUring).GetNestedType(name, BindingFlags.NonPublic)!;
+
+    private static long Number(string name) => NumberOf(typeof(Libc), name);
+
+    private static long NumberOf(Type type, string name) => Convert.ToInt64(type.GetField(name, BindingFlags.NonPublic | BindingFlags.Static)!.GetRawConstantValue(), null);
 
     /// <summary>What the kernel's own headers say, and numbers that are newer than these headers may be.</summary>
     private static readonly CFacts kernel = new CFacts("""
@@ -19,6 +23,7 @@ public sealed class AbiTests
         #include <linux/falloc.h>
         #include <linux/fcntl.h>
         #include <linux/fs.h>
+        #include <linux/io_uring.h>
         #include <linux/magic.h>
         #include <linux/mount.h>
         #include <linux/openat2.h>
@@ -27,6 +32,9 @@ public sealed class AbiTests
         #include <linux/xattr.h>
         #include <asm/unistd.h>
 
+        #ifndef IORING_SETUP_NO_SQARRAY
+        #define IORING_SETUP_NO_SQARRAY (1U << 16) /* Linux 6.6 */
+        #endif
         #ifndef STATX_MNT_ID_UNIQUE
         #define STATX_MNT_ID_UNIQUE 0x4000 /* Linux 6.8 */
         #endif
@@ -148,7 +156,27 @@ public sealed class AbiTests
         .Constant("Syscall", "__NR_open_tree", Number("SysOpenTree"))
         .Constant("Syscall", "__NR_mount_setattr", Number("SysMountSetAttr"))
         .Constant("Syscall", "__NR_setfsuid", Number("SysSetFsUid"))
-        .Constant("Syscall", "__NR_setfsgid", Number("SysSetFsGid"));
+        .Constant("Syscall", "__NR_setfsgid", Number("SysSetFsGid"))
+        .Structure(Ring("Parameters"), "struct io_uring_params", """
+            sq_entries cq_entries flags sq_thread_cpu sq_thread_idle features wq_fd resv[0] resv[1] resv[2] sq_off cq_off
+            """)
+        .Structure(Ring("SubmissionOffsets"), "struct io_sqring_offsets", "head tail ring_mask ring_entries flags dropped array resv1 -")
+        .Structure(Ring("CompletionOffsets"), "struct io_cqring_offsets", "head tail ring_mask ring_entries overflow cqes flags resv1 -")
+        .Structure(Ring("SubmissionEntry"), "struct io_uring_sqe", "opcode fd cmd_op addr len user_data -", size: "2 * sizeof(struct io_uring_sqe)")
+        .Structure(Ring("CompletionEntry"), "struct io_uring_cqe", "user_data res flags")
+        .Constant("IoUring", "offsetof(struct io_uring_sqe, cmd)", Layout.Of(Ring("SubmissionEntry"))[^1].Offset)
+        .Constant("IoUring", "__NR_io_uring_setup", NumberOf(typeof(IoUring), "SysSetup"))
+        .Constant("IoUring", "__NR_io_uring_enter", NumberOf(typeof(IoUring), "SysEnter"))
+        .Constant("IoUring", "__NR_io_uring_register", NumberOf(typeof(IoUring), "SysRegister"))
+        .Constant("IoUring", "IORING_SETUP_R_DISABLED", NumberOf(typeof(IoUring), "SetupDisabled"))
+        .Constant("IoUring", "IORING_SETUP_SQE128", NumberOf(typeof(IoUring), "SetupSubmissionEntry128"))
+        .Constant("IoUring", "IORING_SETUP_SINGLE_ISSUER", NumberOf(typeof(IoUring), "SetupSingleIssuer"))
+        .Constant("IoUring", "IORING_SETUP_DEFER_TASKRUN", NumberOf(typeof(IoUring), "SetupDeferTaskRun"))
+        .Constant("IoUring", "IORING_SETUP_NO_SQARRAY", NumberOf(typeof(IoUring), "SetupNoArray"))
+        .Constant("IoUring", "IORING_ENTER_GETEVENTS", NumberOf(typeof(IoUring), "EnterGetEvents"))
+        .Constant("IoUring", "IORING_REGISTER_ENABLE_RINGS", NumberOf(typeof(IoUring), "RegisterEnableRings"))
+        .Constant("IoUring", "IORING_OFF_SQES", NumberOf(typeof(IoUring), "OffsetOfEntries"))
+        .Constant("IoUring", "IORING_OP_URING_CMD", NumberOf(typeof(IoUring), "OpcodeUringCommand"));
 
     /// <summary>What only the C library's headers have; they do not go together with the kernel's.</summary>
     private static readonly CFacts library = new CFacts("""
@@ -158,6 +186,7 @@ public sealed class AbiTests
         #include <unistd.h>
         #include <sys/stat.h>
         #include <sys/sysmacros.h>
+        #include <sys/mman.h>
         #include <sys/socket.h>
         #include <sys/resource.h>
         #include <sys/un.h>
@@ -199,6 +228,10 @@ public sealed class AbiTests
             nameof(AccessMode.Read) => "R_OK",
             _ => name,
         })
+        .Constant("Map", "PROT_READ", NumberOf(typeof(IoUring), "ProtectRead"))
+        .Constant("Map", "PROT_WRITE", NumberOf(typeof(IoUring), "ProtectWrite"))
+        .Constant("Map", "MAP_SHARED", NumberOf(typeof(IoUring), "MapShared"))
+        .Constant("Map", "MAP_POPULATE", NumberOf(typeof(IoUring), "MapPopulate"))
         .Structure(Private("IoVec"), "struct iovec", "iov_base iov_len")
         .Structure(Private("MessageHeader"), "struct msghdr", "msg_name msg_namelen msg_iov msg_iovlen msg_control msg_controllen msg_flags")
         .Structure(Private("PollDescriptor"), "struct pollfd", "fd events revents")

@@ -1,0 +1,215 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Veneer.Linux;
+
+/// <summary>One io_uring that one thread uses to give commands to drivers (IORING_OP_URING_CMD), each with 80 bytes of its own.</summary>
+/// <remarks>
+/// It may be made by any thread; the first one that calls <see cref="Enable"/> is the only one that may use it from
+/// then on (IORING_SETUP_SINGLE_ISSUER). Completions are worked on only while that thread waits
+/// (IORING_SETUP_DEFER_TASKRUN), so that they interrupt none of its other calls. Linux 6.6 or newer. See io_uring_setup(2).
+/// </remarks>
+public sealed unsafe partial class IoUring : IDisposable
+{
+    private const long SysSetup = 425;
+    private const long SysEnter = 426;
+    private const long SysRegister = 427;
+    private const uint SetupDisabled = 1 << 6;
+    private const uint SetupSubmissionEntry128 = 1 << 10;
+    private const uint SetupSingleIssuer = 1 << 12;
+    private const uint SetupDeferTaskRun = 1 << 13;
+    private const uint SetupNoArray = 1 << 16;
+    private const uint EnterGetEvents = 1;
+    private const uint RegisterEnableRings = 12;
+    private const long OffsetOfEntries = 0x10000000;
+    private const byte OpcodeUringCommand = 46;
+    private const int ProtectRead = 1;
+    private const int ProtectWrite = 2;
+    private const int MapShared = 1;
+    private const int MapPopulate = 0x8000;
+
+    private readonly Fd fd;
+    private readonly byte* rings;
+    private readonly nuint ringsSize;
+    private readonly SubmissionEntry* entries;
+    private readonly nuint entriesSize;
+    private readonly Parameters layout;
+    private uint prepared;
+
+    private IoUring(Fd fd, in Parameters layout, byte* rings, nuint ringsSize, SubmissionEntry* entries, nuint entriesSize)
+    {
+        this.fd = fd;
+        this.layout = layout;
+        this.rings = rings;
+        this.ringsSize = ringsSize;
+        this.entries = entries;
+        this.entriesSize = entriesSize;
+    }
+
+    /// <summary>Makes one with room for so many commands.</summary>
+    /// <returns>
+    /// <see cref="Errno.ENOSYS"/> or <see cref="Errno.EPERM"/> where io_uring is not allowed (kernel.io_uring_disabled,
+    /// a container's filter of system calls); <see cref="Errno.EINVAL"/> where the kernel is too old.
+    /// </returns>
+    public static Errno Create(int capacity, out IoUring? ring)
+    {
+        ring = null;
+        var parameters = new Parameters { Flags = SetupDisabled | SetupSubmissionEntry128 | SetupSingleIssuer | SetupDeferTaskRun | SetupNoArray };
+        Errno error = Libc.SystemCall(SysSetup, capacity, (nint)(&parameters), 0, 0, out long descriptor);
+        if (error.IsError) { return error; }
+
+        var owner = new Fd((int)descriptor);
+        nuint ringBytes = parameters.Completion.Entries + (parameters.CompletionCapacity * (uint)sizeof(CompletionEntry));
+        nuint entryBytes = parameters.SubmissionCapacity * (uint)sizeof(SubmissionEntry);
+        error = Map(owner.Value, 0, ringBytes, out void* ringMemory);
+        if (!error.IsError)
+        {
+            error = Map(owner.Value, OffsetOfEntries, entryBytes, out void* entryMemory);
+            if (!error.IsError)
+            {
+                ring = new IoUring(owner, parameters, (byte*)ringMemory, ringBytes, (SubmissionEntry*)entryMemory, entryBytes);
+                return Errno.None;
+            }
+            _ = munmap(ringMemory, ringBytes); // cannot fail
+        }
+        owner.Dispose();
+        return error;
+    }
+
+    private static Errno Map(int descriptor, long offset, nuint size, out void* memory)
+    {
+        memory = mmap(null, size, ProtectRead | ProtectWrite, MapShared | MapPopulate, descriptor, offset);
+        return (nint)memory == -1 ? (Errno)Marshal.GetLastPInvokeError() : Errno.None;
+    }
+
+    /// <summary>The calling thread is the one that uses it.</summary>
+    public Errno Enable() => Libc.SystemCall(SysRegister, fd.Value, (nint)RegisterEnableRings, 0, 0, out _);
+
+    /// <summary>Prepares a command, given to the kernel by <see cref="SubmitAndWait"/>.</summary>
+    /// <param name="descriptor">Whose driver it is for.</param>
+    /// <param name="operation">The driver's number for it.</param>
+    /// <param name="address">Memory that the command is about, or null; it stays where it is.</param>
+    /// <param name="length">The driver's measure of that.</param>
+    /// <param name="userData">Comes back with the completion.</param>
+    /// <param name="command">At most 80 bytes, copied.</param>
+    /// <exception cref="InvalidOperationException">More commands are prepared than there is room for.</exception>
+    public void Prepare<T>(int descriptor, uint operation, void* address, uint length, ulong userData, in T command) where T : unmanaged
+    {
+        ref uint tail = ref At(layout.Submission.Tail);
+        if (prepared == layout.SubmissionCapacity || sizeof(T) > SubmissionEntry.CommandSize) { throw new InvalidOperationException("The submission queue is full."); }
+        SubmissionEntry* entry = entries + (tail & (layout.SubmissionCapacity - 1));
+        *entry = default;
+        entry->Opcode = OpcodeUringCommand;
+        entry->Descriptor = descriptor;
+        entry->Operation = operation;
+        entry->Address = (ulong)address;
+        entry->Length = length;
+        entry->UserData = userData;
+        Unsafe.WriteUnaligned(entry->Command, command);
+        Volatile.Write(ref tail, tail + 1);
+        prepared++;
+    }
+
+    /// <summary>Gives the kernel what was prepared, and waits until something has completed.</summary>
+    /// <returns><see cref="Errno.EINTR"/> after a signal: nothing may have completed, and what was prepared is given all the same by the next call.</returns>
+    public Errno SubmitAndWait()
+    {
+        Errno error = Libc.SystemCall(SysEnter, fd.Value, (nint)prepared, 1, (nint)EnterGetEvents, out long submitted);
+        if (!error.IsError) { prepared -= (uint)submitted; }
+        return error;
+    }
+
+    /// <summary>Takes the next completion, when there is one.</summary>
+    /// <param name="userData">That of the command.</param>
+    /// <param name="result">Zero or more, or a negative errno.</param>
+    public bool TryTake(out ulong userData, out int result)
+    {
+        ref uint head = ref At(layout.Completion.Head);
+        if (head == Volatile.Read(ref At(layout.Completion.Tail)))
+        {
+            userData = 0;
+            result = 0;
+            return false;
+        }
+        CompletionEntry* entry = (CompletionEntry*)(rings + layout.Completion.Entries) + (head & (layout.CompletionCapacity - 1));
+        userData = entry->UserData;
+        result = entry->Result;
+        Volatile.Write(ref head, head + 1);
+        return true;
+    }
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial void* mmap(void* address, nuint length, int protection, int flags, int descriptor, long offset);
+
+    [LibraryImport("libc")]
+    private static partial int munmap(void* address, nuint length);
+
+    private ref uint At(uint offset) => ref *(uint*)(rings + offset);
+
+    /// <summary>Ends it, and with it the commands that have not completed. Waits for no thread: its own must have left.</summary>
+    public void Dispose()
+    {
+        if (fd.Value < 0) { return; }
+        _ = munmap(entries, entriesSize); // cannot fail
+        _ = munmap(rings, ringsSize); // cannot fail
+        fd.Dispose();
+    }
+
+    /// <summary><c>struct io_uring_params</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct Parameters
+    {
+        public uint SubmissionCapacity;
+        public uint CompletionCapacity;
+        public uint Flags;
+        private uint threadCpu, threadIdle, features, workQueue, reserved0, reserved1, reserved2;
+        public SubmissionOffsets Submission;
+        public CompletionOffsets Completion;
+    }
+
+    /// <summary><c>struct io_sqring_offsets</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SubmissionOffsets
+    {
+        public uint Head;
+        public uint Tail;
+        private uint mask, capacity, flags, dropped, array, reserved;
+        private ulong address;
+    }
+
+    /// <summary><c>struct io_cqring_offsets</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CompletionOffsets
+    {
+        public uint Head;
+        public uint Tail;
+        private uint mask, capacity, overflow;
+        public uint Entries;
+        private uint flags, reserved;
+        private ulong address;
+    }
+
+    /// <summary><c>struct io_uring_sqe</c>, as IORING_SETUP_SQE128 and URING_CMD have it.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 128)]
+    private struct SubmissionEntry
+    {
+        public const int CommandSize = 80;
+
+        [FieldOffset(0)] public byte Opcode;
+        [FieldOffset(4)] public int Descriptor;
+        [FieldOffset(8)] public uint Operation;
+        [FieldOffset(16)] public ulong Address;
+        [FieldOffset(24)] public uint Length;
+        [FieldOffset(32)] public ulong UserData;
+        [FieldOffset(48)] public fixed byte Command[CommandSize];
+    }
+
+    /// <summary><c>struct io_uring_cqe</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CompletionEntry
+    {
+        public ulong UserData;
+        public int Result;
+        private uint flags;
+    }
+}
