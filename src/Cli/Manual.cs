@@ -140,6 +140,11 @@ internal static class Manual
             passthrough=auto|off|require
                 Whether the kernel reads and writes the layers' files without the
                 server. Needs root and Linux 6.9. Default: auto.
+            io_uring[=auto|off|require]
+                Whether requests come over io_uring, which halves the time that each
+                takes. The kernel must offer it: Linux 6.14, and Y in
+                /sys/module/fuse/parameters/enable_uring. Default: auto; without a
+                value: require.
             threads=N
                 How many threads are ready for requests. Default: one or two.
 

@@ -1,4 +1,5 @@
 using Veneer.Fuse.Wire;
+using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
@@ -8,4 +9,5 @@ namespace Veneer.Fuse;
 /// <param name="Device">For backing ids.</param>
 /// <param name="Notifier">For invalidations.</param>
 /// <param name="Workers">For announcing long work.</param>
-public sealed record Connection(InitFlags Flags, uint MaxStackDepth, Device Device, Notifier Notifier, Workers Workers);
+/// <param name="RingError">Why requests do not come over io_uring, although both sides wanted it.</param>
+public sealed record Connection(InitFlags Flags, uint MaxStackDepth, Device Device, Notifier Notifier, Workers Workers, Errno RingError);

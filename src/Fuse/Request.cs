@@ -55,9 +55,22 @@ internal sealed class Interruption
 }
 
 /// <summary>Takes a request apart. Every method returns false when the request is too short: the answer is EINVAL.</summary>
-internal ref struct RequestReader(ReadOnlySpan<byte> body)
+internal ref struct RequestReader
 {
-    private ReadOnlySpan<byte> rest = body;
+    private readonly ReadOnlySpan<byte> structure;
+    private readonly bool isApart;
+    private ReadOnlySpan<byte> rest;
+
+    /// <summary>A request in one piece: structures, then names and data.</summary>
+    public RequestReader(ReadOnlySpan<byte> body) => rest = body;
+
+    /// <summary>A request whose only structure lies apart.</summary>
+    public RequestReader(ReadOnlySpan<byte> structure, ReadOnlySpan<byte> rest)
+    {
+        this.structure = structure;
+        this.rest = rest;
+        isApart = true;
+    }
 
     /// <summary>What has not been taken.</summary>
     public readonly ReadOnlySpan<byte> Rest => rest;
@@ -65,13 +78,14 @@ internal ref struct RequestReader(ReadOnlySpan<byte> body)
     /// <summary>Takes a structure.</summary>
     public bool Take<T>(out T value) where T : unmanaged
     {
-        if (rest.Length < Unsafe.SizeOf<T>())
+        ReadOnlySpan<byte> from = isApart ? structure : rest;
+        if (from.Length < Unsafe.SizeOf<T>())
         {
             value = default;
             return false;
         }
-        value = MemoryMarshal.Read<T>(rest);
-        rest = rest[Unsafe.SizeOf<T>()..];
+        value = MemoryMarshal.Read<T>(from);
+        if (!isApart) { rest = rest[Unsafe.SizeOf<T>()..]; }
         return true;
     }
 

@@ -11,7 +11,7 @@ public sealed partial class Server
     private const int LongestTarget = 4095;
 
     /// <summary>Calls the filesystem for one request and writes the reply. A request that is too short is EINVAL.</summary>
-    private void Dispatch(Device mine, Buffers buffers, in Request request, ref RequestReader reader)
+    private void Dispatch(Exchange exchange, in Request request, ref RequestReader reader)
     {
         ref readonly InHeader header = ref request.Header;
         ulong unique = header.Unique;
@@ -24,7 +24,7 @@ public sealed partial class Server
                 if (!reader.TakeName(out name)) { break; }
                 Trace(request, name);
                 error = fileSystem.Lookup(request, name, out entry);
-                ReplyEntry(mine, buffers, unique, error, entry);
+                ReplyEntry(exchange, unique, error, entry);
                 return;
 
             case Opcode.Forget:
@@ -40,226 +40,226 @@ public sealed partial class Server
                 if (!reader.Take(out GetAttrIn getAttr)) { break; }
                 Trace(request, default);
                 error = fileSystem.GetAttr(request, getAttr, out AttrOut attributes);
-                ReplyWith(mine, buffers, unique, error, attributes);
+                ReplyWith(exchange, unique, error, attributes);
                 return;
 
             case Opcode.StatX:
                 if (!reader.Take(out StatXIn statX)) { break; }
                 Trace(request, default);
                 error = fileSystem.StatX(request, statX, out StatXOut statXOut);
-                ReplyWith(mine, buffers, unique, error, statXOut);
+                ReplyWith(exchange, unique, error, statXOut);
                 return;
 
             case Opcode.SetAttr:
                 if (!reader.Take(out SetAttrIn setAttr)) { break; }
                 Trace(request, default);
                 error = fileSystem.SetAttr(request, setAttr, out attributes);
-                ReplyWith(mine, buffers, unique, error, attributes);
+                ReplyWith(exchange, unique, error, attributes);
                 return;
 
             case Opcode.ReadLink:
                 Trace(request, default);
-                error = fileSystem.ReadLink(request, buffers.Payload[..LongestTarget], out int length);
-                ReplyPayload(mine, buffers, unique, error, length);
+                error = fileSystem.ReadLink(request, exchange.Payload[..LongestTarget], out int length);
+                ReplyPayload(exchange, unique, error, length);
                 return;
 
             case Opcode.SymLink:
                 if (!reader.TakeName(out name) || !reader.TakeName(out second)) { break; }
                 Trace(request, name);
                 error = fileSystem.SymLink(request, name, second, out entry);
-                ReplyEntry(mine, buffers, unique, error, entry);
+                ReplyEntry(exchange, unique, error, entry);
                 return;
 
             case Opcode.MkNod:
                 if (!reader.Take(out MkNodIn mkNod) || !reader.TakeName(out name)) { break; }
                 Trace(request, name);
                 error = fileSystem.MkNod(request, name, mkNod, out entry);
-                ReplyEntry(mine, buffers, unique, error, entry);
+                ReplyEntry(exchange, unique, error, entry);
                 return;
 
             case Opcode.MkDir:
                 if (!reader.Take(out MkDirIn mkDir) || !reader.TakeName(out name)) { break; }
                 Trace(request, name);
                 error = fileSystem.MkDir(request, name, mkDir, out entry);
-                ReplyEntry(mine, buffers, unique, error, entry);
+                ReplyEntry(exchange, unique, error, entry);
                 return;
 
             case Opcode.Unlink:
                 if (!reader.TakeName(out name)) { break; }
                 Trace(request, name);
-                ReplyError(mine, buffers, unique, fileSystem.Unlink(request, name));
+                ReplyError(exchange, unique, fileSystem.Unlink(request, name));
                 return;
 
             case Opcode.RmDir:
                 if (!reader.TakeName(out name)) { break; }
                 Trace(request, name);
-                ReplyError(mine, buffers, unique, fileSystem.RmDir(request, name));
+                ReplyError(exchange, unique, fileSystem.RmDir(request, name));
                 return;
 
             case Opcode.Rename:
                 if (!reader.Take(out RenameIn rename) || !reader.TakeName(out name) || !reader.TakeName(out second)) { break; }
                 Trace(request, name);
-                ReplyError(mine, buffers, unique, fileSystem.Rename(request, name, rename.NewDirectory, second, RenameFlags.None));
+                ReplyError(exchange, unique, fileSystem.Rename(request, name, rename.NewDirectory, second, RenameFlags.None));
                 return;
 
             case Opcode.Rename2:
                 if (!reader.Take(out Rename2In rename2) || !reader.TakeName(out name) || !reader.TakeName(out second)) { break; }
                 Trace(request, name);
-                ReplyError(mine, buffers, unique, fileSystem.Rename(request, name, rename2.NewDirectory, second, rename2.Flags));
+                ReplyError(exchange, unique, fileSystem.Rename(request, name, rename2.NewDirectory, second, rename2.Flags));
                 return;
 
             case Opcode.Link:
                 if (!reader.Take(out LinkIn link) || !reader.TakeName(out name)) { break; }
                 Trace(request, name);
                 error = fileSystem.Link(request, link.OldNodeId, name, out entry);
-                ReplyEntry(mine, buffers, unique, error, entry);
+                ReplyEntry(exchange, unique, error, entry);
                 return;
 
             case Opcode.Open:
                 if (!reader.Take(out OpenIn open)) { break; }
                 Trace(request, default);
                 error = fileSystem.Open(request, open, out OpenOut opened);
-                if (Undelivered(ReplyWith(mine, buffers, unique, error, opened), error)) { fileSystem.Release(header.NodeId, opened.Fh); }
+                if (Undelivered(ReplyWith(exchange, unique, error, opened), error)) { fileSystem.Release(header.NodeId, opened.Fh); }
                 return;
 
             case Opcode.Create:
                 if (!reader.Take(out CreateIn create) || !reader.TakeName(out name)) { break; }
                 Trace(request, name);
                 error = fileSystem.Create(request, name, create, out CreateOut created);
-                ReplyCreated(mine, buffers, unique, error, created);
+                ReplyCreated(exchange, unique, error, created);
                 return;
 
             case Opcode.TmpFile:
                 if (!reader.Take(out create)) { break; }
                 Trace(request, default);
                 error = fileSystem.TmpFile(request, create, out created);
-                ReplyCreated(mine, buffers, unique, error, created);
+                ReplyCreated(exchange, unique, error, created);
                 return;
 
             case Opcode.Read:
                 if (!reader.Take(out ReadIn read)) { break; }
                 Trace(request, default);
-                error = fileSystem.Read(request, read, buffers.PayloadOf(read.Size), out length);
-                ReplyPayload(mine, buffers, unique, error, length);
+                error = fileSystem.Read(request, read, exchange.PayloadOf(read.Size), out length);
+                ReplyPayload(exchange, unique, error, length);
                 return;
 
             case Opcode.Write:
                 if (!reader.Take(out WriteIn write) || !reader.TakeBytes(write.Size, out ReadOnlySpan<byte> data)) { break; }
                 Trace(request, default);
                 error = fileSystem.Write(request, write, data, out length);
-                ReplyWith(mine, buffers, unique, error, new WriteOut { Size = (uint)length });
+                ReplyWith(exchange, unique, error, new WriteOut { Size = (uint)length });
                 return;
 
             case Opcode.StatFs:
                 Trace(request, default);
                 error = fileSystem.StatFs(request, out StatFsOut statFs);
-                ReplyWith(mine, buffers, unique, error, statFs);
+                ReplyWith(exchange, unique, error, statFs);
                 return;
 
             case Opcode.Release:
                 if (!reader.Take(out ReleaseIn release)) { break; }
                 Trace(request, default);
                 fileSystem.Release(header.NodeId, release.Fh);
-                ReplyError(mine, buffers, unique, Errno.None);
+                ReplyError(exchange, unique, Errno.None);
                 return;
 
             case Opcode.FSync:
                 if (!reader.Take(out FSyncIn fSync)) { break; }
                 Trace(request, default);
-                ReplyError(mine, buffers, unique, fileSystem.FSync(request, fSync));
+                ReplyError(exchange, unique, fileSystem.FSync(request, fSync));
                 return;
 
             case Opcode.SetXattr:
-                SetXattr(mine, buffers, request, ref reader);
+                SetXattr(exchange, request, ref reader);
                 return;
 
             case Opcode.GetXattr:
                 if (!reader.Take(out GetXattrIn getXattr) || !reader.TakeName(out name)) { break; }
                 Trace(request, name);
-                error = fileSystem.GetXattr(request, name, buffers.PayloadOf(getXattr.Size), out length);
-                ReplyXattr(mine, buffers, unique, error, getXattr.Size, length);
+                error = fileSystem.GetXattr(request, name, exchange.PayloadOf(getXattr.Size), out length);
+                ReplyXattr(exchange, unique, error, getXattr.Size, length);
                 return;
 
             case Opcode.ListXattr:
                 if (!reader.Take(out getXattr)) { break; }
                 Trace(request, default);
-                error = fileSystem.ListXattr(request, buffers.PayloadOf(getXattr.Size), out length);
-                ReplyXattr(mine, buffers, unique, error, getXattr.Size, length);
+                error = fileSystem.ListXattr(request, exchange.PayloadOf(getXattr.Size), out length);
+                ReplyXattr(exchange, unique, error, getXattr.Size, length);
                 return;
 
             case Opcode.RemoveXattr:
                 if (!reader.TakeName(out name)) { break; }
                 Trace(request, name);
-                ReplyError(mine, buffers, unique, fileSystem.RemoveXattr(request, name));
+                ReplyError(exchange, unique, fileSystem.RemoveXattr(request, name));
                 return;
 
             case Opcode.Flush:
                 if (!reader.Take(out FlushIn flush)) { break; }
                 Trace(request, default);
-                ReplyError(mine, buffers, unique, fileSystem.Flush(request, flush));
+                ReplyError(exchange, unique, fileSystem.Flush(request, flush));
                 return;
 
             case Opcode.OpenDir:
                 if (!reader.Take(out open)) { break; }
                 Trace(request, default);
                 error = fileSystem.OpenDir(request, open, out opened);
-                if (Undelivered(ReplyWith(mine, buffers, unique, error, opened), error)) { fileSystem.ReleaseDir(header.NodeId, opened.Fh); }
+                if (Undelivered(ReplyWith(exchange, unique, error, opened), error)) { fileSystem.ReleaseDir(header.NodeId, opened.Fh); }
                 return;
 
             case Opcode.ReadDir:
             case Opcode.ReadDirPlus:
                 if (!reader.Take(out read)) { break; }
                 Trace(request, default);
-                var writer = new DirectoryWriter(buffers.PayloadOf(read.Size), header.Opcode == Opcode.ReadDirPlus);
+                var writer = new DirectoryWriter(exchange.PayloadOf(read.Size), header.Opcode == Opcode.ReadDirPlus);
                 error = fileSystem.ReadDir(request, read, ref writer);
-                if (Undelivered(ReplyPayload(mine, buffers, unique, error, writer.Used), error) && writer.IsPlus) { ReturnEntries(buffers.Payload[..writer.Used]); }
+                if (Undelivered(ReplyPayload(exchange, unique, error, writer.Used), error) && writer.IsPlus) { ReturnEntries(exchange.Payload[..writer.Used]); }
                 return;
 
             case Opcode.ReleaseDir:
                 if (!reader.Take(out release)) { break; }
                 Trace(request, default);
                 fileSystem.ReleaseDir(header.NodeId, release.Fh);
-                ReplyError(mine, buffers, unique, Errno.None);
+                ReplyError(exchange, unique, Errno.None);
                 return;
 
             case Opcode.FSyncDir:
                 if (!reader.Take(out fSync)) { break; }
                 Trace(request, default);
-                ReplyError(mine, buffers, unique, fileSystem.FSyncDir(request, fSync));
+                ReplyError(exchange, unique, fileSystem.FSyncDir(request, fSync));
                 return;
 
             case Opcode.Access:
                 if (!reader.Take(out AccessIn access)) { break; }
                 Trace(request, default);
-                ReplyError(mine, buffers, unique, fileSystem.Access(request, access.Mask));
+                ReplyError(exchange, unique, fileSystem.Access(request, access.Mask));
                 return;
 
             case Opcode.Interrupt:
                 if (!reader.Take(out InterruptIn interrupt)) { return; }
                 error = Interrupt(interrupt.Unique);
-                if (error.IsError) { ReplyError(mine, buffers, unique, error); } // EAGAIN: ask again, the request is on its way to a worker
+                if (error.IsError) { ReplyError(exchange, unique, error); } // EAGAIN: ask again, the request is on its way to a worker
                 return;
 
             case Opcode.Ioctl:
                 if (!reader.Take(out IoctlIn ioctl) || !reader.TakeBytes(ioctl.InSize, out data)) { break; }
                 Trace(request, default);
-                Span<byte> ioctlSpace = buffers.Payload.Slice(Unsafe.SizeOf<IoctlOut>(), (int)Math.Min(ioctl.OutSize, 16384u));
+                Span<byte> ioctlSpace = exchange.Payload.Slice(Unsafe.SizeOf<IoctlOut>(), (int)Math.Min(ioctl.OutSize, 16384u));
                 error = fileSystem.Ioctl(request, ioctl, data, ioctlSpace, out length, out int result);
-                MemoryMarshal.Write(buffers.Payload, new IoctlOut { Result = result });
-                ReplyPayload(mine, buffers, unique, error, Unsafe.SizeOf<IoctlOut>() + length);
+                MemoryMarshal.Write(exchange.Payload, new IoctlOut { Result = result });
+                ReplyPayload(exchange, unique, error, Unsafe.SizeOf<IoctlOut>() + length);
                 return;
 
             case Opcode.FAllocate:
                 if (!reader.Take(out FAllocateIn fAllocate)) { break; }
                 Trace(request, default);
-                ReplyError(mine, buffers, unique, fileSystem.FAllocate(request, fAllocate));
+                ReplyError(exchange, unique, fileSystem.FAllocate(request, fAllocate));
                 return;
 
             case Opcode.LSeek:
                 if (!reader.Take(out LSeekIn lSeek)) { break; }
                 Trace(request, default);
                 error = fileSystem.LSeek(request, lSeek, out ulong offset);
-                ReplyWith(mine, buffers, unique, error, new LSeekOut { Offset = offset });
+                ReplyWith(exchange, unique, error, new LSeekOut { Offset = offset });
                 return;
 
             case Opcode.CopyFileRange:
@@ -268,25 +268,25 @@ public sealed partial class Server
                 Trace(request, default);
                 if (header.Opcode == Opcode.CopyFileRange) { copyFileRange.Length = Math.Min(copyFileRange.Length, 0x7FFFF000); }
                 error = fileSystem.CopyFileRange(request, copyFileRange, out ulong copied);
-                if (header.Opcode == Opcode.CopyFileRange) { ReplyWith(mine, buffers, unique, error, new WriteOut { Size = (uint)copied }); }
-                else { ReplyWith(mine, buffers, unique, error, new CopyFileRangeOut { Copied = copied }); }
+                if (header.Opcode == Opcode.CopyFileRange) { ReplyWith(exchange, unique, error, new WriteOut { Size = (uint)copied }); }
+                else { ReplyWith(exchange, unique, error, new CopyFileRangeOut { Copied = copied }); }
                 return;
 
             case Opcode.Destroy:
-                ReplyError(mine, buffers, unique, Errno.None);
+                ReplyError(exchange, unique, Errno.None);
                 return;
 
             default:
                 // ENOSYS also tells the kernel not to ask again. POLL is among these: every file of an overlay is always
                 // ready. So are locks, which the kernel keeps itself, per inode, as kernel overlayfs has them.
                 Trace(request, default);
-                ReplyError(mine, buffers, unique, Errno.ENOSYS);
+                ReplyError(exchange, unique, Errno.ENOSYS);
                 return;
         }
-        ReplyError(mine, buffers, unique, Errno.EINVAL);
+        ReplyError(exchange, unique, Errno.EINVAL);
     }
 
-    private void SetXattr(Device mine, Buffers buffers, in Request request, ref RequestReader reader)
+    private void SetXattr(Exchange exchange, in Request request, ref RequestReader reader)
     {
         Errno error = Errno.EINVAL;
         if (TakeSetXattr(ref reader, out SetXattrIn input) && reader.TakeName(out ReadOnlySpan<byte> name) && reader.TakeBytes(input.Size, out ReadOnlySpan<byte> value))
@@ -294,7 +294,7 @@ public sealed partial class Server
             Trace(request, name);
             error = fileSystem.SetXattr(request, name, value, input);
         }
-        ReplyError(mine, buffers, request.Header.Unique, error);
+        ReplyError(exchange, request.Header.Unique, error);
     }
 
     private bool TakeSetXattr(ref RequestReader reader, out SetXattrIn input)
@@ -305,24 +305,24 @@ public sealed partial class Server
         return taken;
     }
 
-    private Errno ReplyXattr(Device mine, Buffers buffers, ulong unique, Errno error, uint asked, int length)
+    private Errno ReplyXattr(Exchange exchange, ulong unique, Errno error, uint asked, int length)
     {
-        if (asked == 0 && !error.IsError) { return Reply(mine, buffers, unique, new GetXattrOut { Size = (uint)length }); }
+        if (asked == 0 && !error.IsError) { return Reply(exchange, unique, new GetXattrOut { Size = (uint)length }); }
         if (!error.IsError && (uint)length > asked) { error = Errno.ERANGE; } // a size, and the buffer holds what was there before
-        return ReplyPayload(mine, buffers, unique, error, length);
+        return ReplyPayload(exchange, unique, error, length);
     }
 
     /// <summary>Whether a reply that succeeded did not reach the kernel, so that what it carried must be taken back.</summary>
     private static bool Undelivered(Errno written, Errno result) => written.IsError && !result.IsError;
 
-    private void ReplyEntry(Device mine, Buffers buffers, ulong unique, Errno error, in EntryOut entry)
+    private void ReplyEntry(Exchange exchange, ulong unique, Errno error, in EntryOut entry)
     {
-        if (Undelivered(ReplyWith(mine, buffers, unique, error, entry), error) && entry.NodeId != 0) { fileSystem.Forget(entry.NodeId, 1); }
+        if (Undelivered(ReplyWith(exchange, unique, error, entry), error) && entry.NodeId != 0) { fileSystem.Forget(entry.NodeId, 1); }
     }
 
-    private void ReplyCreated(Device mine, Buffers buffers, ulong unique, Errno error, in CreateOut created)
+    private void ReplyCreated(Exchange exchange, ulong unique, Errno error, in CreateOut created)
     {
-        if (!Undelivered(ReplyWith(mine, buffers, unique, error, created), error)) { return; }
+        if (!Undelivered(ReplyWith(exchange, unique, error, created), error)) { return; }
         fileSystem.Release(created.Entry.NodeId, created.Open.Fh);
         fileSystem.Forget(created.Entry.NodeId, 1);
     }
@@ -340,28 +340,27 @@ public sealed partial class Server
     }
 
     /// <returns>How writing went; an error means that the kernel has not got what the reply carried.</returns>
-    private Errno ReplyWith<T>(Device mine, Buffers buffers, ulong unique, Errno error, in T result) where T : unmanaged =>
-        error.IsError ? ReplyError(mine, buffers, unique, error) : Reply(mine, buffers, unique, result);
+    private Errno ReplyWith<T>(Exchange exchange, ulong unique, Errno error, in T result) where T : unmanaged =>
+        error.IsError ? ReplyError(exchange, unique, error) : Reply(exchange, unique, result);
 
-    private Errno Reply<T>(Device mine, Buffers buffers, ulong unique, in T result) where T : unmanaged
+    private Errno Reply<T>(Exchange exchange, ulong unique, in T result) where T : unmanaged
     {
-        MemoryMarshal.Write(buffers.Payload, result);
-        return ReplyPayload(mine, buffers, unique, Errno.None, Unsafe.SizeOf<T>());
+        MemoryMarshal.Write(exchange.Payload, result);
+        return ReplyPayload(exchange, unique, Errno.None, Unsafe.SizeOf<T>());
     }
 
-    private Errno ReplyError(Device mine, Buffers buffers, ulong unique, Errno error) => ReplyPayload(mine, buffers, unique, error, 0);
+    private Errno ReplyError(Exchange exchange, ulong unique, Errno error) => ReplyPayload(exchange, unique, error, 0);
 
-    private Errno ReplyPayload(Device mine, Buffers buffers, ulong unique, Errno error, int length)
+    private Errno ReplyPayload(Exchange exchange, ulong unique, Errno error, int length)
     {
         int total = Unsafe.SizeOf<OutHeader>() + (error.IsError ? 0 : length);
-        MemoryMarshal.Write(buffers.Out, new OutHeader { Length = (uint)total, Error = -(int)error, Unique = unique });
         TraceReply(unique, error, total);
-        Errno written = mine.Write(buffers.Out[..total]);
+        Errno written = exchange.Send(new OutHeader { Length = (uint)total, Error = -(int)error, Unique = unique });
         if (written.IsError && written is not (Errno.ENOENT or Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN))
         {
             options.Log($"veneer: writing the reply to request {unique} failed: {written}");
             // The caller must not wait for ever for a reply that the kernel refused.
-            if (total != Unsafe.SizeOf<OutHeader>()) { _ = ReplyPayload(mine, buffers, unique, Errno.EIO, 0); } // best effort: the first failure is what counts
+            if (total != Unsafe.SizeOf<OutHeader>()) { _ = ReplyPayload(exchange, unique, Errno.EIO, 0); } // best effort: the first failure is what counts
         }
         return written;
     }

@@ -38,24 +38,18 @@ public sealed partial class Server : IDisposable
     /// <summary>The oldest minor version that we serve: 7.31, Linux 5.4, has everything that cannot be done without.</summary>
     public const uint OldestMinor = 31;
 
-    /// <summary>The kernel insists on room for a WRITE plus headers, and on at least 8 KiB (FUSE_MIN_READ_BUFFER).</summary>
-    private const int HeaderRoom = 4096;
-
-    /// <summary>What may be large although writes are small: reads of 32 pages unless MAX_PAGES is agreed on, xattrs of 64 KiB.</summary>
-    private static readonly int smallestBuffer = Math.Max(32 * Environment.SystemPageSize, 1 << 16);
-
     private readonly Device device;
     private readonly IFileSystem fileSystem;
     private readonly ServerOptions options;
     private readonly Notifier notifier;
-    private readonly Workers workers;
+    private readonly Workers workers = new();
     private readonly Lock interruptionsLock = new();
     private volatile Interruption[] interruptions = [];
     private ulong overtaking;
     private volatile bool ended;
     private InitFlags inForce;
     private bool stopped;
-    private int workerNumber;
+    private int deviceThreads;
 
     /// <summary>Prepares to serve; nothing is read before <see cref="Initialize"/>.</summary>
     public Server(Device device, IFileSystem fileSystem, ServerOptions? options = null)
@@ -68,41 +62,40 @@ public sealed partial class Server : IDisposable
         ArgumentOutOfRangeException.ThrowIfNotEqual(this.options.MaxWrite % Environment.SystemPageSize, 0);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(this.options.MaxWrite / Environment.SystemPageSize, ushort.MaxValue);
         notifier = new Notifier(device);
-        workers = new Workers(this.options.Threads, Work);
     }
 
     /// <summary>Reads INIT and answers it. Kernel and server then agree; requests may follow.</summary>
     /// <returns><see cref="Errno.EPROTO"/> when the kernel speaks another protocol. After any error the filesystem is not started, or stopped again.</returns>
     public Errno Initialize()
     {
-        using Buffers buffers = NewBuffers();
+        using var exchange = new DeviceExchange(device, ownsDevice: false, options.MaxWrite);
         while (true)
         {
-            Errno error = device.Read(buffers.In, out int count);
+            Errno error = exchange.Receive();
             if (error is Errno.EINTR or Errno.EAGAIN) { continue; }
             if (error.IsError) { return error; }
-            if (count < Unsafe.SizeOf<InHeader>() + 16) { return Errno.EPROTO; }
-            ref readonly InHeader header = ref MemoryMarshal.AsRef<InHeader>(buffers.In);
-            if (header.Opcode != Opcode.Init) { return Errno.EPROTO; }
+            ref readonly InHeader header = ref exchange.Header;
+            if (header.Opcode != Opcode.Init || !exchange.TryRead(out RequestReader reader) || reader.Rest.Length < 16) { return Errno.EPROTO; }
 
             InitIn input = default;
-            ReadOnlySpan<byte> body = buffers.In[Unsafe.SizeOf<InHeader>()..count];
+            ReadOnlySpan<byte> body = reader.Rest;
             body[..Math.Min(body.Length, Unsafe.SizeOf<InitIn>())].CopyTo(MemoryMarshal.AsBytes(new Span<InitIn>(ref input)));
             TraceInit(header, input);
             if (input.Major > Major)
             {
                 // The kernel is newer: it asks again in our version.
-                Reply(device, buffers, header.Unique, new InitOut { Major = Major, Minor = Minor });
+                Reply(exchange, header.Unique, new InitOut { Major = Major, Minor = Minor });
                 continue;
             }
             if (input.Major < Major || input.Minor < OldestMinor)
             {
-                ReplyError(device, buffers, header.Unique, Errno.EPROTO);
+                ReplyError(exchange, header.Unique, Errno.EPROTO);
                 return Errno.EPROTO;
             }
 
             InitFlags flags = fileSystem.Negotiate(input.AllFlags) & input.AllFlags;
             if ((input.AllFlags & InitFlags.InitExt) != 0) { flags |= InitFlags.InitExt; }
+            Errno ringError = AddCrews(ref flags);
             inForce = flags;
             var output = new InitOut
             {
@@ -119,8 +112,8 @@ public sealed partial class Server : IDisposable
                 MaxStackDepth = (flags & InitFlags.Passthrough) != 0 ? options.MaxStackDepth : 0,
             };
             // Start first: the reply releases whatever waits for the mount.
-            fileSystem.Start(new Connection(flags, output.MaxStackDepth, device, notifier, workers));
-            error = Reply(device, buffers, header.Unique, output);
+            fileSystem.Start(new Connection(flags, output.MaxStackDepth, device, notifier, workers, ringError));
+            error = Reply(exchange, header.Unique, output);
             if (error.IsError) { StopOnce(); }
             return error;
         }
@@ -141,66 +134,109 @@ public sealed partial class Server : IDisposable
         if (!Interlocked.Exchange(ref stopped, true)) { fileSystem.Stop(); }
     }
 
-    /// <summary>One thread: read, dispatch, reply, until the connection ends.</summary>
-    private void Work()
+    /// <summary>Decides who serves: some threads on the device, or one on the device and two on the ring of each CPU.</summary>
+    /// <param name="flags">Loses <see cref="InitFlags.OverIoUring"/> when there can be no rings.</param>
+    /// <returns>Why there can be none.</returns>
+    private Errno AddCrews(ref InitFlags flags)
     {
-        // The first thread may use the device itself; without clones the others share it.
-        Device mine = device;
-        bool cloned = false;
-        if (Interlocked.Increment(ref workerNumber) > 1 && !device.Clone(out Device? clone).IsError)
+        Errno error = Errno.None;
+        var rings = new List<RingExchange>();
+        if ((flags & InitFlags.OverIoUring) != 0)
         {
-            mine = clone!;
-            cloned = true;
+            error = MakeRings(rings);
+            if (error.IsError)
+            {
+                flags &= ~InitFlags.OverIoUring;
+                rings.ForEach(ring => ring.Dispose());
+                rings.Clear();
+            }
         }
+        workers.Add(new Crew(rings.Count > 0 ? 1 : options.Threads, parks: true, OpenDevice, Work));
+        foreach (RingExchange ring in rings)
+        {
+            // Two, so that a request that takes long delays no other.
+            RingExchange? first = ring;
+            workers.Add(new Crew(2, parks: false, () => Interlocked.Exchange(ref first, null) ?? OpenRing(ring.Queues, ring.Cpu), Work));
+        }
+        return error;
+    }
+
+    /// <summary>Makes what the first thread of each ring needs, while the kernel can still be told that there are none.</summary>
+    /// <remarks>A queue has the number of its CPU. The kernel wants all of them to be served, also those of CPUs that are not there.</remarks>
+    private Errno MakeRings(List<RingExchange> rings)
+    {
+        Errno error = Libc.ReadCpuList("/sys/devices/system/cpu/possible\0"u8, out List<int> possible);
+        if (error.IsError) { return error; }
+        error = Libc.ReadCpuList("/sys/devices/system/cpu/online\0"u8, out List<int> online);
+        if (error.IsError) { return error; }
+        var places = online.ConvertAll(cpu => (Queues: (ushort[])[(ushort)cpu], Cpu: cpu));
+        ushort[] absent = [.. possible.Except(online).Select(cpu => (ushort)cpu)];
+        if (absent.Length > 0) { places.Add((absent, -1)); }
+        foreach ((ushort[] queues, int cpu) in places)
+        {
+            error = RingExchange.Create(device, queues, cpu, options.MaxWrite, out RingExchange? ring);
+            if (error.IsError) { return error; }
+            rings.Add(ring!);
+        }
+        return Errno.None;
+    }
+
+    private RingExchange? OpenRing(ushort[] queues, int cpu)
+    {
+        Errno error = RingExchange.Create(device, queues, cpu, options.MaxWrite, out RingExchange? exchange);
+        if (error.IsError) { options.Log($"veneer: one more io_uring cannot be had ({error}): requests wait for those that there are"); }
+        return exchange;
+    }
+
+    /// <summary>The first thread may use the device itself; without clones the others share it.</summary>
+    private DeviceExchange OpenDevice()
+    {
+        if (Interlocked.Increment(ref deviceThreads) > 1 && !device.Clone(out Device? clone).IsError)
+        {
+            return new DeviceExchange(clone!, ownsDevice: true, options.MaxWrite);
+        }
+        return new DeviceExchange(device, ownsDevice: false, options.MaxWrite);
+    }
+
+    /// <summary>One thread: receive, dispatch, reply, until the connection ends.</summary>
+    private void Work(Exchange exchange)
+    {
         var interruption = new Interruption();
         lock (interruptionsLock) { interruptions = [.. interruptions, interruption]; }
 
-        using (Buffers buffers = NewBuffers())
+        Errno error = exchange.Enter();
+        while (!error.IsError)
         {
-            while (!ended)
-            {
-                workers.Yield();
-                if (ended) { break; }
-                Errno error = mine.Read(buffers.In, out int count);
-                if (error.IsError)
-                {
-                    // ENOENT: the request was taken back; EINTR, EAGAIN: try again.
-                    if (error is Errno.ENOENT or Errno.EINTR or Errno.EAGAIN) { continue; }
-                    if (error is not (Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN)) { options.Log($"veneer: reading requests failed: {error}"); }
-                    break;
-                }
-                if (count == 0) { break; } // the other end of a test's socket was closed
-                Serve(mine, buffers, count, interruption);
-            }
+            Crew.Current!.Yield();
+            if (ended) { break; }
+            error = exchange.Receive();
+            if (!error.IsError) { Serve(exchange, interruption); }
+            else if (error is Errno.ENOENT or Errno.EINTR or Errno.EAGAIN or Errno.EPROTO) { error = Errno.None; }
         }
+        if (error.IsError && error is not (Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN)) { options.Log($"veneer: reading requests failed: {error}"); }
         ended = true;
         workers.Stop();
-        if (cloned) { mine.Dispose(); }
     }
 
-    private void Serve(Device mine, Buffers buffers, int count, Interruption interruption)
+    private void Serve(Exchange exchange, Interruption interruption)
     {
-        if (count < Unsafe.SizeOf<InHeader>()) { return; }
-        ref readonly InHeader header = ref MemoryMarshal.AsRef<InHeader>(buffers.In);
-        int end = count - header.TotalExtensionLength * 8;
-        if (header.Length != count || end < Unsafe.SizeOf<InHeader>())
+        ref readonly InHeader header = ref exchange.Header;
+        if (!exchange.TryRead(out RequestReader reader))
         {
-            if (HasReply(header.Opcode)) { ReplyError(mine, buffers, header.Unique, Errno.EINVAL); }
+            if (HasReply(header.Opcode)) { ReplyError(exchange, header.Unique, Errno.EINVAL); }
             return;
         }
         interruption.Begin(header.Unique);
         if (Volatile.Read(ref overtaking) == header.Unique) { interruption.TryRaise(header.Unique); }
         try
         {
-            var request = new Request(header, interruption);
-            var reader = new RequestReader(buffers.In[Unsafe.SizeOf<InHeader>()..end]);
-            Dispatch(mine, buffers, request, ref reader);
+            Dispatch(exchange, new Request(header, interruption), ref reader);
         }
 #pragma warning disable CA1031 // the one guard: a bug in a request costs that request, not the mount
         catch (Exception bug)
         {
             options.Log($"veneer: bug: {header.Opcode} of node {header.NodeId} failed: {bug}");
-            if (HasReply(header.Opcode)) { ReplyError(mine, buffers, header.Unique, Errno.EIO); }
+            if (HasReply(header.Opcode)) { ReplyError(exchange, header.Unique, Errno.EIO); }
         }
 #pragma warning restore CA1031
         finally
@@ -237,41 +273,5 @@ public sealed partial class Server : IDisposable
     {
         notifier.Dispose();
         workers.Dispose();
-    }
-
-    private Buffers NewBuffers() => new(Math.Max(options.MaxWrite, smallestBuffer) + HeaderRoom);
-
-    /// <summary>A thread's memory, outside the managed heap: one request and one reply.</summary>
-    private sealed unsafe class Buffers : IDisposable
-    {
-        private readonly int size;
-        private void* input;
-        private void* output;
-
-        public Buffers(int size)
-        {
-            this.size = size;
-            input = NativeMemory.AlignedAlloc((nuint)size, 4096);
-            output = NativeMemory.AlignedAlloc((nuint)size, 4096);
-        }
-
-        public Span<byte> In => new(input, size);
-
-        /// <summary>The whole reply, header included.</summary>
-        public Span<byte> Out => new(output, size);
-
-        /// <summary>What follows the reply's header.</summary>
-        public Span<byte> Payload => new((byte*)output + sizeof(OutHeader), size - sizeof(OutHeader));
-
-        /// <summary>Room for what was asked for, as far as there is.</summary>
-        public Span<byte> PayloadOf(uint asked) => Payload[..(int)Math.Min(asked, (uint)(size - sizeof(OutHeader)))];
-
-        public void Dispose()
-        {
-            NativeMemory.AlignedFree(input);
-            NativeMemory.AlignedFree(output);
-            input = null;
-            output = null;
-        }
     }
 }

@@ -32,7 +32,8 @@ public sealed class OptionParser
     private Xino xino = Xino.Auto;
     private bool userXattr;
     private bool coherent;
-    private Passthrough passthrough;
+    private KernelFeature passthrough;
+    private KernelFeature ioUring;
     private Sync sync;
     private int? threads;
 
@@ -126,6 +127,7 @@ public sealed class OptionParser
             UserXattr = userXattr,
             Coherent = coherent,
             Passthrough = passthrough,
+            IoUring = ioUring,
             Sync = sync,
             Threads = threads,
         };
@@ -235,7 +237,10 @@ public sealed class OptionParser
                 coherent = Flag(name, value);
                 return true;
             case "passthrough":
-                passthrough = Choose(name, value, ("auto", Passthrough.Auto), ("off", Passthrough.Off), ("require", Passthrough.Require));
+                passthrough = Choose(name, value, ("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require));
+                return true;
+            case "io_uring":
+                ioUring = value is null ? KernelFeature.Require : Choose(name, value, ("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require));
                 return true;
             case "threads":
                 threads = int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out int number) && number is > 0 and <= 256
@@ -412,7 +417,7 @@ public sealed class OptionParser
     private static readonly string[] Names =
     [
         "lowerdir", "lowerdir+", "upperdir", "workdir", "redirect_dir", "metacopy", "index", "xino", "uuid", "nfs_export",
-        "verity", "userxattr", "volatile", "fsync", "coherent", "passthrough", "threads", "allow_other",
+        "verity", "userxattr", "volatile", "fsync", "coherent", "passthrough", "io_uring", "threads", "allow_other",
         "default_permissions", "fsname", "debug", "remount", "ro", "rw", "nosuid", "nodev", "noexec", "noatime",
         "relatime", "strictatime", "nodiratime", "dirsync", "nosymfollow",
     ];

@@ -44,7 +44,8 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public InitFlags Negotiate(InitFlags offered)
     {
         InitFlags flags = Wanted;
-        if (volume.Options.Passthrough != Veneer.Overlay.Passthrough.Off) { flags |= InitFlags.Passthrough; }
+        if (volume.Options.Passthrough != KernelFeature.Off) { flags |= InitFlags.Passthrough; }
+        if (volume.Options.IoUring != KernelFeature.Off) { flags |= InitFlags.OverIoUring; }
         return flags;
     }
 
@@ -56,10 +57,22 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         Libc.SetUmask(0); // modes come with the caller's umask
         bool passes = (connection.Flags & InitFlags.Passthrough) != 0 && BackingIds.IsPermitted;
         if (passes) { backings = new BackingIds(connection.Device, volume.Log); }
-        else if (volume.Options.Passthrough == Passthrough.Require)
+        else if (volume.Options.Passthrough == KernelFeature.Require)
         {
             throw new OverlayMountException("passthrough=require cannot be had, which takes Linux 6.9 and root in the initial user namespace: mount with passthrough=auto.");
         }
+        if ((connection.Flags & InitFlags.OverIoUring) == 0) { DoWithoutIoUring(connection.RingError); }
+    }
+
+    private void DoWithoutIoUring(Errno error)
+    {
+        if (volume.Options.IoUring == KernelFeature.Require)
+        {
+            throw new OverlayMountException(error.IsError
+                ? $"io_uring: the system refuses to set it up ({error}): see sysctl kernel.io_uring_disabled and the container's filter of system calls, or mount with io_uring=auto."
+                : "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux 6.14), or mount with io_uring=auto.");
+        }
+        if (error.IsError) { volume.Log($"veneer: requests do not come over io_uring: setting it up was refused ({error})"); }
     }
 
     public void Stop()

@@ -51,8 +51,11 @@ public sealed record OverlayOptions
     /// <summary>Whether every reader of a lower file sees what is written to it later, at the price of passthrough. Default: where it is cheap.</summary>
     public bool Coherent { get; init; }
 
-    /// <summary>Whether the kernel reads and writes layer files without us. Default: <see cref="Passthrough.Auto"/>.</summary>
-    public Passthrough Passthrough { get; init; } = Passthrough.Auto;
+    /// <summary>Whether the kernel reads and writes layer files without us. Default: <see cref="KernelFeature.Auto"/>.</summary>
+    public KernelFeature Passthrough { get; init; } = KernelFeature.Auto;
+
+    /// <summary>Whether requests come over io_uring. Default: <see cref="KernelFeature.Auto"/>.</summary>
+    public KernelFeature IoUring { get; init; } = KernelFeature.Auto;
 
     /// <summary>What is on the disk when an fsync has returned. Default: <see cref="Sync.Auto"/>.</summary>
     public Sync Sync { get; init; } = Sync.Auto;
@@ -87,8 +90,8 @@ public enum Xino
     On,
 }
 
-/// <summary>Whether the kernel reads and writes layer files without us (<c>passthrough=</c>).</summary>
-public enum Passthrough
+/// <summary>Whether to use something that not every kernel has, or lets everybody have (<c>passthrough=</c>, <c>io_uring=</c>).</summary>
+public enum KernelFeature
 {
     /// <summary>Where the kernel allows it and where it is safe.</summary>
     Auto,

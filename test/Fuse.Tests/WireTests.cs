@@ -96,6 +96,16 @@ public sealed class WireTests
         #define FUSE_COPY_FILE_RANGE_64 53
         struct our_copy_file_range_out { uint64_t bytes_copied; };
         #endif
+        #if FUSE_KERNEL_MINOR_VERSION >= 42
+        #define our_uring_cmd_req fuse_uring_cmd_req
+        #define our_uring_ent_in_out fuse_uring_ent_in_out
+        #define our_uring_req_header fuse_uring_req_header
+        #else
+        struct our_uring_cmd_req { uint64_t flags; uint64_t commit_id; uint16_t qid; uint8_t padding[6]; };
+        struct our_uring_ent_in_out { uint64_t flags; uint64_t commit_id; uint32_t payload_sz; uint32_t padding; uint64_t reserved; };
+        struct our_uring_req_header { char in_out[128]; char op_in[128]; struct our_uring_ent_in_out ring_ent_in_out; };
+        #endif
+
         #define OUR_NOTIFY_PRUNE 9 /* came to 7.45 later than the number */
 
         struct our_create_out { struct fuse_entry_out entry; struct our_open_out open; };
@@ -151,6 +161,9 @@ public sealed class WireTests
         .Structure(typeof(LSeekOut), "struct fuse_lseek_out", "offset")
         .Structure(typeof(CopyFileRangeIn), "struct fuse_copy_file_range_in", "fh_in off_in nodeid_out fh_out off_out len flags")
         .Structure(typeof(CopyFileRangeOut), "struct our_copy_file_range_out", "bytes_copied")
+        .Structure(typeof(RingCommand), "struct our_uring_cmd_req", "flags commit_id qid - - -")
+        .Structure(typeof(RingEntryInOut), "struct our_uring_ent_in_out", "flags commit_id payload_sz padding reserved")
+        .Structure(typeof(RingHeader), "struct our_uring_req_header", "in_out op_in ring_ent_in_out")
         .Structure(typeof(DirEnt), "struct fuse_dirent", "ino off namelen type")
         .Structure(typeof(NotifyInvalidateInodeOut), "struct our_notify_inval_inode", "header content.ino content.off content.len")
         .Structure(typeof(BackingMap), "struct our_backing_map", "fd flags padding")

@@ -27,6 +27,23 @@ public sealed partial class CliBadInputTests : IDisposable
     }
 
     [CliFact]
+    public void What_the_kernel_does_not_offer()
+    {
+        const string offer = "/sys/module/fuse/parameters/enable_uring";
+        string? was = File.Exists(offer) ? File.ReadAllText(offer) : null;
+        try
+        {
+            if (was is not null) { File.WriteAllText(offer, "N"); }
+            Assert.Equal(0, sandbox.Run("veneer mount -o $LAYERS,io_uring=auto m && veneer umount m").ExitCode);
+            Refuses("veneer mount -o $LAYERS,io_uring m", 32, "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux 6.14), or mount with io_uring=auto.");
+        }
+        finally
+        {
+            if (was is not null) { File.WriteAllText(offer, was); }
+        }
+    }
+
+    [CliFact]
     public void Words_that_are_wrong()
     {
         Refuses("veneer mount", 1, "No mount point is given: name a directory, after the options or before them.");

@@ -20,7 +20,7 @@ public sealed class AllocationTests : IDisposable
     {
         string lower = scratch.CreateSubdirectory("lower").FullName;
         File.WriteAllText(Path.Combine(lower, "file"), new string('x', 4096));
-        overlay = OverlayMount.Open(new OverlayOptions { LowerDirectories = [lower], MountPoint = "/nowhere", Passthrough = Passthrough.Off }, static _ => { });
+        overlay = OverlayMount.Open(new OverlayOptions { LowerDirectories = [lower], MountPoint = "/nowhere", Passthrough = KernelFeature.Off, IoUring = KernelFeature.Off }, static _ => { });
         fileSystem = overlay.FileSystem;
 
         Assert.Equal(Errno.None, fileSystem.Lookup(Ask(1), "file\0"u8, out EntryOut entry));

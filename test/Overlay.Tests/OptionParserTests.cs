@@ -107,7 +107,7 @@ public sealed class OptionParserTests
                 Xino = Xino.Auto,
                 UserXattr = false,
                 Coherent = false,
-                Passthrough = Passthrough.Auto,
+                Passthrough = KernelFeature.Auto,
                 Sync = Sync.Auto,
                 Threads = null,
             },
@@ -150,6 +150,17 @@ public sealed class OptionParserTests
         Assert.Equal(expected, Parse("lowerdir=/l," + options).Sync);
     }
 
+    [Theory]
+    [InlineData("ro", KernelFeature.Auto)]
+    [InlineData("io_uring", KernelFeature.Require)]
+    [InlineData("io_uring=require", KernelFeature.Require)]
+    [InlineData("io_uring=off", KernelFeature.Off)]
+    [InlineData("io_uring,io_uring=auto", KernelFeature.Auto)]
+    public void Io_uring_alone_demands_it(string options, KernelFeature expected)
+    {
+        Assert.Equal(expected, Parse("lowerdir=/l," + options).IoUring);
+    }
+
     [Fact]
     public void Every_choice_is_read()
     {
@@ -157,7 +168,7 @@ public sealed class OptionParserTests
 
         Assert.Equal(Xino.On, options.Xino);
         Assert.True(options.Coherent);
-        Assert.Equal(Passthrough.Require, options.Passthrough);
+        Assert.Equal(KernelFeature.Require, options.Passthrough);
         Assert.Equal(7, options.Threads);
         Assert.True(options.AllowOther);
         Assert.Equal("a,b", options.Source);

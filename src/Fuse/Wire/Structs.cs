@@ -502,3 +502,42 @@ public struct BackingMap
     private ulong padding;
 }
 #pragma warning restore CS1591
+
+/// <summary><c>struct fuse_uring_cmd_req</c>: what a command to the device over io_uring carries.</summary>
+[StructLayout(LayoutKind.Sequential), WireSize(24)]
+internal struct RingCommand
+{
+    public ulong Flags;
+    /// <summary>Which request the reply is for; 0 in a REGISTER.</summary>
+    public ulong CommitId;
+    /// <summary>The queue: a CPU's number.</summary>
+    public ushort Queue;
+    private ushort padding0, padding1, padding2;
+}
+
+/// <summary><c>struct fuse_uring_ent_in_out</c>: the third part of an entry's header.</summary>
+[StructLayout(LayoutKind.Sequential), WireSize(32)]
+internal struct RingEntryInOut
+{
+    public ulong Flags;
+    /// <summary>To be given back with the reply.</summary>
+    public ulong CommitId;
+    /// <summary>Bytes of the payload that count.</summary>
+    public uint PayloadSize;
+    private uint padding;
+    private ulong reserved;
+}
+
+/// <summary><c>struct fuse_uring_req_header</c>: what lies beside the payload.</summary>
+[StructLayout(LayoutKind.Sequential), WireSize(288)]
+internal unsafe struct RingHeader
+{
+    /// <summary>Bytes of each of the first two parts.</summary>
+    public const int PartSize = 128;
+
+    /// <summary>The request's header; later the reply's.</summary>
+    public fixed byte InOut[PartSize];
+    /// <summary>The structure that the request has, if it has one.</summary>
+    public fixed byte Operation[PartSize];
+    public RingEntryInOut Entry;
+}

@@ -1,0 +1,144 @@
+namespace Veneer.Fuse;
+
+/// <summary>Threads that take their requests from one place: a fixed number is ready, however many are busy with long work.</summary>
+internal sealed class Crew : IDisposable
+{
+    private const int MaxThreads = 256;
+
+    [ThreadStatic]
+    private static Crew? current;
+
+    private readonly Lock gate = new();
+    private readonly SemaphoreSlim parked = new(0);
+    private readonly int wanted;
+    private readonly bool parks;
+    private readonly Func<Exchange?> open;
+    private readonly Action<Exchange> serve;
+    private readonly List<Thread> threads = []; // only grows
+    private int ready;
+    private int sleeping;
+    private bool stopping;
+
+    /// <param name="wanted">So many threads are ready.</param>
+    /// <param name="parks">
+    /// Whether surplus threads sleep. Each that waits on the device is another CPU that the kernel may wake; on a ring
+    /// they cost nothing, since the kernel takes the entry that it saw last, and one that sleeps would keep its entry.
+    /// </param>
+    /// <param name="open">What a new thread talks to the kernel with; null: it cannot.</param>
+    /// <param name="serve">What a thread does.</param>
+    public Crew(int wanted, bool parks, Func<Exchange?> open, Action<Exchange> serve)
+    {
+        this.wanted = wanted;
+        this.parks = parks;
+        this.open = open;
+        this.serve = serve;
+    }
+
+    /// <summary>The crew of the calling thread.</summary>
+    public static Crew? Current => current;
+
+    /// <summary>How many threads exist.</summary>
+    public int Count { get { lock (gate) { return threads.Count; } } }
+
+    public void Start()
+    {
+        lock (gate)
+        {
+            for (int i = 0; i < wanted; i++) { AddLocked(); }
+        }
+    }
+
+    /// <remarks>Caller holds <see cref="gate"/>.</remarks>
+    private void AddLocked()
+    {
+        var thread = new Thread(Run, maxStackSize: 512 * 1024) { IsBackground = true, Name = "fuse" };
+        thread.Start();
+        threads.Add(thread);
+        ready++;
+    }
+
+    private void Run()
+    {
+        current = this;
+        using Exchange? exchange = open();
+        if (exchange is not null)
+        {
+            serve(exchange);
+            return;
+        }
+        lock (gate) { ready--; }
+    }
+
+    public void BeginBlocking()
+    {
+        lock (gate)
+        {
+            ready--;
+            if (stopping || ready >= wanted) { return; }
+            if (sleeping > 0)
+            {
+                sleeping--;
+                ready++;
+                parked.Release();
+            }
+            else if (threads.Count < MaxThreads)
+            {
+                try
+                {
+                    AddLocked();
+                }
+                catch (OutOfMemoryException)
+                {
+                    // The system gives us no more threads: requests wait for one of those that we have.
+                }
+            }
+        }
+    }
+
+    public void EndBlocking()
+    {
+        lock (gate) { ready++; }
+    }
+
+    /// <summary>Between two requests: sleeps while there are more threads ready than wanted.</summary>
+    public void Yield()
+    {
+        if (!parks || Volatile.Read(ref ready) <= wanted) { return; }
+        lock (gate)
+        {
+            if (stopping || ready <= wanted) { return; }
+            ready--;
+            sleeping++;
+        }
+        parked.Wait();
+    }
+
+    /// <summary>The connection has ended: no thread sleeps any more.</summary>
+    public void Stop()
+    {
+        lock (gate)
+        {
+            if (stopping) { return; }
+            stopping = true;
+            parked.Release(sleeping + 1);
+            sleeping = 0;
+        }
+    }
+
+    public void Join()
+    {
+        // One thread may have started another before it left.
+        for (int i = 0; ; i++)
+        {
+            Thread thread;
+            lock (gate)
+            {
+                if (i == threads.Count) { return; }
+                thread = threads[i];
+            }
+            thread.Join();
+        }
+    }
+
+    public void Dispose() => parked.Dispose();
+}

@@ -1,0 +1,109 @@
+using System.Runtime.InteropServices;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+
+namespace Veneer.Fuse;
+
+/// <summary>One thread's side of the conversation with the kernel: a request comes in, its reply goes out.</summary>
+/// <remarks>The memory of both is outside the managed heap, so that the steady path allocates nothing.</remarks>
+internal abstract unsafe class Exchange : IDisposable
+{
+    /// <summary>The kernel insists on room for a WRITE plus headers, and on at least 8 KiB (FUSE_MIN_READ_BUFFER).</summary>
+    private const int HeaderRoom = 4096;
+
+    /// <summary>What may be large although writes are small: reads of 32 pages unless MAX_PAGES is agreed on, xattrs of 64 KiB.</summary>
+    private static readonly int smallestBuffer = Math.Max(32 * Environment.SystemPageSize, 1 << 16);
+
+    /// <summary>Bytes that one request or reply may need, all included.</summary>
+    protected static int BufferSize(int maxWrite) => Math.Max(maxWrite, smallestBuffer) + HeaderRoom;
+
+    /// <summary>The calling thread is the one that receives from now on.</summary>
+    public virtual Errno Enter() => Errno.None;
+
+    /// <summary>Waits for a request.</summary>
+    /// <returns>
+    /// <see cref="Errno.ENOENT"/>, <see cref="Errno.EINTR"/> and <see cref="Errno.EAGAIN"/>: there is none yet.
+    /// <see cref="Errno.EPROTO"/>: what came is too short to be one, so that there is nobody to answer.
+    /// Any other error: there will be none.
+    /// </returns>
+    public abstract Errno Receive();
+
+    /// <summary>The header of the request received.</summary>
+    public abstract ref readonly InHeader Header { get; }
+
+    /// <summary>Takes the request received apart.</summary>
+    /// <returns>False when it contradicts itself.</returns>
+    public abstract bool TryRead(out RequestReader reader);
+
+    /// <summary>Where a reply's content goes. It may lie over the names and the data of the request.</summary>
+    public abstract Span<byte> Payload { get; }
+
+    /// <summary>Room for what was asked for, as far as there is.</summary>
+    public Span<byte> PayloadOf(uint asked) => Payload[..(int)Math.Min(asked, (uint)Payload.Length)];
+
+    /// <summary>Sends the reply, with as much of <see cref="Payload"/> as the header's length says.</summary>
+    /// <returns>An error: the kernel has not got it.</returns>
+    public abstract Errno Send(in OutHeader header);
+
+    /// <inheritdoc/>
+    public abstract void Dispose();
+}
+
+/// <summary>By reading and writing /dev/fuse.</summary>
+internal sealed unsafe class DeviceExchange : Exchange
+{
+    private readonly Device device;
+    private readonly bool ownsDevice;
+    private readonly int size;
+    private byte* input;
+    private byte* output;
+    private int received;
+
+    public DeviceExchange(Device device, bool ownsDevice, int maxWrite)
+    {
+        this.device = device;
+        this.ownsDevice = ownsDevice;
+        size = BufferSize(maxWrite);
+        input = (byte*)NativeMemory.AlignedAlloc((nuint)size, 4096);
+        output = (byte*)NativeMemory.AlignedAlloc((nuint)size, 4096);
+    }
+
+    public override Errno Receive()
+    {
+        Errno error = device.Read(new Span<byte>(input, size), out received);
+        if (error.IsError) { return error; }
+        if (received == 0) { return Errno.ENODEV; } // the other end of a test's socket was closed
+        return received < sizeof(InHeader) ? Errno.EPROTO : Errno.None;
+    }
+
+    public override ref readonly InHeader Header => ref *(InHeader*)input;
+
+    public override bool TryRead(out RequestReader reader)
+    {
+        int end = received - (Header.TotalExtensionLength * 8);
+        if (end < sizeof(InHeader) || Header.Length != received)
+        {
+            reader = default;
+            return false;
+        }
+        reader = new RequestReader(new ReadOnlySpan<byte>(input + sizeof(InHeader), end - sizeof(InHeader)));
+        return true;
+    }
+
+    public override Span<byte> Payload => new(output + sizeof(OutHeader), size - sizeof(OutHeader));
+
+    public override Errno Send(in OutHeader header)
+    {
+        *(OutHeader*)output = header;
+        return device.Write(new ReadOnlySpan<byte>(output, (int)header.Length));
+    }
+
+    public override void Dispose()
+    {
+        NativeMemory.AlignedFree(input);
+        NativeMemory.AlignedFree(output);
+        input = null;
+        output = null;
+        if (ownsDevice) { device.Dispose(); }
+    }
+}

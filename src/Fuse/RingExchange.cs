@@ -1,0 +1,164 @@
+using System.Runtime.InteropServices;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+
+namespace Veneer.Fuse;
+
+/// <summary>By io_uring: one call gives the reply and fetches the next request, and the CPU that asks is the one that serves.</summary>
+/// <remarks>
+/// The kernel has a queue for each CPU, and puts a request into an entry of the queue of the caller's CPU; the entry's
+/// owner fills in the reply and commits it. One exchange has one entry in each of its queues: an entry that waits while
+/// its thread is busy with another would keep a request waiting. FORGET and INTERRUPT do not come this way.
+/// See Documentation/filesystems/fuse/fuse-io-uring.rst.
+/// </remarks>
+internal sealed unsafe class RingExchange : Exchange
+{
+    private const uint Register = 1;
+    private const uint CommitAndFetch = 2;
+
+    /// <summary>Where the parts of an entry's memory begin: header, then the two iovecs, then the payload.</summary>
+    private const int VectorsAt = 512, PayloadAt = 4096;
+
+    /// <summary>The argument of an ioctl has 14 bits of length, a name of an xattr 8.</summary>
+    private const int LargestCopy = 1 << 14;
+
+    private readonly Device device;
+    private readonly int payloadSize;
+    private readonly IoUring ring;
+    private readonly byte** entries;
+    private readonly byte[] copy = GC.AllocateUninitializedArray<byte>(LargestCopy);
+    private int current = -1;
+    private bool isAnswered;
+    private OutHeader reply;
+
+    private RingExchange(Device device, ushort[] queues, int cpu, int maxWrite, IoUring ring)
+    {
+        this.device = device;
+        Queues = queues;
+        Cpu = cpu;
+        this.ring = ring;
+        payloadSize = BufferSize(maxWrite);
+        entries = (byte**)NativeMemory.AllocZeroed((nuint)queues.Length, (nuint)sizeof(byte*));
+        for (int i = 0; i < queues.Length; i++) { entries[i] = (byte*)NativeMemory.AlignedAlloc((nuint)(PayloadAt + payloadSize), 4096); }
+    }
+
+    /// <summary>Makes one; nothing is asked of the connection before <see cref="Enter"/>.</summary>
+    /// <param name="device">The connection.</param>
+    /// <param name="queues">The numbers of its queues, which are those of the CPUs.</param>
+    /// <param name="cpu">Where its thread is to run, or -1 for anywhere.</param>
+    /// <param name="maxWrite">The largest WRITE and READ in bytes.</param>
+    /// <param name="exchange">What was made.</param>
+    /// <returns>As <see cref="IoUring.Create"/>.</returns>
+    public static Errno Create(Device device, ushort[] queues, int cpu, int maxWrite, out RingExchange? exchange)
+    {
+        Errno error = IoUring.Create(queues.Length, out IoUring? ring);
+        exchange = error.IsError ? null : new RingExchange(device, queues, cpu, maxWrite, ring!);
+        return error;
+    }
+
+    /// <summary>The queues that it serves.</summary>
+    public ushort[] Queues { get; }
+
+    /// <summary>Where its thread runs, or -1 for anywhere.</summary>
+    public int Cpu { get; }
+
+    public override Errno Enter()
+    {
+        if (Cpu >= 0) { _ = Libc.PinThread(Cpu); } // best effort: a process that may not use the CPU serves it from another one
+        Errno error = ring.Enable();
+        if (error.IsError) { return error; }
+        for (int i = 0; i < Queues.Length; i++)
+        {
+            var vectors = (IoVector*)(entries[i] + VectorsAt);
+            vectors[0] = new IoVector { Base = entries[i], Length = (nuint)sizeof(RingHeader) };
+            vectors[1] = new IoVector { Base = entries[i] + PayloadAt, Length = (nuint)payloadSize };
+            ring.Prepare(device.Descriptor, Register, vectors, 2, (ulong)i, new RingCommand { Queue = Queues[i] });
+        }
+        return Errno.None;
+    }
+
+    public override Errno Receive()
+    {
+        if (current >= 0) { Commit(); }
+        while (true)
+        {
+            if (ring.TryTake(out ulong entry, out int result))
+            {
+                if (result < 0) { return (Errno)(-result); }
+                current = (int)entry;
+                isAnswered = false;
+                return Errno.None;
+            }
+            Errno error = ring.SubmitAndWait();
+            if (error.IsError && error != Errno.EINTR) { return error; }
+        }
+    }
+
+    private void Commit()
+    {
+        RingHeader* header = HeaderOf(current);
+        if (!isAnswered) { reply = new OutHeader { Length = (uint)sizeof(OutHeader), Error = -(int)Errno.EIO, Unique = Header.Unique }; }
+        *(OutHeader*)header->InOut = reply;
+        header->Entry.PayloadSize = reply.Length - (uint)sizeof(OutHeader);
+        ring.Prepare(device.Descriptor, CommitAndFetch, null, 0, (ulong)current, new RingCommand { Queue = Queues[current], CommitId = header->Entry.CommitId });
+        current = -1;
+    }
+
+    private RingHeader* HeaderOf(int entry) => (RingHeader*)entries[entry];
+
+    public override ref readonly InHeader Header => ref *(InHeader*)HeaderOf(current)->InOut;
+
+    public override bool TryRead(out RequestReader reader)
+    {
+        RingHeader* header = HeaderOf(current);
+        long length = header->Entry.PayloadSize - (Header.TotalExtensionLength * 8L);
+        if (length < 0 || length > payloadSize)
+        {
+            reader = default;
+            return false;
+        }
+        var names = new ReadOnlySpan<byte>(entries[current] + PayloadAt, (int)length);
+        if (Header.Opcode is Opcode.GetXattr or Opcode.Ioctl)
+        {
+            // The handler still reads these while it writes its answer, which has the same place.
+            if (length > copy.Length)
+            {
+                reader = default;
+                return false;
+            }
+            names.CopyTo(copy);
+            names = copy.AsSpan(0, (int)length);
+        }
+        reader = new RequestReader(new ReadOnlySpan<byte>(header->Operation, RingHeader.PartSize), names);
+        return true;
+    }
+
+    public override Span<byte> Payload => new(entries[current] + PayloadAt, payloadSize);
+
+    /// <remarks>It goes with the next <see cref="Receive"/>, and arrives unless the connection has ended.</remarks>
+    public override Errno Send(in OutHeader header)
+    {
+        reply = header;
+        isAnswered = true;
+        return Errno.None;
+    }
+
+    public override void Dispose()
+    {
+        ring.Dispose();
+        for (int i = 0; i < Queues.Length; i++)
+        {
+            NativeMemory.AlignedFree(entries[i]);
+            entries[i] = null;
+        }
+        NativeMemory.Free(entries);
+    }
+
+    /// <summary><c>struct iovec</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct IoVector
+    {
+        public void* Base;
+        public nuint Length;
+    }
+}
