@@ -86,8 +86,11 @@ public sealed class MountTheoryAttribute : TheoryAttribute
 
 internal static class MountRequirement
 {
-    /// <summary>What is missing, or null; in CI nothing is, so that the test fails instead.</summary>
-    public static string? Missing => Environment.GetEnvironmentVariable("CI") is null ? PrivateNamespace.Obstacle : null;
+    /// <summary>What is missing, or null; in CI nothing is that everybody can put in place, so that the test fails instead.</summary>
+    public static string? Missing => OfThisProgram ?? (Environment.GetEnvironmentVariable("CI") is null ? PrivateNamespace.Obstacle : null);
+
+    /// <summary>What this test program needs beyond the others, and lacks.</summary>
+    public static string? OfThisProgram { get; set; }
 
 #pragma warning disable CA2255 // a test program has no other place that runs before the runner starts threads
     [ModuleInitializer]

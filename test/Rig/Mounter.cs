@@ -10,6 +10,7 @@ public sealed record Layers(IReadOnlyList<FilePath> Lowers, FilePath? Upper, Fil
 /// <remarks>
 /// <c>VENEER_TEST_MOUNT</c> chooses who is tested: <c>kernel</c>, <c>fuse-overlayfs</c>, or a command with the
 /// placeholders <c>{options}</c> and <c>{mnt}</c>, unmounted with <c>VENEER_TEST_UMOUNT</c> (default <c>umount {mnt}</c>).
+/// <c>VENEER_TEST_OPTIONS</c> are further options for every mount by Veneer.
 /// Whatever is expected of Veneer as an overlay must also be found true of the kernel.
 /// </remarks>
 public abstract class Mounter
@@ -32,13 +33,16 @@ public abstract class Mounter
     /// <summary>Unmounts, and returns when the layers are free.</summary>
     public abstract void Unmount(FilePath merged);
 
+    private static string? FurtherOptions => Environment.GetEnvironmentVariable("VENEER_TEST_OPTIONS");
+
     /// <summary>Options in the kernel's spelling.</summary>
-    public static string OptionsOf(Layers layers)
+    public static string OptionsOf(Layers layers, string? further = null)
     {
         var words = new List<string> { "lowerdir=" + string.Join(':', layers.Lowers.Select(l => Escaped(l))) };
         if (layers.Upper is { } upper) { words.Add($"upperdir={upper}"); }
         if (layers.Work is { } work) { words.Add($"workdir={work}"); }
         if (layers.Options.Length > 0) { words.Add(layers.Options); }
+        if (!string.IsNullOrEmpty(further)) { words.Add(further); }
         return string.Join(',', words);
     }
 
@@ -100,7 +104,7 @@ public abstract class Mounter
     {
         public override bool IsVeneer => veneer;
 
-        public override void Mount(Layers layers) => Run(mount, layers.Merged, OptionsOf(layers));
+        public override void Mount(Layers layers) => Run(mount, layers.Merged, OptionsOf(layers, veneer ? FurtherOptions : null));
 
         public override void Unmount(FilePath merged)
         {
