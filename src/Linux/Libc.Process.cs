@@ -202,6 +202,15 @@ public static unsafe partial class Libc
         return Check(setrlimit(LimitOpenFiles, limits));
     }
 
+    /// <summary>How many files this process may have open. See getrlimit(2).</summary>
+    public static Errno OpenFileLimit(out ulong limit)
+    {
+        ulong* limits = stackalloc ulong[2];
+        Errno error = Check(getrlimit(LimitOpenFiles, limits));
+        limit = error.IsError ? 0 : limits[0];
+        return error;
+    }
+
     /// <summary>Reads a small file of /proc to its end.</summary>
     public static Errno ReadWhole(ReadOnlySpan<byte> path, out byte[] content)
     {

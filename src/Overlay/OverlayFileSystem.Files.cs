@@ -31,6 +31,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         // The kernel looks the name up again, and finds the inode's new nodeid.
         if (isSuperseded) { return Errno.ESTALE; }
+        if (IsFull) { return Errno.ENFILE; }
         bool truncates = (input.Flags & OpenFlags.Truncate) != 0;
         bool writes = (input.Flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly || truncates;
         if (writes)
@@ -79,6 +80,10 @@ internal sealed partial class OverlayFileSystem
             Release(request.NodeId, result.Fh);
         }
     }
+
+    /// <summary>Whether one more open file would leave too few descriptors for what all other requests need.</summary>
+    /// <remarks>ENFILE, as where the system has no more: EMFILE would be the caller's own limit.</remarks>
+    private bool IsFull => files.Count >= volume.MaxOpenFiles;
 
     private static bool Writes(OpenFlags flags) => (flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly;
 
@@ -151,6 +156,7 @@ internal sealed partial class OverlayFileSystem
     public Errno Create(in Request request, ReadOnlySpan<byte> name, in CreateIn input, out CreateOut result)
     {
         result = default;
+        if (IsFull) { return Errno.ENFILE; }
         var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = RealFlags(input.Flags & ~OpenFlags.Truncate) };
         Errno error = MakeObject(request, name, what, out result.Entry, out Inode inode, out int descriptor);
         if (error.IsError) { return error; }
@@ -174,6 +180,7 @@ internal sealed partial class OverlayFileSystem
         result = default;
         if (!volume.IsWritable) { return Errno.EROFS; }
         if (!volume.Work!.HasTemporaryFiles) { return Errno.EOPNOTSUPP; }
+        if (IsFull) { return Errno.ENFILE; }
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
         if (error.IsError) { return error; }
         error = CheckProtection(parent, onlyAdds: true);

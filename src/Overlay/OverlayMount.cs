@@ -11,8 +11,11 @@ namespace Veneer.Overlay;
 /// <summary>An overlay over its layers, ready to be served.</summary>
 public sealed class OverlayMount : IDisposable
 {
-    /// <summary>At most so many descriptors of real directories stay open.</summary>
+    /// <summary>At most so many descriptors of real directories stay open, and no more than a quarter of what there are.</summary>
     private const int MaxDirectories = 2048;
+
+    /// <summary>At most so many descriptors are kept from users' open files, for what every request needs, and no more than a quarter.</summary>
+    private const int MaxReserve = 1024;
 
     /// <summary>How long to wait for somebody else's upper or work, in milliseconds.</summary>
     private const int LockPatience = 3000;
@@ -76,7 +79,9 @@ public sealed class OverlayMount : IDisposable
         }
 
         var xattr = new OverlayXattr(options.UserXattr);
-        var directories = new DirectoryCache(MaxDirectories);
+        if (Libc.OpenFileLimit(out ulong descriptors).IsError) { descriptors = 1024; }
+        int quarter = (int)Math.Min(descriptors, int.MaxValue) / 4;
+        var directories = new DirectoryCache(Math.Min(quarter, MaxDirectories));
         var numbers = new InodeNumbers();
         // In the layers' order, so that st_ino tells of the same filesystem by the same number in every mount.
         foreach (Layer? layer in layers)
@@ -101,6 +106,7 @@ public sealed class OverlayMount : IDisposable
             Log = log,
             CanOpenHandles = CanOpenHandles(layers),
             NameLength = nameLength,
+            MaxOpenFiles = 4 * quarter - Math.Min(quarter, MaxDirectories) - Math.Min(quarter, MaxReserve),
         };
         AddRoot(overlay);
         return overlay;

@@ -48,6 +48,9 @@ internal sealed class Volume
     /// <summary>Longest name in bytes: upper's.</summary>
     public required int NameLength { get; init; }
 
+    /// <summary>How many files users may have open at once.</summary>
+    public required int MaxOpenFiles { get; init; }
+
     /// <summary>Whether there is an upper.</summary>
     public bool IsWritable => Work is not null;
 

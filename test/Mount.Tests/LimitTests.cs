@@ -131,6 +131,36 @@ public sealed class LimitTests
         Sys.Unlink(overlay.Merged / "c");
     }
 
+    /// <summary>Who opens too much, or walks through many directories, does not take the descriptors that others need.</summary>
+    [MountFact(OnlyVeneer = "A limit of the server's.")]
+    public void A_server_with_few_descriptors_serves_many_directories_and_open_files()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, 300).Select(i => ($"d{i}/s/file", (Node)"content"))]), mounted: false);
+        overlay.Mount(Mounter.Parse($"prlimit --nofile=256 {Mounter.Binary} mount -o {{options}} {{mnt}}", $"{Mounter.Binary} umount {{mnt}}"));
+        for (int i = 0; i < 300; i++) { Sys.ChangeMode(overlay.Merged / $"d{i}/s/file", Oct(600)); }
+
+        var open = new List<Descriptor>();
+        Errno error;
+        while ((error = Sys.ErrorOf(() => open.Add(Sys.Open(overlay.Merged / $"d{open.Count}/s/file", OpenFlags.ReadWrite)))) == Errno.None) { }
+
+        Assert.Equal(Errno.ENFILE, error);
+        Assert.InRange(open.Count, 100, 250);
+        Assert.Equal(Errno.ENFILE, Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", "")));
+        for (int i = 0; i < 300; i++)
+        {
+            Assert.Equal(["file"], (overlay.Merged / $"d{i}/s").Entries());
+            Sys.Rename(overlay.Merged / $"d{i}/s/file", overlay.Merged / $"d{i}/moved");
+            Sys.MakeDirectory(overlay.Merged / $"d{i}/new");
+        }
+        foreach (Descriptor file in open)
+        {
+            file.WriteAt("C", 0);
+            file.Dispose();
+        }
+        WaitUntil(() => Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", "")) == Errno.None);
+        Assert.Equal("Content", Sys.ReadText(overlay.Merged / "d0/moved"));
+    }
+
     [MountFact]
     public void Statfs_is_that_of_the_upper()
     {
