@@ -10,16 +10,17 @@ internal sealed class Crew : IDisposable
 
     private readonly Lock gate = new();
     private readonly SemaphoreSlim parked = new(0);
-    private readonly int wanted;
+    private readonly int wantedForMany;
     private readonly bool parks;
     private readonly Func<Exchange?> open;
     private readonly Action<Exchange> serve;
     private readonly List<Thread> threads = []; // only grows
+    private int wanted;
     private int ready;
     private int sleeping;
     private bool stopping;
 
-    /// <param name="wanted">So many threads are ready.</param>
+    /// <param name="wanted">So many threads are ready, unless there is only one caller.</param>
     /// <param name="parks">
     /// Whether surplus threads sleep. Each that waits on the device is another CPU that the kernel may wake; on a ring
     /// they cost nothing, since the kernel takes the entry that it saw last, and one that sleeps would keep its entry.
@@ -28,7 +29,7 @@ internal sealed class Crew : IDisposable
     /// <param name="serve">What a thread does.</param>
     public Crew(int wanted, bool parks, Func<Exchange?> open, Action<Exchange> serve)
     {
-        this.wanted = wanted;
+        this.wanted = wantedForMany = wanted;
         this.parks = parks;
         this.open = open;
         this.serve = serve;
@@ -36,6 +37,10 @@ internal sealed class Crew : IDisposable
 
     /// <summary>The crew of the calling thread.</summary>
     public static Crew? Current => current;
+
+    /// <summary>Who made the last request that any of the threads has taken.</summary>
+    /// <remarks>Written by all of them without a lock: it only has to be right most of the time.</remarks>
+    public uint LastCaller { get; set; }
 
     /// <summary>How many threads exist.</summary>
     public int Count { get { lock (gate) { return threads.Count; } } }
@@ -100,10 +105,27 @@ internal sealed class Crew : IDisposable
         lock (gate) { ready++; }
     }
 
+    /// <summary>Whether all requests come from one caller, which waits for each: then one of us is enough, and faster.</summary>
+    public void ExpectOneCaller(bool isOne)
+    {
+        int now = isOne ? 1 : wantedForMany;
+        if (Volatile.Read(ref wanted) == now) { return; }
+        lock (gate)
+        {
+            wanted = now;
+            if (ready < wanted && sleeping > 0)
+            {
+                sleeping--;
+                ready++;
+                parked.Release();
+            }
+        }
+    }
+
     /// <summary>Between two requests: sleeps while there are more threads ready than wanted.</summary>
     public void Yield()
     {
-        if (!parks || Volatile.Read(ref ready) <= wanted) { return; }
+        if (!parks || Volatile.Read(ref ready) <= Volatile.Read(ref wanted)) { return; }
         lock (gate)
         {
             if (stopping || ready <= wanted) { return; }

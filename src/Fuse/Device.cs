@@ -20,19 +20,21 @@ public sealed class Device : IDisposable
     public int Descriptor => fd.Value;
 
     /// <summary>Opens /dev/fuse; mount(2) then binds it to a connection.</summary>
-    public static Errno Open(out Device? device)
+    public static Errno Open(out Device? device, OpenFlags flags = default)
     {
-        Errno error = Libc.OpenAt(Libc.AtCwd, "/dev/fuse\0"u8, OpenFlags.ReadWrite, 0, ResolveFlags.None, out int descriptor);
+        Errno error = Libc.OpenAt(Libc.AtCwd, "/dev/fuse\0"u8, OpenFlags.ReadWrite | flags, 0, ResolveFlags.None, out int descriptor);
         device = error.IsError ? null : new Device(new Fd(descriptor));
         return error;
     }
 
     /// <summary>A second descriptor for the same connection, with a queue of its own for requests being served (FUSE_DEV_IOC_CLONE).</summary>
     /// <remarks>A reply must be written to the descriptor from which its request was read.</remarks>
-    public Errno Clone(out Device? clone)
+    /// <param name="clone">The second descriptor.</param>
+    /// <param name="flags">O_NONBLOCK: reading it gives <see cref="Errno.EAGAIN"/> when there is no request.</param>
+    public Errno Clone(out Device? clone, OpenFlags flags = default)
     {
         clone = null;
-        Errno error = Open(out Device? opened);
+        Errno error = Open(out Device? opened, flags);
         if (error.IsError) { return error; }
         uint master = (uint)fd.Value;
         error = Libc.Ioctl(opened!.Descriptor, CloneRequest, ref master, out _);

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 
@@ -47,63 +46,4 @@ internal abstract unsafe class Exchange : IDisposable
 
     /// <inheritdoc/>
     public abstract void Dispose();
-}
-
-/// <summary>By reading and writing /dev/fuse.</summary>
-internal sealed unsafe class DeviceExchange : Exchange
-{
-    private readonly Device device;
-    private readonly bool ownsDevice;
-    private readonly int size;
-    private byte* input;
-    private byte* output;
-    private int received;
-
-    public DeviceExchange(Device device, bool ownsDevice, int maxWrite)
-    {
-        this.device = device;
-        this.ownsDevice = ownsDevice;
-        size = BufferSize(maxWrite);
-        input = (byte*)NativeMemory.AlignedAlloc((nuint)size, 4096);
-        output = (byte*)NativeMemory.AlignedAlloc((nuint)size, 4096);
-    }
-
-    public override Errno Receive()
-    {
-        Errno error = device.Read(new Span<byte>(input, size), out received);
-        if (error.IsError) { return error; }
-        if (received == 0) { return Errno.ENODEV; } // the other end of a test's socket was closed
-        return received < sizeof(InHeader) ? Errno.EPROTO : Errno.None;
-    }
-
-    public override ref readonly InHeader Header => ref *(InHeader*)input;
-
-    public override bool TryRead(out RequestReader reader)
-    {
-        int end = received - (Header.TotalExtensionLength * 8);
-        if (end < sizeof(InHeader) || Header.Length != received)
-        {
-            reader = default;
-            return false;
-        }
-        reader = new RequestReader(new ReadOnlySpan<byte>(input + sizeof(InHeader), end - sizeof(InHeader)));
-        return true;
-    }
-
-    public override Span<byte> Payload => new(output + sizeof(OutHeader), size - sizeof(OutHeader));
-
-    public override Errno Send(in OutHeader header)
-    {
-        *(OutHeader*)output = header;
-        return device.Write(new ReadOnlySpan<byte>(output, (int)header.Length));
-    }
-
-    public override void Dispose()
-    {
-        NativeMemory.AlignedFree(input);
-        NativeMemory.AlignedFree(output);
-        input = null;
-        output = null;
-        if (ownsDevice) { device.Dispose(); }
-    }
 }

@@ -1,0 +1,129 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+
+namespace Veneer.Fuse;
+
+/// <summary>By reading and writing /dev/fuse.</summary>
+/// <remarks>
+/// Most of what a request costs is to wake us, on another CPU than the caller's. So, while there is one caller and it
+/// is quick, we ask again for a moment before we sleep. It must pay: as soon as most of these waits are in vain, only
+/// one in several is tried. See docs/adr/0007-how-requests-come.md.
+/// </remarks>
+internal sealed unsafe class DeviceExchange : Exchange
+{
+    /// <summary>How long to ask before sleeping: less than waking another CPU takes.</summary>
+    private static readonly long patience = Stopwatch.Frequency / 50_000; // 20 microseconds
+
+    /// <summary>When waiting does not pay, one request in so many is waited for, to see whether it does now.</summary>
+    private const int TriesOneIn = 16;
+
+    /// <summary>How many successes make up for how many failures, at most.</summary>
+    private const int Memory = 16;
+
+    private readonly Device device;
+    private readonly bool ownsDevice;
+    private readonly int size;
+    private Callers? callers;
+    private Device? impatient;
+    private bool canBeImpatient = true;
+    private int success;
+    private int untried;
+    private byte* input;
+    private byte* output;
+    private Device from;
+    private int received;
+
+    /// <param name="device">What is read and written.</param>
+    /// <param name="ownsDevice">Whether it is disposed of with this.</param>
+    /// <param name="maxWrite">The largest WRITE and READ in bytes.</param>
+    public DeviceExchange(Device device, bool ownsDevice, int maxWrite)
+    {
+        this.device = from = device;
+        this.ownsDevice = ownsDevice;
+        size = BufferSize(maxWrite);
+        input = (byte*)NativeMemory.AlignedAlloc((nuint)size, 4096);
+        output = (byte*)NativeMemory.AlignedAlloc((nuint)size, 4096);
+    }
+
+    public override Errno Enter()
+    {
+        callers = new Callers(Crew.Current!);
+        return Errno.None;
+    }
+
+    public override Errno Receive()
+    {
+        if (callers is { AreOne: true } && IsWorthWaiting() && TryWait()) { return Judge(); }
+        from = device;
+        Errno error = device.Read(new Span<byte>(input, size), out received);
+        return error.IsError ? error : Judge();
+    }
+
+    private Errno Judge()
+    {
+        if (received == 0) { return Errno.ENODEV; } // the other end of a test's socket was closed
+        if (received < sizeof(InHeader)) { return Errno.EPROTO; }
+        callers?.Saw(Header.Pid);
+        return Errno.None;
+    }
+
+    private bool IsWorthWaiting() => canBeImpatient && (success > 0 || ++untried % TriesOneIn == 0);
+
+    /// <summary>Asks for a request for a moment. Errors are left to the device that sleeps, which gets them too.</summary>
+    /// <remarks>A reply goes to the descriptor from which its request came.</remarks>
+    private bool TryWait()
+    {
+        if (impatient is null)
+        {
+            canBeImpatient = !device.Clone(out impatient, OpenFlags.NonBlock).IsError;
+            if (!canBeImpatient) { return false; }
+        }
+        long end = Stopwatch.GetTimestamp() + patience;
+        do
+        {
+            if (!impatient!.Read(new Span<byte>(input, size), out received).IsError)
+            {
+                success = Math.Min(success + 1, Memory);
+                from = impatient;
+                return true;
+            }
+        }
+        while (Stopwatch.GetTimestamp() < end);
+        success = Math.Max(success - 1, -Memory);
+        return false;
+    }
+
+    public override ref readonly InHeader Header => ref *(InHeader*)input;
+
+    public override bool TryRead(out RequestReader reader)
+    {
+        int end = received - (Header.TotalExtensionLength * 8);
+        if (end < sizeof(InHeader) || Header.Length != received)
+        {
+            reader = default;
+            return false;
+        }
+        reader = new RequestReader(new ReadOnlySpan<byte>(input + sizeof(InHeader), end - sizeof(InHeader)));
+        return true;
+    }
+
+    public override Span<byte> Payload => new(output + sizeof(OutHeader), size - sizeof(OutHeader));
+
+    public override Errno Send(in OutHeader header)
+    {
+        *(OutHeader*)output = header;
+        return from.Write(new ReadOnlySpan<byte>(output, (int)header.Length));
+    }
+
+    public override void Dispose()
+    {
+        NativeMemory.AlignedFree(input);
+        NativeMemory.AlignedFree(output);
+        input = null;
+        output = null;
+        impatient?.Dispose();
+        if (ownsDevice) { device.Dispose(); }
+    }
+}
