@@ -116,7 +116,7 @@ internal sealed partial class OverlayFileSystem
     {
         result = default;
         BackingFile backing = inode.Backing ?? Interlocked.CompareExchange(ref inode.Backing, new BackingFile(), null) ?? inode.Backing!;
-        Pass pass = backings is null ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(descriptor) : Pass.Nothing;
+        Pass pass = backings is null ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(backing, descriptor) : Pass.Nothing;
         if (backing.Admit(descriptor, isLower, Writes(flags), pass, backings, ref result) == Admission.Superseded)
         {
             Supersede(inode, backing);
@@ -142,10 +142,16 @@ internal sealed partial class OverlayFileSystem
     /// so it is done where that is worth most: maps of programs and libraries, whose pages all mounts then share, and
     /// large files. See docs/adr/0003-lower-passthrough.md.
     /// </summary>
-    private Pass PassLower(int descriptor)
+    private Pass PassLower(BackingFile backing, int descriptor)
     {
         if (!volume.IsWritable) { return Pass.Everything; } // nothing can ever change
         if (volume.Options.Coherent) { return Pass.Nothing; }
+        if (backing.PassOfLower == Pass.Unknown) { backing.PassOfLower = JudgeLower(descriptor); }
+        return backing.PassOfLower;
+    }
+
+    private static Pass JudgeLower(int descriptor)
+    {
         if (Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { return Pass.Nothing; }
         if (stat.Size >= LargeFile) { return Pass.Everything; }
         Span<byte> magic = stackalloc byte[4];

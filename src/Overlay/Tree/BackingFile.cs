@@ -29,6 +29,9 @@ internal sealed class BackingFile
     private int backingId;
     private bool pagesAreValid;
 
+    /// <summary>What policy says of the lower file, which never changes; unknown until somebody has looked.</summary>
+    public Pass PassOfLower { get; set; }
+
     /// <summary>Whether the file is open for writing.</summary>
     public bool HasWriters => Volatile.Read(ref writers) > 0;
 
@@ -87,6 +90,8 @@ internal sealed class BackingFile
 /// <summary>What the kernel may do on the real file by itself.</summary>
 internal enum Pass
 {
+    /// <summary>Not known yet.</summary>
+    Unknown,
     /// <summary>Nothing: reads, writes and maps go through the kernel's pages and come to us.</summary>
     Nothing,
     /// <summary>Maps; reads come to us each time, so that they see a later copy-up. This is just what kernel overlayfs does.</summary>
