@@ -4,18 +4,16 @@ namespace Veneer.Cli;
 
 /// <summary>The server as a process of its own, whose parent waits for its verdict.</summary>
 /// <remarks>
-/// A process with a runtime in it cannot fork, so the parent starts the same program again, with the same arguments and
-/// working directory, in a session of its own. The child's standard error is a pipe to the parent: what it writes there
-/// is what went wrong, and a NUL says that requests are served. Then it lets go of the pipe; of its caller's
-/// descriptors it never had any, so that a caller who reads our standard error to its end is not kept waiting.
+/// The child has the parent's arguments. Its standard error is a pipe to the parent: what it writes there is what went
+/// wrong, and a NUL says that requests are served. Then it lets go of the pipe; of its caller's descriptors it never had
+/// any, so that a caller who reads our standard error to its end is not kept waiting.
 /// </remarks>
 internal static class Background
 {
-    /// <summary>The variable that tells the child what it is: its value is the parent's process id, so that it means nothing to others.</summary>
     private const string Mark = "VENEER_BACKGROUND";
 
     /// <summary>Whether this process is the child.</summary>
-    public static bool IsChild { get; } = Environment.GetEnvironmentVariable(Mark) == $"{Libc.ParentProcessId}";
+    public static bool IsChild { get; } = Self.IsStartedAs(Mark);
 
     /// <summary>In the parent: starts the child and waits until it serves, or has ended.</summary>
     /// <returns>0 when it serves; else its exit code, after its words have been passed on.</returns>
@@ -27,16 +25,7 @@ internal static class Background
         int pid;
         using (new Fd(writeEnd))
         {
-            error = Libc.Spawn(
-                new SpawnOptions
-                {
-                    Program = Executable(),
-                    Arguments = invocation.Raw,
-                    Environment = [.. EnvironmentVariables(), PathText.Encode($"{Mark}={Libc.ProcessId}")[..^1]],
-                    StandardError = writeEnd,
-                    NewSession = true,
-                },
-                out pid);
+            error = Self.Start(Mark, invocation.Raw, writeEnd, out pid);
         }
         if (error.IsError) { return Failed($"The server process cannot be started ({error}): see the limits of this process, or mount with -f."); }
 
@@ -64,27 +53,6 @@ internal static class Background
         if (error.IsError || Libc.Duplicate(nowhere, 2).IsError) { Libc.Close(2); }
         if (!error.IsError) { Libc.Close(nowhere); }
         return heard;
-    }
-
-    /// <summary>The file that we run from, so that the child has its name; /proc/self/exe if it has been replaced meanwhile.</summary>
-    private static string Executable()
-    {
-        Span<byte> buffer = stackalloc byte[4096];
-        Errno error = Libc.ReadLinkAt(Libc.AtCwd, "/proc/self/exe\0"u8, buffer, out int length);
-        if (error.IsError) { return "/proc/self/exe"; }
-        string path = PathText.Decode(buffer[..length]);
-        return path.EndsWith(" (deleted)", StringComparison.Ordinal) ? "/proc/self/exe" : path;
-    }
-
-    private static List<byte[]> EnvironmentVariables()
-    {
-        var variables = new List<byte[]>();
-        _ = Libc.ReadWhole("/proc/self/environ\0"u8, out byte[] all); // best effort: the server needs none of them
-        foreach (Range range in all.AsSpan().Split((byte)0))
-        {
-            if (all[range] is { Length: > 0 } variable) { variables.Add(variable); }
-        }
-        return variables;
     }
 
     private static int Failed(string sentence)

@@ -185,8 +185,11 @@ internal static class MountCommand
             Errno error = mount.Detach();
             switch (error)
             {
-                case Errno.None or Errno.ENOENT:
+                case Errno.None:
                     return;
+                case Errno.ENOENT:
+                    log($"veneer: {mount.MountPoint} is not mounted here any more; if the server goes on, another mount namespace has a copy of the mount: send the signal again to end anyway");
+                    break;
                 case Errno.EBUSY:
                     log($"veneer: {mount.MountPoint} is covered by another mount: unmount that first, or send the signal again to end anyway");
                     break;

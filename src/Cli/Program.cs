@@ -12,6 +12,8 @@ internal static class Program
         Invocation invocation = Invocation.Of(args);
         string[] arguments = invocation.Arguments;
 
+        if (ServerIdentity.IsAsking && arguments.Length == 1) { return ServerIdentity.PassOn(arguments[0]); }
+
         // The helpers of mount(8) and umount(8) are symbolic links to us.
         if (invocation.Name.StartsWith("mount.", StringComparison.Ordinal)) { return MountCommand.Run(invocation, arguments, asHelper: true); }
         if (invocation.Name.StartsWith("umount.", StringComparison.Ordinal)) { return UmountCommand.Run(arguments); }

@@ -10,26 +10,52 @@ namespace Veneer.Cli;
 /// <param name="HasUpper">Whether the overlay can be written at all.</param>
 internal sealed record ServerIdentity(int Pid, ulong Started, bool HasUpper)
 {
+    private const string Mark = "VENEER_ASK";
     private const int AnswerTime = 5_000;
+    private const int MaxLength = 64;
+
+    /// <summary>Whether this process only asks, for its parent.</summary>
+    public static bool IsAsking => Self.IsStartedAs(Mark);
+
+    /// <summary>In the child: passes the answer on.</summary>
+    public static int PassOn(string path)
+    {
+        Span<byte> value = stackalloc byte[MaxLength];
+        Errno error = Libc.GetXattrAt(Libc.AtCwd, PathText.Encode(path), "user.veneer.server\0"u8, value, out int size);
+        if (!error.IsError) { error = Libc.Write(2, value[..size], out _); }
+        return error.IsError ? ExitCode.Failure : ExitCode.Success;
+    }
 
     /// <summary>Asks the server.</summary>
     /// <returns>Null when there is none, or when it does not answer.</returns>
+    /// <remarks>
+    /// In a process of its own, which is left behind when there is no answer: no signal ends the wait for one, and
+    /// neither a thread that waits nor its process could end.
+    /// </remarks>
     public static ServerIdentity? Ask(string path, out bool hangs)
     {
-        byte[] value = new byte[64];
-        int size = 0;
-        Errno error = Errno.EAGAIN;
-        // A server that hangs would keep us waiting for ever; a thread that waits for it does not keep us from ending.
-        var question = new Thread(() => error = Libc.GetXattrAt(Libc.AtCwd, PathText.Encode(path), "user.veneer.server\0"u8, value, out size), 128 * 1024) { IsBackground = true };
-        question.Start();
-        hangs = !question.Join(AnswerTime);
-        if (hangs || error.IsError) { return null; }
+        hangs = false;
+        if (Libc.Pipe(out int readEnd, out int writeEnd).IsError) { return null; }
+        using var answer = new Fd(readEnd);
+        int pid;
+        using (new Fd(writeEnd))
+        {
+            if (Self.Start(Mark, ["veneer"u8.ToArray(), PathText.Encode(path)[..^1]], writeEnd, out pid).IsError) { return null; }
+        }
+        bool came;
+        while (Libc.Poll(answer.Value, PollEvents.In, AnswerTime, out came) == Errno.EINTR) { }
+        hangs = !came;
+        if (hangs) { return null; }
+        Span<byte> value = stackalloc byte[MaxLength];
+        Errno error = Libc.Read(answer.Value, value, out int size);
+        _ = Libc.Wait(pid, out _); // best effort: it has said what it had to say
+        if (error.IsError || size == 0) { return null; }
 
-        string[] parts = Encoding.ASCII.GetString(value, 0, size).Split(' ');
+        string[] parts = Encoding.ASCII.GetString(value[..size]).Split(' ');
         return parts.Length is 2 or 3
-            && int.TryParse(parts[0], NumberStyles.None, CultureInfo.InvariantCulture, out int pid)
+            && int.TryParse(parts[0], NumberStyles.None, CultureInfo.InvariantCulture, out int server)
             && ulong.TryParse(parts[1], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started)
-            ? new ServerIdentity(pid, started, HasUpper: parts.Length == 2)
+            ? new ServerIdentity(server, started, HasUpper: parts.Length == 2)
             : null;
     }
 }
