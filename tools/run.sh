@@ -18,7 +18,7 @@ made=()
 directory() {
     [ ! -d "$1" ] || return 0
     directory "$(dirname "$1")"
-    mkdir "$1"
+    mkdir "$1" || give_up
     made=("$1" ${made[@]+"${made[@]}"})
 }
 give_up() {
@@ -35,6 +35,11 @@ fi
 
 veneer=$(realpath "$(dirname "$0")/../out/veneer")
 options="lowerdir=$lower,upperdir=$state/upper,workdir=$state/work"
+unmount=umount
+if [ "$(id -u)" != 0 ]; then
+    options+=,userxattr # other attributes are root's
+    unmount='fusermount3 -u'
+fi
 "$veneer" mount -o "$options" "$mnt" || give_up
 
 cat <<TEXT
@@ -43,6 +48,6 @@ $veneer mount -o $options $mnt
   $mnt   shows $lower, and can be written
   $state/upper   holds what you change; $lower stays as it is
 
-To unmount: umount $mnt   (or, if you are not root: fusermount3 -u $mnt)
+To unmount: $unmount $mnt
 To forget the changes, then: rm -rf $state
 TEXT
