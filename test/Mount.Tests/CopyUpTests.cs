@@ -254,6 +254,7 @@ public sealed class CopyUpTests
             Sys.Append(overlay.Merged / "d/large", "x");
             return 0;
         });
+        var whole = System.Diagnostics.Stopwatch.StartNew();
         var slowest = TimeSpan.Zero;
         int stats = 0;
         while (!copy.IsCompleted)
@@ -265,6 +266,7 @@ public sealed class CopyUpTests
         }
         copy.GetAwaiter().GetResult();
 
-        Assert.True(slowest < TimeSpan.FromMilliseconds(500), $"The slowest of {stats} took {slowest}.");
+        // The disk is the same, so one may have to wait for it; but none for the copy.
+        Assert.True(stats > 20 && slowest < whole.Elapsed / 2, $"The slowest of {stats} took {slowest}, and the copy {whole.Elapsed}.");
     }
 }

@@ -54,7 +54,8 @@ public static class Scratch
         if (PrivateNamespace.Obstacle is { } obstacle) { throw new InvalidOperationException(obstacle); }
         if (kind == Filesystem.Tmpfs)
         {
-            root = Path.Combine(Path.GetTempPath(), Name);
+            // Test programs may share a namespace, one after the other, and mkfs.btrfs knows an image by its path.
+            root = Path.Combine(Path.GetTempPath(), Name, AppDomain.CurrentDomain.FriendlyName);
             Directory.CreateDirectory(root);
             MountTmpfs(root, "4g");
         }
