@@ -155,7 +155,7 @@ internal sealed partial class OverlayFileSystem
         if (Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { return Pass.Nothing; }
         if (stat.Size >= LargeFile) { return Pass.Everything; }
         Span<byte> magic = stackalloc byte[4];
-        bool isImage = !Libc.ReadAt(descriptor, magic, 0, out int count).IsError && count == 4 && magic.SequenceEqual("\x7FELF"u8);
+        bool isImage = !Libc.ReadAt(descriptor, magic, 0, out int count).IsError && count == 4 && magic.SequenceEqual("\u007FELF"u8);
         return isImage ? Pass.Maps : Pass.Nothing;
     }
 

@@ -130,6 +130,29 @@ public sealed class CliMountTests : IDisposable
     }
 
     [CliTheory]
+    [InlineData("$LAYERS", "cat m/large", false)]
+    [InlineData("$LAYERS", "m/program --version", false)]
+    [InlineData("$LAYERS", "cat m/small", true)]
+    [InlineData("$LAYERS", "cp l/large m/new; cat m/new", false)]
+    [InlineData("$LAYERS", "echo more >>m/small; cat m/small", false)]
+    [InlineData("lowerdir=l", "cat m/small", false)]
+    [InlineData("$LAYERS,coherent", "cat m/large", true)]
+    [InlineData("$LAYERS,coherent", "m/program --version", true)]
+    [InlineData("$LAYERS,coherent", "cp l/large m/new; cat m/new", false)]
+    [InlineData("$LAYERS,passthrough=off", "cat m/large", true)]
+    [InlineData("$LAYERS,passthrough=off", "cp l/large m/new", true)]
+    public void Data_passes_the_server_by_where_it_is_safe(string options, string use, bool comes)
+    {
+        // Programs are read a little by the kernel, which looks at their beginning, before they are mapped.
+        string output = Succeeds(
+            "head -c 100000 /dev/zero >l/small; head -c 2000000 /dev/zero >l/large; cp -L $(command -v ls) l/program; "
+            + $"veneer mount -d -o {options} m 2>trace & until mountpoint -q m; do sleep 0.05; done; {{ {use}; }} >/dev/null; umount m; wait $!; "
+            + "grep -q ' Open \\| Create ' trace; grep -cE ' Read .* -> OK, [0-9]{5,} bytes| Write ' trace || true");
+
+        Assert.Equal(comes, output != "0\n");
+    }
+
+    [CliTheory]
     [InlineData("TERM")]
     [InlineData("INT")]
     [InlineData("HUP")]

@@ -69,7 +69,7 @@ public sealed class ReadOnlyTests
     {
         byte[] content = new byte[5 << 20];
         new Random(3).NextBytes(content);
-        "\x7FELF"u8.CopyTo(content);
+        "\u007FELF"u8.CopyTo(content);
         using var overlay = Overlay.With(lowers: [Tree.Of(("a", Node.File(content).Mode(Oct(755)))), Tree.Empty], readOnly: true);
 
         using Descriptor file = Sys.Open(overlay.Merged / "a", OpenFlags.ReadOnly);

@@ -290,7 +290,7 @@ public sealed class ReaderAndWriterTests
     {
         byte[] content = new byte[size];
         for (int i = 0; i < size; i++) { content[i] = (byte)('a' + ((i ^ (i >> 12)) % 26)); }
-        if (program) { "\x7FELF"u8.CopyTo(content); }
+        if (program) { "\u007FELF"u8.CopyTo(content); }
         return content;
     }
 
