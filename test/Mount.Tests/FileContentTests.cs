@@ -129,6 +129,26 @@ public sealed class FileContentTests
     }
 
     [MountFact]
+    public void Extended_inode_flags_bring_a_file_up()
+    {
+        const uint noAccessTime = 0x40, noDump = 0x80;
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("file", "content"), ("d/x", "")));
+        foreach (string name in (string[])["file", "d"])
+        {
+            using Descriptor opened = Sys.Open(overlay.Merged / name, OpenFlags.ReadOnly);
+            uint[] attributes = opened.GetExtendedFlags();
+            Assert.Equal(0u, attributes[0] & (noAccessTime | noDump));
+
+            attributes[0] |= noAccessTime | noDump;
+            opened.SetExtendedFlags(attributes);
+
+            Assert.Equal(attributes, opened.GetExtendedFlags());
+            using Descriptor real = Sys.Open(overlay.Upper / name, OpenFlags.ReadOnly);
+            Assert.Equal(noAccessTime | noDump, real.GetExtendedFlags()[0] & (noAccessTime | noDump));
+        }
+    }
+
+    [MountFact]
     public void Synchronising_works_on_files_and_directories_of_any_layer()
     {
         using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("d/file", "x"), ("d/other", "")));

@@ -168,6 +168,18 @@ public sealed unsafe class Descriptor(int value) : IDisposable
         SysException.ThrowIf(Libc.Ioctl(value, 0x40086602, ref argument, out _), "FS_IOC_SETFLAGS");
     }
 
+    /// <summary>FS_IOC_FSGETXATTR: fsx_xflags, then the rest of <c>struct fsxattr</c>.</summary>
+    public uint[] GetExtendedFlags()
+    {
+        uint[] attributes = new uint[7];
+        SysException.ThrowIf(Libc.Ioctl(value, 0x801C581F, ref attributes[0], out _), "FS_IOC_FSGETXATTR");
+        return attributes;
+    }
+
+    /// <summary>FS_IOC_FSSETXATTR.</summary>
+    public void SetExtendedFlags(uint[] attributes) =>
+        SysException.ThrowIf(Libc.Ioctl(value, 0x401C5820, ref attributes[0], out _), "FS_IOC_FSSETXATTR");
+
     // Directories.
 
     /// <summary>Every entry from the current position on.</summary>
