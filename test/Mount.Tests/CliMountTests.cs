@@ -152,6 +152,18 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal(comes, output != "0\n");
     }
 
+    [CliFact]
+    public void A_copy_up_stops_when_its_caller_is_killed()
+    {
+        // A signal that he handles lets it go on, as in kernel overlayfs: programs do not expect EINTR from opening a file.
+        string output = Succeeds(
+            "mount -t tmpfs t w; mkdir w/l w/u w/w; head -c 400000000 /dev/zero | tr '\\0' x >w/l/large; veneer mount -o lowerdir=w/l,upperdir=w/u,workdir=w/w m; "
+            + "for signal in KILL USR1; do { ( trap : USR1; echo more >>m/large ) & sleep 0.03; kill -$signal $!; wait $! || true; } 2>/dev/null; "
+            + "sleep 0.2; ls w/u; ls -A w/w/work; df --output=used -B 1M w | tail -n 1 | awk '{print $1 < 600}'; done; veneer umount m; umount w");
+
+        Assert.Equal("1\nlarge\n0\n", output);
+    }
+
     [CliTheory]
     [InlineData("TERM")]
     [InlineData("INT")]
