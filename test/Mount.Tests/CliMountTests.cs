@@ -285,10 +285,10 @@ public sealed class CliMountTests : IDisposable
     public void A_user_mounts_for_himself_through_fusermount3()
     {
         string output = Succeeds(
-            CliSandbox.AsNobody + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; chown -R nobody l u w m; "
+            CliSandbox.AsNobody + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; chown -R nobody l u w m; touch l/h; chown nobody:root l/h; "
             + "as veneer mount -o $LAYERS,userxattr,fsname='a\\,b' m; grep -o 'nosuid,nodev.*fuse.veneer .* rw' /proc/self/mountinfo; "
-            + "as sh -c 'cat m/f; echo new >m/g; cat u/g'; ls m >/dev/null 2>&1 || echo private; as veneer umount m; pgrep -x veneer || true; rm fuse");
+            + "as sh -c 'cat m/f; echo new >m/g; cat u/g'; as sh -c 'echo x >m/h' 2>&1 || true; rm l/h; ls m >/dev/null 2>&1 || echo private; as veneer umount m; pgrep -x veneer || true; rm fuse");
 
-        Assert.Equal("nosuid,nodev,relatime - fuse.veneer a,b rw\nold\nnew\nprivate\n", output);
+        Assert.Equal("nosuid,nodev,relatime - fuse.veneer a,b rw\nold\nnew\nsh: 1: cannot create m/h: Operation not permitted\nprivate\n", output);
     }
 }

@@ -116,6 +116,7 @@ public sealed class ReaderAndWriterTests
         {
             // The kernel reads or maps the lower file itself, and there is no name to look up again: docs/differences.md.
             Assert.Equal(Errno.ESTALE, Sys.ErrorOf(() => reader.Reopen(OpenFlags.ReadWrite)));
+            Assert.Equal(Errno.ESTALE, Sys.ErrorOf(() => reader.Reopen(OpenFlags.ReadOnly)));
             return;
         }
         using Descriptor writer = reader.Reopen(OpenFlags.ReadWrite);
