@@ -111,7 +111,9 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         // Privileges go first: a crash in between must not leave them on changed data.
         if ((input.Valid & SetAttrValid.KillSuidGid) != 0) { error = SetId.Clear(descriptor, Libc.Self); }
-        if (!error.IsError) { error = Libc.TruncateAsNamed(descriptor, (long)input.Size); }
+        // With an open file it is ftruncate(2), which sets the times also when the length stays. Kernel: do_truncate().
+        bool isOpen = (input.Valid & SetAttrValid.Fh) != 0;
+        if (!error.IsError) { error = isOpen ? Libc.Truncate(descriptor, (long)input.Size) : Libc.TruncateAsNamed(descriptor, (long)input.Size); }
         Libc.Close(descriptor);
         return error;
     }

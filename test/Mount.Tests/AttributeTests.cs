@@ -32,6 +32,36 @@ public sealed class AttributeTests
     }
 
     [MountTheory]
+    [InlineData("", "ftruncate", true)]
+    [InlineData("five", "ftruncate", true)]
+    [InlineData("", "O_TRUNC", true)]
+    [InlineData("", "truncate", false)]
+    [InlineData("five", "truncate", true)]
+    public void A_length_that_stays_sets_the_time_as_the_call_does(string content, string call, bool sets)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", content)));
+        var old = new TimeSpec { Seconds = 1_000_000 };
+        Sys.ChangeTimes(overlay.Merged / "file", old, old);
+        for (int round = 0; round < 2; round++)
+        {
+            switch (call)
+            {
+                case "truncate":
+                    Sys.Truncate(overlay.Merged / "file", content.Length);
+                    break;
+                default:
+                    using (Descriptor file = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly | (call == "O_TRUNC" ? OpenFlags.Truncate : 0)))
+                    {
+                        if (call == "ftruncate") { file.Truncate(content.Length); }
+                        Assert.True(file.Stat().ModifyTime.Seconds > 1_000_000);
+                    }
+                    break;
+            }
+            Assert.Equal(sets, Sys.Stat(overlay.Merged / "file").ModifyTime.Seconds > 1_000_000);
+        }
+    }
+
+    [MountTheory]
     [InlineData("lower")]
     [InlineData("upper")]
     [InlineData("created")]
