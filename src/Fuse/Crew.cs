@@ -8,11 +8,14 @@ internal sealed class Crew : IDisposable
     [ThreadStatic]
     private static Crew? current;
 
+    [ThreadStatic]
+    private static Exchange? own;
+
     private readonly Lock gate = new();
     private readonly SemaphoreSlim parked = new(0);
     private readonly int wantedForMany;
     private readonly bool parks;
-    private readonly Func<Exchange?> open;
+    private readonly Func<ulong, Exchange?> open;
     private readonly Action<Exchange> serve;
     private readonly List<Thread> threads = []; // only grows
     private int wanted;
@@ -25,9 +28,12 @@ internal sealed class Crew : IDisposable
     /// Whether surplus threads sleep. Each that waits on the device is another CPU that the kernel may wake; on a ring
     /// they cost nothing, since the kernel takes the entry that it saw last, and one that sleeps would keep its entry.
     /// </param>
-    /// <param name="open">What a new thread talks to the kernel with; null: it cannot.</param>
+    /// <param name="open">
+    /// What a new thread talks to the kernel with; null: it cannot. It is told which inode the request is about that the
+    /// thread was started for, or 0.
+    /// </param>
     /// <param name="serve">What a thread does.</param>
-    public Crew(int wanted, bool parks, Func<Exchange?> open, Action<Exchange> serve)
+    public Crew(int wanted, bool parks, Func<ulong, Exchange?> open, Action<Exchange> serve)
     {
         this.wanted = wantedForMany = wanted;
         this.parks = parks;
@@ -49,23 +55,24 @@ internal sealed class Crew : IDisposable
     {
         lock (gate)
         {
-            for (int i = 0; i < wanted; i++) { AddLocked(); }
+            for (int i = 0; i < wanted; i++) { AddLocked(0); }
         }
     }
 
     /// <remarks>Caller holds <see cref="gate"/>.</remarks>
-    private void AddLocked()
+    private void AddLocked(ulong cause)
     {
-        var thread = new Thread(Run, maxStackSize: 512 * 1024) { IsBackground = true, Name = "fuse" };
+        var thread = new Thread(() => Run(cause), maxStackSize: 512 * 1024) { IsBackground = true, Name = "fuse" };
         thread.Start();
         threads.Add(thread);
         ready++;
     }
 
-    private void Run()
+    private void Run(ulong cause)
     {
         current = this;
-        using Exchange? exchange = open();
+        using Exchange? exchange = open(cause);
+        own = exchange;
         if (exchange is not null)
         {
             serve(exchange);
@@ -90,7 +97,7 @@ internal sealed class Crew : IDisposable
             {
                 try
                 {
-                    AddLocked();
+                    AddLocked(own!.Header.NodeId);
                 }
                 catch (OutOfMemoryException)
                 {

@@ -22,20 +22,24 @@ internal sealed unsafe class RingExchange : Exchange
     /// <summary>The argument of an ioctl has 14 bits of length, a name of an xattr 8.</summary>
     private const int LargestCopy = 1 << 14;
 
+    private static ulong wakes;
+
     private readonly Device device;
     private readonly int payloadSize;
     private readonly IoUring ring;
     private readonly byte** entries;
+    private readonly ulong cause;
     private readonly byte[] copy = GC.AllocateUninitializedArray<byte>(LargestCopy);
     private int current = -1;
     private bool isAnswered;
     private OutHeader reply;
 
-    private RingExchange(Device device, ushort[] queues, int cpu, int maxWrite, IoUring ring)
+    private RingExchange(Device device, ushort[] queues, int cpu, ulong cause, int maxWrite, IoUring ring)
     {
         this.device = device;
         Queues = queues;
         Cpu = cpu;
+        this.cause = cause;
         this.ring = ring;
         payloadSize = BufferSize(maxWrite);
         entries = (byte**)NativeMemory.AllocZeroed((nuint)queues.Length, (nuint)sizeof(byte*));
@@ -46,13 +50,14 @@ internal sealed unsafe class RingExchange : Exchange
     /// <param name="device">The connection.</param>
     /// <param name="queues">The numbers of its queues, which are those of the CPUs.</param>
     /// <param name="cpu">Where its thread is to run, or -1 for anywhere.</param>
+    /// <param name="cause">The inode of the request that was too long for those that there are, or 0: then requests may be waiting.</param>
     /// <param name="maxWrite">The largest WRITE and READ in bytes.</param>
     /// <param name="exchange">What was made.</param>
     /// <returns>As <see cref="IoUring.Create"/>.</returns>
-    public static Errno Create(Device device, ushort[] queues, int cpu, int maxWrite, out RingExchange? exchange)
+    public static Errno Create(Device device, ushort[] queues, int cpu, ulong cause, int maxWrite, out RingExchange? exchange)
     {
         Errno error = IoUring.Create(queues.Length, out IoUring? ring);
-        exchange = error.IsError ? null : new RingExchange(device, queues, cpu, maxWrite, ring!);
+        exchange = error.IsError ? null : new RingExchange(device, queues, cpu, cause, maxWrite, ring!);
         return error;
     }
 
@@ -74,7 +79,27 @@ internal sealed unsafe class RingExchange : Exchange
             vectors[1] = new IoVector { Base = entries[i] + PayloadAt, Length = (nuint)payloadSize };
             ring.Prepare(device.Descriptor, Register, vectors, 2, (ulong)i, new RingCommand { Queue = Queues[i] });
         }
-        return Errno.None;
+        if (cause == 0) { return Errno.None; }
+        error = ring.Submit();
+        if (!error.IsError) { WakeQueue(); }
+        return error;
+    }
+
+    /// <summary>Has the kernel look at the queue of this CPU.</summary>
+    /// <remarks>
+    /// What came while all entries were busy is looked for when one of these is committed, but not when a new one is
+    /// registered: it would wait for the end of long work, although we are there for its sake. So we ask for a request,
+    /// with the only notification that is answered by one, and that one is committed. It must be about a file, known to
+    /// the kernel as is one that it waits for; of its data nothing is wanted.
+    /// </remarks>
+    private void WakeQueue()
+    {
+        // Even, as the kernel's own are, and never one of these: it finds a request by its number.
+        ulong unique = (1UL << 62) + (Interlocked.Increment(ref wakes) * 2);
+        var message = new NotifyRetrieveOut { Unique = unique, NodeId = cause };
+        message.Header.Length = (uint)sizeof(NotifyRetrieveOut);
+        message.Header.Error = (int)NotifyCode.Retrieve;
+        _ = device.Write(new ReadOnlySpan<byte>(&message, sizeof(NotifyRetrieveOut))); // best effort: the next request of the queue does it too
     }
 
     public override Errno Receive()
@@ -82,15 +107,14 @@ internal sealed unsafe class RingExchange : Exchange
         if (current >= 0) { Commit(); }
         while (true)
         {
-            if (ring.TryTake(out ulong entry, out int result))
-            {
-                if (result < 0) { return (Errno)(-result); }
-                current = (int)entry;
-                isAnswered = false;
-                return Errno.None;
-            }
+            // First, also when another entry has a request already: the reply must not wait until that one is served.
             Errno error = ring.SubmitAndWait();
             if (error.IsError && error != Errno.EINTR) { return error; }
+            if (!ring.TryTake(out ulong entry, out int result)) { continue; }
+            if (result < 0) { return (Errno)(-result); }
+            current = (int)entry;
+            isAnswered = false;
+            return Errno.None;
         }
     }
 

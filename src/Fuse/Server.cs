@@ -151,12 +151,12 @@ public sealed partial class Server : IDisposable
                 rings.Clear();
             }
         }
-        workers.Add(new Crew(rings.Count > 0 ? 1 : options.Threads, parks: true, OpenDevice, Work));
+        workers.Add(new Crew(rings.Count > 0 ? 1 : options.Threads, parks: true, _ => OpenDevice(), Work));
         foreach (RingExchange ring in rings)
         {
             // Two, so that a request that takes long delays no other.
             RingExchange? first = ring;
-            workers.Add(new Crew(2, parks: false, () => Interlocked.Exchange(ref first, null) ?? OpenRing(ring.Queues, ring.Cpu), Work));
+            workers.Add(new Crew(2, parks: false, cause => Interlocked.Exchange(ref first, null) ?? OpenRing(ring.Queues, ring.Cpu, cause), Work));
         }
         return error;
     }
@@ -174,16 +174,16 @@ public sealed partial class Server : IDisposable
         if (absent.Length > 0) { places.Add((absent, -1)); }
         foreach ((ushort[] queues, int cpu) in places)
         {
-            error = RingExchange.Create(device, queues, cpu, options.MaxWrite, out RingExchange? ring);
+            error = RingExchange.Create(device, queues, cpu, cause: 0, options.MaxWrite, out RingExchange? ring);
             if (error.IsError) { return error; }
             rings.Add(ring!);
         }
         return Errno.None;
     }
 
-    private RingExchange? OpenRing(ushort[] queues, int cpu)
+    private RingExchange? OpenRing(ushort[] queues, int cpu, ulong cause)
     {
-        Errno error = RingExchange.Create(device, queues, cpu, options.MaxWrite, out RingExchange? exchange);
+        Errno error = RingExchange.Create(device, queues, cpu, cause, options.MaxWrite, out RingExchange? exchange);
         if (error.IsError) { options.Log($"veneer: one more io_uring cannot be had ({error}): requests wait for those that there are"); }
         return exchange;
     }

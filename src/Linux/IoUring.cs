@@ -112,9 +112,14 @@ public sealed unsafe partial class IoUring : IDisposable
 
     /// <summary>Gives the kernel what was prepared, and waits until something has completed.</summary>
     /// <returns><see cref="Errno.EINTR"/> after a signal: nothing may have completed, and what was prepared is given all the same by the next call.</returns>
-    public Errno SubmitAndWait()
+    public Errno SubmitAndWait() => Enter(1, EnterGetEvents);
+
+    /// <summary>Gives the kernel what was prepared.</summary>
+    public Errno Submit() => Enter(0, 0);
+
+    private Errno Enter(uint completions, uint flags)
     {
-        Errno error = Libc.SystemCall(SysEnter, fd.Value, (nint)prepared, 1, (nint)EnterGetEvents, out long submitted);
+        Errno error = Libc.SystemCall(SysEnter, fd.Value, (nint)prepared, (nint)completions, (nint)flags, out long submitted);
         if (!error.IsError) { prepared -= (uint)submitted; }
         return error;
     }

@@ -3,7 +3,7 @@ namespace Veneer.Fuse.Tests;
 /// <summary>How many readers there are for how many callers.</summary>
 public sealed class CallersTests : IDisposable
 {
-    private readonly Crew crew = new(2, parks: true, static () => null, static _ => { });
+    private readonly Crew crew = new(2, parks: true, static _ => null, static _ => { });
 
     public void Dispose() => crew.Dispose();
 

@@ -269,4 +269,27 @@ public sealed class CopyUpTests
         // The disk is the same, so one may have to wait for it; but none for the copy.
         Assert.True(stats > 20 && slowest < whole.Elapsed / 2, $"The slowest of {stats} took {slowest}, and the copy {whole.Elapsed}.");
     }
+
+    [MountFact]
+    public void Many_long_copy_ups_on_one_processor_run_at_the_same_time()
+    {
+        const int copies = 12;
+        using var overlay = Overlay.With(on: Filesystem.Tmpfs, lower: Tree.Of([.. Enumerable.Range(0, copies).Select(i => ($"large{i}", Node.File(new byte[100 << 20])))]));
+        for (int i = 0; i < copies; i++) { Sys.Stat(overlay.Merged / $"large{i}"); }
+        using var together = new Barrier(copies);
+        var watch = System.Diagnostics.Stopwatch.StartNew();
+        var ends = new TimeSpan[copies];
+        Thread[] copiers = [.. Enumerable.Range(0, copies).Select(i => new Thread(() =>
+        {
+            _ = Libc.PinThread(0); // best effort: where it is not to be had, the test asks for less
+            together.SignalAndWait();
+            Sys.Append(overlay.Merged / $"large{i}", "x");
+            ends[i] = watch.Elapsed;
+        }))];
+
+        foreach (Thread copier in copiers) { copier.Start(); }
+        foreach (Thread copier in copiers) { copier.Join(); }
+
+        Assert.True(ends.Min() > ends.Max() / 3, $"They ended at {string.Join(' ', ends.Order())}.");
+    }
 }

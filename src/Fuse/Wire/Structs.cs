@@ -493,6 +493,19 @@ public struct NotifyInvalidateInodeOut
     public long Length;
 }
 
+/// <summary>Asks for what the kernel has of a file; a NOTIFY_REPLY brings it.</summary>
+[StructLayout(LayoutKind.Sequential), WireSize(48)]
+public struct NotifyRetrieveOut
+{
+    public OutHeader Header;
+    /// <summary>That of the NOTIFY_REPLY.</summary>
+    public ulong Unique;
+    public ulong NodeId;
+    public ulong Offset;
+    public uint Size;
+    private uint padding;
+}
+
 /// <summary><c>struct fuse_backing_map</c>, for FUSE_DEV_IOC_BACKING_OPEN.</summary>
 [StructLayout(LayoutKind.Sequential), WireSize(16)]
 public struct BackingMap
