@@ -178,7 +178,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 LowerName = found.LowerName ?? ownName,
                 Metacopy = found.Metacopy,
                 HasUpper = found.HasUpper,
-                HasOrigin = found.HasOrigin,
+                HasOrigin = found.HasOrigin || (found.HasUpper && volume.Numbers.TryGetKept(key, out _)),
             };
             if (volume.IsWritable && !found.HasUpper && found.Stat.Nlink > 1) { inode.Links = new HardLinks(found.Stat.Nlink); }
         }

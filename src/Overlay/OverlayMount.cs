@@ -88,6 +88,7 @@ public sealed class OverlayMount : IDisposable
         {
             if (layer is not null) { _ = numbers.Key(StatOf(layer.Root).Dev, 0); }
         }
+        foreach (Layer? layer in layers.Skip(1)) { layer!.FindsOrigins = CanOpenHandles(layer) && IsToldByUuid(layer, layers); }
         int nameLength = NameLengthOf(layers);
         var overlay = new Volume
         {
@@ -104,7 +105,6 @@ public sealed class OverlayMount : IDisposable
             },
             Work = workDirectory,
             Log = log,
-            CanOpenHandles = CanOpenHandles(layers),
             NameLength = nameLength,
             MaxOpenFiles = 4 * quarter - Math.Min(quarter, MaxDirectories) - Math.Min(quarter, MaxReserve),
         };
@@ -170,13 +170,19 @@ public sealed class OverlayMount : IDisposable
         return (int)(longest == 0 ? 255 : longest);
     }
 
-    private static bool CanOpenHandles(Layer?[] layers)
+    private static bool CanOpenHandles(Layer lower)
     {
-        Layer lower = layers[1]!;
         if (FileHandle.Of(lower.Root.Descriptor, Libc.Self, out FileHandle handle).IsError) { return false; }
         if (Libc.OpenByHandle(lower.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { return false; }
         Libc.Close(descriptor);
         return true;
+    }
+
+    /// <summary>Whether no other lower filesystem has the same UUID: several have none, and copies of an image have one. Kernel: ovl_lower_uuid_ok().</summary>
+    private static bool IsToldByUuid(Layer lower, Layer?[] layers)
+    {
+        ulong device = StatOf(lower.Root).Dev;
+        return layers.Skip(1).All(other => !lower.Uuid.AsSpan().SequenceEqual(other!.Uuid) || StatOf(other.Root).Dev == device);
     }
 
     private static void AddRoot(Volume overlay)

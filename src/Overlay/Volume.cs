@@ -42,9 +42,6 @@ internal sealed class Volume
     /// <summary>One line about something that went wrong and is not told to a caller.</summary>
     public required Action<string> Log { get; init; }
 
-    /// <summary>Whether an origin's file handle can be opened, so that inode numbers are found again.</summary>
-    public required bool CanOpenHandles { get; init; }
-
     /// <summary>Longest name in bytes: upper's.</summary>
     public required int NameLength { get; init; }
 

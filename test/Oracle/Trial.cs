@@ -73,8 +73,8 @@ internal sealed class Trial
         tested.Unmount();
         reference.Unmount();
         return CompareUppers(tested, reference, operations.Count)
-            ?? CompareAfterSwap(tested, settings.Reference, shownByTested, "written by the tested, shown by the reference", operations.Count)
-            ?? CompareAfterSwap(reference, settings.Tested, shownByReference, "written by the reference, shown by the tested", operations.Count);
+            ?? CompareAfterSwap(tested, settings.Reference, settings.Options, shownByTested, "written by the tested, shown by the reference", operations.Count)
+            ?? CompareAfterSwap(reference, settings.Tested, testedOptions, shownByReference, "written by the reference, shown by the tested", operations.Count);
 
         Difference? Remount(int step)
         {
@@ -118,9 +118,9 @@ internal sealed class Trial
         step);
 
     /// <summary>Mounts the layers that one has written with the other: it must show what was seen.</summary>
-    private static Difference? CompareAfterSwap(Overlay overlay, Mounter by, TreeImage seen, string what, int step)
+    private static Difference? CompareAfterSwap(Overlay overlay, Mounter by, string options, TreeImage seen, string what, int step)
     {
-        overlay.Mount(by);
+        overlay.Mount(by, options);
         Difference? difference = Compare(what, seen.Map(KnownDifferences.AsExpected), Look(overlay).Map(KnownDifferences.AsExpected), step);
         overlay.Unmount();
         return difference;

@@ -42,6 +42,9 @@ internal sealed class Layer : IDisposable
     /// <summary>Whether files have flags, which chattr(1) sets. Without them statx(2) may say immutable of all files, as in erofs, where it only means that nobody can write there.</summary>
     public bool HasFileFlags { get; private set; }
 
+    /// <summary>Whether what was copied up from here is found again by the handle in its origin attribute: handles can be opened, and tell of this filesystem alone.</summary>
+    public bool FindsOrigins { get; set; }
+
     /// <summary>Whether this is upper.</summary>
     public bool IsUpper => Index == 0;
 

@@ -349,7 +349,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         if (!OriginHandle.TryDecode(value[..length], out FileHandle handle, out ReadOnlySpan<byte> uuid)) { return; }
         for (int i = 1; i < layers.Length; i++)
         {
-            if (!uuid.SequenceEqual(layers[i]!.Uuid)) { continue; }
+            if (!layers[i]!.FindsOrigins || !uuid.SequenceEqual(layers[i]!.Uuid)) { continue; }
             if (Libc.OpenByHandle(layers[i]!.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { continue; }
             Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx origin);
             Libc.Close(descriptor);

@@ -85,6 +85,9 @@ internal class Inode
     /// <summary>Whether upper says where the object came from, so that its directory must be impure. Kernel: OVL_TYPE_ORIGIN().</summary>
     public bool HasOrigin;
 
+    /// <summary>Whether the origin that a copy-up wrote leads back to the number. Protected by <see cref="CopyUpLock"/>.</summary>
+    public bool FindsOrigin;
+
     /// <summary>What chattr(1) forbids. FUSE has no way to tell the kernel, so we refuse ourselves.</summary>
     public volatile Protection Protection;
 

@@ -68,7 +68,7 @@ internal sealed class InodeNumbers
         }
     }
 
-    /// <summary>Remembers the number of a copy, where its origin cannot be asked (file handles need privilege).</summary>
+    /// <summary>Remembers the number of a copy whose origin cannot be asked: file handles need privilege, and symbolic links and special files take no user.* attribute.</summary>
     public void Keep(RealKey key, ulong number)
     {
         lock (gate) { kept[key] = number; }

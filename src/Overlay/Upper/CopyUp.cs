@@ -168,7 +168,7 @@ internal sealed class CopyUp(Volume volume)
             error = Libc.OpenAt(work, temporary, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int copy);
             if (!error.IsError)
             {
-                error = CopyAttributes(source, stat, copy, Libc.Self, setOrigin: true);
+                error = CopyAttributes(inode, source, stat, copy, Libc.Self);
                 if (!error.IsError && volume.IsDurable) { error = SyncDirectory(copy); }
                 Libc.Close(copy);
             }
@@ -212,7 +212,7 @@ internal sealed class CopyUp(Volume volume)
                 error = Libc.MakeNodeAt(work, temporary, stat.Mode, stat.Rdev);
             }
             if (error.IsError) { return error; }
-            error = CopyAttributes(source, stat, work, temporary, setOrigin: stat.Nlink == 1);
+            error = CopyAttributes(inode, source, stat, work, temporary);
             if (!error.IsError) { error = PublishLocked(inode, temporary); }
             if (!error.IsError) { inode.HasOrigin = stat.Nlink == 1; }
             if (error.IsError || inode.Links is not null) { volume.Work.Discard(temporary); }
@@ -250,7 +250,7 @@ internal sealed class CopyUp(Volume volume)
             try
             {
                 error = CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
-                if (!error.IsError) { error = CopyAttributes(source, stat, copy, Libc.Self, setOrigin: stat.Nlink == 1); }
+                if (!error.IsError) { error = CopyAttributes(inode, source, stat, copy, Libc.Self); }
                 if (!error.IsError && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value); }
                 if (!error.IsError && volume.IsDurable && size > 0) { error = Libc.Sync(copy, dataOnly: false); }
             }
@@ -342,7 +342,7 @@ internal sealed class CopyUp(Volume volume)
     /// Order matters: owner, xattrs, mode, times. A write drops security.capability, and so does chown, which also clears
     /// setuid; chmod and utimens leave them alone.
     /// </remarks>
-    private Errno CopyAttributes(in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name, bool setOrigin)
+    private Errno CopyAttributes(Inode inode, in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name)
     {
         // What was made a moment ago is ours, unless work hands its group on.
         Errno error = stat.Uid == 0 && stat.Gid == 0 && volume.Work!.GivesRoot ? Errno.None : Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
@@ -354,9 +354,9 @@ internal sealed class CopyUp(Volume volume)
             error = FileFlags.CopyUp(source, stat, directory, name, volume.Xattr);
             if (error.IsError) { return error; }
         }
-        if (setOrigin)
+        if (stat.IsDirectory || stat.Nlink == 1)
         {
-            error = SetOrigin(source, directory, name);
+            error = SetOrigin(source, directory, name, out inode.FindsOrigin);
             if (error.IsError) { return error; }
         }
         if (!stat.IsSymbolicLink)
@@ -368,7 +368,7 @@ internal sealed class CopyUp(Volume volume)
     }
 
     /// <summary>Writes where the copy came from, so that its inode number stays. Kernel: ovl_set_origin_fh().</summary>
-    private Errno SetOrigin(in RealReference source, int directory, ReadOnlySpan<byte> name)
+    private Errno SetOrigin(in RealReference source, int directory, ReadOnlySpan<byte> name, out bool isFound)
     {
         Span<byte> value = stackalloc byte[OriginHandle.MaxLength];
         int length = 0;
@@ -378,6 +378,7 @@ internal sealed class CopyUp(Volume volume)
             length = OriginHandle.Encode(handle, source.Layer!.Uuid, value);
         }
         Errno error = Libc.SetXattrAt(directory, name, volume.Xattr.Origin, value[..length], XattrFlags.None);
+        isFound = !error.IsError && length > 0 && source.Layer!.FindsOrigins;
         // user.* attributes are refused on symbolic links and special files.
         return error is Errno.EPERM or Errno.EOPNOTSUPP ? Errno.None : error;
     }
@@ -560,7 +561,7 @@ internal sealed class CopyUp(Volume volume)
         inode.Metacopy = null;
         inode.HasUpper = true;
         RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
-        if (!volume.CanOpenHandles && !inode.IsDirectory) { volume.Numbers.Keep(key, inode.Ino); }
+        if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { volume.Numbers.Keep(key, inode.Ino); }
         volume.Inodes.Rekey(inode, key, keepLower);
     }
 
