@@ -78,7 +78,7 @@ internal sealed class Crew : IDisposable
             serve(exchange);
             return;
         }
-        lock (gate) { ready--; }
+        lock (gate) { ready--; } // it stays in the list: the bound is also one for trying in vain
     }
 
     public void BeginBlocking()
@@ -120,7 +120,7 @@ internal sealed class Crew : IDisposable
         lock (gate)
         {
             wanted = now;
-            if (ready < wanted && sleeping > 0)
+            while (ready < wanted && sleeping > 0)
             {
                 sleeping--;
                 ready++;

@@ -90,7 +90,7 @@ internal sealed unsafe class RingExchange : Exchange
     /// What came while all entries were busy is looked for when one of these is committed, but not when a new one is
     /// registered: it would wait for the end of long work, although we are there for its sake. So we ask for a request,
     /// with the only notification that is answered by one, and that one is committed. It must be about a file, known to
-    /// the kernel as is one that it waits for; of its data nothing is wanted.
+    /// the kernel as is one that it waits for; of its data nothing is wanted, and any answer will do (it is ENOSYS).
     /// </remarks>
     private void WakeQueue()
     {

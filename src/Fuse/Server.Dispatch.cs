@@ -272,7 +272,6 @@ public sealed partial class Server
                 else { ReplyWith(exchange, unique, error, new CopyFileRangeOut { Copied = copied }); }
                 return;
 
-            case Opcode.NotifyReply: // asked for to wake a queue: see RingExchange
             case Opcode.Destroy:
                 ReplyError(exchange, unique, Errno.None);
                 return;

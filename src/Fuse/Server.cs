@@ -49,6 +49,7 @@ public sealed partial class Server : IDisposable
     private volatile bool ended;
     private InitFlags inForce;
     private bool stopped;
+    private bool lacksRing;
     private int deviceThreads;
 
     /// <summary>Prepares to serve; nothing is read before <see cref="Initialize"/>.</summary>
@@ -184,7 +185,7 @@ public sealed partial class Server : IDisposable
     private RingExchange? OpenRing(ushort[] queues, int cpu, ulong cause)
     {
         Errno error = RingExchange.Create(device, queues, cpu, cause, options.MaxWrite, out RingExchange? exchange);
-        if (error.IsError) { options.Log($"veneer: one more io_uring cannot be had ({error}): requests wait for those that there are"); }
+        if (error.IsError && !Interlocked.Exchange(ref lacksRing, true)) { options.Log($"veneer: one more io_uring cannot be had ({error}): requests wait for those that there are"); }
         return exchange;
     }
 

@@ -1,3 +1,5 @@
+using Veneer.Linux;
+
 namespace Veneer.Fuse.Tests;
 
 /// <summary>How many readers there are for how many callers.</summary>
@@ -46,5 +48,30 @@ public sealed class CallersTests : IDisposable
         }
         Assert.False(mine.AreOne);
         Assert.False(others.AreOne);
+    }
+
+    [Fact]
+    public void Every_thread_that_slept_beside_one_caller_wakes_for_several()
+    {
+        const int threads = 4;
+        using var ready = new SemaphoreSlim(0);
+        using var awake = new SemaphoreSlim(0);
+        using var device = new Device(new Fd(-1)); // nothing is read from it
+        using var four = new Crew(threads, parks: true, _ => new DeviceExchange(device, ownsDevice: false, Environment.SystemPageSize), _ =>
+        {
+            Crew.Current!.ExpectOneCaller(true);
+            ready.Release();
+            Crew.Current.Yield();
+            awake.Release();
+        });
+        four.Start();
+        for (int i = 0; i < threads; i++) { Assert.True(ready.Wait(10_000)); }
+        Assert.True(awake.Wait(10_000)); // one is wanted
+        Assert.False(awake.Wait(50));
+
+        four.ExpectOneCaller(false);
+
+        for (int i = 1; i < threads; i++) { Assert.True(awake.Wait(10_000), $"Only {i} woke up"); }
+        four.Join();
     }
 }
