@@ -29,17 +29,19 @@ internal sealed unsafe class RingExchange : Exchange
     private readonly IoUring ring;
     private readonly byte** entries;
     private readonly ulong cause;
+    private readonly Vigil vigil;
     private readonly byte[] copy = GC.AllocateUninitializedArray<byte>(LargestCopy);
     private int current = -1;
     private bool isAnswered;
     private OutHeader reply;
 
-    private RingExchange(Device device, ushort[] queues, int cpu, ulong cause, int maxWrite, IoUring ring)
+    private RingExchange(Device device, ushort[] queues, int cpu, ulong cause, Vigil vigil, int maxWrite, IoUring ring)
     {
         this.device = device;
         Queues = queues;
         Cpu = cpu;
         this.cause = cause;
+        this.vigil = vigil;
         this.ring = ring;
         payloadSize = BufferSize(maxWrite);
         entries = (byte**)NativeMemory.AllocZeroed((nuint)queues.Length, (nuint)sizeof(byte*));
@@ -51,13 +53,14 @@ internal sealed unsafe class RingExchange : Exchange
     /// <param name="queues">The numbers of its queues, which are those of the CPUs.</param>
     /// <param name="cpu">Where its thread is to run, or -1 for anywhere.</param>
     /// <param name="cause">The inode of the request that was too long for those that there are, or 0: then requests may be waiting.</param>
+    /// <param name="vigil">That of the connection.</param>
     /// <param name="maxWrite">The largest WRITE and READ in bytes.</param>
     /// <param name="exchange">What was made.</param>
     /// <returns>As <see cref="IoUring.Create"/>.</returns>
-    public static Errno Create(Device device, ushort[] queues, int cpu, ulong cause, int maxWrite, out RingExchange? exchange)
+    public static Errno Create(Device device, ushort[] queues, int cpu, ulong cause, Vigil vigil, int maxWrite, out RingExchange? exchange)
     {
         Errno error = IoUring.Create(queues.Length, out IoUring? ring);
-        exchange = error.IsError ? null : new RingExchange(device, queues, cpu, cause, maxWrite, ring!);
+        exchange = error.IsError ? null : new RingExchange(device, queues, cpu, cause, vigil, maxWrite, ring!);
         return error;
     }
 
@@ -108,14 +111,24 @@ internal sealed unsafe class RingExchange : Exchange
         while (true)
         {
             // First, also when another entry has a request already: the reply must not wait until that one is served.
-            Errno error = ring.SubmitAndWait();
+            Errno error = vigil.TryEnter() ? WaitAwake() : ring.SubmitAndWait();
             if (error.IsError && error != Errno.EINTR) { return error; }
             if (!ring.TryTake(out ulong entry, out int result)) { continue; }
             if (result < 0) { return (Errno)(-result); }
             current = (int)entry;
             isAnswered = false;
+            vigil.Saw(Header.Pid, Queues[current]);
             return Errno.None;
         }
+    }
+
+    private Errno WaitAwake()
+    {
+        Errno error;
+        do { error = ring.SubmitAndPoll(); }
+        while (!error.IsError && !ring.HasCompletion && !vigil.IsOver());
+        vigil.Leave();
+        return error.IsError || ring.HasCompletion ? error : ring.SubmitAndWait();
     }
 
     private void Commit()

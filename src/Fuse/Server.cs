@@ -43,6 +43,7 @@ public sealed partial class Server : IDisposable
     private readonly ServerOptions options;
     private readonly Notifier notifier;
     private readonly Workers workers = new();
+    private readonly Vigil vigil = new();
     private readonly Lock interruptionsLock = new();
     private volatile Interruption[] interruptions = [];
     private ulong overtaking;
@@ -175,7 +176,7 @@ public sealed partial class Server : IDisposable
         if (absent.Length > 0) { places.Add((absent, -1)); }
         foreach ((ushort[] queues, int cpu) in places)
         {
-            error = RingExchange.Create(device, queues, cpu, cause: 0, options.MaxWrite, out RingExchange? ring);
+            error = RingExchange.Create(device, queues, cpu, cause: 0, vigil, options.MaxWrite, out RingExchange? ring);
             if (error.IsError) { return error; }
             rings.Add(ring!);
         }
@@ -184,7 +185,7 @@ public sealed partial class Server : IDisposable
 
     private RingExchange? OpenRing(ushort[] queues, int cpu, ulong cause)
     {
-        Errno error = RingExchange.Create(device, queues, cpu, cause, options.MaxWrite, out RingExchange? exchange);
+        Errno error = RingExchange.Create(device, queues, cpu, cause, vigil, options.MaxWrite, out RingExchange? exchange);
         if (error.IsError && !Interlocked.Exchange(ref lacksRing, true)) { options.Log($"veneer: one more io_uring cannot be had ({error}): requests wait for those that there are"); }
         return exchange;
     }

@@ -124,18 +124,21 @@ public sealed unsafe partial class IoUring : IDisposable
         return error;
     }
 
+    /// <summary>Gives the kernel what was prepared, and has it complete what it can without waiting.</summary>
+    public Errno SubmitAndPoll() => Enter(0, EnterGetEvents);
+
+    /// <summary>Whether <see cref="TryTake"/> would find one.</summary>
+    public bool HasCompletion => At(layout.Completion.Head) != Volatile.Read(ref At(layout.Completion.Tail));
+
     /// <summary>Takes the next completion, when there is one.</summary>
     /// <param name="userData">That of the command.</param>
     /// <param name="result">Zero or more, or a negative errno.</param>
     public bool TryTake(out ulong userData, out int result)
     {
+        userData = 0;
+        result = 0;
+        if (!HasCompletion) { return false; }
         ref uint head = ref At(layout.Completion.Head);
-        if (head == Volatile.Read(ref At(layout.Completion.Tail)))
-        {
-            userData = 0;
-            result = 0;
-            return false;
-        }
         CompletionEntry* entry = (CompletionEntry*)(rings + layout.Completion.Entries) + (head & (layout.CompletionCapacity - 1));
         userData = entry->UserData;
         result = entry->Result;
