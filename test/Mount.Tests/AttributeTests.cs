@@ -28,7 +28,8 @@ public sealed class AttributeTests
 
         Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly).Dispose();
 
-        Eventually(() => Assert.Equal(Seen(overlay.Upper / "file"), Seen(overlay.Merged / "file")));
+        // The kernel hears of it from another thread than the one that answers.
+        Patience.Eventually(() => Assert.Equal(Seen(overlay.Upper / "file"), Seen(overlay.Merged / "file")));
     }
 
     [MountTheory]
@@ -72,7 +73,7 @@ public sealed class AttributeTests
         using Descriptor file = name == "created" ? Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Create, Oct(644)) : Sys.Open(path, OpenFlags.ReadWrite);
         _ = file.WriteAt("old text", 0);
         using Map map = file.Map(8, write: true);
-        Eventually(() => Assert.Equal(Seen(overlay.Upper / name), Seen(path)));
+        Patience.Eventually(() => Assert.Equal(Seen(overlay.Upper / name), Seen(path)));
 
         foreach (string word in new[] { "first", "other" })
         {
@@ -91,20 +92,5 @@ public sealed class AttributeTests
     {
         Statx stat = Sys.Stat(path);
         return (stat.ChangeTime.Seconds, stat.ChangeTime.Nanoseconds, stat.Size);
-    }
-
-    /// <summary>The kernel hears of it from another thread than the one that answers.</summary>
-    private static void Eventually(Action assertion)
-    {
-        var waited = System.Diagnostics.Stopwatch.StartNew();
-        while (true)
-        {
-            try
-            {
-                assertion();
-                return;
-            }
-            catch (Xunit.Sdk.XunitException) when (waited.Elapsed < TimeSpan.FromSeconds(5)) { Thread.Sleep(1); }
-        }
     }
 }
