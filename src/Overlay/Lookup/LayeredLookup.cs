@@ -119,7 +119,19 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         {
             RealDirectory lower = lowers[i];
             search.IsLast = lower.Layer.Index == layers.Length - 1;
-            error = FindInLayer(lower, name, ref search, out RealDirectory? directory, out byte[]? realName, out Statx stat);
+            RealDirectory? directory;
+            byte[]? realName = null;
+            Statx stat;
+            if (!found.HasUpper && i == found.LowerPosition)
+            {
+                stat = found.Stat;
+                error = Weigh(lower, name, default, default, true, stat, ref search, out bool counts);
+                directory = counts ? lower : null;
+            }
+            else
+            {
+                error = FindInLayer(lower, name, ref search, out directory, out realName, out stat);
+            }
             if (error.IsError) { return error; }
             if (directory is null) { continue; }
 
@@ -278,7 +290,15 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             exists = false;
             return Errno.None;
         }
-        error = directories.Pin(directory, out PinnedDirectory pinned);
+        return Weigh(directory, name, before, after, isEnd, stat, ref search, out exists);
+    }
+
+    /// <summary>What a real object that is there, and is no whiteout, means for the search.</summary>
+    /// <inheritdoc cref="FindOne" path="/param"/>
+    private Errno Weigh(RealDirectory directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, bool isEnd, in Statx stat, ref Search search, out bool exists)
+    {
+        exists = true;
+        Errno error = directories.Pin(directory, out PinnedDirectory pinned);
         if (error.IsError) { return error; }
         using (pinned)
         {
