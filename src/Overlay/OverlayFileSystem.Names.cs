@@ -190,11 +190,16 @@ internal sealed partial class OverlayFileSystem
         if (!volume.IsWritable) { return Errno.EROFS; }
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
         if (error.IsError) { return error; }
-        // Before anything is copied up for a removal that cannot be.
-        error = CheckRemoval(parent, name, directory);
+        error = CheckProtection(parent);
         if (error.IsError) { return error; }
-        error = copyUp.Ensure(parent, request);
-        if (error.IsError) { return error; }
+        if (directory || parent.Upper is null)
+        {
+            // Before anything is copied up for a removal that cannot be.
+            error = CheckRemoval(parent, name, directory);
+            if (error.IsError) { return error; }
+            error = copyUp.Ensure(parent, request);
+            if (error.IsError) { return error; }
+        }
 
         bool exclusive = false;
         while (true)
@@ -204,19 +209,19 @@ internal sealed partial class OverlayFileSystem
             {
                 lock (parent.NamesLock)
                 {
-                    error = volume.Lookup.Find(parent, name, out Found found);
+                    error = FindInode(parent, name, out Found found, out Inode? inode);
                     if (error.IsError) { return error; }
-                    if (!found.Exists) { return Errno.ENOENT; }
-                    Inode? inode = volume.Inodes.FindByKey(volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
+                    if (inode is null) { return Errno.ENOENT; }
+                    error = CheckProtection(inode);
+                    if (error.IsError) { return error; }
                     if (directory)
                     {
-                        if (!found.Stat.IsDirectory) { return Errno.ENOTDIR; }
-                        if (inode is not DirectoryInode removed) { return Errno.ESTALE; } // the kernel removes only what it has looked up
+                        if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
                         lock (removed.NamesLock) { return remove.DirectoryLocked(parent, name, removed, found); }
                     }
                     if (found.Stat.IsDirectory) { return Errno.EISDIR; }
                     // Another name may have to stand in for this one: nobody may be on the way through it.
-                    bool hasOthers = found.Stat.Nlink > 1 || inode?.Links is not null;
+                    bool hasOthers = found.Stat.Nlink > 1 || inode.Links is not null;
                     if (!hasOthers || exclusive) { return remove.UnlinkLocked(parent, name, inode, found); }
                 }
             }
@@ -242,12 +247,10 @@ internal sealed partial class OverlayFileSystem
 
     private Errno CheckRemoval(DirectoryInode parent, ReadOnlySpan<byte> name, bool directory)
     {
-        Errno error = CheckProtection(parent);
-        if (error.IsError) { return error; }
         volume.RenameLock.EnterReadLock();
         try
         {
-            error = FindInode(parent, name, out _, out Inode? inode);
+            Errno error = FindInode(parent, name, out _, out Inode? inode);
             if (error.IsError) { return error; }
             if (inode is null) { return Errno.ENOENT; }
             error = CheckProtection(inode);
@@ -283,8 +286,12 @@ internal sealed partial class OverlayFileSystem
         bool exchange = (flags & RenameFlags.Exchange) != 0;
         while (true)
         {
-            error = PrepareRename(oldParent, name, newParent, newName, flags, out Inode moved, out Inode? replaced);
+            var from = new RenameSide(oldParent, name);
+            var to = new RenameSide(newParent, newName);
+            error = PrepareRename(ref from, ref to, flags);
             if (error.IsError) { return error; }
+            Inode moved = from.Inode!;
+            Inode? replaced = to.Inode;
             error = copyUp.Ensure(moved, request);
             if (error.IsError) { return error; }
             error = copyUp.Ensure(oldParent, request);
@@ -300,11 +307,9 @@ internal sealed partial class OverlayFileSystem
             volume.RenameLock.EnterWriteLock();
             try
             {
-                var from = new RenameSide(oldParent, name);
-                var to = new RenameSide(newParent, newName);
-                error = FindInode(oldParent, name, out from.Found, out from.Inode);
+                error = FindAgain(ref from, isSure: from.Found.HasUpper);
                 if (error.IsError) { return error; }
-                error = FindInode(newParent, newName, out to.Found, out to.Inode);
+                error = FindAgain(ref to, isSure: !to.Found.Exists); // what is there may have lost another name
                 if (error.IsError) { return error; }
                 if (!ReferenceEquals(from.Inode, moved) || !ReferenceEquals(to.Inode, replaced)) { continue; } // something else came between
                 if (!from.Found.HasUpper || (exchange && !to.Found.HasUpper)) { continue; }
@@ -317,25 +322,36 @@ internal sealed partial class OverlayFileSystem
         }
     }
 
-    /// <summary>What can be said before anything is copied up.</summary>
-    private Errno PrepareRename(DirectoryInode oldParent, ReadOnlySpan<byte> name, DirectoryInode newParent, ReadOnlySpan<byte> newName, RenameFlags flags, out Inode moved, out Inode? replaced)
+    /// <summary>Finds what one side of a rename is about. Caller holds the rename lock.</summary>
+    private Errno FindSide(ref RenameSide side)
     {
-        moved = null!;
-        replaced = null;
+        side.Version = volume.Inodes.VersionOf(side.Parent);
+        return FindInode(side.Parent, side.Name, out side.Found, out side.Inode);
+    }
+
+    /// <summary>Does it again, unless nothing can have changed since.</summary>
+    /// <param name="side">What was found before.</param>
+    /// <param name="isSure">Whether all that was found is true as long as no name in the directory changes.</param>
+    private Errno FindAgain(ref RenameSide side, bool isSure) =>
+        isSure && side.Version == volume.Inodes.VersionOf(side.Parent) ? Errno.None : FindSide(ref side);
+
+    /// <summary>What can be said before anything is copied up.</summary>
+    private Errno PrepareRename(ref RenameSide from, ref RenameSide to, RenameFlags flags)
+    {
         volume.RenameLock.EnterReadLock();
         try
         {
-            Errno error = FindInode(oldParent, name, out _, out Inode? old);
+            Errno error = FindSide(ref from);
             if (error.IsError) { return error; }
-            if (old is null) { return Errno.ENOENT; }
-            moved = old;
-            error = FindInode(newParent, newName, out _, out replaced);
+            if (from.Inode is not { } old) { return Errno.ENOENT; }
+            error = FindSide(ref to);
             if (error.IsError) { return error; }
+            Inode? replaced = to.Inode;
             bool exchange = (flags & RenameFlags.Exchange) != 0;
             if (exchange && replaced is null) { return Errno.ENOENT; }
             if ((flags & RenameFlags.NoReplace) != 0 && replaced is not null) { return Errno.EEXIST; }
-            error = CheckProtection(oldParent);
-            if (!error.IsError) { error = CheckProtection(newParent, onlyAdds: replaced is null); }
+            error = CheckProtection(from.Parent);
+            if (!error.IsError) { error = CheckProtection(to.Parent, onlyAdds: replaced is null); }
             if (!error.IsError) { error = CheckProtection(old); }
             if (!error.IsError && replaced is not null) { error = CheckProtection(replaced); }
             if (error.IsError) { return error; }

@@ -16,21 +16,21 @@ namespace Veneer.Overlay.Upper;
 internal sealed class Remove(Volume volume)
 {
     /// <summary>Removes a name of something that is not a directory.</summary>
-    public Errno UnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode? inode, in Found found)
+    public Errno UnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found)
     {
-        Errno error = IsLowerPositive(parent, name, out bool positive);
+        Errno error = IsLowerPositive(parent, name, found, out bool positive);
         if (error.IsError) { return error; }
         error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
         using (directory)
         {
-            if (inode is not null && found.HasUpper) { KeepReachable(parent, name, inode, directory.Directory); }
+            if (found.HasUpper) { KeepReachable(parent, name, inode, directory.Directory); }
             if (!found.HasUpper) { error = volume.Work!.MakeWhiteout(directory.Directory, name); }
             else if (!positive) { error = Libc.UnlinkAt(directory.Directory, name); }
             else { error = CoverFile(directory.Directory, name); }
         }
         if (error.IsError) { return error; }
-        if (inode is not null) { AfterUnlinkLocked(parent, name, inode, found); }
+        AfterUnlinkLocked(parent, name, inode, found);
         volume.Inodes.Changed(parent);
         return Errno.None;
     }
@@ -109,7 +109,7 @@ internal sealed class Remove(Volume volume)
         Errno error = MergedDirectory.Read(volume, removed, out MergedDirectory content, onlyWhetherEmpty: true);
         if (error.IsError) { return error; }
         if (content.Count > 0) { return Errno.ENOTEMPTY; }
-        error = IsLowerPositive(parent, name, out bool positive);
+        error = IsLowerPositive(parent, name, found, out bool positive);
         if (error.IsError) { return error; }
         error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
@@ -161,9 +161,9 @@ internal sealed class Remove(Volume volume)
         return error;
     }
 
-    private Errno IsLowerPositive(DirectoryInode parent, ReadOnlySpan<byte> name, out bool positive)
+    private Errno IsLowerPositive(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, out bool positive)
     {
-        positive = false;
-        return parent.Lowers.Length == 0 ? Errno.None : volume.Lookup.IsLowerPositive(parent, name, out positive);
+        positive = !found.HasUpper; // then it is a lower's
+        return positive || parent.Lowers.Length == 0 ? Errno.None : volume.Lookup.IsLowerPositive(parent, name, out positive);
     }
 }

@@ -14,6 +14,8 @@ internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
     public readonly ReadOnlySpan<byte> Name = name;
     /// <summary>What the layers have there.</summary>
     public Found Found;
+    /// <summary>The directory's version before that was found.</summary>
+    public int Version;
     /// <summary>The object, or null when there is none.</summary>
     public Inode? Inode;
 
