@@ -174,11 +174,12 @@ internal sealed partial class OverlayFileSystem
     /// <summary>Whether a caller may clear the set-id bits, which is all that a request without fields does.</summary>
     /// <remarks>
     /// It comes from chown(-1, -1), which is for the owner (setattr_prepare()), and from the first write of somebody
-    /// without privilege, which is for whoever may write. They look the same; but a write has the file open.
+    /// without privilege, which is for whoever may write. They look the same; but a write has the file open. The bits of a
+    /// directory are not cleared (chown_common()).
     /// </remarks>
     private Errno CheckOwner(in Request request, Inode inode)
     {
-        if (request.Header.Uid == 0 || !inode.IsRegular || inode.Backing is { HasWriters: true }) { return Errno.None; }
+        if (request.Header.Uid == 0 || inode.IsDirectory || inode.Backing is { HasWriters: true }) { return Errno.None; }
         volume.RenameLock.EnterReadLock();
         try
         {

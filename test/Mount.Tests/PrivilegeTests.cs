@@ -57,6 +57,36 @@ public sealed class PrivilegeTests
         Assert.False(Sys.HasXattr(overlay.Merged / "file", "security.capability"));
     }
 
+    public static TheoryData<string> NotDirectories => ["file", "fifo", "socket", "device"];
+
+    [MountTheory]
+    [MemberData(nameof(NotDirectories))]
+    public void Only_the_owner_clears_suid_by_a_change_of_owner_that_changes_none(string name)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(
+            ("file", Node.File("program").Mode(Oct(6777)).OwnedBy(1000, 1000)),
+            ("fifo", Node.Fifo().Mode(Oct(6777)).OwnedBy(1000, 1000)),
+            ("socket", Node.Socket().Mode(Oct(6777)).OwnedBy(1000, 1000)),
+            ("device", Node.Character(1, 3).Mode(Oct(6777)).OwnedBy(1000, 1000))));
+        using Actor owner = Actor.User(), other = Actor.User(1001, 1001);
+
+        Assert.Equal(Errno.EPERM, other.ErrorOf(() => Sys.ChangeOwner(overlay.Merged / name, uint.MaxValue, uint.MaxValue)));
+        Assert.Equal(Text(Oct(6777)), Text(Sys.Stat(overlay.Merged / name).Mode));
+        owner.Do(() => Sys.ChangeOwner(overlay.Merged / name, uint.MaxValue, uint.MaxValue));
+        Assert.Equal(Text(Oct(777)), Text(Sys.Stat(overlay.Merged / name).Mode));
+    }
+
+    [MountFact]
+    public void Anybody_may_change_nothing_of_a_directory()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("dir", Node.Directory().Mode(Oct(6777)))));
+        using Actor user = Actor.User();
+
+        user.Do(() => Sys.ChangeOwner(overlay.Merged / "dir", uint.MaxValue, uint.MaxValue));
+
+        Assert.Equal(Text(Oct(6777)), Text(Sys.Stat(overlay.Merged / "dir").Mode));
+    }
+
     [MountFact]
     public void A_setgid_bit_without_group_execution_is_cleared_too()
     {
