@@ -59,11 +59,31 @@ public sealed class LimitTests
     [InlineData("link")]
     public void On_a_full_disk_a_copy_up_fails_whole(string change)
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("d/big", new string('b', 3 << 20)), ("d/small", "small")), upperSize: "1m");
+        using var overlay = Overlay.With(lower: BigAndSmall, upperSize: "1m");
+
+        AssertFailsWhole(overlay, change, Errno.ENOSPC);
+    }
+
+    [MountTheory]
+    [InlineData("open to write")]
+    [InlineData("chmod")]
+    [InlineData("rename")]
+    [InlineData("link")]
+    public void Beyond_a_quota_a_copy_up_fails_whole(string change)
+    {
+        using var overlay = Overlay.With(lower: BigAndSmall, on: Filesystem.Btrfs, lowersOn: Filesystem.Tmpfs, upperQuota: "2M");
+
+        AssertFailsWhole(overlay, change, Errno.EDQUOT);
+    }
+
+    private static Tree BigAndSmall => Tree.Of(("d/big", new string('b', 3 << 20)), ("d/small", "small"));
+
+    private static void AssertFailsWhole(Overlay overlay, string change, Errno expected)
+    {
         TreeImage before = TreeImage.Of(overlay.Merged);
         FilePath big = overlay.Merged / "d/big";
 
-        Assert.Equal(Errno.ENOSPC, change switch
+        Assert.Equal(expected, change switch
         {
             "open to write" => Sys.ErrorOf(() => Sys.Open(big, OpenFlags.WriteOnly)),
             "chmod" => Sys.ErrorOf(() => Sys.ChangeMode(big, Oct(600))),
@@ -76,6 +96,34 @@ public sealed class LimitTests
         Assert.Equal("", TreeImage.Difference(before, TreeImage.Of(overlay.Merged)));
         Sys.Append(overlay.Merged / "d/small", "!");
         Assert.Equal("small!", Sys.ReadText(overlay.Upper / "d/small"));
+    }
+
+    [MountFact]
+    public void Beyond_a_quota_a_write_writes_what_fits_and_nothing_new_is_made()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("d/a", "a")), on: Filesystem.Btrfs, lowersOn: Filesystem.Tmpfs, upperQuota: "2M");
+        FilePath full = overlay.Merged / "full";
+        byte[] much = new byte[4 << 20];
+        Array.Fill(much, (byte)'m');
+
+        Assert.Equal(Errno.EDQUOT, Sys.ErrorOf(() => Sys.Write(full, much)));
+        while (Sys.ErrorOf(() => Sys.Append(full, new string('m', 4096))) == Errno.None) { } // to the last block
+        Assert.Equal(Errno.EDQUOT, Sys.ErrorOf(() => Sys.Append(full, "more")));
+        Assert.Equal(Errno.EDQUOT, Sys.ErrorOf(() => Sys.Write(overlay.Merged / "d/new", "")));
+        Assert.Equal(Errno.EDQUOT, Sys.ErrorOf(() => Sys.MakeDirectory(overlay.Merged / "d/dir")));
+        Assert.Equal(Errno.EDQUOT, Sys.ErrorOf(() => Sys.SymbolicLink("x", overlay.Merged / "d/link")));
+        Assert.Equal(Errno.EDQUOT, Sys.ErrorOf(() => Sys.Append(overlay.Merged / "d/a", "!")));
+
+        Assert.Equal(["a"], (overlay.Merged / "d").Entries());
+        Assert.Equal("a", Sys.ReadText(overlay.Merged / "d/a"));
+        byte[] written = Sys.Read(full);
+        Assert.InRange(written.Length, 1, 2 << 20);
+        Assert.Equal(much[..written.Length], written);
+        Assert.Equal(["full"], overlay.Upper.Entries());
+        Assert.Empty(overlay.Leftovers);
+        Sys.Unlink(full);
+        WaitUntil(() => Sys.ErrorOf(() => Sys.Append(overlay.Merged / "d/a", "!")) == Errno.None);
+        Assert.Equal("a!", Sys.ReadText(overlay.Merged / "d/a"));
     }
 
     [MountFact]

@@ -54,6 +54,11 @@ public sealed class Overlay : IDisposable
                 Sys.MakeDirectory(place, Octal.Oct(755));
                 Scratch.MountTmpfs(place, size);
             }
+            else if (settings.UpperQuota is { } quota)
+            {
+                place = home / "limited";
+                Scratch.MakeLimitedSubvolume(place, quota);
+            }
             Upper = place / "upper";
             Work = place / "work";
             Sys.MakeDirectory(Upper, Octal.Oct(755));
@@ -92,6 +97,7 @@ public sealed class Overlay : IDisposable
     /// <param name="on">Where the layers are.</param>
     /// <param name="lowersOn">Where the lower layers are, if elsewhere.</param>
     /// <param name="upperSize">Gives upper and work a tmpfs of their own, of this size.</param>
+    /// <param name="upperQuota">Gives upper and work a btrfs subvolume of their own, which may hold no more than this.</param>
     /// <param name="readOnly">Without an upper.</param>
     /// <param name="inLower">A directory of the topmost lower layer to mount on, instead of one beside the layers.</param>
     /// <param name="mounter">Who mounts, if not who is tested.</param>
@@ -106,13 +112,14 @@ public sealed class Overlay : IDisposable
         Filesystem on = Filesystem.Tmpfs,
         Filesystem? lowersOn = null,
         string? upperSize = null,
+        string? upperQuota = null,
         bool readOnly = false,
         string? inLower = null,
         Mounter? mounter = null,
         bool mounted = true,
         int seconds = 30)
     {
-        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, readOnly, inLower, seconds));
+        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, upperQuota, readOnly, inLower, seconds));
         try
         {
             if (mounted) { overlay.Mount(mounter); }
@@ -248,5 +255,5 @@ public sealed class Overlay : IDisposable
     }
 
     private sealed record OverlaySettings(
-        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, bool ReadOnly, string? InLower, int Seconds);
+        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, string? UpperQuota, bool ReadOnly, string? InLower, int Seconds);
 }

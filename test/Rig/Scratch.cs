@@ -48,6 +48,14 @@ public static class Scratch
     public static void MountTmpfs(FilePath at, string size) =>
         SysException.ThrowIf(Libc.Mount("tmpfs\0"u8, at.Bytes, "tmpfs\0"u8, MountFlags.StrictAccessTime, PathText.Encode($"mode=755,size={size}")), $"mount -t tmpfs {at}");
 
+    /// <summary>Makes a btrfs subvolume at a directory that does not exist, with a quota; it goes as a directory goes.</summary>
+    public static void MakeLimitedSubvolume(FilePath at, string quota)
+    {
+        Command.Require("btrfs", "subvolume", "create", at);
+        Command.Require("btrfs", "quota", "enable", at); // of the whole filesystem, where only this subvolume has a limit
+        Command.Require("btrfs", "qgroup", "limit", quota, at);
+    }
+
     private static FilePath Root(Filesystem kind)
     {
         if (Mounted.TryGetValue(kind, out FilePath root)) { return root; }
