@@ -119,8 +119,10 @@ internal static class Manual
                 on: directories of lower layers can be renamed. Otherwise that gives
                 EXDEV, and mv copies. off means follow. Default: follow.
             metacopy=on|off
-                on implies redirect_dir=on. Files whose data is in a lower layer are
-                always understood; none are made yet. Default: off.
+                on implies redirect_dir=on. No metacopies are made yet, files of which
+                a layer holds the attributes alone: copy-up copies the data. Those in
+                the layers are read whatever is set; with on, a change of attributes
+                leaves one in the upper as it is. Default: off.
             index=on|off
                 on is not supported yet: hard links of lower layers stay links while
                 mounted, and not across mounts. Default: off.
@@ -160,8 +162,12 @@ internal static class Manual
                 Let other users in. The default for root.
             fsname=NAME
                 The same as SOURCE.
-            default_permissions, nfs_export=off, verity=off, uuid=...
-                Accepted; the kernel always checks permissions.
+            subtype=NAME, uuid=on|auto|null|off
+                No effect: the type is always fuse.veneer, and a FUSE mount shows no
+                identity in statfs(2).
+            default_permissions, override_creds, nfs_export=off, verity=off
+                No effect: it is always so. The kernel checks permissions; the layers
+                are reached with the mounter's credentials.
 
             Options of other overlays that would do no harm are named on standard
             error and have no effect. Unknown options are refused.

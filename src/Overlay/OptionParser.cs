@@ -206,7 +206,7 @@ public sealed class OptionParser
                 xino = Choose(name, value, ("on", Xino.On), ("auto", Xino.Auto), ("off", Xino.Off));
                 return true;
             case "uuid":
-                _ = Choose(name, value, ("null", 0), ("off", 0), ("on", 0), ("auto", 0)); // the kernel gives a FUSE mount its fsid
+                _ = Choose(name, value, ("null", 0), ("off", 0), ("on", 0), ("auto", 0)); // statfs(2) of a FUSE mount has no fsid that it could choose
                 return true;
             case "nfs_export":
                 if (Choose(name, value, ("on", true), ("off", false)))

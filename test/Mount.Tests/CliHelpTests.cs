@@ -30,8 +30,8 @@ public sealed class CliHelpTests : IDisposable
         [
             "lowerdir=", "lowerdir+=", "upperdir=", "workdir=", "redirect_dir=", "metacopy=", "index=", "xino=", "userxattr", "volatile",
             "fsync=", "coherent", "passthrough=", "threads=", "allow_other", "fsname=", "default_permissions", "nfs_export=", "verity=",
-            "uuid=", "ro", "rw", "nosuid", "nodev", "noexec", "sync", "dirsync", "noatime", "nodiratime", "relatime", "strictatime",
-            "nosymfollow", "remount",
+            "uuid=", "subtype=", "override_creds", "io_uring", "ro", "rw", "nosuid", "nodev", "noexec", "sync", "dirsync", "noatime",
+            "nodiratime", "relatime", "strictatime", "nosymfollow", "remount",
         ];
         Assert.All(options, option => Assert.Contains(option, manual, StringComparison.Ordinal));
     }

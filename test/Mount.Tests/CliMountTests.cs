@@ -44,6 +44,20 @@ public sealed class CliMountTests : IDisposable
         Assert.Contains($" {sandbox.Root}/m rw,nosuid,noexec,noatime - fuse.veneer a\\040b rw,user_id=0,group_id=0,default_permissions,allow_other\n", table, StringComparison.Ordinal);
     }
 
+    [CliTheory]
+    [InlineData("subtype=other")]
+    [InlineData("uuid=on")]
+    [InlineData("uuid=null")]
+    [InlineData("default_permissions,override_creds,nfs_export=off,verity=off")]
+    public void Options_without_effect_have_none(string options)
+    {
+        string without = Succeeds("veneer mount -o $LAYERS m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; getfattr -m - -d u; veneer umount m");
+        string with = Succeeds($"veneer mount -o $LAYERS,{options} m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; getfattr -m - -d u; veneer umount m");
+
+        Assert.Contains(" - fuse.veneer veneer rw,", without, StringComparison.Ordinal);
+        Assert.Equal(without, with);
+    }
+
     [CliFact]
     public void Harmless_options_of_others_are_named_and_do_no_harm()
     {

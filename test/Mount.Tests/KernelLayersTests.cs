@@ -85,6 +85,26 @@ public sealed class KernelLayersTests
         Assert.Equal("", TreeImage.Difference(expected, shown));
     }
 
+    [MountTheory(OnlyVeneer = "The kernel makes a metacopy where it is told to.")]
+    [InlineData("metacopy=on", true)]
+    [InlineData("metacopy=off", false)]
+    public void No_metacopy_is_made_and_one_that_is_there_stays_if_told_to(string options, bool stays)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("before", "content"), ("file", "content")), mounter: Mounter.Kernel, options: "metacopy=on");
+        Sys.ChangeMode(overlay.Merged / "before", Oct(600));
+        overlay.Unmount();
+        Assert.True(Sys.HasXattr(overlay.Upper / "before", "trusted.overlay.metacopy"));
+        overlay.Mount(Mounter.UnderTest, options);
+
+        Sys.ChangeMode(overlay.Merged / "before", Oct(640));
+        Sys.ChangeMode(overlay.Merged / "file", Oct(640));
+
+        Assert.Equal(stays, Sys.HasXattr(overlay.Upper / "before", "trusted.overlay.metacopy"));
+        Assert.Equal(("content", Oct(640)), (Sys.ReadText(overlay.Merged / "before"), Sys.Stat(overlay.Merged / "before").Mode & ModeBits.Mask));
+        Assert.False(Sys.HasXattr(overlay.Upper / "file", "trusted.overlay.metacopy"));
+        Assert.Equal("content", Sys.ReadText(overlay.Upper / "file"));
+    }
+
     [MountFact]
     public void Redirects_are_not_followed_when_that_is_forbidden()
     {
