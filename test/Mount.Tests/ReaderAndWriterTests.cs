@@ -244,12 +244,53 @@ public sealed class ReaderAndWriterTests
         Assert.Equal(Oct(600), before.Stat().Mode & ModeBits.Mask);
     }
 
+    [MountTheory]
+    [MemberData(nameof(Files))]
+    public void What_is_sent_by_sendfile_is_what_is_read(int size, bool program)
+    {
+        using Overlay overlay = WithFile(size, program);
+        using Descriptor reader = Open(overlay);
+        Assert.Equal(Content(size, program), Sent(overlay, reader));
+
+        using Descriptor writer = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly);
+        writer.WriteAt("WRITTEN", 30);
+
+        byte[] written = Changed(size, program, 30, "WRITTEN");
+        AssertCoherent(reader, written, size, program);
+        byte[] sent = Sent(overlay, reader);
+        if (Mounter.UnderTest.IsVeneer && program)
+        {
+            // Of a program the kernel may have kept pages to send: docs/differences.md.
+            Assert.True(sent.AsSpan().SequenceEqual(Content(size, program)) || sent.AsSpan().SequenceEqual(written));
+        }
+        else
+        {
+            Assert.Equal(reader.ReadAll(), sent);
+        }
+        using Descriptor later = Open(overlay);
+        Assert.Equal(written, Sent(overlay, later));
+    }
+
+    [MountTheory]
+    [MemberData(nameof(Files))]
+    public void What_is_sent_on_a_coherent_mount_is_what_was_written(int size, bool program)
+    {
+        using Overlay overlay = WithFile(size, program, Coherent);
+        using Descriptor reader = Open(overlay);
+        Assert.Equal(Content(size, program), Sent(overlay, reader));
+
+        using Descriptor writer = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly);
+        writer.WriteAt("WRITTEN", 30);
+
+        Assert.Equal(Changed(size, program, 30, "WRITTEN"), Sent(overlay, reader));
+    }
+
     [MountFact]
     public void A_coherent_mount_keeps_readers_of_every_file_coherent()
     {
         using var overlay = Overlay.With(
             lower: Tree.Of(("file", Node.File(Content(Large)).Mode(Oct(755)))),
-            options: Mounter.UnderTest.IsVeneer ? "coherent" : "");
+            options: Coherent);
         using Descriptor reader = Open(overlay);
         Assert.Equal(Content(Large)[..10], reader.ReadAt(0, 10));
 
@@ -282,8 +323,19 @@ public sealed class ReaderAndWriterTests
     /// <summary>Whether a reader that was there before goes on seeing the lower file.</summary>
     private static bool IsStale(int size) => Mounter.UnderTest.IsVeneer && size >= PassedThrough;
 
-    private static Overlay WithFile(int size, bool program) =>
-        Overlay.With(lower: Tree.Of(("file", Node.File(Content(size, program)).Mode(program ? Oct(755) : Oct(644)))));
+    /// <summary>The option that makes every reader see every write; other overlays have none.</summary>
+    private static string Coherent => Mounter.UnderTest.IsVeneer ? "coherent" : "";
+
+    /// <summary>What sendfile(2) puts into a file beside the layers.</summary>
+    private static byte[] Sent(Overlay overlay, Descriptor reader)
+    {
+        using Descriptor target = Sys.Open(overlay.Beside("sent"), OpenFlags.ReadWrite | OpenFlags.Create | OpenFlags.Truncate, Oct(600));
+        reader.SendAllTo(target);
+        return target.ReadAll();
+    }
+
+    private static Overlay WithFile(int size, bool program, string options = "") =>
+        Overlay.With(lower: Tree.Of(("file", Node.File(Content(size, program)).Mode(program ? Oct(755) : Oct(644)))), options: options);
 
     private static Descriptor Open(Overlay overlay) => Sys.Open(overlay.Merged / "file", OpenFlags.ReadOnly);
 

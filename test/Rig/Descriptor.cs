@@ -153,6 +153,18 @@ public sealed unsafe class Descriptor(int value) : IDisposable
         return copied;
     }
 
+    /// <summary>sendfile(2) of all of the file, from its beginning, without moving the position.</summary>
+    public void SendAllTo(Descriptor target)
+    {
+        long offset = 0, count;
+        do
+        {
+            count = Native.sendfile(target.value, value, &offset, 1 << 20);
+            SysException.ThrowIf(Native.Check(count), "sendfile");
+        }
+        while (count > 0);
+    }
+
     /// <summary>FS_IOC_GETFLAGS.</summary>
     public uint GetFlags()
     {

@@ -51,6 +51,9 @@ internal static unsafe partial class Native
     public static partial long lseek(int descriptor, long offset, int whence);
 
     [LibraryImport(Library, SetLastError = true)]
+    public static partial long sendfile(int target, int source, long* offset, nuint count);
+
+    [LibraryImport(Library, SetLastError = true)]
     public static partial nint mmap(nint address, nuint length, int protection, int flags, int descriptor, long offset);
 
     [LibraryImport(Library, SetLastError = true)]
