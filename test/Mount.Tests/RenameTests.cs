@@ -97,6 +97,19 @@ public sealed class RenameTests
         Assert.Equal("", TreeImage.Difference(expected, shown));
     }
 
+    [MountFact(NotOfKernel = "There a copy is made and marked first, and ext4 sets the time before it refuses.")]
+    public void A_rename_onto_a_directory_that_is_not_empty_leaves_no_trace()
+    {
+        using var overlay = Overlay.With(
+            lower: Tree.Of(("from/dir/file", "x")), upper: Tree.Of(("to/full/file", "y")), options: "redirect_dir=on", on: Filesystem.Ext4);
+        TreeImage before = TreeImage.Of(overlay.Merged);
+
+        Assert.Equal(Errno.ENOTEMPTY, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "from/dir", overlay.Merged / "to/full")));
+
+        Assert.Equal("", TreeImage.Difference(before, TreeImage.Of(overlay.Merged)));
+        Assert.Equal(["to"], overlay.Upper.Entries());
+    }
+
     [MountFact]
     public void A_redirect_that_would_be_too_long_gives_exdev()
     {
