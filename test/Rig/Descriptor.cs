@@ -281,7 +281,7 @@ public sealed unsafe class Map : IDisposable
         address = Native.mmap(0, this.length, 3, 0x22, -1, 0);
     }
 
-    internal Span<byte> Memory => new((void*)address, (int)length);
+    public Span<byte> Memory => new((void*)address, (int)length);
 
     public byte[] Read(long offset, int count)
     {

@@ -9,7 +9,7 @@ public sealed record Layers(IReadOnlyList<FilePath> Lowers, FilePath? Upper, Fil
 /// <summary>Somebody who can mount an overlay: Veneer, the kernel, or any other by its command line.</summary>
 /// <remarks>
 /// <c>VENEER_TEST_MOUNT</c> chooses who is tested: <c>kernel</c>, <c>fuse-overlayfs</c>, or a command with the
-/// placeholders <c>{options}</c> and <c>{mnt}</c>, unmounted with <c>VENEER_TEST_UMOUNT</c> (default <c>umount {mnt}</c>).
+/// placeholders <c>{options}</c> (or <c>{branches}</c>) and <c>{mnt}</c>, unmounted with <c>VENEER_TEST_UMOUNT</c> (default <c>umount {mnt}</c>).
 /// <c>VENEER_TEST_OPTIONS</c> are further options for every mount by Veneer.
 /// Whatever is expected of Veneer as an overlay must also be found true of the kernel.
 /// </remarks>
@@ -54,6 +54,10 @@ public abstract class Mounter
         "fuse-overlayfs" => new CommandMounter("fuse-overlayfs -o {options} {mnt}", "umount {mnt}", veneer: false),
         _ => new CommandMounter(mount, unmount ?? "umount {mnt}", veneer: false),
     };
+
+    /// <summary>The layers as unionfs-fuse and mergerfs name them.</summary>
+    private static string BranchesOf(Layers layers) =>
+        string.Join(':', [.. layers.Upper is { } upper ? [$"{upper}=RW"] : Array.Empty<string>(), .. layers.Lowers.Select(lower => $"{lower}=RO")]);
 
     private static Mounter FromEnvironment() =>
         Parse(Environment.GetEnvironmentVariable("VENEER_TEST_MOUNT"), Environment.GetEnvironmentVariable("VENEER_TEST_UMOUNT"));
@@ -104,7 +108,8 @@ public abstract class Mounter
     {
         public override bool IsVeneer => veneer;
 
-        public override void Mount(Layers layers) => Run(mount, layers.Merged, OptionsOf(layers, veneer ? FurtherOptions : null));
+        public override void Mount(Layers layers) =>
+            Run(mount.Replace("{branches}", BranchesOf(layers), StringComparison.Ordinal), layers.Merged, OptionsOf(layers, veneer ? FurtherOptions : null));
 
         public override void Unmount(FilePath merged)
         {

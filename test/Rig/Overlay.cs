@@ -242,7 +242,8 @@ public sealed class Overlay : IDisposable
         Abort(Merged);
     }
 
-    private static List<int> ServersOf(FilePath merged)
+    /// <summary>The processes that were given this mount point.</summary>
+    public static IReadOnlyList<int> ServersOf(FilePath merged)
     {
         var found = new List<int>();
         foreach (string process in Directory.GetDirectories("/proc"))

@@ -45,8 +45,20 @@ public static class Scratch
     }
 
     /// <summary>Mounts a tmpfs of its own at a directory, such as one that is soon full.</summary>
-    public static void MountTmpfs(FilePath at, string size) =>
-        SysException.ThrowIf(Libc.Mount("tmpfs\0"u8, at.Bytes, "tmpfs\0"u8, MountFlags.StrictAccessTime, PathText.Encode($"mode=755,size={size}")), $"mount -t tmpfs {at}");
+    public static void MountTmpfs(FilePath at, string size, MountFlags flags = MountFlags.StrictAccessTime) =>
+        SysException.ThrowIf(Libc.Mount("tmpfs\0"u8, at.Bytes, "tmpfs\0"u8, flags, PathText.Encode($"mode=755,size={size}")), $"mount -t tmpfs {at}");
+
+    /// <summary>Makes a filesystem in a new image file and mounts it.</summary>
+    public static void MountImage(Filesystem kind, FilePath image, FilePath at, long size, string options)
+    {
+        using (Descriptor file = Sys.Open(image, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Octal.Oct(600))) { file.Truncate(size); }
+        // Enough inodes for a million of small files.
+        Command.Require([$"mkfs.{NameOf(kind)}", .. kind == Filesystem.Ext4 ? ["-Fq", "-i", "4096"] : (string[])["-q"], image]);
+        Sys.MakeDirectory(at, Octal.Oct(755));
+        Command.Require("mount", "-o", options, image, at);
+    }
+
+    private static string NameOf(Filesystem kind) => kind.ToString().ToLowerInvariant();
 
     /// <summary>Makes a btrfs subvolume at a directory that does not exist, with a quota; it goes as a directory goes.</summary>
     public static void MakeLimitedSubvolume(FilePath at, string quota)
@@ -70,13 +82,8 @@ public static class Scratch
         else
         {
             FilePath home = Root(Filesystem.Tmpfs);
-            string type = kind.ToString().ToLowerInvariant();
-            FilePath image = home / $"{type}.img";
-            using (Descriptor file = Sys.Open(image, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Octal.Oct(600))) { file.Truncate(512L << 20); }
-            Command.Require([$"mkfs.{type}", kind == Filesystem.Ext4 ? "-Fq" : "-q", image]);
-            root = home / type;
-            Sys.MakeDirectory(root, Octal.Oct(755));
-            Command.Require("mount", "-o", "loop,strictatime", image, root);
+            root = home / NameOf(kind);
+            MountImage(kind, home / $"{NameOf(kind)}.img", root, 512L << 20, "loop,strictatime");
         }
         FilePath quiet = root + QuietSuffix;
         Directory.CreateDirectory(quiet);

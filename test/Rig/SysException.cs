@@ -10,7 +10,7 @@ public sealed class SysException : Exception
 
     public Errno Errno { get; }
 
-    internal static void ThrowIf(Errno errno, string call)
+    public static void ThrowIf(Errno errno, string call)
     {
         if (errno.IsError) { throw new SysException(errno, call); }
     }
