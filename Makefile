@@ -14,7 +14,7 @@ export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT = 1
 
 SOURCES := $(shell find src -type f) $(wildcard Directory.*.props) global.json .editorconfig tools/publish.sh
 
-.PHONY: all build test oracle test-real run install uninstall clean help
+.PHONY: all build test oracle test-real bench bench-smoke bench-micro run install uninstall clean help
 
 all: out/veneer
 
@@ -43,6 +43,15 @@ test-real: out/veneer
 	@tools/setup.sh test-real
 	@STATE='$(STATE)' test/real/run.sh
 
+# Beside kernel overlayfs and others; ARGS='--help' tells what can be asked for.
+bench: out/veneer
+	@tools/setup.sh bench
+	@dotnet build bench/Compare --configuration Release --verbosity quiet
+	@dotnet run --project bench/Compare --configuration Release --no-build -- $(ARGS)
+
+bench-smoke:
+	@$(MAKE) --no-print-directory bench ARGS='--smoke $(ARGS)'
+
 run: out/veneer
 	@tools/setup.sh run
 	@tools/run.sh '$(LOWER)' '$(MNT)' '$(STATE)'
@@ -65,6 +74,8 @@ help:
 	@echo 'make test                  every test; ends with "N passed, N failed"'
 	@echo 'make oracle SECONDS=600    random operations, compared with kernel overlayfs; ARGS=--help'
 	@echo 'make test-real             real work in a Debian, beside kernel overlayfs; needs its mirror'
+	@echo 'make bench                 Veneer beside kernel overlayfs and others; ARGS=--help'
+	@echo 'make bench-smoke           the same in two minutes'
 	@echo 'make run LOWER=DIR MNT=DIR mount a writable view of LOWER at MNT'
 	@echo 'make install PREFIX=DIR    bin/veneer and /sbin/mount.fuse.veneer; DESTDIR is honoured'
 	@echo 'make uninstall             what install put there'

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Puts in place what a target needs: tools/setup.sh build|run|test|test-real.
+# Puts in place what a target needs: tools/setup.sh build|run|test|test-real|bench.
 # As root on a Debian system it installs what is missing; otherwise it names it.
 set -euo pipefail
 
-purpose=${1:?build, run, test or test-real}
+purpose=${1:?build, run, test, test-real or bench}
 export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1 # .NET's own command line wants ICU, or to be told to do without
 
 if ! command -v dotnet >/dev/null || ! dotnet --version >/dev/null 2>&1; then
@@ -51,6 +51,19 @@ if [ "$purpose" = test-real ]; then
     needs mount command -v mount
     needs attr command -v getfattr
     needs debootstrap command -v debootstrap
+fi
+
+if [ "$purpose" = bench ]; then
+    needs util-linux command -v unshare
+    needs mount command -v mount
+    needs e2fsprogs command -v mkfs.ext4
+    needs xfsprogs command -v mkfs.xfs
+    needs btrfs-progs command -v mkfs.btrfs
+    needs git command -v git
+    needs sqlite3 command -v sqlite3
+    needs fuse-overlayfs command -v fuse-overlayfs
+    needs unionfs-fuse command -v unionfs
+    needs mergerfs command -v mergerfs
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

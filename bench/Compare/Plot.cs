@@ -1,0 +1,129 @@
+using System.Globalization;
+using System.Net;
+using System.Text;
+
+namespace Veneer.Compare;
+
+/// <summary>Pictures of results, as SVG.</summary>
+internal static class Plot
+{
+    private const int Left = 150, Width = 560, Legend = 20;
+
+    private static readonly string[] colours = ["#999999", "#333333", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#e69f00", "#cc79a7"];
+
+    /// <summary>Bars of each row of a group: how many times the kernel's overlayfs, on a logarithmic scale.</summary>
+    public static string Bars(Results results, string group)
+    {
+        const int bar = 7, gap = 8;
+        Row[] rows = [.. results.Rows.Where(row => row.Group == group)];
+        Contender[] contenders = [.. results.Contenders.Where(c => c.Name != Contender.Base)];
+        double[] ratios = [.. from row in rows from c in contenders let ratio = results.Ratio(row, c) where ratio > 0 select ratio.Value];
+        if (ratios.Length == 0) { return ""; }
+        var scale = new LogScale(Math.Min(0.5, ratios.Min()), Math.Max(2, ratios.Max()), Left, Width);
+        int rowHeight = (contenders.Length * bar) + gap, top = 30 + (contenders.Length * Legend);
+        var svg = new Svg(Left + Width + 60, top + (rows.Length * rowHeight) + 30, $"{group}: times the kernel's overlayfs");
+        AddLegend(svg, contenders);
+        foreach (double tick in scale.Ticks())
+        {
+            svg.Line(scale.At(tick), top, scale.At(tick), top + (rows.Length * rowHeight), tick == 1 ? "#000000" : "#dddddd");
+            svg.Text(scale.At(tick), top + (rows.Length * rowHeight) + 16, Number(tick), "middle");
+        }
+        for (int i = 0; i < rows.Length; i++)
+        {
+            double y = top + (i * rowHeight);
+            svg.Text(Left - 8, y + (rowHeight / 2.0), rows[i].Name, "end");
+            for (int j = 0; j < contenders.Length; j++)
+            {
+                if (results.Ratio(rows[i], contenders[j]) is not { } ratio) { continue; }
+                double from = Math.Min(scale.At(1), scale.At(ratio)), to = Math.Max(scale.At(1), scale.At(ratio));
+                svg.Rectangle(from, y + (j * bar), Math.Max(1, to - from), bar - 1, ColourOf(contenders[j]), $"{rows[i].Name}, {contenders[j].Name}: {Number(ratio)}");
+            }
+        }
+        return svg.ToString();
+    }
+
+    /// <summary>One line for each contender: cost against what grows, both scales logarithmic.</summary>
+    public static string Lines(Results results, string line)
+    {
+        const int height = 320;
+        Row[] rows = [.. results.Rows.Where(row => row.Point?.Line == line)];
+        double[] costs = [.. from row in rows from c in results.Contenders let cost = results.Median(row, c) where cost > 0 select cost.Value];
+        if (costs.Length == 0) { return ""; }
+        int top = 30 + (results.Contenders.Count * Legend);
+        var across = new LogScale(rows.Min(r => r.Point!.Value.X), rows.Max(r => r.Point!.Value.X), Left, Width);
+        var up = new LogScale(costs.Min(), costs.Max(), top + height, -height);
+        var svg = new Svg(Left + Width + 60, top + height + 40, $"Cost of one {line}");
+        AddLegend(svg, results.Contenders);
+        foreach (double tick in up.Ticks())
+        {
+            svg.Line(Left, up.At(tick), Left + Width, up.At(tick), "#dddddd");
+            svg.Text(Left - 8, up.At(tick) + 4, Results.Readable(tick, rows[0].Unit), "end");
+        }
+        foreach (Row row in rows) { svg.Text(across.At(row.Point!.Value.X), top + height + 20, Number(row.Point!.Value.X), "middle"); }
+        foreach (Contender contender in results.Contenders)
+        {
+            svg.Path([.. from row in rows let cost = results.Median(row, contender) where cost > 0 select (across.At(row.Point!.Value.X), up.At(cost.Value))], ColourOf(contender));
+        }
+        return svg.ToString();
+    }
+
+    private static void AddLegend(Svg svg, IReadOnlyList<Contender> contenders)
+    {
+        for (int i = 0; i < contenders.Count; i++)
+        {
+            svg.Rectangle(Left, 30 + (i * Legend), 12, 12, ColourOf(contenders[i]), contenders[i].Name);
+            svg.Text(Left + 18, 40 + (i * Legend), contenders[i].Name, "start");
+        }
+    }
+
+    private static string ColourOf(Contender contender) => colours[Contender.All.ToList().IndexOf(contender) % colours.Length];
+
+    private static string Number(double value) => value.ToString(value < 10 ? "0.##" : "0", CultureInfo.InvariantCulture);
+
+    private sealed class LogScale(double lowest, double highest, double start, double length)
+    {
+        private readonly double low = Math.Log10(lowest), high = Math.Max(Math.Log10(highest), Math.Log10(lowest) + 0.1);
+
+        public double At(double value) => start + (length * (Math.Log10(value) - low) / (high - low));
+
+        /// <summary>1, 2 and 5 times the powers of ten.</summary>
+        public IEnumerable<double> Ticks() =>
+            from power in Enumerable.Range((int)Math.Floor(low), (int)Math.Ceiling(high) - (int)Math.Floor(low) + 1)
+            from step in (double[])[1, 2, 5]
+            let tick = step * Math.Pow(10, power)
+            where Math.Log10(tick) >= low - 0.001 && Math.Log10(tick) <= high + 0.001
+            select tick;
+    }
+
+    private sealed class Svg
+    {
+        private readonly StringBuilder text = new();
+
+        public Svg(int width, int height, string title)
+        {
+            text.Append(CultureInfo.InvariantCulture, $"""
+                <svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">
+                <rect width="100%" height="100%" fill="#ffffff"/>
+
+                """);
+            Text(10, 18, title, "start");
+        }
+
+        public void Line(double x1, double y1, double x2, double y2, string colour) =>
+            text.Append(CultureInfo.InvariantCulture, $"<line x1=\"{x1:0.#}\" y1=\"{y1:0.#}\" x2=\"{x2:0.#}\" y2=\"{y2:0.#}\" stroke=\"{colour}\"/>\n");
+
+        public void Rectangle(double x, double y, double width, double height, string colour, string tip) =>
+            text.Append(CultureInfo.InvariantCulture, $"<rect x=\"{x:0.#}\" y=\"{y:0.#}\" width=\"{width:0.#}\" height=\"{height:0.#}\" fill=\"{colour}\"><title>{WebUtility.HtmlEncode(tip)}</title></rect>\n");
+
+        public void Path((double X, double Y)[] points, string colour)
+        {
+            text.Append(CultureInfo.InvariantCulture, $"<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{string.Join(' ', points.Select(p => string.Create(CultureInfo.InvariantCulture, $"{p.X:0.#},{p.Y:0.#}")))}\"/>\n");
+            foreach ((double x, double y) in points) { text.Append(CultureInfo.InvariantCulture, $"<circle cx=\"{x:0.#}\" cy=\"{y:0.#}\" r=\"3\" fill=\"{colour}\"/>\n"); }
+        }
+
+        public void Text(double x, double y, string words, string anchor) =>
+            text.Append(CultureInfo.InvariantCulture, $"<text x=\"{x:0.#}\" y=\"{y:0.#}\" text-anchor=\"{anchor}\">{WebUtility.HtmlEncode(words)}</text>\n");
+
+        public override string ToString() => text + "</svg>\n";
+    }
+}
