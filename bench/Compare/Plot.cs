@@ -16,7 +16,7 @@ internal static class Plot
     {
         const int bar = 7, gap = 8;
         Row[] rows = [.. results.Rows.Where(row => row.Group == group)];
-        Contender[] contenders = [.. results.Contenders.Where(c => c.Name != Contender.Base)];
+        Contender[] contenders = [.. results.Contenders.Where(c => c.Name != Contender.Base && rows.Any(row => results.Ratio(row, c) > 0))];
         double[] ratios = [.. from row in rows from c in contenders let ratio = results.Ratio(row, c) where ratio > 0 select ratio.Value];
         if (ratios.Length == 0) { return ""; }
         var scale = new LogScale(Math.Min(0.5, ratios.Min()), Math.Max(2, ratios.Max()), Left, Width);
@@ -47,29 +47,30 @@ internal static class Plot
     {
         const int height = 320;
         Row[] rows = [.. results.Rows.Where(row => row.Point?.Line == line)];
-        double[] costs = [.. from row in rows from c in results.Contenders let cost = results.Median(row, c) where cost > 0 select cost.Value];
+        Contender[] contenders = [.. results.Contenders.Where(c => rows.Any(row => results.Median(row, c) > 0))];
+        double[] costs = [.. from row in rows from c in contenders let cost = results.Median(row, c) where cost > 0 select cost.Value];
         if (costs.Length == 0) { return ""; }
-        int top = 30 + (results.Contenders.Count * Legend);
+        int top = 30 + (contenders.Length * Legend);
         var across = new LogScale(rows.Min(r => r.Point!.Value.X), rows.Max(r => r.Point!.Value.X), Left, Width);
         var up = new LogScale(costs.Min(), costs.Max(), top + height, -height);
         var svg = new Svg(Left + Width + 60, top + height + 40, $"Cost of one {line}");
-        AddLegend(svg, results.Contenders);
+        AddLegend(svg, contenders);
         foreach (double tick in up.Ticks())
         {
             svg.Line(Left, up.At(tick), Left + Width, up.At(tick), "#dddddd");
             svg.Text(Left - 8, up.At(tick) + 4, Results.Readable(tick, rows[0].Unit), "end");
         }
         foreach (Row row in rows) { svg.Text(across.At(row.Point!.Value.X), top + height + 20, Number(row.Point!.Value.X), "middle"); }
-        foreach (Contender contender in results.Contenders)
+        foreach (Contender contender in contenders)
         {
             svg.Path([.. from row in rows let cost = results.Median(row, contender) where cost > 0 select (across.At(row.Point!.Value.X), up.At(cost.Value))], ColourOf(contender));
         }
         return svg.ToString();
     }
 
-    private static void AddLegend(Svg svg, IReadOnlyList<Contender> contenders)
+    private static void AddLegend(Svg svg, Contender[] contenders)
     {
-        for (int i = 0; i < contenders.Count; i++)
+        for (int i = 0; i < contenders.Length; i++)
         {
             svg.Rectangle(Left, 30 + (i * Legend), 12, 12, ColourOf(contenders[i]), contenders[i].Name);
             svg.Text(Left + 18, 40 + (i * Legend), contenders[i].Name, "start");

@@ -94,7 +94,7 @@ internal sealed class Results(IReadOnlyList<Row> rows, IReadOnlyList<Contender> 
         if (Median(row, contender) is not { } median) { return cells.ContainsKey((row, contender)) ? "fail" : ""; }
         string text = Readable(median, row.Unit);
         if (contender.Name != Contender.Base && Ratio(row, contender) is { } ratio) { text += $" ({Short(ratio)})"; }
-        if (row.Group == Row.RealWork && Median(CellOf(row, contender).ServerTimes) is { } time) { text += $", cpu {Readable(time, Unit.Milliseconds)}"; }
+        if (row.Group == Row.RealWork && Median(CellOf(row, contender).ServerTimes) is { } time) { text += time > 0 ? $", cpu {Readable(time, Unit.Milliseconds)}" : ", cpu < 10 ms"; }
         return text;
     }
 
