@@ -52,6 +52,11 @@ bench: out/veneer
 bench-smoke:
 	@$(MAKE) --no-print-directory bench ARGS='--smoke $(ARGS)'
 
+# Our own code without a kernel in the way; ARGS="--filter '*Table*'" runs some.
+bench-micro:
+	@tools/setup.sh build
+	@dotnet run --project bench/Micro --configuration Release -- $(ARGS)
+
 run: out/veneer
 	@tools/setup.sh run
 	@tools/run.sh '$(LOWER)' '$(MNT)' '$(STATE)'
@@ -76,6 +81,7 @@ help:
 	@echo 'make test-real             real work in a Debian, beside kernel overlayfs; needs its mirror'
 	@echo 'make bench                 Veneer beside kernel overlayfs and others; ARGS=--help'
 	@echo 'make bench-smoke           the same in two minutes'
+	@echo 'make bench-micro           our own code alone, with BenchmarkDotNet'
 	@echo 'make run LOWER=DIR MNT=DIR mount a writable view of LOWER at MNT'
 	@echo 'make install PREFIX=DIR    bin/veneer and /sbin/mount.fuse.veneer; DESTDIR is honoured'
 	@echo 'make uninstall             what install put there'

@@ -54,7 +54,8 @@ public sealed class OverlayMount : IDisposable
         }
     }
 
-    private static Volume OpenVolume(OverlayOptions options, Action<string> log, List<IDisposable> opened)
+    /// <summary>The layers and rooms of an overlay; what is to be disposed of with it is added to a list.</summary>
+    internal static Volume OpenVolume(OverlayOptions options, Action<string> log, List<IDisposable> opened)
     {
         var lowers = new List<int>();
         foreach (string path in options.LowerDirectories) { lowers.Add(Hold(Probe.OpenDirectory(path, "lower"), opened)); }
