@@ -46,11 +46,11 @@ test-real: out/veneer
 # Beside kernel overlayfs and others; ARGS='--help' tells what can be asked for.
 bench: out/veneer
 	@tools/setup.sh bench
-	@dotnet build bench/Compare --configuration Release --verbosity quiet
+	@dotnet build bench/Compare --configuration Release --verbosity quiet >&2
 	@dotnet run --project bench/Compare --configuration Release --no-build -- $(ARGS)
 
-bench-smoke:
-	@$(MAKE) --no-print-directory bench ARGS='--smoke $(ARGS)'
+bench-smoke: override ARGS += --smoke
+bench-smoke: bench
 
 # Our own code without a kernel in the way; ARGS="--filter '*Table*'" runs some.
 bench-micro:

@@ -19,6 +19,7 @@ fi
 
 PATH=$PATH:/usr/sbin:/sbin # where mkfs.* are, for those who are not root
 missing=()
+absent=()
 
 # needs PACKAGE TEST...: the package is missing when the test fails.
 needs() {
@@ -26,6 +27,27 @@ needs() {
     shift
     "$@" >/dev/null 2>&1 || missing+=("$package")
 }
+
+# likes PACKAGE TEST...: the same, for what can be done without.
+likes() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || absent+=("$package")
+}
+
+# As root on Debian; otherwise, and when it fails, false.
+install_packages() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+    echo "Installing $*"
+    local log
+    log=$(mktemp)
+    if ! { apt-get update && apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        return 1
+    fi
+    rm -f "$log"
+}
+export DEBIAN_FRONTEND=noninteractive
 
 needs gcc command -v gcc
 needs libc6-dev test -e /usr/include/stdio.h
@@ -57,28 +79,21 @@ if [ "$purpose" = bench ]; then
     needs util-linux command -v unshare
     needs mount command -v mount
     needs e2fsprogs command -v mkfs.ext4
-    needs xfsprogs command -v mkfs.xfs
-    needs btrfs-progs command -v mkfs.btrfs
-    needs git command -v git
-    needs sqlite3 command -v sqlite3
-    needs fuse-overlayfs command -v fuse-overlayfs
-    needs unionfs-fuse command -v unionfs
-    needs mergerfs command -v mergerfs
+    likes xfsprogs command -v mkfs.xfs
+    likes btrfs-progs command -v mkfs.btrfs
+    likes git command -v git
+    likes sqlite3 command -v sqlite3
+    likes fuse-overlayfs command -v fuse-overlayfs
+    likes unionfs-fuse command -v unionfs
+    likes mergerfs command -v mergerfs
 fi
 
-if [ ${#missing[@]} -gt 0 ]; then
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo "Please install: ${missing[*]} (Debian: apt-get install ${missing[*]})" >&2
-        exit 1
-    fi
-    echo "Installing ${missing[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    log=$(mktemp)
-    if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-        tail -n 20 "$log" >&2
-        exit 1
-    fi
-    rm -f "$log"
+if [ ${#missing[@]} -gt 0 ] && ! install_packages "${missing[@]}"; then
+    echo "Please install: ${missing[*]} (Debian: apt-get install ${missing[*]})" >&2
+    exit 1
+fi
+if [ ${#absent[@]} -gt 0 ] && ! install_packages "${absent[@]}"; then
+    echo "Going on without ${absent[*]} (Debian: apt-get install ${absent[*]})" >&2
 fi
 
 if [ "$purpose" != build ] && [ ! -e /dev/fuse ]; then
