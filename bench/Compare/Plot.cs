@@ -53,7 +53,7 @@ internal static class Plot
         int top = 30 + (contenders.Length * Legend);
         var across = new LogScale(rows.Min(r => r.Point!.Value.X), rows.Max(r => r.Point!.Value.X), Left, Width);
         var up = new LogScale(costs.Min(), costs.Max(), top + height, -height);
-        var svg = new Svg(Left + Width + 60, top + height + 40, $"Cost of one {line}");
+        var svg = new Svg(Left + Width + 60, top + height + 40, line);
         AddLegend(svg, contenders);
         foreach (double tick in up.Ticks())
         {

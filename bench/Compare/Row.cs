@@ -27,6 +27,9 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
     /// <summary>The line in a plot, and where on it.</summary>
     public (string Line, double X)? Point { get; init; }
 
+    /// <summary>What a run of two minutes has: the operations, and a little of the others.</summary>
+    public static string[] OfSmoke { get; } = [Operations, "start-1-lowers", "memory-walked", "untar", "grep-r"];
+
     /// <summary>Every row, in the order of the table.</summary>
     public static IReadOnlyList<Row> All(Sizes sizes) => [.. OperationRows(sizes), .. GrowthRows(sizes), .. ServerRows(sizes), .. WorkRows(sizes)];
 
@@ -86,16 +89,16 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
     {
         foreach (int entries in (int[])[1_000, 10_000, 100_000])
         {
-            yield return Of($"list-{entries}", $"entries-{entries}", Abilities.None, ("entry listed, by size of its directory", entries), bed => bed.Work("readdir", "flat", 1)) with { Parts = ["flat"] };
-            yield return Of($"lookup-{entries}", $"entries-{entries}", Abilities.None, ("name looked up, by size of its directory", entries), bed => bed.Work("stat-flat", "flat", 1000)) with { Parts = ["flat"] };
+            yield return Of($"list-{entries}", $"entries-{entries}", Abilities.None, ("Listing, for each entry, by size of the directory", entries), bed => bed.Work("readdir", "flat", 1)) with { Parts = ["flat"] };
+            yield return Of($"lookup-{entries}", $"entries-{entries}", Abilities.None, ("Looking a name up, by size of the directory", entries), bed => bed.Work("stat-flat", "flat", 1000)) with { Parts = ["flat"] };
         }
         foreach (int layers in (int[])[1, 8, 64])
         {
-            yield return Of($"stat-cold-{layers}-lowers", $"layers-{layers}", Abilities.Layers, ("name looked up, by count of lower layers", layers), bed => bed.Work("stat", "t", Math.Min(sizes.Files, 2000)));
+            yield return Of($"stat-cold-{layers}-lowers", $"layers-{layers}", Abilities.Layers, ("Looking a name up, by count of lower layers", layers), bed => bed.Work("stat", "t", Math.Min(sizes.Files, 2000)));
         }
         foreach (int depth in (int[])[1, 10, 100])
         {
-            yield return Of($"copyup-depth-{depth}", $"depth-{depth}", Abilities.CopyUp | Abilities.Layers, ("copy-up, by depth of the file", depth), bed => bed.Work("append-each", "t", 1));
+            yield return Of($"copyup-depth-{depth}", $"depth-{depth}", Abilities.CopyUp | Abilities.Layers, ("Copying a file up, by its depth", depth), bed => bed.Work("append-each", "t", 1));
         }
 
         static Row Of(string name, string layers, Abilities needs, (string, double) point, Func<Bed, double> measure) =>
@@ -109,9 +112,16 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
             yield return new($"start-{lowers}-lowers", Server, Unit.Milliseconds, $"layers-{lowers}", Abilities.Layers, bed => bed.MountTime);
         }
         yield return new("mount-50", Server, Unit.Milliseconds, "layers-10", Abilities.Layers, MountFifty);
-        yield return Memory("memory-idle", bed => bed.ServerMemory);
-        yield return Memory("memory-walked", bed => { bed.Work("walk", "t", 1); return bed.ServerMemory; });
-        yield return Memory("memory-forgotten", bed =>
+        yield return Memory("memory-idle", sizes.MemoryFiles, bed => bed.ServerMemory);
+        foreach (int files in (int[])[sizes.MemoryFiles / 100, sizes.MemoryFiles / 10, sizes.MemoryFiles])
+        {
+            yield return Memory(files == sizes.MemoryFiles ? "memory-walked" : $"memory-walked-{files}", files, bed =>
+            {
+                bed.Work("walk", "t", 1);
+                return bed.ServerMemory;
+            }) with { Point = ("Memory after a walk, by count of files", files) };
+        }
+        yield return Memory("memory-forgotten", sizes.MemoryFiles, bed =>
         {
             bed.Work("walk", "t", 1);
             Sys.DropCaches();
@@ -119,7 +129,7 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
             return bed.ServerMemory;
         });
 
-        Row Memory(string name, Func<Bed, double> measure) => new(name, Server, Unit.Mebibytes, $"files-{sizes.MemoryFiles}", Abilities.Server, measure);
+        static Row Memory(string name, int files, Func<Bed, double> measure) => new(name, Server, Unit.Mebibytes, $"files-{files}", Abilities.Server, measure);
 
         static double MountFifty(Bed bed)
         {

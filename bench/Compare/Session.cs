@@ -121,7 +121,7 @@ internal static class Session
         foreach (string group in all.Select(row => row.Group).Distinct(StringComparer.Ordinal)) { Save($"{group}.svg", Plot.Bars(results, group)); }
         foreach (string line in all.Select(row => row.Point?.Line).OfType<string>().Distinct(StringComparer.Ordinal))
         {
-            Save($"{line.Replace(",", "", StringComparison.Ordinal).Replace(' ', '-')}.svg", Plot.Lines(results, line));
+            Save($"{line.Replace(",", "", StringComparison.Ordinal).Replace(' ', '-').ToLowerInvariant()}.svg", Plot.Lines(results, line));
         }
 
         void Save(string name, string text)
