@@ -4,7 +4,7 @@ using Veneer.Compare;
 // Before anything else, so that a piece of work starts soon.
 if (args is ["work", .. var words]) { return Work.Run(words); }
 
-PrivateNamespace.Enter();
+PrivateNamespace.Enter(lastSignal: "TERM"); // so that there is time to switch io_uring back
 
 var smoke = new Option<bool>("--smoke") { Description = "Two minutes: few rounds, small trees, and mostly the operations." };
 var rounds = new Option<int?>("--rounds") { Description = "How often each row is measured. Default: 5." };

@@ -13,20 +13,21 @@ public static unsafe class PrivateNamespace
     public static string? Obstacle { get; private set; } = "PrivateNamespace.Enter was not called.";
 
     /// <summary>Makes this process one in private mount and pid namespaces, by starting it again if need be.</summary>
-    public static void Enter()
+    /// <param name="lastSignal">What this process gets when the one that has started it is gone.</param>
+    public static void Enter(string lastSignal = "KILL")
     {
         _ = Libc.SetUmask(Octal.Oct(22));
-        Obstacle = Prepare();
+        Obstacle = Prepare(lastSignal);
     }
 
-    private static string? Prepare()
+    private static string? Prepare(string lastSignal)
     {
         if (Libc.EffectiveUid != 0) { return "Mounting in tests needs root."; }
         if (!new FilePath("/dev/fuse").Exists) { return "There is no /dev/fuse."; }
         if (Environment.GetEnvironmentVariable(Mark) is null)
         {
             // Returns only when it cannot be done.
-            return StartAgain();
+            return StartAgain(lastSignal);
         }
         if (Libc.ReadWhole("/proc/self/mountinfo\0"u8, out byte[] mounts).IsError) { return "/proc is not mounted."; }
         string root = Encoding.Latin1.GetString(mounts).Split('\n').First(line => line.Split(' ') is [_, _, _, _, "/", ..]);
@@ -36,7 +37,7 @@ public static unsafe class PrivateNamespace
         return null;
     }
 
-    private static string StartAgain()
+    private static string StartAgain(string lastSignal)
     {
         if (Libc.ReadWhole("/proc/self/cmdline\0"u8, out byte[] line).IsError) { return "/proc is not mounted."; }
         Environment.SetEnvironmentVariable(Mark, "own");
@@ -45,7 +46,7 @@ public static unsafe class PrivateNamespace
         SysException.ThrowIf(Libc.ReadLinkAt(Libc.AtCwd, "/proc/self/exe\0"u8, buffer, out int length), "readlink(/proc/self/exe)");
         string[] words =
         [
-            "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
+            "unshare", "--mount", "--propagation", "private", "--pid", "--fork", $"--kill-child={lastSignal}", "--mount-proc",
             PathText.Decode(buffer.AsSpan(0, length)), .. own[1..],
         ];
         string[] variables = [.. Environment.GetEnvironmentVariables().Cast<System.Collections.DictionaryEntry>().Select(v => $"{v.Key}={v.Value}")];
