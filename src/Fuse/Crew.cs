@@ -5,12 +5,6 @@ internal sealed class Crew : IDisposable
 {
     private const int MaxThreads = 256;
 
-    [ThreadStatic]
-    private static Crew? current;
-
-    [ThreadStatic]
-    private static Exchange? own;
-
     private readonly Lock gate = new();
     private readonly SemaphoreSlim parked = new(0);
     private readonly int wantedForMany;
@@ -18,6 +12,7 @@ internal sealed class Crew : IDisposable
     private readonly Func<ulong, Exchange?> open;
     private readonly Action<Exchange> serve;
     private readonly List<Thread> threads = []; // only grows
+    private readonly List<Worker> workers = []; // theirs
     private int wanted;
     private int ready;
     private int sleeping;
@@ -42,7 +37,7 @@ internal sealed class Crew : IDisposable
     }
 
     /// <summary>The crew of the calling thread.</summary>
-    public static Crew? Current => current;
+    public static Crew? Current => Worker.Current?.Crew;
 
     /// <summary>Who made the last request that any of the threads has taken.</summary>
     /// <remarks>Written by all of them without a lock: it only has to be right most of the time.</remarks>
@@ -62,17 +57,18 @@ internal sealed class Crew : IDisposable
     /// <remarks>Caller holds <see cref="gate"/>.</remarks>
     private void AddLocked(ulong cause)
     {
-        var thread = new Thread(() => Run(cause), maxStackSize: 512 * 1024) { IsBackground = true, Name = "fuse" };
+        var worker = new Worker(this);
+        var thread = new Thread(() => Run(worker, cause), maxStackSize: 512 * 1024) { IsBackground = true, Name = "fuse" };
         thread.Start();
         threads.Add(thread);
+        workers.Add(worker);
         ready++;
     }
 
-    private void Run(ulong cause)
+    private void Run(Worker worker, ulong cause)
     {
-        current = this;
+        worker.Enter();
         using Exchange? exchange = open(cause);
-        own = exchange;
         if (exchange is not null)
         {
             serve(exchange);
@@ -81,35 +77,68 @@ internal sealed class Crew : IDisposable
         lock (gate) { ready--; } // it stays in the list: the bound is also one for trying in vain
     }
 
+    /// <summary>The calling thread takes long from here on.</summary>
     public void BeginBlocking()
+    {
+        lock (gate) { ReplaceLocked(Worker.Current!); }
+    }
+
+    /// <summary>The calling thread takes requests again, or will soon.</summary>
+    public void EndBlocking()
     {
         lock (gate)
         {
-            ready--;
-            if (stopping || ready >= wanted) { return; }
-            if (sleeping > 0)
-            {
-                sleeping--;
-                ready++;
-                parked.Release();
-            }
-            else if (threads.Count < MaxThreads)
-            {
-                try
-                {
-                    AddLocked(own!.Header.NodeId);
-                }
-                catch (OutOfMemoryException)
-                {
-                    // The system gives us no more threads: requests wait for one of those that we have.
-                }
-            }
+            if (Worker.Current!.IsReplaced) { ready++; }
+            Worker.Current.IsReplaced = false;
         }
     }
 
-    public void EndBlocking()
+    /// <summary>Has others take the requests of threads that have served the same one since the last call.</summary>
+    /// <returns>Whether any request has begun or ended since.</returns>
+    public bool ReplaceStalled()
     {
-        lock (gate) { ready++; }
+        bool isBusy = false;
+        lock (gate)
+        {
+            for (int i = 0; i < workers.Count; i++) // replacing adds to them
+            {
+                Worker worker = workers[i];
+                ulong request = worker.Interruption.Unique;
+                if (request != worker.Seen) { isBusy = true; }
+                else if (request != 0) { ReplaceLocked(worker); }
+                worker.Seen = request;
+            }
+        }
+        return isBusy;
+    }
+
+    /// <remarks>
+    /// Caller holds <see cref="gate"/>. Whoever replaces another thread may come too late, so that one is replaced that
+    /// has nothing to do: it counts itself again after its next request.
+    /// </remarks>
+    private void ReplaceLocked(Worker worker)
+    {
+        if (worker.IsReplaced) { return; }
+        worker.IsReplaced = true;
+        ready--;
+        if (stopping || ready >= wanted) { return; }
+        if (sleeping > 0)
+        {
+            sleeping--;
+            ready++;
+            parked.Release();
+        }
+        else if (threads.Count < MaxThreads)
+        {
+            try
+            {
+                AddLocked(worker.NodeId);
+            }
+            catch (OutOfMemoryException)
+            {
+                // The system gives us no more threads: requests wait for one of those that we have.
+            }
+        }
     }
 
     /// <summary>Whether all requests come from one caller, which waits for each: then one of us is enough, and faster.</summary>

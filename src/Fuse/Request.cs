@@ -35,6 +35,9 @@ internal sealed class Interruption
     private ulong unique;
     private ulong marked;
 
+    /// <summary>The number of the current request, or 0.</summary>
+    public ulong Unique => Volatile.Read(ref unique);
+
     /// <summary>Whether the current request was interrupted. Only the worker asks.</summary>
     public bool IsRaised => Volatile.Read(ref marked) == unique && unique != 0;
 

@@ -28,20 +28,20 @@ internal sealed unsafe class RingExchange : Exchange
     private readonly int payloadSize;
     private readonly IoUring ring;
     private readonly byte** entries;
-    private readonly ulong cause;
+    private readonly ulong[] files;
     private readonly Vigil vigil;
     private readonly byte[] copy = GC.AllocateUninitializedArray<byte>(LargestCopy);
     private int current = -1;
     private bool isAnswered;
     private OutHeader reply;
 
-    private RingExchange(Device device, ushort[] queues, int cpu, ulong cause, Vigil vigil, int maxWrite, IoUring ring)
+    private RingExchange(Device device, ushort[] queues, int cpu, Vigil vigil, ulong[] files, int maxWrite, IoUring ring)
     {
         this.device = device;
         Queues = queues;
         Cpu = cpu;
-        this.cause = cause;
         this.vigil = vigil;
+        this.files = files;
         this.ring = ring;
         payloadSize = BufferSize(maxWrite);
         entries = (byte**)NativeMemory.AllocZeroed((nuint)queues.Length, (nuint)sizeof(byte*));
@@ -52,15 +52,17 @@ internal sealed unsafe class RingExchange : Exchange
     /// <param name="device">The connection.</param>
     /// <param name="queues">The numbers of its queues, which are those of the CPUs.</param>
     /// <param name="cpu">Where its thread is to run, or -1 for anywhere.</param>
-    /// <param name="cause">The inode of the request that was too long for those that there are, or 0: then requests may be waiting.</param>
     /// <param name="vigil">That of the connection.</param>
+    /// <param name="files">
+    /// Where requests may be waiting already: inodes that the kernel knows, one of them best a regular file. Else empty.
+    /// </param>
     /// <param name="maxWrite">The largest WRITE and READ in bytes.</param>
     /// <param name="exchange">What was made.</param>
     /// <returns>As <see cref="IoUring.Create"/>.</returns>
-    public static Errno Create(Device device, ushort[] queues, int cpu, ulong cause, Vigil vigil, int maxWrite, out RingExchange? exchange)
+    public static Errno Create(Device device, ushort[] queues, int cpu, Vigil vigil, ulong[] files, int maxWrite, out RingExchange? exchange)
     {
         Errno error = IoUring.Create(queues.Length, out IoUring? ring);
-        exchange = error.IsError ? null : new RingExchange(device, queues, cpu, cause, vigil, maxWrite, ring!);
+        exchange = error.IsError ? null : new RingExchange(device, queues, cpu, vigil, files, maxWrite, ring!);
         return error;
     }
 
@@ -82,7 +84,7 @@ internal sealed unsafe class RingExchange : Exchange
             vectors[1] = new IoVector { Base = entries[i] + PayloadAt, Length = (nuint)payloadSize };
             ring.Prepare(device.Descriptor, Register, vectors, 2, (ulong)i, new RingCommand { Queue = Queues[i] });
         }
-        if (cause == 0) { return Errno.None; }
+        if (files.Length == 0) { return Errno.None; }
         error = ring.Submit();
         if (!error.IsError) { WakeQueue(); }
         return error;
@@ -92,17 +94,22 @@ internal sealed unsafe class RingExchange : Exchange
     /// <remarks>
     /// What came while all entries were busy is looked for when one of these is committed, but not when a new one is
     /// registered: it would wait for the end of long work, although we are there for its sake. So we ask for a request,
-    /// with the only notification that is answered by one, and that one is committed. It must be about a file, known to
-    /// the kernel as is one that it waits for; of its data nothing is wanted, and any answer will do (it is ENOSYS).
+    /// with the only notification that is answered by one, and that one is committed. It must be about a regular file that
+    /// the kernel knows; of its data nothing is wanted, and any answer will do (it is ENOSYS).
     /// </remarks>
     private void WakeQueue()
     {
         // Even, as the kernel's own are, and never one of these: it finds a request by its number.
         ulong unique = (1UL << 62) + (Interlocked.Increment(ref wakes) * 2);
-        var message = new NotifyRetrieveOut { Unique = unique, NodeId = cause };
+        var message = new NotifyRetrieveOut { Unique = unique };
         message.Header.Length = (uint)sizeof(NotifyRetrieveOut);
         message.Header.Error = (int)NotifyCode.Retrieve;
-        _ = device.Write(new ReadOnlySpan<byte>(&message, sizeof(NotifyRetrieveOut))); // best effort: the next request of the queue does it too
+        foreach (ulong file in files)
+        {
+            message.NodeId = file;
+            if (!device.Write(new ReadOnlySpan<byte>(&message, sizeof(NotifyRetrieveOut))).IsError) { return; }
+        }
+        // None of them is one, or not any more: the next request of the queue does it too.
     }
 
     public override Errno Receive()

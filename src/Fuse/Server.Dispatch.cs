@@ -24,6 +24,7 @@ public sealed partial class Server
                 if (!reader.TakeName(out name)) { break; }
                 Trace(request, name);
                 error = fileSystem.Lookup(request, name, out entry);
+                if (!error.IsError && entry.Attr.Mode >> 12 == FileType.Regular >> 12) { Volatile.Write(ref lastLookedUp, entry.NodeId); }
                 ReplyEntry(exchange, unique, error, entry);
                 return;
 
@@ -119,6 +120,7 @@ public sealed partial class Server
                 if (!reader.Take(out OpenIn open)) { break; }
                 Trace(request, default);
                 error = fileSystem.Open(request, open, out OpenOut opened);
+                if (!error.IsError) { Volatile.Write(ref lastOpened, header.NodeId); }
                 if (Undelivered(ReplyWith(exchange, unique, error, opened), error)) { fileSystem.Release(header.NodeId, opened.Fh); }
                 return;
 

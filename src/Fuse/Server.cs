@@ -11,6 +11,9 @@ public sealed record ServerOptions
     /// <summary>Threads ready for requests. Default: the number of CPUs, at most two.</summary>
     public int Threads { get; init; } = Math.Clamp(Environment.ProcessorCount, 1, 2);
 
+    /// <summary>A request that takes longer than this, up to twice as long, gets a thread of its own. Default: 25 milliseconds.</summary>
+    public TimeSpan StallInterval { get; init; } = TimeSpan.FromMilliseconds(25);
+
     /// <summary>Largest WRITE and READ in bytes, a multiple of the page size. Default: 1 MiB.</summary>
     public int MaxWrite { get; init; } = 1 << 20;
 
@@ -42,7 +45,7 @@ public sealed partial class Server : IDisposable
     private readonly IFileSystem fileSystem;
     private readonly ServerOptions options;
     private readonly Notifier notifier;
-    private readonly Workers workers = new();
+    private readonly Workers workers;
     private readonly Vigil vigil = new();
     private readonly Lock interruptionsLock = new();
     private volatile Interruption[] interruptions = [];
@@ -51,6 +54,7 @@ public sealed partial class Server : IDisposable
     private InitFlags inForce;
     private bool stopped;
     private bool lacksRing;
+    private ulong lastLookedUp, lastOpened; // regular files
     private int deviceThreads;
 
     /// <summary>Prepares to serve; nothing is read before <see cref="Initialize"/>.</summary>
@@ -64,6 +68,7 @@ public sealed partial class Server : IDisposable
         ArgumentOutOfRangeException.ThrowIfNotEqual(this.options.MaxWrite % Environment.SystemPageSize, 0);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(this.options.MaxWrite / Environment.SystemPageSize, ushort.MaxValue);
         notifier = new Notifier(device);
+        workers = new Workers(this.options.StallInterval);
     }
 
     /// <summary>Reads INIT and answers it. Kernel and server then agree; requests may follow.</summary>
@@ -136,7 +141,7 @@ public sealed partial class Server : IDisposable
         if (!Interlocked.Exchange(ref stopped, true)) { fileSystem.Stop(); }
     }
 
-    /// <summary>Decides who serves: some threads on the device, or one on the device and two on the ring of each CPU.</summary>
+    /// <summary>Decides who serves: some threads on the device, or one on the device and one on the ring of each CPU.</summary>
     /// <param name="flags">Loses <see cref="InitFlags.OverIoUring"/> when there can be no rings.</param>
     /// <returns>Why there can be none.</returns>
     private Errno AddCrews(ref InitFlags flags)
@@ -156,9 +161,9 @@ public sealed partial class Server : IDisposable
         workers.Add(new Crew(rings.Count > 0 ? 1 : options.Threads, parks: true, _ => OpenDevice(), Work));
         foreach (RingExchange ring in rings)
         {
-            // Two, so that a request that takes long delays no other.
+            // One: the kernel fetches the next request with the reply to the last one, and another thread would have to be woken.
             RingExchange? first = ring;
-            workers.Add(new Crew(2, parks: false, cause => Interlocked.Exchange(ref first, null) ?? OpenRing(ring.Queues, ring.Cpu, cause), Work));
+            workers.Add(new Crew(1, parks: false, cause => Interlocked.Exchange(ref first, null) ?? OpenRing(ring.Queues, ring.Cpu, cause), Work));
         }
         return error;
     }
@@ -176,7 +181,7 @@ public sealed partial class Server : IDisposable
         if (absent.Length > 0) { places.Add((absent, -1)); }
         foreach ((ushort[] queues, int cpu) in places)
         {
-            error = RingExchange.Create(device, queues, cpu, cause: 0, vigil, options.MaxWrite, out RingExchange? ring);
+            error = RingExchange.Create(device, queues, cpu, vigil, [], options.MaxWrite, out RingExchange? ring);
             if (error.IsError) { return error; }
             rings.Add(ring!);
         }
@@ -185,7 +190,7 @@ public sealed partial class Server : IDisposable
 
     private RingExchange? OpenRing(ushort[] queues, int cpu, ulong cause)
     {
-        Errno error = RingExchange.Create(device, queues, cpu, cause, vigil, options.MaxWrite, out RingExchange? exchange);
+        Errno error = RingExchange.Create(device, queues, cpu, vigil, [cause, Volatile.Read(ref lastOpened), Volatile.Read(ref lastLookedUp)], options.MaxWrite, out RingExchange? exchange);
         if (error.IsError && !Interlocked.Exchange(ref lacksRing, true)) { options.Log($"veneer: one more io_uring cannot be had ({error}): requests wait for those that there are"); }
         return exchange;
     }
@@ -203,16 +208,16 @@ public sealed partial class Server : IDisposable
     /// <summary>One thread: receive, dispatch, reply, until the connection ends.</summary>
     private void Work(Exchange exchange)
     {
-        var interruption = new Interruption();
-        lock (interruptionsLock) { interruptions = [.. interruptions, interruption]; }
+        Worker worker = Worker.Current!;
+        lock (interruptionsLock) { interruptions = [.. interruptions, worker.Interruption]; }
 
         Errno error = exchange.Enter();
         while (!error.IsError)
         {
-            Crew.Current!.Yield();
+            worker.Crew.Yield();
             if (ended) { break; }
             error = exchange.Receive();
-            if (!error.IsError) { Serve(exchange, interruption); }
+            if (!error.IsError) { Serve(exchange, worker); }
             else if (error is Errno.ENOENT or Errno.EINTR or Errno.EAGAIN or Errno.EPROTO) { error = Errno.None; }
         }
         if (error.IsError && error is not (Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN)) { options.Log($"veneer: reading requests failed: {error}"); }
@@ -220,15 +225,18 @@ public sealed partial class Server : IDisposable
         workers.Stop();
     }
 
-    private void Serve(Exchange exchange, Interruption interruption)
+    private void Serve(Exchange exchange, Worker worker)
     {
+        Interruption interruption = worker.Interruption;
         ref readonly InHeader header = ref exchange.Header;
         if (!exchange.TryRead(out RequestReader reader))
         {
             if (HasReply(header.Opcode)) { ReplyError(exchange, header.Unique, Errno.EINVAL); }
             return;
         }
+        worker.NodeId = header.NodeId;
         interruption.Begin(header.Unique);
+        workers.Watch();
         if (Volatile.Read(ref overtaking) == header.Unique) { interruption.TryRaise(header.Unique); }
         try
         {
@@ -244,6 +252,7 @@ public sealed partial class Server : IDisposable
         finally
         {
             interruption.End();
+            if (worker.IsReplaced) { worker.Crew.EndBlocking(); }
         }
     }
 

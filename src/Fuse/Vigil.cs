@@ -18,8 +18,8 @@ internal sealed class Vigil
     /// <summary>Periods for which a judgement holds.</summary>
     private const int Term = 64;
 
-    /// <summary>The two threads of the caller's CPU, and one on another.</summary>
-    private const int MaxAwake = 3;
+    /// <summary>One on the CPU where the caller is, and one on another.</summary>
+    private const int MaxAwake = 2;
 
     /// <summary>How long after the last request of any caller, in ticks of the clock.</summary>
     private static readonly long patience = Stopwatch.Frequency / 20_000; // 50 microseconds

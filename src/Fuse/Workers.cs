@@ -3,19 +3,30 @@ namespace Veneer.Fuse;
 /// <summary>The threads that serve, in crews, one for each place that requests come from.</summary>
 /// <remarks>
 /// A handler that is about to block for long (a big copy-up, an fsync) says so with <see cref="BeginBlocking"/>, and
-/// another thread of its crew takes its place.
+/// another thread of its crew takes its place. Where a handler blocks unexpectedly, that is noticed a little later.
 /// </remarks>
 public sealed class Workers : IDisposable
 {
     private readonly List<Crew> crews = []; // complete before the first thread starts
+    private readonly StallWatch watch;
     private bool stopped;
+    private bool disposed;
+
+    internal Workers(TimeSpan stallInterval) => watch = new StallWatch(crews, stallInterval);
 
     /// <summary>How many threads exist.</summary>
     public int Count => crews.Sum(crew => crew.Count);
 
     internal void Add(Crew crew) => crews.Add(crew);
 
-    internal void Start() => crews.ForEach(crew => crew.Start());
+    internal void Start()
+    {
+        crews.ForEach(crew => crew.Start());
+        watch.Start();
+    }
+
+    /// <summary>A request begins: if it takes long, that will be noticed.</summary>
+    internal void Watch() => watch.Wake();
 
     /// <summary>This thread may not take requests for a while.</summary>
     public void BeginBlocking() => Crew.Current?.BeginBlocking();
@@ -26,11 +37,21 @@ public sealed class Workers : IDisposable
     /// <summary>The connection has ended: no thread sleeps any more.</summary>
     internal void Stop()
     {
-        if (!Interlocked.Exchange(ref stopped, true)) { crews.ForEach(crew => crew.Stop()); }
+        if (!Interlocked.Exchange(ref stopped, true)) 
+        {
+            crews.ForEach(crew => crew.Stop());
+            watch.Stop();
+        }
     }
 
     internal void Join() => crews.ForEach(crew => crew.Join());
 
     /// <inheritdoc/>
-    public void Dispose() => crews.ForEach(crew => crew.Dispose());
+    public void Dispose()
+    {
+        if (disposed) { return; }
+        disposed = true;
+        crews.ForEach(crew => crew.Dispose());
+        watch.Dispose();
+    }
 }

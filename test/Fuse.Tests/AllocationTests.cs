@@ -8,11 +8,14 @@ public sealed class AllocationTests
 {
     private const int Rounds = 2_000;
 
+    /// <summary>The one thread serves all requests, also those that take long because the machine is busy.</summary>
+    private static ServerOptions Unwatched => new() { Threads = 1, MaxWrite = 1 << 16, StallInterval = TimeSpan.FromHours(1) };
+
     [Fact]
     public void Serving_allocates_no_memory_once_it_is_warm()
     {
         var fileSystem = new TestFileSystem { IsRecording = false, Names = [Bytes.Of("one"), Bytes.Of("two")] };
-        using var kernel = FakeKernel.Start(fileSystem, new ServerOptions { Threads = 1, MaxWrite = 1 << 16 });
+        using var kernel = FakeKernel.Start(fileSystem, Unwatched);
         Sample[] answered = [.. Requests.All.Where(sample => sample.Reply is not null)];
         byte[][] packets = [.. answered.Select(sample => sample.Packet(kernel.NextUnique()))];
         byte[][] forgets = [.. Requests.All.Where(sample => sample.Opcode is Opcode.Forget or Opcode.BatchForget).Select(sample => sample.Packet(kernel.NextUnique()))];
@@ -47,7 +50,7 @@ public sealed class AllocationTests
     public void Errors_and_interrupts_allocate_nothing_either()
     {
         var fileSystem = new TestFileSystem { IsRecording = false };
-        using var kernel = FakeKernel.Start(fileSystem, new ServerOptions { Threads = 1, MaxWrite = 1 << 16 });
+        using var kernel = FakeKernel.Start(fileSystem, Unwatched);
         byte[] unknown = FakeKernel.Packet(2, Opcode.Poll, 1, new byte[24]);
         byte[] invalid = FakeKernel.Packet(4, Opcode.Lookup, 1, Bytes.Of("no end"));
         byte[] interrupt = Requests.Of(Opcode.Interrupt).Packet(7);

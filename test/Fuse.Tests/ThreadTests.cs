@@ -37,12 +37,14 @@ public sealed class ThreadTests
     }
 
     [Theory]
-    [InlineData(1)]
-    [InlineData(2)]
-    public void A_request_that_blocks_delays_no_other(int threads)
+    [InlineData(1, true)]
+    [InlineData(2, true)]
+    [InlineData(1, false)]
+    [InlineData(2, false)]
+    public void A_request_that_blocks_delays_no_other(int threads, bool announces)
     {
         using var gate = new SemaphoreSlim(0);
-        using var kernel = FakeKernel.Start(Blocking(gate), Threads(threads));
+        using var kernel = FakeKernel.Start(Blocking(gate, announces: announces), Threads(threads));
         ulong[] blocked = [.. Enumerable.Range(0, 8).Select(_ => kernel.Send(Opcode.GetAttr, Slow, GetAttr))];
 
         for (int i = 0; i < 20; i++) { Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error); }
@@ -72,6 +74,21 @@ public sealed class ThreadTests
 
         // Five block and two are ready; a thread that has answered may not have counted itself as ready yet.
         Assert.InRange(workers.Count, 7, 7 + 5);
+    }
+
+    [Fact]
+    public void The_watch_sleeps_while_nothing_is_asked_and_wakes_for_the_next_request()
+    {
+        using var gate = new SemaphoreSlim(0);
+        using var kernel = FakeKernel.Start(Blocking(gate, announces: false), Threads(1));
+        for (int round = 0; round < 3; round++)
+        {
+            Thread.Sleep(500); // longer than it looks on
+            ulong blocked = kernel.Send(Opcode.GetAttr, Slow, GetAttr);
+            Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error);
+            gate.Release();
+            Assert.Equal(Errno.None, kernel.Receive(blocked).Error);
+        }
     }
 
     [Fact]

@@ -327,4 +327,38 @@ public sealed class LimitTests
         Assert.Equal(Errno.None, Libc.OpenAt(directory, name, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
         return descriptor;
     }
+
+    /// <summary>Such as a network filesystem whose server is away: here another overlay, whose server is stopped.</summary>
+    [MountFact(OnlyVeneer = "It has servers.")]
+    public void A_lower_that_does_not_answer_delays_only_those_who_ask_it()
+    {
+        using var lower = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, 4).Select(i => ($"below{i}", (Node)""))]));
+        using var overlay = Overlay.With(over: [lower.Merged], upper: Tree.Of(("known", ""), ("one", ""), ("two", ""), ("d/three", "")));
+        using Descriptor known = Sys.Open(overlay.Merged / "known", OpenFlags.ReadOnly);
+        Sys.Stat(overlay.Merged / "d");
+        Thread[] waiting = [.. Enumerable.Range(0, 4).Select(i => new Thread(() =>
+        {
+            _ = Libc.PinThread(0); // best effort: where it is not to be had, the test asks for less
+            Sys.Stat(overlay.Merged / $"below{i}");
+        }))];
+        var others = new Thread(() =>
+        {
+            _ = Libc.PinThread(0);
+            foreach (string name in new[] { "one", "two", "d/three" }) { Sys.Stat(overlay.Merged / name); }
+        });
+        lower.HoldServer();
+        try
+        {
+            foreach (Thread thread in waiting) { thread.Start(); }
+            Thread.Sleep(20); // they ask first
+            others.Start();
+            Assert.True(others.Join(5_000), "They waited.");
+            Assert.All(waiting, thread => Assert.True(thread.IsAlive));
+        }
+        finally
+        {
+            lower.HoldServer(false);
+        }
+        foreach (Thread thread in waiting) { thread.Join(); }
+    }
 }

@@ -180,6 +180,13 @@ public sealed class Overlay : IDisposable
     /// <summary>The processes that serve the mount: those that were given its mount point.</summary>
     public IReadOnlyList<int> Servers => ServersOf(Merged);
 
+    /// <summary>Stops the server, so that whoever asks it waits, or has it go on.</summary>
+    public void HoldServer(bool hold = true)
+    {
+        const int Continue = 18, Stop = 19;
+        foreach (int pid in Servers) { _ = Native.kill(pid, hold ? Stop : Continue); } // best effort: it may have ended
+    }
+
     /// <summary>Ends the server at once, as a crash would, and takes its mount away.</summary>
     public void KillServer()
     {

@@ -1,0 +1,29 @@
+namespace Veneer.Fuse;
+
+/// <summary>One thread that serves, as others see it.</summary>
+internal sealed class Worker(Crew crew)
+{
+    [ThreadStatic]
+    private static Worker? current;
+
+    /// <summary>That of the calling thread.</summary>
+    public static Worker? Current => current;
+
+    /// <summary>Where it belongs.</summary>
+    public Crew Crew { get; } = crew;
+
+    /// <summary>What it serves, and whether the caller has given up.</summary>
+    public Interruption Interruption { get; } = new();
+
+    /// <summary>The inode that the request is about. Others may see that of the next one already.</summary>
+    public ulong NodeId { get; set; }
+
+    /// <summary>Whether another thread takes its requests, since this one takes long. Protected by the crew.</summary>
+    public bool IsReplaced { get; set; }
+
+    /// <summary>The request that it served when <see cref="StallWatch"/> looked last. Only that writes it.</summary>
+    public ulong Seen { get; set; }
+
+    /// <summary>The calling thread is this one.</summary>
+    public void Enter() => current = this;
+}
