@@ -37,7 +37,7 @@ public class InodeTableBenchmarks
     [Benchmark]
     public void Lend_a_known_inode_and_forget_it()
     {
-        table.TryLend(Next().Key, root, table.VersionOf(root), out Inode inode);
+        table.TryLend(Next().Key, root, table.VersionOf(root), out Inode inode, out _);
         table.Forget(inode.NodeId, 1);
     }
 
@@ -45,7 +45,7 @@ public class InodeTableBenchmarks
     public void Add_an_inode_and_forget_it()
     {
         Inode inode = NewFile(1UL << 40);
-        table.TryAddAndLend(inode, table.VersionOf(root), out _);
+        table.TryAddAndLend(inode, table.VersionOf(root), out _, out _);
         table.Forget(inode.NodeId, 1);
     }
 }

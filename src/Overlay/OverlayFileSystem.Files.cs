@@ -68,7 +68,7 @@ internal sealed partial class OverlayFileSystem
                 }
             }
             bool wasTrusted = !inode.ChangesUnseen;
-            error = Admit(inode, input.Flags, descriptor, isLower, isPrivate, out result);
+            error = Admit(inode, request.NodeId, input.Flags, descriptor, isLower, isPrivate, out result);
             if (error.IsError)
             {
                 Libc.Close(descriptor);
@@ -112,14 +112,16 @@ internal sealed partial class OverlayFileSystem
     }
 
     /// <summary>Chooses how the open file reaches its data, and gives it a number.</summary>
-    private Errno Admit(Inode inode, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
+    /// <returns><see cref="Errno.ESTALE"/> when the inode has a new nodeid: the kernel looks the name up again.</returns>
+    private Errno Admit(Inode inode, ulong nodeId, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
     {
         result = default;
-        BackingFile backing = inode.Backing ?? Interlocked.CompareExchange(ref inode.Backing, new BackingFile(), null) ?? inode.Backing!;
+        // Others may have superseded the nodeid while we waited for a copy-up.
+        if (!volume.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing)) { return Errno.ESTALE; }
         Pass pass = backings is null ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(backing, descriptor) : Pass.Nothing;
         if (backing.Admit(descriptor, isLower, Writes(flags), pass, backings, ref result) == Admission.Superseded)
         {
-            Supersede(inode, backing);
+            Supersede(inode, nodeId, backing);
             return Errno.ESTALE;
         }
         if ((result.Flags & OpenReply.Passthrough) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadWrite) { inode.ChangesUnseen = true; }
@@ -128,13 +130,9 @@ internal sealed partial class OverlayFileSystem
     }
 
     /// <summary>Open files are bound to the lower file: they keep the nodeid, and the inode goes on under a new one.</summary>
-    private void Supersede(Inode inode, BackingFile backing)
+    private void Supersede(Inode inode, ulong nodeId, BackingFile backing)
     {
-        // Only whoever replaces the backing file may renew the nodeid; the others come again and find it.
-        if (!ReferenceEquals(Interlocked.CompareExchange(ref inode.Backing, new BackingFile(), backing), backing)) { return; }
-        ulong old = inode.NodeId;
-        volume.Inodes.Supersede(inode);
-        notifier?.InvalidateInode(old, -1, 0);
+        if (volume.Inodes.TrySupersede(inode, backing)) { notifier?.InvalidateInode(nodeId, -1, 0); }
     }
 
     /// <summary>
@@ -171,7 +169,7 @@ internal sealed partial class OverlayFileSystem
 
     private Errno AdmitNew(Inode inode, OpenFlags flags, int descriptor, ref CreateOut result)
     {
-        Errno error = Admit(inode, flags, descriptor, isLower: false, isPrivate: true, out result.Open);
+        Errno error = Admit(inode, result.Entry.NodeId, flags, descriptor, isLower: false, isPrivate: true, out result.Open);
         if (error.IsError)
         {
             Libc.Close(descriptor);
@@ -213,7 +211,7 @@ internal sealed partial class OverlayFileSystem
                 inode.Orphan = new Fd(kept);
                 inode.IsNameless = inode.IsUnlinked = true;
                 volume.Inodes.AddAndLend(inode);
-                result.Entry = EntryOf(inode, stat);
+                result.Entry = EntryOf(inode, inode.NodeId, stat);
             }
         }
         finally

@@ -94,7 +94,7 @@ internal sealed partial class OverlayFileSystem
                 inode = NewUpperInode(parent, name, stat);
                 volume.Inodes.AddAndLend(inode);
                 volume.Inodes.Changed(parent);
-                entry = EntryOf(inode, stat);
+                entry = EntryOf(inode, inode.NodeId, stat);
                 return Errno.None;
             }
         }
@@ -162,8 +162,7 @@ internal sealed partial class OverlayFileSystem
             }
             error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
             if (error.IsError) { return error; }
-            volume.Inodes.Lend(inode);
-            entry = EntryOf(inode, stat);
+            entry = EntryOf(inode, volume.Inodes.Lend(inode), stat);
             return Errno.None;
         }
         finally
@@ -312,6 +311,7 @@ internal sealed partial class OverlayFileSystem
                 error = FindAgain(ref to, isSure: !to.Found.Exists); // what is there may have lost another name
                 if (error.IsError) { return error; }
                 if (!ReferenceEquals(from.Inode, moved) || !ReferenceEquals(to.Inode, replaced)) { continue; } // something else came between
+                if (ReferenceEquals(from.Inode, to.Inode)) { return Errno.None; } // two names of one file: see rename(2)
                 if (!from.Found.HasUpper || (exchange && !to.Found.HasUpper)) { continue; }
                 return rename.RunLocked(ref from, ref to, exchange);
             }

@@ -99,38 +99,38 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 return Errno.None;
             }
             RealKey key = volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino);
-            if (!volume.Inodes.TryLend(key, parent, version, out Inode inode))
+            if (!volume.Inodes.TryLend(key, parent, version, out Inode inode, out ulong nodeId))
             {
                 error = volume.Lookup.Complete(parent, name, ref found);
                 if (error.IsError) { return error; }
-                if (!volume.Inodes.TryAddAndLend(NewInode(parent, name, found, key), version, out inode)) { continue; }
+                if (!volume.Inodes.TryAddAndLend(NewInode(parent, name, found, key), version, out inode, out nodeId)) { continue; }
             }
             if (inode.Links is not null || (found.HasUpper && found.Stat.Nlink > 1 && !inode.IsDirectory)) { volume.Inodes.AddAlias(inode, parent, name, found.HasUpper); }
-            error = FillEntry(inode, found, out entry);
-            if (error.IsError) { volume.Inodes.Forget(inode.NodeId, 1); }
+            error = FillEntry(inode, nodeId, found, out entry);
+            if (error.IsError) { volume.Inodes.Forget(nodeId, 1); }
             return error;
         }
     }
 
-    private Errno FillEntry(Inode inode, in Found found, out EntryOut entry)
+    private Errno FillEntry(Inode inode, ulong nodeId, in Found found, out EntryOut entry)
     {
         entry = default;
         if (inode.Links is null && inode.Metacopy is null && found.HasUpper == inode.HasUpper)
         {
-            entry = EntryOf(inode, found.Stat);
+            entry = EntryOf(inode, nodeId, found.Stat);
             return Errno.None;
         }
         // The name shows another real object than the inode has by now, or the attributes are in two places.
         Errno error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
-        if (!error.IsError) { entry = EntryOf(inode, stat); }
+        if (!error.IsError) { entry = EntryOf(inode, nodeId, stat); }
         return error;
     }
 
     private static ulong AttrValidOf(Inode inode) => inode.ChangesUnseen ? 0 : CacheSeconds;
 
-    private static EntryOut EntryOf(Inode inode, in Statx stat) => new()
+    private static EntryOut EntryOf(Inode inode, ulong nodeId, in Statx stat) => new()
     {
-        NodeId = inode.NodeId,
+        NodeId = nodeId,
         EntryValid = CacheSeconds,
         AttrValid = AttrValidOf(inode),
         Attr = Attr.From(stat, inode.Ino, NlinkOf(inode, stat)),
@@ -201,13 +201,20 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         return volume.Numbers.Number(key);
     }
 
-    /// <summary>Attributes of the real object, with the data's blocks for a metacopy. Takes the rename lock itself when told to.</summary>
+    /// <summary>Attributes of the real object, with the data's blocks for a metacopy. Caller holds the rename lock.</summary>
     private Errno ReadAttributes(Inode inode, StatxMask mask, out Statx stat)
     {
-        stat = default;
-        Errno error = volume.Objects.Resolve(inode, out RealReference real);
-        if (error.IsError) { return error; }
-        using (real) { error = Libc.StatAt(real.Directory, real.Name, mask, out stat); }
+        bool wasNameless;
+        Errno error;
+        do
+        {
+            wasNameless = inode.IsNameless;
+            stat = default;
+            error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { error = Libc.StatAt(real.Directory, real.Name, mask, out stat); }
+        }
+        while (error == Errno.ENOENT && !wasNameless && inode.IsNameless); // unlinked while we were on the way through its name
         if (error.IsError || inode.Metacopy is not { } metacopy) { return error; }
         if (volume.Objects.Of(metacopy.Directory, metacopy.Name, out RealReference data).IsError) { return Errno.None; }
         using (data)

@@ -292,4 +292,51 @@ public sealed class CopyUpTests
 
         Assert.True(ends.Min() > ends.Max() / 3, $"They ended at {string.Join(' ', ends.Order())}.");
     }
+
+    /// <summary>Whoever looks while the copy appears must not take it for another file.</summary>
+    [MountTheory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_file_that_is_looked_at_while_it_comes_up_stays_one_file(bool isLinked)
+    {
+        const int files = 300;
+        Tree lower = Tree.Of([.. Enumerable.Range(0, files).SelectMany(i => isLinked ? new[] { ($"d/f{i}", (Node)"old"), ($"d/g{i}", Node.HardLink($"d/f{i}")) } : [($"d/f{i}", "old")])]);
+        using var overlay = Overlay.With(lower: lower);
+        FilePath d = overlay.Merged / "d";
+        bool done = false;
+        var problems = new System.Collections.Concurrent.ConcurrentBag<Errno>();
+        Thread[] lookers = [.. Enumerable.Range(0, 2).Select(looker => new Thread(() =>
+        {
+            while (!Volatile.Read(ref done))
+            {
+                Sys.DropCaches();
+                foreach (DirectoryEntry entry in Sys.ReadDirectory(d))
+                {
+                    Errno error = Libc.StatAt(Libc.AtCwd, (d / entry.Name).Bytes, StatxMask.Basic, out Statx _);
+                    if (error.IsError && error != Errno.ENOENT) { problems.Add(error); }
+                }
+            }
+        }))];
+        foreach (Thread looker in lookers) { looker.Start(); }
+        try
+        {
+            for (int i = 0; i < files; i++)
+            {
+                FilePath file = d / $"f{i}";
+                Sys.ChangeMode(file, Oct(600));
+                using Descriptor old = Sys.Open(file, OpenFlags.ReadWrite);
+                Sys.Unlink(file);
+                Sys.Write(file, "new");
+                old.Truncate(1);
+                Assert.Equal("new", Sys.ReadText(file));
+                Assert.Equal(1UL, old.Stat().Size);
+            }
+        }
+        finally
+        {
+            Volatile.Write(ref done, true);
+            foreach (Thread looker in lookers) { looker.Join(); }
+        }
+        Assert.Empty(problems);
+    }
 }

@@ -335,7 +335,7 @@ public sealed class LimitTests
         using var lower = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, 4).Select(i => ($"below{i}", (Node)""))]));
         using var overlay = Overlay.With(over: [lower.Merged], upper: Tree.Of(("known", ""), ("one", ""), ("two", ""), ("d/three", "")));
         using Descriptor known = Sys.Open(overlay.Merged / "known", OpenFlags.ReadOnly);
-        Sys.Stat(overlay.Merged / "d");
+        using Descriptor d = Sys.Open(overlay.Merged / "d", OpenFlags.ReadOnly | OpenFlags.Directory); // stays known: below it would be asked for
         Thread[] waiting = [.. Enumerable.Range(0, 4).Select(i => new Thread(() =>
         {
             _ = Libc.PinThread(0); // best effort: where it is not to be had, the test asks for less

@@ -355,4 +355,33 @@ public sealed class ReaderAndWriterTests
         Encoding.Latin1.GetBytes(text).CopyTo(content, offset);
         return content;
     }
+
+    /// <summary>One of them gives the file its new nodeid, the others come through the old one.</summary>
+    [MountFact]
+    public void Many_may_open_a_large_lower_file_for_writing_at_once_while_it_is_read()
+    {
+        const int files = 20, writers = 6;
+        using var overlay = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, files).Select(i => ($"f{i}", Node.File(new byte[2 << 20])))]));
+        var failures = new System.Collections.Concurrent.ConcurrentBag<string>();
+        for (int i = 0; i < files; i++)
+        {
+            FilePath file = overlay.Merged / $"f{i}";
+            using Descriptor reader = Sys.Open(file, OpenFlags.ReadOnly);
+            using var together = new Barrier(writers);
+            Thread[] threads = [.. Enumerable.Range(0, writers).Select(writer => new Thread(() =>
+            {
+                together.SignalAndWait();
+                try
+                {
+                    using Descriptor opened = Sys.Open(file, writer % 3 == 2 ? OpenFlags.ReadOnly : OpenFlags.ReadWrite);
+                    if (writer % 3 != 2) { opened.WriteAt([(byte)(writer + 1)], writer); }
+                }
+                catch (SysException problem) { failures.Add(problem.Message); }
+            }))];
+            foreach (Thread thread in threads) { thread.Start(); }
+            foreach (Thread thread in threads) { thread.Join(); }
+            Assert.Empty(failures);
+            Assert.Equal<byte>([1, 2, 0, 4, 5, 0], Sys.Read(file).AsSpan(0, writers).ToArray());
+        }
+    }
 }

@@ -21,6 +21,7 @@ internal sealed class InodeTable
     private readonly Action<string> log;
     private readonly Dictionary<ulong, Superseded> superseded = [];
     private readonly Dictionary<RealKey, Inode> hardLinks = [];
+    private readonly Dictionary<RealKey, Inode> expected = [];
     private readonly List<Fd> dropped = [];
     private Inode?[] byNodeId = new Inode?[1024];
     private Inode?[] byKey = new Inode?[1024];
@@ -100,29 +101,31 @@ internal sealed class InodeTable
         {
             if (candidate.Key == key) { return candidate; }
         }
-        return hardLinks.GetValueOrDefault(key);
+        return hardLinks.GetValueOrDefault(key) ?? expected.GetValueOrDefault(key);
     }
 
     /// <summary>Lends the kernel one reference to an inode that is known already.</summary>
     /// <returns>False when a name changed in <paramref name="parent"/> since <paramref name="version"/>, so that what was found may be old, or when nothing is known by this key.</returns>
-    public bool TryLend(RealKey key, DirectoryInode parent, int version, out Inode inode)
+    public bool TryLend(RealKey key, DirectoryInode parent, int version, out Inode inode, out ulong nodeId)
     {
         lock (gate)
         {
             inode = FindByKeyLocked(key)!;
+            nodeId = 0;
             if (inode is null || parent.Version != version) { return false; }
-            inode.Lookups++;
+            nodeId = LendLocked(inode);
             return true;
         }
     }
 
     /// <summary>Enters a new inode, or finds that another thread has entered it, and lends the kernel one reference.</summary>
     /// <returns>False when a name changed in the inode's directory since <paramref name="version"/>: look again.</returns>
-    public bool TryAddAndLend(Inode candidate, int version, out Inode inode)
+    public bool TryAddAndLend(Inode candidate, int version, out Inode inode, out ulong nodeId)
     {
         lock (gate)
         {
             inode = candidate;
+            nodeId = 0;
             if (candidate.Parent is { } parent && parent.Version != version) { return false; }
             if (FindByKeyLocked(candidate.Key) is { } known)
             {
@@ -132,7 +135,7 @@ internal sealed class InodeTable
             {
                 AddLocked(candidate);
             }
-            inode.Lookups++;
+            nodeId = LendLocked(inode);
             return true;
         }
     }
@@ -145,14 +148,21 @@ internal sealed class InodeTable
             // The real number may be a reused one whose last owner the kernel has not forgotten yet.
             if (FindByKeyLocked(inode.Key) is { } old) { UnhashKeyLocked(old); }
             AddLocked(inode);
-            inode.Lookups++;
+            _ = LendLocked(inode);
         }
     }
 
     /// <summary>Lends the kernel one more reference to an inode at hand.</summary>
-    public void Lend(Inode inode)
+    /// <returns>The nodeid that it is counted under, which the kernel is to be told: the inode may have another one by then.</returns>
+    public ulong Lend(Inode inode)
     {
-        lock (gate) { inode.Lookups++; }
+        lock (gate) { return LendLocked(inode); }
+    }
+
+    private static ulong LendLocked(Inode inode)
+    {
+        inode.Lookups++;
+        return inode.NodeId;
     }
 
     private void AddLocked(Inode inode)
@@ -212,6 +222,21 @@ internal sealed class InodeTable
                 inode = next;
             }
         }
+    }
+
+    /// <summary>
+    /// The object is about to appear in upper: from now on it is found by both its real objects, since a lookup may see
+    /// the upper one before <see cref="Rekey"/>. <see cref="ExpectNoMore"/> follows, whether it has appeared or not.
+    /// </summary>
+    public void Expect(Inode inode, RealKey key)
+    {
+        lock (gate) { expected[key] = inode; }
+    }
+
+    /// <summary>The end of what <see cref="Expect"/> began.</summary>
+    public void ExpectNoMore(RealKey key)
+    {
+        lock (gate) { expected.Remove(key); }
     }
 
     /// <summary>The object has moved to upper: from now on it is found by its upper inode.</summary>
@@ -323,16 +348,34 @@ internal sealed class InodeTable
         }
     }
 
-    /// <summary>Gives an inode a new nodeid: files that are open keep the old one, whose pages the kernel has bound to the lower file.</summary>
-    public void Supersede(Inode inode)
+    /// <summary>How the open files of an inode reach their data, for one more that was opened by this nodeid.</summary>
+    /// <returns>False when the inode has another nodeid by now, whose files have another way.</returns>
+    public bool TryGetBacking(Inode inode, ulong nodeId, out BackingFile backing)
     {
         lock (gate)
         {
+            backing = inode.Backing ??= new BackingFile();
+            return inode.NodeId == nodeId;
+        }
+    }
+
+    /// <summary>
+    /// Gives an inode a new nodeid, and a new way to its data: files that are open keep the old ones, since the kernel has
+    /// bound the pages of that nodeid to the lower file.
+    /// </summary>
+    /// <returns>False when somebody else has done it.</returns>
+    public bool TrySupersede(Inode inode, BackingFile backing)
+    {
+        lock (gate)
+        {
+            if (!ReferenceEquals(inode.Backing, backing)) { return false; }
+            inode.Backing = new BackingFile();
             superseded.Add(inode.NodeId, new Superseded(inode, inode.Lookups));
             UnhashNodeIdLocked(inode);
             inode.NodeId = ++lastNodeId;
             inode.Lookups = 0;
             HashNodeIdLocked(inode);
+            return true;
         }
     }
 

@@ -70,7 +70,8 @@ internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? wor
         }
         if (inode.HasUpper)
         {
-            if (inode.Parent?.Upper is not { } parent)
+            // Unlinked when there was no descriptor to keep it by: its name may be another file's by now.
+            if (inode.IsUnlinked || inode.Parent?.Upper is not { } parent)
             {
                 real = default;
                 return Errno.ESTALE;

@@ -389,6 +389,8 @@ internal sealed class CopyUp(Volume volume)
     {
         Errno error = Libc.StatAt(volume.Work!.Descriptor, temporary, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
+        RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
+        volume.Inodes.Expect(inode, key);
         volume.RenameLock.EnterReadLock();
         try
         {
@@ -422,6 +424,7 @@ internal sealed class CopyUp(Volume volume)
         finally
         {
             volume.RenameLock.ExitReadLock();
+            volume.Inodes.ExpectNoMore(key);
         }
     }
 
@@ -431,6 +434,8 @@ internal sealed class CopyUp(Volume volume)
     {
         Errno error = Libc.StatAt(copy, Libc.Self, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
+        RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
+        volume.Inodes.Expect(inode, key);
         volume.RenameLock.EnterReadLock();
         try
         {
@@ -469,6 +474,7 @@ internal sealed class CopyUp(Volume volume)
         finally
         {
             volume.RenameLock.ExitReadLock();
+            volume.Inodes.ExpectNoMore(key);
         }
     }
 
