@@ -69,11 +69,7 @@ internal sealed class Crew : IDisposable
     {
         worker.Enter();
         using Exchange? exchange = open(cause);
-        if (exchange is not null)
-        {
-            serve(exchange);
-            return;
-        }
+        if (exchange is not null) { serve(exchange); }
         lock (gate) { ready--; } // it stays in the list: the bound is also one for trying in vain
     }
 
