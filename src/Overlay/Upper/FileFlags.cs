@@ -24,6 +24,7 @@ internal static class FileFlags
 
     private const uint Sync = 0x8, Immutable = 0x10, AppendOnly = 0x20, NoAccessTime = 0x80;
     private const uint Protecting = Immutable | AppendOnly;
+    private const uint Copied = Sync | NoAccessTime;
     private const uint ExtendedImmutable = 0x8, ExtendedAppendOnly = 0x10;
 
     /// <summary><c>struct fsxattr</c>.</summary>
@@ -36,15 +37,32 @@ internal static class FileFlags
     /// <summary>Gives a copy the flags that matter: the protecting ones as an attribute, sync and noatime themselves.</summary>
     public static Errno CopyUp(in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name, OverlayXattr xattr)
     {
-        // Where statx(2) tells of both protecting flags and has none, the file need not be opened.
+        // Where there are no flags the file need not be opened.
         const ulong telling = Immutable | AppendOnly; // STATX_ATTR_IMMUTABLE and _APPEND have the same values
-        if ((stat.AttributesMask & telling) == telling && (stat.Attributes & telling) == 0) { return Errno.None; }
+        bool isFree = (stat.AttributesMask & telling) == telling && (stat.Attributes & telling) == 0;
+        if (isFree && source.Layer is { HasFileFlags: false }) { return Errno.None; }
         if (source.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int original).IsError) { return Errno.None; }
         uint flags = 0;
         Errno error = Libc.Ioctl(original, GetFlags, ref flags, out _);
         Libc.Close(original);
         if (error.IsError) { return Errno.None; } // the lower filesystem has no flags
+        if ((flags & Copied) != 0)
+        {
+            error = Add(new RealReference(directory, name), flags & Copied);
+            if (error.IsError) { return error; }
+        }
         return (flags & Protecting) == 0 ? Errno.None : SetProtecting(directory, name, flags, xattr);
+    }
+
+    private static Errno Add(in RealReference copy, uint flags)
+    {
+        if (copy.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor).IsError) { return Errno.None; }
+        uint all = 0;
+        Errno error = Libc.Ioctl(descriptor, GetFlags, ref all, out _);
+        all |= flags;
+        if (!error.IsError) { error = Libc.Ioctl(descriptor, SetFlags, ref all, out _); }
+        Libc.Close(descriptor);
+        return error is Errno.ENOTTY or Errno.EOPNOTSUPP ? Errno.None : error; // upper has no such flags
     }
 
     /// <summary>Answers FS_IOC_GETFLAGS or FS_IOC_FSGETXATTR.</summary>

@@ -1,5 +1,6 @@
 using System.Buffers.Text;
 using Veneer.Linux;
+using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Upper;
@@ -50,10 +51,16 @@ internal sealed class WorkDirectory : IDisposable
         Errno error = RemoveTree(workdir, name, 0);
         if (error.IsError && error != Errno.ENOENT) { throw new OverlayMountException($"The work directory {path} cannot be emptied ({error}): remove {path}/work by hand, nothing in it is needed."); }
         // Nobody's business, as the kernel has it; but without privilege its owner must get in.
-        error = Libc.MakeDirectoryAt(workdir, name, Libc.EffectiveUid == 0 ? 0 : 0x1C0u);
+        uint mode = Libc.EffectiveUid == 0 ? 0 : 0x1C0u;
+        error = Libc.MakeDirectoryAt(workdir, name, mode);
         if (error.IsError && error != Errno.EEXIST) { throw new OverlayMountException($"Nothing can be created in the work directory {path} ({error}): see its permissions and its filesystem."); }
         error = Libc.OpenAt(workdir, name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
         if (error.IsError) { throw new OverlayMountException($"The work directory {path} cannot be used ({error}): see its permissions and its filesystem."); }
+        // What it has from its directory it would hand on to all that is made here. Kernel: ovl_workdir_create()
+        error = Libc.RemoveXattrAt(descriptor, Libc.Self, PosixAcl.DefaultName);
+        if (!error.IsError || error.IsNoXattr) { error = Libc.RemoveXattrAt(descriptor, Libc.Self, PosixAcl.AccessName); }
+        if (error.IsError && !error.IsNoXattr) { throw new OverlayMountException($"The work directory {path} has an ACL that cannot be removed ({error}): use another one."); }
+        _ = Libc.ChangeModeAt(descriptor, Libc.Self, mode); // best effort: whether the bit is gone is looked at next
         bool handsGroupOn = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError || (stat.Mode & ModeBits.SetGid) != 0;
         return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && !handsGroupOn };
     }
