@@ -127,13 +127,15 @@ internal static class Manual
                 on is not supported yet: hard links of lower layers stay links while
                 mounted, and not across mounts. Default: off.
             xino=on|auto|off
-                Whether inode numbers tell the layer. Default: auto.
+                Accepted, without effect: inode numbers are always unique in the
+                mount, and tell the filesystem where the layers are on several.
             userxattr
                 Keep the overlay's attributes in user.overlay.* instead of
                 trusted.overlay.*, as users other than root must.
             volatile, fsync=auto|strict|volatile
                 volatile: nothing is synced; after a crash of the machine the upper
-                is lost. strict: each copy-up is synced. Default: auto.
+                is lost. auto: copied data is synced before the copy gets its name.
+                strict: as auto. Default: auto.
 
           Of Veneer
             coherent
@@ -148,7 +150,9 @@ internal static class Manual
                 /sys/module/fuse/parameters/enable_uring. Default: auto; without a
                 value: require.
             threads=N
-                How many threads are ready for requests. Default: one or two.
+                How many threads are ready for requests that do not come over
+                io_uring, which has one for each CPU. More come when some take long.
+                Default: one or two.
 
           Of any mount
             ro, rw, nosuid, suid, nodev, dev, noexec, exec, sync, async, dirsync,

@@ -60,7 +60,7 @@ public sealed record OverlayOptions
     /// <summary>What is on the disk when an fsync has returned. Default: <see cref="Sync.Auto"/>.</summary>
     public Sync Sync { get; init; } = Sync.Auto;
 
-    /// <summary>How many threads are ready for requests, or null for as many as suit the machine.</summary>
+    /// <summary>How many threads are ready for requests that do not come over io_uring, or null for as many as suit the machine.</summary>
     public int? Threads { get; init; }
 }
 
@@ -79,7 +79,7 @@ public enum RedirectDirectory
     NoFollow,
 }
 
-/// <summary>Whether inode numbers carry the layer in their high bits (<c>xino=</c>).</summary>
+/// <summary>Whether inode numbers are to carry the filesystem in their high bits (<c>xino=</c>). They always do, where there are several.</summary>
 public enum Xino
 {
     /// <summary>No.</summary>
@@ -106,7 +106,7 @@ public enum Sync
 {
     /// <summary>The file; a copied-up file is synced before it gets its name, where a crash could otherwise leave it short.</summary>
     Auto,
-    /// <summary>The file; every copy-up is synced, attributes alone included.</summary>
+    /// <summary>As <see cref="Auto"/>, so far.</summary>
     Strict,
     /// <summary>Nothing: faster, and the upper is lost with the machine.</summary>
     Volatile,

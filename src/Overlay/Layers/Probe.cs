@@ -5,8 +5,8 @@ namespace Veneer.Overlay.Layers;
 
 /// <summary>What the upper's filesystem can do, beyond what an overlay cannot do without.</summary>
 /// <param name="TemporaryFiles">O_TMPFILE.</param>
-/// <param name="RenameWhiteout">RENAME_WHITEOUT; else a whiteout is made first and exchanged.</param>
-/// <param name="FileHandles">name_to_handle_at(2), for origins and the index.</param>
+/// <param name="RenameWhiteout">RENAME_WHITEOUT; without it, renames that must leave a whiteout fail with EINVAL.</param>
+/// <param name="FileHandles">name_to_handle_at(2); without it, origins stay unknown.</param>
 internal sealed record UpperFeatures(bool TemporaryFiles, bool RenameWhiteout, bool FileHandles)
 {
     /// <summary>Of an overlay without an upper.</summary>
