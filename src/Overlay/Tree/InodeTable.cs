@@ -5,8 +5,8 @@ namespace Veneer.Overlay.Tree;
 
 /// <summary>The only place where inodes are born and die. A nodeid is never used twice.</summary>
 /// <remarks>
-/// Its lock is a leaf: no system call but the close(2) of a dead directory's descriptor, no other lock but the directory
-/// cache's.
+/// Its lock is a leaf: no system call but the close(2) of a dead directory's descriptor, and a line to the log when the
+/// kernel returns what it never had; no other lock but the directory cache's.
 /// </remarks>
 internal sealed class InodeTable
 {

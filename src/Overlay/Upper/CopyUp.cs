@@ -45,7 +45,7 @@ internal sealed class CopyUp(Volume volume)
     /// <param name="request">Who waits for it: a fatal signal stops the copying of data.</param>
     /// <param name="needsData">Whether attributes alone are not enough.</param>
     /// <param name="truncation">That the caller is about to truncate the file; it does so all the same.</param>
-    /// <returns><see cref="Errno.EROFS"/> without upper; <see cref="Errno.EINTR"/> when the caller was killed; or what upper says, with nothing changed.</returns>
+    /// <returns><see cref="Errno.EROFS"/> without upper; <see cref="Errno.EINTR"/> when the caller was killed; or what upper says: then nothing has changed, but a file with several names may have come up under some of them.</returns>
     public Errno Ensure(Inode inode, in Request request, bool needsData = true, Truncation? truncation = null)
     {
         if (IsDone(inode, needsData)) { return Errno.None; }
