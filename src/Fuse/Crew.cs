@@ -69,7 +69,11 @@ internal sealed class Crew : IDisposable
     {
         worker.Enter();
         using Exchange? exchange = open(cause);
-        if (exchange is not null) { serve(exchange); }
+        if (exchange is not null)
+        {
+            serve(exchange);
+            return;
+        }
         lock (gate) { ready--; } // it stays in the list: the bound is also one for trying in vain
     }
 

@@ -54,7 +54,6 @@ public sealed partial class Server : IDisposable
     private InitFlags inForce;
     private bool stopped;
     private bool lacksRing;
-    private bool hasFailed;
     private ulong lastLookedUp, lastOpened; // regular files
     private int deviceThreads;
 
@@ -213,39 +212,18 @@ public sealed partial class Server : IDisposable
         lock (interruptionsLock) { interruptions = [.. interruptions, worker.Interruption]; }
 
         Errno error = exchange.Enter();
-        bool hasServed = false;
         while (!error.IsError)
         {
             worker.Crew.Yield();
             if (ended) { break; }
             error = exchange.Receive();
-            if (!error.IsError)
-            {
-                hasServed = true;
-                Serve(exchange, worker);
-            }
-            else if (error is Errno.ENOENT or Errno.EINTR or Errno.EAGAIN or Errno.EPROTO)
-            {
-                error = Errno.None;
-            }
-            else if (hasServed && !IsEnd(error))
-            {
-                // Such as no memory. Callers count on this thread, and over a ring on the reply that it has not given yet.
-                if (!Interlocked.Exchange(ref hasFailed, true)) { options.Log($"veneer: reading requests failed, and is tried again: {error}"); }
-                Thread.Sleep(10);
-                error = Errno.None;
-            }
+            if (!error.IsError) { Serve(exchange, worker); }
+            else if (error is Errno.ENOENT or Errno.EINTR or Errno.EAGAIN or Errno.EPROTO) { error = Errno.None; }
         }
-        if (error.IsError && !IsEnd(error))
-        {
-            options.Log($"veneer: a thread cannot read requests: {error}"); // the others can
-            return;
-        }
+        if (error.IsError && error is not (Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN)) { options.Log($"veneer: reading requests failed: {error}"); }
         ended = true;
         workers.Stop();
     }
-
-    private static bool IsEnd(Errno error) => error is Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN;
 
     private void Serve(Exchange exchange, Worker worker)
     {
