@@ -134,8 +134,9 @@ internal static class Manual
                 trusted.overlay.*, as users other than root must.
             volatile, fsync=auto|strict|volatile
                 volatile: nothing is synced; after a crash of the machine the upper
-                is lost. auto: copied data is synced before the copy gets its name.
-                strict: as auto. Default: auto.
+                is lost. auto: copies of directories and of files with data are
+                synced before they get their names. strict: so are those of empty
+                files. Default: auto.
 
           Of Veneer
             coherent

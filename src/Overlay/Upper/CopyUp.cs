@@ -178,11 +178,13 @@ internal sealed class CopyUp(Volume volume)
         }
     }
 
-    private static Errno SyncDirectory(int path)
+    private Errno SyncDirectory(int path)
     {
         Errno error = Libc.Reopen(path, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
         if (error.IsError) { return error; }
-        error = Libc.Sync(descriptor, dataOnly: false);
+        Workers?.BeginBlocking();
+        try { error = Libc.Sync(descriptor, dataOnly: false); }
+        finally { Workers?.EndBlocking(); }
         Libc.Close(descriptor);
         return error;
     }
@@ -245,14 +247,15 @@ internal sealed class CopyUp(Volume volume)
             if (error.IsError) { return error; }
 
             long size = Math.Min((long)stat.Size, truncation?.Size ?? long.MaxValue);
-            bool isLong = size > SmallFile || (volume.IsDurable && size > 0);
+            bool syncs = volume.IsDurable && (size > 0 || volume.IsStrict);
+            bool isLong = size > SmallFile || syncs;
             if (isLong) { Workers?.BeginBlocking(); }
             try
             {
                 error = CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
                 if (!error.IsError) { error = CopyAttributes(inode, source, stat, copy, Libc.Self); }
                 if (!error.IsError && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value); }
-                if (!error.IsError && volume.IsDurable && size > 0) { error = Libc.Sync(copy, dataOnly: false); }
+                if (!error.IsError && syncs) { error = Libc.Sync(copy, dataOnly: false); }
             }
             finally
             {
