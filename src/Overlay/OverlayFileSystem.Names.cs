@@ -184,8 +184,32 @@ internal sealed partial class OverlayFileSystem
 
     public Errno RmDir(in Request request, ReadOnlySpan<byte> name) => RemoveName(request, name, directory: true);
 
+    /// <summary>From how many whiteouts on their removal is announced; fewer are gone before another worker is awake.</summary>
+    private const int ManyWhiteouts = 100;
+
     private Errno RemoveName(in Request request, ReadOnlySpan<byte> name, bool directory)
     {
+        Errno error = RemoveName(request, name, directory, out Leftover? leftover);
+        Discard(leftover);
+        return error;
+    }
+
+    /// <summary>A directory may hold any number of whiteouts. Caller holds no lock.</summary>
+    private void Discard(Leftover? leftover)
+    {
+        if (leftover is null) { return; }
+        bool isLong = leftover.Entries >= ManyWhiteouts;
+        if (isLong) { workers?.BeginBlocking(); }
+        try { volume.Work!.Discard(leftover.Name); }
+        finally
+        {
+            if (isLong) { workers?.EndBlocking(); }
+        }
+    }
+
+    private Errno RemoveName(in Request request, ReadOnlySpan<byte> name, bool directory, out Leftover? leftover)
+    {
+        leftover = null;
         if (!volume.IsWritable) { return Errno.EROFS; }
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
         if (error.IsError) { return error; }
@@ -216,7 +240,7 @@ internal sealed partial class OverlayFileSystem
                     if (directory)
                     {
                         if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
-                        lock (removed.NamesLock) { return remove.DirectoryLocked(parent, name, removed, found); }
+                        lock (removed.NamesLock) { return remove.DirectoryLocked(parent, name, removed, found, out leftover); }
                     }
                     if (found.Stat.IsDirectory) { return Errno.EISDIR; }
                     // Another name may have to stand in for this one: nobody may be on the way through it.
@@ -276,6 +300,14 @@ internal sealed partial class OverlayFileSystem
 
     public Errno Rename(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags)
     {
+        Errno error = Rename(request, name, newDirectory, newName, flags, out Leftover? leftover);
+        Discard(leftover);
+        return error;
+    }
+
+    private Errno Rename(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags, out Leftover? leftover)
+    {
+        leftover = null;
         if ((flags & ~(RenameFlags.NoReplace | RenameFlags.Exchange)) != 0) { return Errno.EINVAL; }
         if (!volume.IsWritable) { return Errno.EROFS; }
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode oldParent);
@@ -313,7 +345,9 @@ internal sealed partial class OverlayFileSystem
                 if (!ReferenceEquals(from.Inode, moved) || !ReferenceEquals(to.Inode, replaced)) { continue; } // something else came between
                 if (ReferenceEquals(from.Inode, to.Inode)) { return Errno.None; } // two names of one file: see rename(2)
                 if (!from.Found.HasUpper || (exchange && !to.Found.HasUpper)) { continue; }
-                return rename.RunLocked(ref from, ref to, exchange);
+                error = rename.RunLocked(ref from, ref to, exchange);
+                leftover = to.Leftover;
+                return error;
             }
             finally
             {

@@ -224,4 +224,64 @@ public sealed class RenameTests
         open.WriteAt("C", 0);
         Assert.Equal("Content", Sys.ReadText(overlay.Upper / "z/b/file"));
     }
+
+    /// <summary>The whiteouts in a directory that is removed or replaced may be many; they go when nobody waits for them.</summary>
+    [MountTheory]
+    [InlineData("rmdir")]
+    [InlineData("rename")]
+    public void Whiteouts_of_a_directory_that_goes_delay_nobody(string change)
+    {
+        const int count = 100_000;
+        using var overlay = Overlay.With(lower: Tree.Of(("full/x", ""), ("gone/x", ""), ("other/x", "")), seconds: 120, mounted: false);
+        Sys.MakeDirectory(overlay.Upper / "full");
+        Sys.MakeWhiteout(overlay.Upper / "full/x");
+        for (int i = 0; i < count; i++) { Sys.Link(overlay.Upper / "full/x", overlay.Upper / $"full/{i}"); }
+        overlay.Mount();
+        Sys.Rename(overlay.Merged / "other/x", overlay.Merged / "other/y");
+        Sys.Unlink(overlay.Merged / "gone/x");
+        Sys.RemoveDirectory(overlay.Merged / "gone");
+        Sys.MakeDirectory(overlay.Merged / "gone");
+        ulong before = Sys.Stat(overlay.Upper / "full").Ino;
+
+        var changer = new Thread(() =>
+        {
+            if (change == "rmdir") { Sys.RemoveDirectory(overlay.Merged / "full"); }
+            else { Sys.Rename(overlay.Merged / "gone", overlay.Merged / "full"); }
+        });
+        changer.Start();
+        while (Sys.Stat(overlay.Upper / "full").Ino == before) { Thread.Yield(); }
+        Sys.Rename(overlay.Merged / "other/y", overlay.Merged / "other/x");
+        bool isLeft = overlay.Leftovers.Length > 0;
+        changer.Join();
+
+        Assert.True(isLeft, "The whiteouts were gone before another rename was done.");
+        Assert.Empty(overlay.Leftovers);
+    }
+
+    /// <summary>The directory to be replaced is made empty first, and upper has no room for what comes then.</summary>
+    [MountFact(NotOfKernel = "The whiteouts are removed before, which makes room.")]
+    public void A_directory_that_could_not_be_replaced_is_there_as_before()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("moved/x", ""), ("kept/x", "")), upperSize: "1m,nr_inodes=60");
+        Sys.Unlink(overlay.Merged / "moved/x");
+        Sys.RemoveDirectory(overlay.Merged / "moved");
+        Sys.MakeDirectory(overlay.Merged / "moved");
+        Sys.Unlink(overlay.Merged / "kept/x");
+        ulong number = Sys.Stat(overlay.Merged / "kept").Ino;
+        int filled = 0;
+        while (Sys.ErrorOf(() => Sys.Write(overlay.Merged / $"fill{filled}", "")) == Errno.None) { filled++; }
+        Sys.Unlink(overlay.Merged / "fill0"); // for the empty directory, not for the whiteout
+
+        Errno error = Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "moved", overlay.Merged / "kept"));
+
+        Assert.Equal(Errno.ENOSPC, error);
+        Assert.Equal(number, Sys.Stat(overlay.Merged / "kept").Ino);
+        for (int i = 1; i < filled; i++) { Sys.Unlink(overlay.Merged / $"fill{i}"); }
+        Sys.Write(overlay.Merged / "kept/new", "content");
+        Assert.Equal(["new"], (overlay.Merged / "kept").Entries());
+        Assert.Empty(overlay.Leftovers);
+        overlay.Remount();
+        Assert.Equal(["new"], (overlay.Merged / "kept").Entries());
+        Assert.Empty((overlay.Merged / "moved").Entries());
+    }
 }

@@ -47,8 +47,8 @@ internal sealed class MergedDirectory
     /// <summary>The directory's version when the snapshot was taken.</summary>
     public int Version { get; private set; }
 
-    /// <summary>Whether upper has whiteouts in the directory.</summary>
-    public bool HasUpperWhiteouts { get; private set; }
+    /// <summary>How many whiteouts upper has in the directory.</summary>
+    public int UpperWhiteouts { get; private set; }
 
     /// <summary>An entry's name with its NUL.</summary>
     public ReadOnlySpan<byte> NameOf(int index) => names.AsSpan(entries[index].Name, entries[index].NameLength);
@@ -118,7 +118,7 @@ internal sealed class MergedDirectory
                     }
                     if (isWhiteout)
                     {
-                        HasUpperWhiteouts |= isUpper;
+                        if (isUpper) { UpperWhiteouts++; }
                         if (!isMerge) { continue; }
                         type = WhiteoutType;
                     }

@@ -103,9 +103,15 @@ internal sealed class Remove(Volume volume)
     }
 
     /// <summary>Removes a directory that is empty to the user.</summary>
+    /// <param name="parent">The directory that has it.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="removed">What is removed.</param>
+    /// <param name="found">What the layers have there.</param>
+    /// <param name="leftover">What is to be discarded afterwards, or null.</param>
     /// <returns><see cref="Errno.ENOTEMPTY"/> when it is not.</returns>
-    public Errno DirectoryLocked(DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found)
+    public Errno DirectoryLocked(DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found, out Leftover? leftover)
     {
+        leftover = null;
         Errno error = MergedDirectory.Read(volume, removed, out MergedDirectory content, onlyWhetherEmpty: true);
         if (error.IsError) { return error; }
         if (content.Count > 0) { return Errno.ENOTEMPTY; }
@@ -122,8 +128,8 @@ internal sealed class Remove(Volume volume)
             else
             {
                 _ = volume.Directories.Keep(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
-                error = positive ? CoverDirectory(directory.Directory, name)
-                    : content.HasUpperWhiteouts ? MoveAway(directory.Directory, name)
+                error = positive ? CoverDirectory(directory.Directory, name, content.UpperWhiteouts, out leftover)
+                    : content.UpperWhiteouts > 0 ? MoveAway(directory.Directory, name, content.UpperWhiteouts, out leftover)
                     : Libc.RemoveDirectoryAt(directory.Directory, name);
             }
         }
@@ -141,23 +147,25 @@ internal sealed class Remove(Volume volume)
     }
 
     /// <summary>A whiteout takes the directory's place; the directory, with nothing but whiteouts in it, goes in work.</summary>
-    private Errno CoverDirectory(int directory, ReadOnlySpan<byte> name)
+    private Errno CoverDirectory(int directory, ReadOnlySpan<byte> name, int whiteouts, out Leftover? leftover)
     {
+        leftover = null;
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
         ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
         Errno error = volume.Work.MakeWhiteout(volume.Work.Descriptor, temporary);
         if (error.IsError) { return error; }
         error = Libc.RenameAt(volume.Work.Descriptor, temporary, directory, name, RenameFlags.Exchange);
-        volume.Work.Discard(temporary);
+        if (error.IsError) { volume.Work.Discard(temporary); }
+        else { leftover = new Leftover(temporary.ToArray(), whiteouts); }
         return error;
     }
 
-    private Errno MoveAway(int directory, ReadOnlySpan<byte> name)
+    private Errno MoveAway(int directory, ReadOnlySpan<byte> name, int whiteouts, out Leftover? leftover)
     {
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
         ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
         Errno error = Libc.RenameAt(directory, name, volume.Work.Descriptor, temporary, RenameFlags.NoReplace);
-        if (!error.IsError) { volume.Work.Discard(temporary); }
+        leftover = error.IsError ? null : new Leftover(temporary.ToArray(), whiteouts);
         return error;
     }
 

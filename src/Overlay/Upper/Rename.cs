@@ -19,6 +19,9 @@ internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
     /// <summary>The object, or null when there is none.</summary>
     public Inode? Inode;
 
+    /// <summary>What is to be discarded afterwards, whether the rename succeeded or not; or null.</summary>
+    public Leftover? Leftover;
+
     /// <summary>The object, when it is a directory.</summary>
     public readonly DirectoryInode? Directory => Inode as DirectoryInode;
 }
@@ -30,7 +33,7 @@ internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
 /// Crash safety. The tree changes by one renameat2, which also leaves or takes the whiteout. Before it, only attributes
 /// are written that are true in the old place as well: impure, a redirect that leads where the name leads anyhow, opaque
 /// on a directory with nothing below it. A directory to be replaced that holds whiteouts is first exchanged with an empty
-/// opaque one, which users cannot tell from it.
+/// opaque one, which users cannot tell from it; if the rename then fails, they change places again.
 /// </para>
 /// </remarks>
 internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
@@ -45,7 +48,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         bool sameDirectory = ReferenceEquals(from.Parent, to.Parent);
         RenameFlags flags = exchange ? RenameFlags.Exchange : RenameFlags.None;
         bool whiteoutIsLeft = false;
-        bool replaceDirectory = false;
+        int whiteouts = 0;
         Errno error;
 
         if (!exchange)
@@ -68,7 +71,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 error = MergedDirectory.Read(volume, replaced, out MergedDirectory content, onlyWhetherEmpty: true);
                 if (error.IsError) { return error; }
                 if (content.Count > 0) { return Errno.ENOTEMPTY; }
-                replaceDirectory = to.Found.HasUpper && content.HasUpperWhiteouts;
+                if (to.Found.HasUpper) { whiteouts = content.UpperWhiteouts; }
             }
         }
 
@@ -103,9 +106,9 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                     if (to.Directory is { } replaced)
                     {
                         _ = volume.Directories.Keep(replaced.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
-                        if (replaceDirectory)
+                        if (whiteouts > 0)
                         {
-                            error = ReplaceByEmpty(newDirectory.Directory, to.Name);
+                            error = ReplaceByEmpty(newDirectory.Directory, whiteouts, ref to);
                             if (error.IsError) { return error; }
                         }
                     }
@@ -115,7 +118,11 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                     }
                 }
                 error = Libc.RenameAt(oldDirectory.Directory, from.Name, newDirectory.Directory, to.Name, flags);
-                if (error.IsError) { return error; }
+                if (error.IsError)
+                {
+                    if (to.Leftover is { } replaced) { PutBack(newDirectory.Directory, to.Name, replaced); }
+                    return error;
+                }
                 if (whiteoutIsLeft) { _ = Libc.UnlinkAt(oldDirectory.Directory, from.Name); } // best effort: it covers nothing
             }
         }
@@ -208,8 +215,9 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     }
 
     /// <summary>Exchanges a directory that holds nothing but whiteouts with an empty opaque one. Kernel: ovl_clear_empty().</summary>
-    private Errno ReplaceByEmpty(int directory, ReadOnlySpan<byte> name)
+    private Errno ReplaceByEmpty(int directory, int whiteouts, ref RenameSide to)
     {
+        ReadOnlySpan<byte> name = to.Name;
         Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
@@ -223,7 +231,12 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         if (!error.IsError) { error = Libc.ChangeModeAt(work, temporary, stat.Mode & ModeBits.Mask); }
         if (!error.IsError) { error = Libc.ChangeTimesAt(work, temporary, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
         if (!error.IsError) { error = Libc.RenameAt(work, temporary, directory, name, RenameFlags.Exchange); }
-        volume.Work.Discard(temporary);
+        if (error.IsError) { volume.Work.Discard(temporary); }
+        else { to.Leftover = new Leftover(temporary.ToArray(), whiteouts); }
         return error;
     }
+
+    /// <summary>Undoes <see cref="ReplaceByEmpty"/>: the inode stands for the directory that it had before, with its descriptor and its number.</summary>
+    private void PutBack(int directory, ReadOnlySpan<byte> name, Leftover replaced) =>
+        _ = Libc.RenameAt(volume.Work!.Descriptor, replaced.Name, directory, name, RenameFlags.Exchange); // best effort: a lookup finds the empty one
 }

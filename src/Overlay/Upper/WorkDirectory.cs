@@ -5,6 +5,11 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Upper;
 
+/// <summary>A directory with nothing but whiteouts in it that was moved to work, to be discarded when the caller holds no lock.</summary>
+/// <param name="Name">In work, with its NUL.</param>
+/// <param name="Entries">How many whiteouts it has.</param>
+internal sealed record Leftover(byte[] Name, int Entries);
+
 /// <summary>Where new objects are built before they get their name in upper by one rename or link.</summary>
 /// <remarks>
 /// <c>WORKDIR/work</c>, as kernel overlayfs has it: what a killed server left there is removed at the next mount, by
