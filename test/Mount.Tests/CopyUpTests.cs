@@ -389,4 +389,30 @@ public sealed class CopyUpTests
         }
         Assert.Equal(Oct(660), Sys.Stat(overlay.Merged / "file").Mode & 0xFFFu);
     }
+
+    /// <summary>The option is grpid, or bsdgroups: a new object gets the group of its directory.</summary>
+    [MountFact]
+    public void Where_directories_hand_their_group_on_a_copy_has_its_own_all_the_same()
+    {
+        FilePath home = Scratch.New(), place = home / "place";
+        Scratch.MountImage(Filesystem.Ext4, home / "image", place, 32 << 20, "loop,grpid");
+        try
+        {
+            foreach (string name in new[] { "lower", "upper", "work", "merged" }) { Sys.MakeDirectory(place / name, Oct(755)); }
+            Sys.Write(place / "lower/file", "content");
+            Sys.MakeDirectory(place / "lower/d");
+            Sys.ChangeOwner(place / "work", 0, 500);
+            Mounter.UnderTest.Mount(new Layers([place / "lower"], place / "upper", place / "work", place / "merged", ""));
+            try
+            {
+                foreach (string name in new[] { "file", "d" })
+                {
+                    Sys.ChangeMode(place / "merged" / name, Oct(700));
+                    Assert.Equal(0u, Sys.Stat(place / "upper" / name).Gid);
+                }
+            }
+            finally { Mounter.UnderTest.Unmount(place / "merged"); }
+        }
+        finally { _ = Command.Require("umount", place); }
+    }
 }

@@ -347,7 +347,7 @@ internal sealed class CopyUp(Volume volume)
     /// </remarks>
     private Errno CopyAttributes(Inode inode, in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name)
     {
-        // What was made a moment ago is ours, unless work hands its group on.
+        // What was made a moment ago is ours already.
         Errno error = stat.Uid == 0 && stat.Gid == 0 && volume.Work!.GivesRoot ? Errno.None : Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
         if (error.IsError) { return error; }
         error = XattrCopy.Run(source.Directory, source.Name, directory, name, volume.Xattr);

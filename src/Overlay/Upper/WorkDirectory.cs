@@ -65,9 +65,11 @@ internal sealed class WorkDirectory : IDisposable
         error = Libc.RemoveXattrAt(descriptor, Libc.Self, PosixAcl.DefaultName);
         if (!error.IsError || error.IsNoXattr) { error = Libc.RemoveXattrAt(descriptor, Libc.Self, PosixAcl.AccessName); }
         if (error.IsError && !error.IsNoXattr) { throw new OverlayMountException($"The work directory {path} has an ACL that cannot be removed ({error}): use another one."); }
-        _ = Libc.ChangeModeAt(descriptor, Libc.Self, mode); // best effort: whether the bit is gone is looked at next
-        bool handsGroupOn = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError || (stat.Mode & ModeBits.SetGid) != 0;
-        return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && !handsGroupOn };
+        error = Libc.ChangeModeAt(descriptor, Libc.Self, mode);
+        if (error.IsError) { throw new OverlayMountException($"The mode of the work directory {path} cannot be changed ({error}): see its filesystem."); }
+        // Without the bit, the group goes on all the same where the filesystem is mounted with grpid.
+        bool isOfRoot = !Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError && stat.Gid == 0;
+        return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && isOfRoot };
     }
 
     /// <summary>A directory below <c>work/incompat</c> says that upper needs something that its reader may not know. Kernel: ovl_workdir_cleanup_recurse().</summary>
