@@ -32,8 +32,6 @@ public static class ModeBits
     public const uint SetUid = 0x800;
     /// <summary>S_ISGID.</summary>
     public const uint SetGid = 0x400;
-    /// <summary>S_IXUSR, S_IXGRP and S_IXOTH.</summary>
-    public const uint AnyExecute = 0x49;
     /// <summary>S_IXGRP.</summary>
     public const uint GroupExecute = 0x8;
 }
@@ -50,8 +48,6 @@ public enum StatxMask : uint
     BirthTime = 0x800,
     /// <summary>The mount id, reused after unmount.</summary>
     MountId = 0x1000,
-    /// <summary>The mount id that is never reused (Linux 6.8).</summary>
-    MountIdUnique = 0x4000,
 }
 
 /// <summary><c>struct statx_timestamp</c>: seconds and nanoseconds since the epoch.</summary>

@@ -111,11 +111,7 @@ internal sealed class DirectoryCache(int capacity)
     {
         Errno error = Pin(directory, out PinnedDirectory pinned);
         if (error.IsError) { return error; }
-        lock (gate)
-        {
-            directory.IsKept = true;
-            UnlinkLocked(directory);
-        }
+        lock (gate) { UnlinkLocked(directory); }
         pinned.Dispose();
         return Errno.None;
     }
@@ -126,7 +122,6 @@ internal sealed class DirectoryCache(int capacity)
         int descriptor;
         lock (gate)
         {
-            directory.IsKept = false;
             if (directory.Parent is null || directory.Descriptor < 0) { return; }
             if (directory.Pins > 0)
             {

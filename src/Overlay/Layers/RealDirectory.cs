@@ -40,9 +40,6 @@ internal sealed class RealDirectory
     /// <summary>How many use the descriptor now. Protected by the cache's lock.</summary>
     internal int Pins { get; set; }
 
-    /// <summary>Whether the descriptor is never closed for want of room. Protected by the cache's lock.</summary>
-    internal bool IsKept { get; set; }
-
     /// <summary>Protected by the cache's lock.</summary>
     internal RealDirectory? Newer { get; set; }
 

@@ -225,7 +225,7 @@ internal sealed class CopyUp(Volume volume)
     /// <remarks>Caller holds the copy-up lock.</remarks>
     private Errno CopyRegularLocked(Inode inode, in Request request, Truncation? truncation)
     {
-        // The data may be below the attributes, in another layer.
+        // What holds the attributes; CopyData finds the data, which may be in a layer further down.
         Errno error = volume.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
         if (error.IsError) { return error; }
         using (source)
