@@ -66,6 +66,10 @@ public sealed class OverlayMount : IDisposable
             work = Hold(Probe.OpenDirectory(workPath, "work"), opened);
         }
         UpperFeatures features = Probe.Check(options, lowers, upper, work);
+        if (upper >= 0 && !features.RenameWhiteout)
+        {
+            log($"veneer: the filesystem of the upper directory {options.UpperDirectory} cannot rename and leave a whiteout: renaming what a lower layer has will fail with EINVAL");
+        }
 
         var layers = new Layer?[lowers.Count + 1];
         WorkDirectory? workDirectory = null;

@@ -67,7 +67,7 @@ public sealed class ProbeTests : IDisposable
     {
         UpperFeatures features = Check("a:b", "u", "w");
 
-        Assert.True(features.FileHandles);
+        Assert.True(features.TemporaryFiles);
         Assert.True(features.RenameWhiteout);
         Assert.Empty(Directory.EnumerateFileSystemEntries(root + "/w"));
         Assert.Empty(Directory.EnumerateFileSystemEntries(root + "/u"));

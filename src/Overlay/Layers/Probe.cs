@@ -5,12 +5,11 @@ namespace Veneer.Overlay.Layers;
 
 /// <summary>What the upper's filesystem can do, beyond what an overlay cannot do without.</summary>
 /// <param name="TemporaryFiles">O_TMPFILE.</param>
-/// <param name="RenameWhiteout">RENAME_WHITEOUT; without it, renames that must leave a whiteout fail with EINVAL.</param>
-/// <param name="FileHandles">name_to_handle_at(2); without it, origins stay unknown.</param>
-internal sealed record UpperFeatures(bool TemporaryFiles, bool RenameWhiteout, bool FileHandles)
+/// <param name="RenameWhiteout">RENAME_WHITEOUT; without it, renames that must leave a whiteout fail with EINVAL, as with the kernel.</param>
+internal sealed record UpperFeatures(bool TemporaryFiles, bool RenameWhiteout)
 {
     /// <summary>Of an overlay without an upper.</summary>
-    public static readonly UpperFeatures None = new(false, false, false);
+    public static readonly UpperFeatures None = new(false, false);
 }
 
 /// <summary>Looks at the layers before they are used: what cannot work is refused with one sentence, while nothing has changed yet.</summary>
@@ -232,7 +231,7 @@ internal static class Probe
                 throw new OverlayMountException($"The work directory {workPath} cannot be used ({error}): see its permissions and its filesystem.");
             }
             using var probe = new Fd(directory);
-            return Try(options, upper, directory);
+            return Try(options, directory);
         }
         finally
         {
@@ -241,7 +240,7 @@ internal static class Probe
     }
 
     /// <summary>Does in an empty directory what an overlay does in upper.</summary>
-    private static UpperFeatures Try(OverlayOptions options, int upper, int directory)
+    private static UpperFeatures Try(OverlayOptions options, int directory)
     {
         string path = options.UpperDirectory!;
 
@@ -285,8 +284,7 @@ internal static class Probe
         error = Libc.OpenAt(directory, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.None, out int temporary);
         if (!error.IsError) { Libc.Close(temporary); }
         bool temporaryFiles = !error.IsError;
-        bool fileHandles = !FileHandle.Of(upper, Libc.Self, out _).IsError;
-        return new UpperFeatures(temporaryFiles, renameWhiteout, fileHandles);
+        return new UpperFeatures(temporaryFiles, renameWhiteout);
     }
 
     private static void RemoveProbe(int work, ReadOnlySpan<byte> name)
