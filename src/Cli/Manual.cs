@@ -134,9 +134,9 @@ internal static class Manual
                 trusted.overlay.*, as users other than root must.
             volatile, fsync=auto|strict|volatile
                 volatile: nothing is synced; after a crash of the machine the upper
-                is lost. auto: copies of directories and of files with data are
-                synced before they get their names. strict: so are those of empty
-                files. Default: auto.
+                is lost. auto: copies of files with data are synced before they get
+                their names. strict: so are those of directories and of empty files,
+                for filesystems that do not keep their order. Default: auto.
 
           Of Veneer
             coherent

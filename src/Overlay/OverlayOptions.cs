@@ -106,7 +106,7 @@ public enum Sync
 {
     /// <summary>The file; a copied-up file is synced before it gets its name, where a crash could otherwise leave it short.</summary>
     Auto,
-    /// <summary>As <see cref="Auto"/>; copies of empty files are synced, too.</summary>
+    /// <summary>As <see cref="Auto"/>; copies of directories and of empty files are synced, too, for filesystems that do not keep changes in their order.</summary>
     Strict,
     /// <summary>Nothing: faster, and the upper is lost with the machine.</summary>
     Volatile,

@@ -54,7 +54,7 @@ internal sealed class Volume
     /// <summary>Whether copies reach the disk before they are published.</summary>
     public bool IsDurable => Options.Sync != Sync.Volatile;
 
-    /// <summary>Whether copies of empty files, which are attributes alone, reach the disk as well. Kernel: ovl_should_sync_metadata().</summary>
+    /// <summary>Whether copies that are attributes alone, of directories and empty files, reach the disk as well. Kernel: ovl_should_sync_metadata().</summary>
     public bool IsStrict => Options.Sync == Sync.Strict;
 
     /// <summary>Whether directories that are renamed leave a redirect.</summary>

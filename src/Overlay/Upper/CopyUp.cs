@@ -169,7 +169,7 @@ internal sealed class CopyUp(Volume volume)
             if (!error.IsError)
             {
                 error = CopyAttributes(inode, source, stat, copy, Libc.Self);
-                if (!error.IsError && volume.IsDurable) { error = SyncDirectory(copy); }
+                if (!error.IsError && volume.IsStrict) { error = SyncDirectory(copy); }
                 Libc.Close(copy);
             }
             if (!error.IsError) { error = PublishLocked(inode, temporary); }
