@@ -13,6 +13,7 @@ internal static class Program
         string[] arguments = invocation.Arguments;
 
         if (ServerIdentity.IsAsking && arguments.Length == 1) { return ServerIdentity.PassOn(arguments[0]); }
+        if (LiveMount.IsAsking && arguments.Length == 3) { return LiveMount.PassOn(arguments[0], arguments[1], arguments[2]); }
 
         // The helpers of mount(8) and umount(8) are symbolic links to us.
         if (invocation.Name.StartsWith("mount.", StringComparison.Ordinal)) { return MountCommand.Run(invocation, arguments, asHelper: true); }

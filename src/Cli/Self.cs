@@ -29,6 +29,53 @@ internal static class Self
             },
             out pid);
 
+    /// <summary>Starts it for something that may never return, and waits for what it writes to standard error.</summary>
+    /// <remarks>
+    /// No signal ends the wait for a server that hangs, and neither a thread that waits nor its process could end. So it
+    /// is another process, which is killed when the time is over; it goes at the latest when the server answers or ends.
+    /// </remarks>
+    /// <param name="variable">What for.</param>
+    /// <param name="arguments">All, the program's name first, in bytes without NUL.</param>
+    /// <param name="milliseconds">The longest time to wait, or -1 for as long as it takes.</param>
+    /// <param name="answer">What it wrote; empty when it wrote nothing.</param>
+    /// <param name="hangs">Whether the time was over.</param>
+    public static Errno Ask(string variable, IReadOnlyList<byte[]> arguments, int milliseconds, out byte[] answer, out bool hangs)
+    {
+        answer = [];
+        hangs = false;
+        Errno error = Libc.Pipe(out int readEnd, out int writeEnd);
+        if (error.IsError) { return error; }
+        using var output = new Fd(readEnd);
+        int pid;
+        using (new Fd(writeEnd)) { error = Start(variable, arguments, writeEnd, out pid); }
+        if (error.IsError) { return error; }
+
+        long end = Environment.TickCount64 + milliseconds;
+        byte[] buffer = new byte[4096];
+        int length = 0;
+        while (true)
+        {
+            int left = milliseconds < 0 ? -1 : (int)Math.Max(0, end - Environment.TickCount64);
+            error = Libc.Poll(output.Value, PollEvents.In, left, out bool came);
+            if (error == Errno.EINTR) { continue; }
+            if (!error.IsError && !came)
+            {
+                hangs = true;
+                _ = Libc.Kill(pid); // best effort: it can be killed as long as the server has not taken its request
+                return Errno.None;
+            }
+            if (length == buffer.Length) { Array.Resize(ref buffer, buffer.Length * 4); }
+            int count = 0;
+            if (!error.IsError) { error = Libc.Read(output.Value, buffer.AsSpan(length), out count); }
+            if (error == Errno.EINTR) { continue; }
+            if (error.IsError || count == 0) { break; }
+            length += count;
+        }
+        answer = buffer[..length];
+        _ = Libc.Wait(pid, out _); // best effort: it has said what it had to say
+        return error;
+    }
+
     /// <summary>The file that we run from, so that the child has its name; /proc/self/exe if it has been replaced meanwhile.</summary>
     private static string Executable()
     {

@@ -28,30 +28,12 @@ internal sealed record ServerIdentity(int Pid, ulong Started, bool HasUpper)
 
     /// <summary>Asks the server.</summary>
     /// <returns>Null when there is none, or when it does not answer.</returns>
-    /// <remarks>
-    /// In a process of its own, which is left behind when there is no answer: no signal ends the wait for one, and
-    /// neither a thread that waits nor its process could end.
-    /// </remarks>
     public static ServerIdentity? Ask(string path, out bool hangs)
     {
-        hangs = false;
-        if (Libc.Pipe(out int readEnd, out int writeEnd).IsError) { return null; }
-        using var answer = new Fd(readEnd);
-        int pid;
-        using (new Fd(writeEnd))
-        {
-            if (Self.Start(Mark, ["veneer"u8.ToArray(), PathText.Encode(path)[..^1]], writeEnd, out pid).IsError) { return null; }
-        }
-        bool came;
-        while (Libc.Poll(answer.Value, PollEvents.In, AnswerTime, out came) == Errno.EINTR) { }
-        hangs = !came;
-        if (hangs) { return null; }
-        Span<byte> value = stackalloc byte[MaxLength];
-        Errno error = Libc.Read(answer.Value, value, out int size);
-        _ = Libc.Wait(pid, out _); // best effort: it has said what it had to say
-        if (error.IsError || size == 0) { return null; }
+        Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(path)[..^1]], AnswerTime, out byte[] value, out hangs);
+        if (error.IsError || value.Length == 0) { return null; }
 
-        string[] parts = Encoding.ASCII.GetString(value[..size]).Split(' ');
+        string[] parts = Encoding.ASCII.GetString(value).Split(' ');
         return parts.Length is 2 or 3
             && int.TryParse(parts[0], NumberStyles.None, CultureInfo.InvariantCulture, out int server)
             && ulong.TryParse(parts[1], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started)

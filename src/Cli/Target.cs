@@ -26,20 +26,30 @@ internal static class Target
     /// <summary>The mount whose root a path names, or null when it names something else.</summary>
     public static Errno Find(string path, out string resolved, out MountEntry? mount)
     {
+        Errno error = FindAround(path, out resolved, out mount, out int descriptor);
+        if (error.IsError) { return error; }
+        Libc.Close(descriptor);
+        if (mount?.MountPoint != resolved) { mount = null; }
+        return Errno.None;
+    }
+
+    /// <summary>The mount that a path leads into, or null when the mount table does not have it, and what it leads to, O_PATH.</summary>
+    public static Errno FindAround(string path, out string resolved, out MountEntry? mount, out int descriptor)
+    {
         mount = null;
-        Errno error = Open(path, out resolved, out int descriptor);
+        Errno error = Open(path, out resolved, out descriptor);
         if (error.IsError) { return error; }
         // Not statx(2), which would ask the server.
         error = Libc.ReadWhole(PathText.Encode($"/proc/self/fdinfo/{descriptor}"), out byte[] content);
-        Libc.Close(descriptor);
-        if (error.IsError) { return error; }
-        error = MountTable.Read(out List<MountEntry> table);
-        if (error.IsError) { return error; }
-        int id = MountId(content);
-        foreach (MountEntry entry in table)
+        List<MountEntry> table = [];
+        if (!error.IsError) { error = MountTable.Read(out table); }
+        if (error.IsError)
         {
-            if (entry.Id == id && entry.MountPoint == resolved) { mount = entry; }
+            Libc.Close(descriptor);
+            return error;
         }
+        int id = MountId(content);
+        mount = table.Find(entry => entry.Id == id);
         return Errno.None;
     }
 

@@ -143,6 +143,12 @@ public static unsafe partial class Libc
         return error;
     }
 
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int kill(int pid, int signal);
+
+    /// <summary>Ends a child that has not been waited for. See SIGKILL in signal(7).</summary>
+    public static Errno Kill(int pid) => Check(kill(pid, 9));
+
     /// <summary>A descriptor for another process, which becomes readable when it ends. See pidfd_open(2).</summary>
     public static Errno OpenProcess(int pid, out int descriptor)
     {

@@ -1,6 +1,7 @@
 using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
+using Veneer.Overlay.Control;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;
 
@@ -359,6 +360,7 @@ internal sealed partial class OverlayFileSystem
     {
         outputLength = 0;
         result = 0;
+        if (input.Command == ControlMessage.Request) { return control.Serve(request, argument, output, out outputLength); }
         if ((input.Flags & IoctlFlags.Compat) != 0) { return Errno.ENOTTY; }
         Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }

@@ -1,6 +1,7 @@
 using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
+using Veneer.Overlay.Control;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;
@@ -26,6 +27,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private readonly Rename rename;
     private readonly HandleTable<OpenFile> files = new();
     private readonly byte[] serverIdentity;
+    private readonly ControlChannel control;
     private bool opensDirectoriesItself;
     private BackingIds? backings;
     private Workers? workers;
@@ -34,6 +36,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public OverlayFileSystem(Volume volume)
     {
         this.volume = volume;
+        control = new ControlChannel(Libc.EffectiveUid, Answer);
         copyUp = new CopyUp(volume);
         create = new Create(volume);
         remove = new Remove(volume);

@@ -1,0 +1,157 @@
+using System.Globalization;
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay.Control;
+
+namespace Veneer.Cli;
+
+/// <summary>A mount whose server is asked something: the tools' end of the channel. See docs/control.md.</summary>
+internal static class LiveMount
+{
+    private const string Mark = "VENEER_CONTROL";
+
+    /// <summary>How long a server may take that has nothing to do but to answer, in milliseconds.</summary>
+    public const int AnswerTime = 5_000;
+
+    /// <summary>How often to ask again when others have pushed our answer out before we had read it.</summary>
+    private const int Tries = 3;
+
+    /// <summary>What the child's words begin with: an answer, or a sentence about what is wrong.</summary>
+    private const byte IsAnswer = (byte)'A', IsComplaint = (byte)'C';
+
+    /// <summary>Whether this process only asks, for its parent.</summary>
+    public static bool IsAsking => Self.IsStartedAs(Mark);
+
+    /// <summary>Asks the server of a mount.</summary>
+    /// <param name="place">Any file or directory of the mount.</param>
+    /// <param name="query">The question.</param>
+    /// <param name="argument">What it is about: text without NUL, at most <see cref="ControlMessage.MaxLength"/> bytes.</param>
+    /// <param name="milliseconds">The longest time to wait, or -1 for as long as it takes.</param>
+    /// <returns>The answer, JSON in UTF-8.</returns>
+    /// <exception cref="MountException">There is none; the message is a sentence for the user.</exception>
+    public static byte[] Ask(string place, Query query, string argument = "", int milliseconds = AnswerTime)
+    {
+        string number = ((uint)query).ToString(CultureInfo.InvariantCulture);
+        byte[][] words = ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], PathText.Encode(number)[..^1], PathText.Encode(argument)[..^1]];
+        Errno error = Self.Ask(Mark, words, milliseconds, out byte[] answer, out bool hangs);
+        if (error.IsError) { throw new MountException($"A process that asks the server cannot be started ({error}): see the limits of this process."); }
+        if (hangs)
+        {
+            throw new MountException(string.Create(CultureInfo.InvariantCulture, $"The server of {place} has not answered for {milliseconds / 1000} seconds: see what it waits for, or unmount with veneer umount -l."));
+        }
+        return answer switch
+        {
+            [IsAnswer, .. byte[] document] => document,
+            [IsComplaint, .. byte[] sentence] => throw new MountException(PathText.Decode(sentence)),
+            _ => throw new MountException($"The process that asked the server of {place} ended early: see whether there is memory left."),
+        };
+    }
+
+    /// <summary>In the child: asks, and passes the answer on.</summary>
+    public static int PassOn(string place, string query, string argument)
+    {
+        try
+        {
+            Write(IsAnswer, AskHere(place, (Query)uint.Parse(query, CultureInfo.InvariantCulture), PathText.Encode(argument).AsSpan()[..^1]));
+            return ExitCode.Success;
+        }
+        catch (MountException problem)
+        {
+            Write(IsComplaint, PathText.Encode(problem.Message).AsSpan()[..^1]);
+            return ExitCode.Failure;
+        }
+    }
+
+    private static void Write(byte kind, ReadOnlySpan<byte> content)
+    {
+        ReadOnlySpan<byte> rest = (byte[])[kind, .. content];
+        while (rest.Length > 0)
+        {
+            Errno error = Libc.Write(2, rest, out int count);
+            if (error == Errno.EINTR) { continue; }
+            if (error.IsError) { return; } // nobody waits for it any more
+            rest = rest[count..];
+        }
+    }
+
+    private static byte[] AskHere(string place, Query query, ReadOnlySpan<byte> argument)
+    {
+        using Fd target = Open(place, out string path);
+        for (int i = 1; ; i++)
+        {
+            Errno error = Converse(target.Value, query, argument, out byte[] answer);
+            if (!error.IsError) { return answer; }
+            if (error == Errno.ESTALE && i < Tries) { continue; }
+            throw new MountException(error switch
+            {
+                Errno.EPERM or Errno.EACCES or Errno.EOVERFLOW => $"Only root, or the user who mounted it, may ask the server of {path}: become one of them.",
+                Errno.ENOTTY or Errno.EOPNOTSUPP => $"{path} is served by an older Veneer, which does not know the question: unmount it, and mount it anew.",
+                Errno.EINVAL or Errno.EPROTO => $"{path} is served by another version of Veneer, with another form of questions: use that version's veneer, or unmount it and mount it anew.",
+                Errno.ENOTCONN or Errno.ECONNABORTED => Gone(path),
+                Errno.ESTALE => $"Too many ask the server of {path} at once: try again.",
+                _ => $"The server of {path} gives no answer ({error}): see the system's log.",
+            });
+        }
+    }
+
+    private static string Gone(string path) => $"The server of {path} is gone: unmount it with veneer umount -l.";
+
+    /// <summary>Opens a file or directory of a mount of ours to ask about it; of any other, not even its server is waited for.</summary>
+    private static Fd Open(string place, out string path)
+    {
+        Errno error = Target.FindAround(place, out path, out MountEntry? mount, out int found);
+        if (error.IsError)
+        {
+            throw new MountException(error switch
+            {
+                Errno.ENOENT or Errno.ENOTDIR => $"{place} does not exist: name a mount point.",
+                Errno.EACCES => $"{place} cannot be reached by this user: ask as the user who mounted it, or as root.",
+                Errno.ENOTCONN or Errno.ECONNABORTED => Gone(place),
+                _ => $"{place} cannot be looked at ({error}): see whether /proc is mounted.",
+            });
+        }
+        using var reached = new Fd(found);
+        if (mount?.Type != "fuse.veneer")
+        {
+            throw new MountException($"{path} is not in a mount of Veneer{(mount is null ? "" : $", but in one of type {mount.Type}")}: name the mount point of one, see findmnt -t fuse.veneer.");
+        }
+        error = Libc.StatAt(reached.Value, Libc.Self, StatxMask.Basic, out Statx stat);
+        // Opening a device would open the device.
+        if (!error.IsError && stat.Type is not (FileType.Directory or FileType.Regular)) { throw new MountException($"{path} is neither a file nor a directory: name the mount point."); }
+        int descriptor = -1;
+        if (!error.IsError) { error = Libc.Reopen(reached.Value, OpenFlags.ReadOnly | OpenFlags.NonBlock, out descriptor); }
+        if (!error.IsError) { return new Fd(descriptor); }
+        throw new MountException(error switch
+        {
+            Errno.EACCES or Errno.EPERM => $"{path} cannot be opened by this user: ask as the user who mounted it, or as root.",
+            Errno.ENOTCONN or Errno.ECONNABORTED => Gone(path),
+            _ => $"{path} cannot be opened ({error}): name the mount point.",
+        });
+    }
+
+    private static Errno Converse(int descriptor, Query query, ReadOnlySpan<byte> argument, out byte[] answer)
+    {
+        answer = [];
+        if (argument.Length > ControlMessage.MaxLength) { return Errno.E2BIG; }
+        byte[] document = [];
+        ulong id = 0, offset = 0;
+        do
+        {
+            var message = new ControlMessage(query, offset == 0 ? argument : default) { Document = id, Offset = offset };
+            Errno error = Libc.Ioctl(descriptor, ControlMessage.Request, ref message, out _);
+            if (error == Errno.EINTR && offset > 0) { continue; }
+            if (error.IsError) { return error; }
+            // What is not as it should be is not from us.
+            if (offset == 0) { document = message.Total <= int.MaxValue ? new byte[message.Total] : []; }
+            if (message.Length > ControlMessage.MaxLength || offset + message.Length > (ulong)document.Length || (message.Length == 0 && message.Document != 0)) { return Errno.EPROTO; }
+            ReadOnlySpan<byte> part = message.Bytes;
+            part[..(int)message.Length].CopyTo(document.AsSpan((int)offset));
+            offset += message.Length;
+            id = message.Document;
+        }
+        while (id != 0);
+        if (offset != (ulong)document.Length) { return Errno.EPROTO; }
+        answer = document;
+        return Errno.None;
+    }
+}

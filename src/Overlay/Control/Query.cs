@@ -1,0 +1,10 @@
+namespace Veneer.Overlay.Control;
+
+/// <summary>What a tool may ask of a live mount. A number never changes its meaning; see docs/control.md.</summary>
+public enum Query : uint
+{
+    /// <summary>Nothing: not a question.</summary>
+    None = 0,
+    /// <summary>How many requests there were, how long they took, and what the server holds.</summary>
+    Stats = 1,
+}
