@@ -9,6 +9,14 @@ internal static class ExitCode
     public const int Usage = 1;
     /// <summary>The system failed us: no process, no memory.</summary>
     public const int System = 2;
+    /// <summary>What is named is not an overlay, or none that the command can look at.</summary>
+    public const int NotAnOverlay = 3;
+    /// <summary>The caller may not do this.</summary>
+    public const int Denied = 4;
+    /// <summary>The answer is whole, but something changed while it was read, and was named.</summary>
+    public const int Unsettled = 5;
+    /// <summary>The answer lacks something, which was named.</summary>
+    public const int Incomplete = 6;
     /// <summary>It could not be mounted or unmounted.</summary>
     public const int Failure = 32;
 }

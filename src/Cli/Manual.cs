@@ -8,6 +8,7 @@ internal static class Manual
     {
         "mount" => Mount,
         "umount" or "unmount" => Umount,
+        "diff" => Diff,
         _ => null,
     };
 
@@ -15,6 +16,7 @@ internal static class Manual
     public const string Synopsis = """
         veneer mount -o OPTIONS MOUNTPOINT     mount an overlay
         veneer umount MOUNTPOINT               unmount it
+        veneer diff MOUNTPOINT                 list what was changed in it
         veneer --help                          say more
         """;
 
@@ -25,7 +27,8 @@ internal static class Manual
         SYNOPSIS
             veneer mount [SOURCE] MOUNTPOINT -o OPTIONS [-f] [-d]
             veneer umount [-l] MOUNTPOINT
-            veneer [mount | umount] --help
+            veneer diff MOUNTPOINT | --upper DIR --lower DIR
+            veneer [mount | umount | diff] --help
             veneer --version
             mount -t fuse.veneer SOURCE MOUNTPOINT -o OPTIONS
 
@@ -42,6 +45,7 @@ internal static class Manual
         COMMANDS
             mount       mount an overlay and serve it
             umount      unmount it, and wait until its layers are free
+            diff        list what the upper changes in what the lowers show
 
             veneer COMMAND --help describes each.
 
@@ -236,6 +240,71 @@ internal static class Manual
 
         SEE ALSO
             veneer mount --help, umount(8), fusermount3(1), mount_namespaces(7)
+
+        """;
+
+    public const string Diff = """
+        NAME
+            veneer diff - list what an upper changes in what its lowers show
+
+        SYNOPSIS
+            veneer diff MOUNTPOINT [--json | --stat]
+            veneer diff --upper DIR --lower DIR[:DIR...] [--userxattr] [...]
+
+        DESCRIPTION
+            Lists the changes since the baseline, which is what the lower layers show
+            without the upper: a line for each, in the order of their paths as bytes.
+            Reads the upper, and of the lowers only what has the same name as something
+            in the upper, so that it takes as long as there are changes, however large
+            the image is. Nothing is changed by it, and no symbolic link is followed.
+
+            MOUNTPOINT is that of an overlay of the kernel. Layers that are named need
+            not be mounted. An overlay may be written meanwhile: what changes while it
+            is read is named on standard error.
+
+            A path                added
+            M path                its content differs
+            m path                the same, but for permissions, owner, attributes or
+                                  the time of modification
+            D path                deleted; of a directory, with all that was in it
+            S path                substituted: another object of the same type
+            R old -> new          renamed; with RM its content, with Rm its attributes
+                                  differ as well. What is listed below a renamed
+                                  directory is relative to the old one
+            T path                changed its type
+            O path                a directory in the place of another, of which nothing
+                                  is left
+
+            Bytes that are not UTF-8, and characters that are not seen, are written
+            \xNN; a backslash \\.
+
+        OPTIONS
+            --upper DIR      the upper directory
+            --lower DIR      the lower directories, as in lowerdir=
+            --userxattr      the overlay's attributes are user.overlay.*
+            --json           a JSON object on each line, see docs/changes.md
+            --stat           how many changes of each kind, and the size of new content
+            -h, --help       show this page
+
+        EXAMPLES
+            What a container has changed:
+                veneer diff /run/container/merged
+
+            What an image's topmost layer changes:
+                veneer diff --upper /image/top --lower /image/middle:/image/base
+
+        EXIT STATUS
+            0    everything was listed, also when there is nothing
+            1    the command line is wrong, or a layer is not there
+            2    the output could not be written
+            3    MOUNTPOINT is not an overlay
+            4    the caller may not read the layers
+            5    everything was listed, but something changed meanwhile: it was named
+            6    something could not be read: it was named, and counts as changed
+            32   the mount does not tell its layers
+
+        SEE ALSO
+            veneer mount --help, docs/changes.md
 
         """;
 }

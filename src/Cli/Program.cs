@@ -28,6 +28,8 @@ internal static class Program
                 return MountCommand.Run(invocation, arguments[1..], asHelper: false);
             case "umount" or "unmount":
                 return UmountCommand.Run(arguments[1..]);
+            case "diff":
+                return DiffCommand.Run(arguments[1..]);
             case "help" when arguments.Length > 1 && Manual.Of(arguments[1]) is null:
                 return Unknown(arguments[1]);
             case "help" or "--help" or "-h":
@@ -45,7 +47,7 @@ internal static class Program
 
     private static int Unknown(string word)
     {
-        Terminal.Complain($"{word} is not a command of veneer: use mount or umount, or see veneer --help.");
+        Terminal.Complain($"{word} is not a command of veneer: use mount, umount or diff, or see veneer --help.");
         return ExitCode.Usage;
     }
 

@@ -14,15 +14,21 @@ internal static class Terminal
     /// <summary>Writes one line to standard error, as it is.</summary>
     public static void Trace(string line) => WriteTo(2, line + "\n");
 
-    private static void WriteTo(int descriptor, string text)
+    /// <summary>Writes bytes to standard output.</summary>
+    /// <returns>False when nobody listens, or when there is no room.</returns>
+    public static bool TryWrite(ReadOnlySpan<byte> content) => TryWriteTo(1, content);
+
+    private static void WriteTo(int descriptor, string text) => _ = TryWriteTo(descriptor, PathText.Encode(text).AsSpan()[..^1]); // best effort: nobody listens
+
+    private static bool TryWriteTo(int descriptor, ReadOnlySpan<byte> rest)
     {
-        ReadOnlySpan<byte> rest = PathText.Encode(text).AsSpan()[..^1];
         while (rest.Length > 0)
         {
             Errno error = Libc.Write(descriptor, rest, out int count);
             if (error == Errno.EINTR) { continue; }
-            if (error.IsError) { return; } // nobody listens
+            if (error.IsError) { return false; }
             rest = rest[count..];
         }
+        return true;
     }
 }

@@ -28,6 +28,9 @@ public sealed record MountEntry
 
     /// <summary>What was mounted.</summary>
     public required string Source { get; init; }
+
+    /// <summary>The filesystem's own options, one each, such as <c>upperdir=/u</c>.</summary>
+    public IReadOnlyList<string> FileSystemOptions { get; init; } = [];
 }
 
 /// <summary>The mounts of this process's mount namespace, as far as its root directory reaches.</summary>
@@ -62,7 +65,10 @@ public static class MountTable
         while (line.Length > 0 && !Next(ref line).SequenceEqual("-"u8)) { }
         string type = Unescape(Next(ref line));
         string source = Unescape(Next(ref line));
-        return new MountEntry { Id = id, Parent = parent, Device = device, Root = root, MountPoint = point, Options = options, Type = type, Source = source };
+        var own = new List<string>();
+        ReadOnlySpan<byte> list = Next(ref line);
+        foreach (Range option in list.Split((byte)',')) { own.Add(Unescape(list[option])); } // a comma in a value is escaped
+        return new MountEntry { Id = id, Parent = parent, Device = device, Root = root, MountPoint = point, Options = options, Type = type, Source = source, FileSystemOptions = own };
     }
 
     private static ReadOnlySpan<byte> Next(ref ReadOnlySpan<byte> line)

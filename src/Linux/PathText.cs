@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Globalization;
 using System.Text;
 
 namespace Veneer.Linux;
@@ -64,4 +65,49 @@ public static class PathText
         bytes.Write([(byte)0]);
         return bytes.WrittenSpan.ToArray();
     }
+
+    /// <summary>Whether the bytes of a path are UTF-8.</summary>
+    public static bool IsUtf8(string path)
+    {
+        for (ReadOnlySpan<char> rest = path; rest.Length > 0;)
+        {
+            if (Rune.DecodeFromUtf16(rest, out _, out int used) != OperationStatus.Done) { return false; }
+            rest = rest[used..];
+        }
+        return true;
+    }
+
+    /// <summary>A path for a terminal, on one line: bytes that are not UTF-8, and characters that are not seen, are written \xNN, a backslash is written twice.</summary>
+    public static string Printable(string path)
+    {
+        var text = new StringBuilder(path.Length);
+        ReadOnlySpan<char> rest = path;
+        Span<byte> utf8 = stackalloc byte[4];
+        while (rest.Length > 0)
+        {
+            bool isText = Rune.DecodeFromUtf16(rest, out Rune rune, out int used) == OperationStatus.Done;
+            if (isText && rune.Value == '\\')
+            {
+                text.Append(@"\\");
+            }
+            else if (isText && (rune.Value == ' ' || IsSeen(Rune.GetUnicodeCategory(rune))))
+            {
+                text.Append(rest[..used]);
+            }
+            else if (isText)
+            {
+                foreach (byte b in utf8[..rune.EncodeToUtf8(utf8)]) { text.Append(CultureInfo.InvariantCulture, $"\\x{b:x2}"); }
+            }
+            else
+            {
+                used = 1;
+                text.Append(CultureInfo.InvariantCulture, $"\\x{(byte)(rest[0] - Escape):x2}");
+            }
+            rest = rest[used..];
+        }
+        return text.ToString();
+    }
+
+    private static bool IsSeen(UnicodeCategory category) => category is not (UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.LineSeparator
+        or UnicodeCategory.ParagraphSeparator or UnicodeCategory.SpaceSeparator or UnicodeCategory.PrivateUse or UnicodeCategory.OtherNotAssigned);
 }

@@ -136,6 +136,15 @@ internal sealed class DirectoryCache(int capacity)
         Libc.Close(descriptor);
     }
 
+    /// <summary>Closes what is open, but for roots and for directories that are kept. Nobody may use the cache any more.</summary>
+    public void CloseAll()
+    {
+        lock (gate)
+        {
+            for (int descriptor = EvictLocked(); descriptor >= 0; descriptor = EvictLocked()) { Libc.Close(descriptor); }
+        }
+    }
+
     private bool IsLinkedLocked(RealDirectory directory) => directory.Newer is not null || directory.Older is not null || ReferenceEquals(newest, directory);
 
     private void TouchLocked(RealDirectory directory)

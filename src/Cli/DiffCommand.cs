@@ -1,0 +1,160 @@
+using System.Buffers;
+using System.CommandLine;
+using System.Globalization;
+using System.Text;
+using Veneer.Linux;
+using Veneer.Overlay;
+using Veneer.Overlay.Changes;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer diff</c>: what an upper changes in what its lowers show.</summary>
+internal static class DiffCommand
+{
+    /// <summary>Output is written in pieces of this many bytes.</summary>
+    private const int PieceSize = 64 * 1024;
+
+    private enum Format { Text, Json, Stat }
+
+    /// <param name="arguments">The words after <c>diff</c>.</param>
+    public static int Run(string[] arguments)
+    {
+        try
+        {
+            var upper = new Option<string>("--upper");
+            var lower = new Option<string[]>("--lower") { Arity = ArgumentArity.OneOrMore, AllowMultipleArgumentsPerToken = false };
+            var userXattr = new Option<bool>("--userxattr");
+            var json = new Option<bool>("--json");
+            var stat = new Option<bool>("--stat");
+            var help = new Option<bool>("-h", "--help");
+            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+            var command = new Command("diff") { upper, lower, userXattr, json, stat, help, places };
+            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+            if (parsed.GetValue(help))
+            {
+                Terminal.Write(Manual.Diff);
+                return ExitCode.Success;
+            }
+            string[] words = CommandLine.Places(parsed, places, arguments, "diff");
+            if (parsed.GetValue(json) && parsed.GetValue(stat)) { throw new OverlayMountException("--json and --stat exclude each other: take one."); }
+            Format format = parsed.GetValue(json) ? Format.Json : parsed.GetValue(stat) ? Format.Stat : Format.Text;
+
+            using OverlayDiff? diff = OpenLayers(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr));
+            return diff is null ? ExitCode.Success : Write(diff, format);
+        }
+        catch (LayerException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return problem.ExitCode;
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+    }
+
+    /// <summary>The layers that are meant; null when there is no upper, so that nothing can have changed.</summary>
+    private static OverlayDiff? OpenLayers(string[] words, string? upper, string[] lowers, bool userXattr)
+    {
+        if (words.Length > 1) { throw new OverlayMountException($"{words[1]} is one word too many: give one mount point."); }
+        if (words.Length == 1)
+        {
+            if (upper is not null || lowers.Length > 0 || userXattr) { throw new OverlayMountException("A mount point and --upper, --lower or --userxattr exclude each other: the mount knows its layers."); }
+            MountedLayers layers = MountedLayers.Of(words[0]);
+            if (layers.UpperDirectory is null) { return null; }
+            upper = layers.UpperDirectory;
+            lowers = [.. layers.LowerDirectories];
+            userXattr = layers.UserXattr;
+        }
+        else
+        {
+            if (upper is null || lowers.Length == 0) { throw new OverlayMountException("No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR."); }
+            var parser = new OptionParser();
+            foreach (string list in lowers) { parser.Add($"lowerdir={list.Replace(",", "\\,", StringComparison.Ordinal)}"); }
+            lowers = [.. parser.Build(null, "").LowerDirectories];
+        }
+        if (!userXattr && !Privileges.SeesTrustedAttributes)
+        {
+            throw new LayerException("Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.", ExitCode.Denied);
+        }
+        return OverlayDiff.Open(upper, lowers, userXattr);
+    }
+
+    private static int Write(OverlayDiff diff, Format format)
+    {
+        var output = new ArrayBufferWriter<byte>(PieceSize + 8192);
+        var totals = new SortedDictionary<ChangeKind, (long Count, long Bytes)>();
+        long count = 0;
+        foreach (Change change in diff.Changes())
+        {
+            count++;
+            switch (format)
+            {
+                case Format.Json:
+                    ChangeJson.Write(output, change);
+                    break;
+                case Format.Text:
+                    output.Write(PathText.Encode(Line(change)).AsSpan()[..^1]);
+                    break;
+                default:
+                    (long Count, long Bytes) total = totals.GetValueOrDefault(change.Kind);
+                    totals[change.Kind] = (total.Count + 1, total.Bytes + (change.ContentChanged && change.Type == ObjectType.File && change.Kind != ChangeKind.Deleted ? change.Size : 0));
+                    break;
+            }
+            if (output.WrittenCount >= PieceSize && !Flush(output)) { return ExitCode.System; }
+        }
+        if (format == Format.Json) { ChangeJson.WriteEnd(output, count, diff.Disturbances); }
+        if (format == Format.Stat) { output.Write(Encoding.UTF8.GetBytes(Summary(totals))); }
+        return Flush(output) ? Conclude(diff.Disturbances) : ExitCode.System;
+    }
+
+    /// <summary>False when nobody listens.</summary>
+    private static bool Flush(ArrayBufferWriter<byte> output)
+    {
+        bool isHeard = Terminal.TryWrite(output.WrittenSpan);
+        output.ResetWrittenCount();
+        return isHeard;
+    }
+
+    /// <summary>Names what was disturbed.</summary>
+    private static int Conclude(IReadOnlyList<Disturbance> disturbances)
+    {
+        int code = ExitCode.Success;
+        foreach (Disturbance disturbance in disturbances)
+        {
+            Terminal.Complain($"{PathText.Printable(disturbance.Path)} {disturbance.Reason}.");
+            code = disturbance.Error is Errno.None or Errno.ENOENT or Errno.ESTALE && code != ExitCode.Incomplete ? ExitCode.Unsettled : ExitCode.Incomplete;
+        }
+        return code;
+    }
+
+    /// <summary>A change on one line.</summary>
+    private static string Line(Change change)
+    {
+        string path = PathText.Printable(change.Path);
+        return change.Kind switch
+        {
+            ChangeKind.Added => $"A {path}\n",
+            ChangeKind.Modified => change.ContentChanged ? $"M {path}\n" : $"m {path}\n",
+            ChangeKind.Deleted => $"D {path}\n",
+            ChangeKind.Replaced => $"S {path}\n",
+            ChangeKind.Renamed => $"{(change.ContentChanged ? "RM" : change.AttributesChanged ? "Rm" : "R")} {PathText.Printable(change.From!)} -> {path}\n",
+            ChangeKind.TypeChanged => $"T {path}\n",
+            _ => $"O {path}\n",
+        };
+    }
+
+    private static string Summary(SortedDictionary<ChangeKind, (long Count, long Bytes)> totals)
+    {
+        var text = new StringBuilder();
+        foreach ((ChangeKind kind, (long count, long bytes)) in totals)
+        {
+            text.Append(CultureInfo.InvariantCulture, $"{ChangeJson.Word(kind).Replace('_', ' '),-12} {count,8}");
+            if (bytes > 0) { text.Append(CultureInfo.InvariantCulture, $"  {bytes} bytes"); }
+            text.Append('\n');
+        }
+        text.Append(CultureInfo.InvariantCulture, $"{"in all",-12} {totals.Values.Sum(total => total.Count),8}  {totals.Values.Sum(total => total.Bytes)} bytes\n");
+        return text.ToString();
+    }
+}

@@ -1,0 +1,76 @@
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Changes;
+
+/// <summary>What happened to a name since the baseline, which is what the lower layers show without the upper.</summary>
+public enum ChangeKind
+{
+    /// <summary>The baseline has nothing under the name.</summary>
+    Added,
+    /// <summary>The same object, with other content or other attributes.</summary>
+    Modified,
+    /// <summary>Nothing is there any more. Of a directory, nothing below it is listed.</summary>
+    Deleted,
+    /// <summary>Another object of the same type has the name: the old one was deleted, or something was renamed over it.</summary>
+    Replaced,
+    /// <summary>The object had another name in the baseline, <see cref="Change.From"/>. Of a directory, what is listed below it is relative to that.</summary>
+    Renamed,
+    /// <summary>An object of another type has the name.</summary>
+    TypeChanged,
+    /// <summary>A directory has the place of one in the baseline, of which nothing shows through. Everything in it is added.</summary>
+    Opaque,
+}
+
+/// <summary>What an object is. See inode(7).</summary>
+public enum ObjectType
+{
+    /// <summary>A regular file.</summary>
+    File,
+    /// <summary>A directory.</summary>
+    Directory,
+    /// <summary>A symbolic link.</summary>
+    SymbolicLink,
+    /// <summary>A FIFO.</summary>
+    Fifo,
+    /// <summary>A socket.</summary>
+    Socket,
+    /// <summary>A character device.</summary>
+    CharacterDevice,
+    /// <summary>A block device.</summary>
+    BlockDevice,
+}
+
+/// <summary>One change since the baseline.</summary>
+public sealed record Change
+{
+    /// <summary>What happened.</summary>
+    public required ChangeKind Kind { get; init; }
+
+    /// <summary>The name, from the root of the overlay and without a slash before it; bytes that are not UTF-8 as <see cref="PathText"/> has them.</summary>
+    /// <remarks>Of what was deleted in a directory that was renamed: where it would be now.</remarks>
+    public required string Path { get; init; }
+
+    /// <summary>Where the baseline has the object, if elsewhere: below a directory that was renamed, too. Null when it is <see cref="Path"/>, and of what is new.</summary>
+    public string? From { get; init; }
+
+    /// <summary>What is there now; of what was deleted, what was there.</summary>
+    public required ObjectType Type { get; init; }
+
+    /// <summary>What the baseline has under the name, or null when it has nothing.</summary>
+    public ObjectType? Was { get; init; }
+
+    /// <summary>Whether the content differs: the bytes of a file, the target of a link, the number of a device. Always so of what is new, never of a directory.</summary>
+    public bool ContentChanged { get; init; }
+
+    /// <summary>Whether permissions, owner or attributes differ, or the time of modification though the content does not. Of a directory, times do not count.</summary>
+    public bool AttributesChanged { get; init; }
+
+    /// <summary>Size of a regular file in bytes, as it is now; otherwise 0.</summary>
+    public long Size { get; init; }
+}
+
+/// <summary>Something that a diff met and could not put right: the answer is whole but for that.</summary>
+/// <param name="Path">As <see cref="Change.Path"/>.</param>
+/// <param name="Error"><see cref="Errno.None"/> when the object changed while it was read; otherwise why it could not be read.</param>
+/// <param name="Reason">The same for people: what follows the path in a sentence.</param>
+public sealed record Disturbance(string Path, Errno Error, string Reason);

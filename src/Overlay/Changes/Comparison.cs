@@ -1,0 +1,99 @@
+using Veneer.Linux;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Changes;
+
+/// <summary>Tells what differs between an object as it is and as the baseline has it.</summary>
+internal sealed class Comparison(LayerSet layers)
+{
+    private readonly byte[] ours = new byte[128 * 1024];
+    private readonly byte[] theirs = new byte[128 * 1024];
+
+    /// <summary>Compares two objects of one type.</summary>
+    /// <param name="step">As it is.</param>
+    /// <param name="was">As it was.</param>
+    /// <param name="content">Whether content differs.</param>
+    /// <param name="attributes">Whether attributes differ.</param>
+    /// <returns>What kept it from telling.</returns>
+    public Errno Run(Step step, Baseline was, out bool content, out bool attributes)
+    {
+        content = false;
+        Statx now = step.Found.Stat, then = was.Found.Stat;
+        attributes = now.Mode != then.Mode || now.Uid != then.Uid || now.Gid != then.Gid;
+        Errno error = now.Type switch
+        {
+            FileType.Regular => CompareData(step, was, out content),
+            FileType.SymbolicLink => CompareTargets(step.Real, was.Real, out content),
+            _ => Errno.None,
+        };
+        if (now.Type is FileType.CharacterDevice or FileType.BlockDevice) { content = now.Rdev != then.Rdev; }
+        if (error.IsError) { return error; }
+        if (!now.IsDirectory && !content && Timestamp.Of(now.ModifyTime) != Timestamp.Of(then.ModifyTime)) { attributes = true; }
+        return attributes ? Errno.None : CompareXattrs(step.Real, was.Real, out attributes);
+    }
+
+    private Errno CompareData(Step step, Baseline was, out bool differ)
+    {
+        differ = false;
+        if (step.Found.Metacopy is not null) { return Errno.None; } // its data is still the baseline's
+        differ = step.Found.Stat.Size != was.Found.Stat.Size;
+        if (differ) { return Errno.None; }
+
+        // What the baseline shows may itself be a metacopy of a layer below.
+        Found found = was.Found;
+        Errno error = layers.Lookup.Complete(was.Directory, was.Name, ref found);
+        if (error.IsError) { return error; }
+        error = layers.Open(step.Real, OpenFlags.ReadOnly, out int descriptor);
+        if (error.IsError) { return error; }
+        using var one = new Fd(descriptor);
+        error = layers.Open(found.Metacopy ?? was.Real, OpenFlags.ReadOnly, out descriptor);
+        if (error.IsError) { return error; }
+        using var other = new Fd(descriptor);
+        for (long at = 0; ;)
+        {
+            error = ReadFully(one.Value, ours, at, out int count);
+            if (!error.IsError) { error = ReadFully(other.Value, theirs, at, out int counted); differ = counted != count; }
+            if (error.IsError) { return error; }
+            differ |= !ours.AsSpan(0, count).SequenceEqual(theirs.AsSpan(0, count));
+            if (differ || count == 0) { return Errno.None; }
+            at += count;
+        }
+    }
+
+    /// <summary>Fills the buffer, or reads up to the end of the file.</summary>
+    public static Errno ReadFully(int descriptor, Span<byte> buffer, long offset, out int count)
+    {
+        for (count = 0; count < buffer.Length;)
+        {
+            Errno error = Libc.ReadAt(descriptor, buffer[count..], offset + count, out int read);
+            if (error == Errno.EINTR) { continue; }
+            if (error.IsError) { return error; }
+            if (read == 0) { break; }
+            count += read;
+        }
+        return Errno.None;
+    }
+
+    private Errno CompareTargets(RealName one, RealName other, out bool differ)
+    {
+        differ = false;
+        Errno error = layers.ReadLink(one, out byte[] now);
+        if (error.IsError) { return error; }
+        error = layers.ReadLink(other, out byte[] then);
+        if (error.IsError) { return error; }
+        differ = !now.AsSpan().SequenceEqual(then);
+        return Errno.None;
+    }
+
+    private Errno CompareXattrs(RealName one, RealName other, out bool differ)
+    {
+        differ = false;
+        Errno error = layers.ReadXattrs(one, out SortedDictionary<string, byte[]> now);
+        if (error.IsError) { return error; }
+        error = layers.ReadXattrs(other, out SortedDictionary<string, byte[]> then);
+        if (error.IsError) { return error; }
+        differ = now.Count != then.Count || now.Any(pair => !then.TryGetValue(pair.Key, out byte[]? value) || !value.AsSpan().SequenceEqual(pair.Value));
+        return Errno.None;
+    }
+}

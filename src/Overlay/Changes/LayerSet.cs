@@ -1,0 +1,167 @@
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Changes;
+
+/// <summary>The layers of an overlay, to be looked at and not to be served: upper is held as the lowers are, so that nothing read of it leaves a trace.</summary>
+internal sealed class LayerSet : IDisposable
+{
+    /// <summary>At most so many descriptors of real directories stay open.</summary>
+    private const int MaxDirectories = 256;
+
+    /// <summary>Longest value, and longest list of names, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).</summary>
+    private const int MaxXattr = 65536;
+
+    private readonly Layer[] held;
+    private readonly DirectoryCache directories = new(MaxDirectories);
+
+    private LayerSet(Layer[] layers, OverlayXattr xattr)
+    {
+        held = layers;
+        Xattr = xattr;
+        Lookup = new LayeredLookup(directories, xattr, held, followRedirects: true, nameLength: 255);
+        Root = new DirectoryInode { Upper = held[0].Root, Lowers = [.. held.Skip(1).Select(layer => layer.Root)] };
+        Lookup.Root = Root;
+    }
+
+    /// <summary>Names of attributes.</summary>
+    public OverlayXattr Xattr { get; }
+
+    /// <summary>Finds names.</summary>
+    public LayeredLookup Lookup { get; }
+
+    /// <summary>The root of the overlay.</summary>
+    public DirectoryInode Root { get; }
+
+    /// <summary>Takes hold of layers that are open.</summary>
+    /// <param name="layers">Descriptors, O_PATH will do, and names for messages; upper first. They stay the caller's.</param>
+    /// <param name="userXattr">Whether the overlay's attributes are in the user namespace.</param>
+    /// <exception cref="OverlayMountException">A layer cannot be held.</exception>
+    public static LayerSet Hold(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr)
+    {
+        var opened = new List<Layer>();
+        try
+        {
+            foreach ((int descriptor, string path) in layers) { opened.Add(Layer.OpenLower(opened.Count, path, descriptor)); }
+            return new LayerSet([.. opened], new OverlayXattr(userXattr));
+        }
+        catch
+        {
+            foreach (Layer layer in opened) { layer.Dispose(); }
+            throw;
+        }
+    }
+
+    /// <summary>Attributes of a real object.</summary>
+    public Errno Stat(RealName real, out Statx stat)
+    {
+        stat = default;
+        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        if (error.IsError) { return error; }
+        using (pinned) { return Libc.StatAt(pinned.Descriptor, real.Name, StatxMask.Basic, out stat); }
+    }
+
+    /// <summary>Opens a real object to read it; not even its access time changes, as far as we are allowed to ask for that.</summary>
+    public Errno Open(RealName real, OpenFlags flags, out int descriptor)
+    {
+        descriptor = -1;
+        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        if (error.IsError) { return error; }
+        using (pinned)
+        {
+            ReadOnlySpan<byte> name = real.Name.Length > 1 ? real.Name : ".\0"u8;
+            flags |= OpenFlags.NoFollow | OpenFlags.NonBlock | OpenFlags.NoCtty;
+            error = Libc.OpenAt(pinned.Descriptor, name, flags | OpenFlags.NoAccessTime, 0, ResolveFlags.Confined, out descriptor);
+            // Only a file's owner may ask for O_NOATIME; through a private mount it is not needed.
+            return error == Errno.EPERM ? Libc.OpenAt(pinned.Descriptor, name, flags, 0, ResolveFlags.Confined, out descriptor) : error;
+        }
+    }
+
+    /// <summary>The target of a symbolic link, without NUL.</summary>
+    public Errno ReadLink(RealName real, out byte[] target)
+    {
+        target = [];
+        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        if (error.IsError) { return error; }
+        using (pinned)
+        {
+            Span<byte> space = stackalloc byte[4096];
+            error = Libc.ReadLinkAt(pinned.Descriptor, real.Name, space, out int length);
+            if (!error.IsError) { target = space[..length].ToArray(); }
+            return error;
+        }
+    }
+
+    /// <summary>The attributes of a real object that users see, by the names under which they are stored, sorted.</summary>
+    public Errno ReadXattrs(RealName real, out SortedDictionary<string, byte[]> attributes)
+    {
+        attributes = new SortedDictionary<string, byte[]>(StringComparer.Ordinal);
+        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        if (error.IsError) { return error; }
+        using (pinned)
+        {
+            int size = 1024;
+            byte[] list;
+            do
+            {
+                list = new byte[size];
+                error = Libc.ListXattrAt(pinned.Descriptor, real.Name, list, out size);
+                if (error == Errno.ERANGE) { size = MaxXattr; }
+            }
+            while (error == Errno.ERANGE && list.Length < MaxXattr);
+            if (error.IsError) { return error.IsNoXattr ? Errno.None : error; }
+            for (int at = 0; at < size;)
+            {
+                int length = list.AsSpan(at, size - at).IndexOf((byte)0) + 1;
+                ReadOnlySpan<byte> name = list.AsSpan(at, length);
+                at += length;
+                if (Xattr.IsPrivate(name)) { continue; }
+                error = GetXattr(pinned.Descriptor, real.Name, name, out byte[] value);
+                if (error.IsNoXattr) { continue; } // removed meanwhile
+                if (error.IsError) { return error; }
+                attributes[PathText.Decode(name)] = value;
+            }
+        }
+        return Errno.None;
+    }
+
+    /// <summary>One attribute of a real object.</summary>
+    /// <returns>Null when there is none, or when it cannot be read.</returns>
+    public byte[]? ReadXattr(RealName real, ReadOnlySpan<byte> attribute)
+    {
+        if (directories.Pin(real.Directory, out PinnedDirectory pinned).IsError) { return null; }
+        using (pinned) { return GetXattr(pinned.Descriptor, real.Name, attribute, out byte[] value).IsError ? null : value; }
+    }
+
+    /// <summary>The handle of a real object, by which an origin names it.</summary>
+    public Errno ReadHandle(RealName real, out FileHandle handle)
+    {
+        handle = default;
+        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        if (error.IsError) { return error; }
+        using (pinned) { return FileHandle.Of(pinned.Descriptor, real.Name, out handle); }
+    }
+
+    private static Errno GetXattr(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> attribute, out byte[] value)
+    {
+        value = new byte[256];
+        Errno error = Libc.GetXattrAt(directory, name, attribute, value, out int length);
+        if (error == Errno.ERANGE)
+        {
+            value = new byte[MaxXattr];
+            error = Libc.GetXattrAt(directory, name, attribute, value, out length);
+        }
+        value = error.IsError ? [] : value[..length];
+        return error;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        directories.CloseAll();
+        foreach (Layer layer in held) { layer.Dispose(); }
+    }
+}

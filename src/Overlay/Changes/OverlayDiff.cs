@@ -1,0 +1,170 @@
+using Veneer.Linux;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Changes;
+
+/// <summary>What an upper changes in what its lower layers show: the changes since the baseline.</summary>
+/// <remarks>
+/// Reads all of upper, and of the lowers only what has the same name as something in upper; so the time that it takes
+/// follows the size of upper. Nothing that it reads is changed, not even an access time where the caller may ask for
+/// that, and no symbolic link is followed. The overlay may be mounted and in use meanwhile: what changes while it is
+/// read is among <see cref="Disturbances"/>. Not to be used by two threads at once.
+/// </remarks>
+public sealed class OverlayDiff : IDisposable
+{
+    private readonly LayerSet layers;
+    private readonly List<Disturbance> disturbances = [];
+    private readonly HashSet<string> disturbed = new(StringComparer.Ordinal);
+
+    private OverlayDiff(LayerSet layers) => this.layers = layers;
+
+    /// <summary>What changed while it was read or could not be read, so far, each path once.</summary>
+    public IReadOnlyList<Disturbance> Disturbances => disturbances;
+
+    /// <summary>Takes hold of layers.</summary>
+    /// <param name="upper">The upper directory; the caller's working directory is where a relative path begins.</param>
+    /// <param name="lowers">The lower directories, topmost first; at least one.</param>
+    /// <param name="userXattr">Whether the overlay was mounted with <c>userxattr</c>.</param>
+    /// <exception cref="OverlayMountException">A layer cannot be read; the message is a sentence for the user.</exception>
+    public static OverlayDiff Open(string upper, IReadOnlyList<string> lowers, bool userXattr = false)
+    {
+        var opened = new List<(int, string)>();
+        try
+        {
+            opened.Add((OpenLayer(upper, "upper"), upper));
+            foreach (string lower in lowers) { opened.Add((OpenLayer(lower, "lower"), lower)); }
+            return new OverlayDiff(LayerSet.Hold(opened, userXattr));
+        }
+        finally
+        {
+            foreach ((int descriptor, _) in opened) { Libc.Close(descriptor); }
+        }
+    }
+
+    /// <summary>Takes hold of layers that are open.</summary>
+    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr) => new(LayerSet.Hold(layers, userXattr));
+
+    private static int OpenLayer(string path, string role)
+    {
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor);
+        return error switch
+        {
+            Errno.None => descriptor,
+            Errno.ENOENT => throw new OverlayMountException($"The {role} directory {path} does not exist: name the one of the overlay."),
+            Errno.ENOTDIR => throw new OverlayMountException($"The {role} directory {path} is not a directory: name the one of the overlay."),
+            Errno.EACCES => throw new OverlayMountException($"The {role} directory {path} cannot be reached: ask as a user who may search the directories above it, or as root."),
+            _ => throw new OverlayMountException($"The {role} directory {path} cannot be opened ({error}): name the one of the overlay."),
+        };
+    }
+
+    /// <summary>The changes, ordered by path as bytes. Each enumeration reads the layers anew.</summary>
+    /// <remarks>The root itself is not among them: upper's root was made by whoever made upper.</remarks>
+    public IEnumerable<Change> Changes()
+    {
+        foreach ((_, Change? change) in Walk(expandRenamed: false))
+        {
+            if (change is not null) { yield return change; }
+        }
+    }
+
+    /// <summary>Every name in upper, and what changed about it, if anything.</summary>
+    internal IEnumerable<(Step Step, Change? Change)> Walk(bool expandRenamed)
+    {
+        disturbances.Clear();
+        disturbed.Clear();
+        // Made first: whatever changes from here on is noticed by the second walk.
+        var walk = new UpperWalk(layers, expandRenamed, Disturb);
+        var renames = new Renames(layers);
+        foreach (Step step in new UpperWalk(layers, expandRenamed: false, static (_, _) => { }).Run()) { renames.Learn(step); }
+        renames.Settle();
+        var comparison = new Comparison(layers);
+        foreach (Step step in walk.Run()) { yield return (step, Describe(step, renames, comparison)); }
+    }
+
+    /// <summary>Notes that something moved, or cannot be read.</summary>
+    internal void Disturb(byte[] path, Errno error)
+    {
+        if (!disturbed.Add(PathText.Decode(path))) { return; }
+        string text = path.Length == 0 ? "." : PathText.Decode(path);
+        disturbances.Add(new Disturbance(text, error, error switch
+        {
+            Errno.None or Errno.ENOENT or Errno.ESTALE => "changed while it was read",
+            Errno.EACCES or Errno.EPERM => $"cannot be read ({error}): ask as root",
+            Errno.EINVAL => "has a redirect that leads nowhere",
+            _ => $"cannot be read ({error})",
+        }));
+    }
+
+    private Change? Describe(Step step, Renames renames, Comparison comparison)
+    {
+        Change change = new()
+        {
+            Kind = ChangeKind.Added,
+            Path = PathText.Decode(step.Path),
+            Type = TypeOf(step.Found.Exists ? step.Found.Stat : step.Base!.Found.Stat),
+            Was = step.Base is { } covered ? TypeOf(covered.Found.Stat) : null,
+            ContentChanged = true,
+            AttributesChanged = true,
+            Size = step.Found is { Exists: true, Stat.IsRegular: true } ? (long)step.Found.Stat.Size : 0,
+        };
+        if (!step.Found.Exists)
+        {
+            return renames.IsSource(step.Base!) ? null : change with { Kind = ChangeKind.Deleted, From = Elsewhere(step, step.Base!.Path) };
+        }
+        if (!step.Found.HasUpper) { return null; } // part of a renamed directory, as it was
+        if (step.Directory is { } directory) { return DescribeDirectory(step, directory, change, comparison); }
+
+        if (step.Base is { } same && renames.IsSame(step))
+        {
+            change = Compare(step, same, change with { Kind = ChangeKind.Modified, From = Elsewhere(step, same.Path) }, comparison);
+            return change.ContentChanged || change.AttributesChanged ? change : null;
+        }
+        if (renames.SourceOf(step) is { } source)
+        {
+            return Compare(step, source, change with { Kind = ChangeKind.Renamed, From = PathText.Decode(source.Path) }, comparison);
+        }
+        return step.Base is not { } was ? change
+            : was.Found.Stat.Type != step.Found.Stat.Type ? change with { Kind = ChangeKind.TypeChanged, From = Elsewhere(step, was.Path) }
+            : Compare(step, was, change with { Kind = ChangeKind.Replaced, From = Elsewhere(step, was.Path) }, comparison);
+    }
+
+    private Change? DescribeDirectory(Step step, DirectoryInode directory, Change change, Comparison comparison)
+    {
+        change = change with { ContentChanged = false };
+        if (step.Source is { } source)
+        {
+            bool isRenamed = step.IsRenamedDirectory;
+            Layers.RealDirectory lower = directory.Lowers[0];
+            var found = new Lookup.Found { Exists = true, Stat = step.Found.LowerStat, LowerStat = step.Found.LowerStat, LowerDirectory = lower.Parent, LowerName = lower.Name };
+            var was = new Baseline(step.Parent, lower.Name, source, found);
+            change = Compare(step, was, change with { Kind = isRenamed ? ChangeKind.Renamed : ChangeKind.Modified, From = isRenamed ? PathText.Decode(source) : Elsewhere(step, source) }, comparison);
+            return isRenamed || change.AttributesChanged ? change : null;
+        }
+        return step.Base is not { } covered ? change
+            : change with { Kind = covered.Found.Stat.IsDirectory ? ChangeKind.Opaque : ChangeKind.TypeChanged, From = Elsewhere(step, covered.Path) };
+    }
+
+    private Change Compare(Step step, Baseline was, Change change, Comparison comparison)
+    {
+        Errno error = comparison.Run(step, was, out bool content, out bool attributes);
+        // What cannot be told is said to have changed, and that it could not be told.
+        if (error.IsError) { Disturb(step.Path, error); }
+        return change with { ContentChanged = error.IsError || content, AttributesChanged = error.IsError || attributes };
+    }
+
+    private static string? Elsewhere(Step step, byte[] path) => path.AsSpan().SequenceEqual(step.Path) ? null : PathText.Decode(path);
+
+    private static ObjectType TypeOf(in Statx stat) => stat.Type switch
+    {
+        FileType.Directory => ObjectType.Directory,
+        FileType.SymbolicLink => ObjectType.SymbolicLink,
+        FileType.Fifo => ObjectType.Fifo,
+        FileType.Socket => ObjectType.Socket,
+        FileType.CharacterDevice => ObjectType.CharacterDevice,
+        FileType.BlockDevice => ObjectType.BlockDevice,
+        _ => ObjectType.File,
+    };
+
+    /// <summary>Lets go of the layers.</summary>
+    public void Dispose() => layers.Dispose();
+}

@@ -1,0 +1,217 @@
+using Veneer.Linux;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Changes;
+
+/// <summary>Goes through an upper, and for each name in it through as much of the lowers as tells what it means.</summary>
+/// <remarks>
+/// In the order of the paths as bytes, so that <c>a</c>, <c>a-b</c> and <c>a/b</c> come in this order. Directories are
+/// walked with a stack of our own, and descriptors are the cache's: neither depth nor length of a path is limited.
+/// </remarks>
+/// <param name="layers">The layers.</param>
+/// <param name="expandRenamed">Whether everything in a renamed directory is walked, also what only lower layers have.</param>
+/// <param name="disturbed">Called with a path (without NUL), and the errno, or None when the object changed meanwhile.</param>
+internal sealed class UpperWalk(LayerSet layers, bool expandRenamed, Action<byte[], Errno> disturbed)
+{
+    private readonly Timestamp started = Timestamp.Now;
+
+    /// <summary>One directory on the way.</summary>
+    private sealed class Level
+    {
+        public required DirectoryInode Directory { get; init; }
+        public required byte[] Path { get; init; }
+        public required byte[]? Source { get; init; }
+        public required bool IsWhole { get; init; }
+        public DirectoryInode? Baseline { get; init; }
+        public List<Item> Items { get; } = [];
+        public int Next { get; set; }
+        public Statx Seen { get; set; }
+    }
+
+    /// <summary>A name that was listed; a directory comes a second time, to be entered.</summary>
+    private sealed class Item(byte[] name, bool isUpper)
+    {
+        public byte[] Name { get; } = name;
+        public bool IsUpper { get; } = isUpper;
+        public Step? Step { get; set; }
+        public bool IsEntry { get; init; }
+        public Item? Of { get; init; }
+        public ReadOnlySpan<byte> Key => Name.AsSpan(0, Name.Length - 1);
+    }
+
+    /// <summary>Every name in upper, but for whiteouts that cover nothing.</summary>
+    public IEnumerable<Step> Run()
+    {
+        var above = new Stack<Level>();
+        Level? level = Enter(layers.Root, [], [], isWhole: false);
+        while (level is not null)
+        {
+            if (level.Next == level.Items.Count)
+            {
+                Leave(level);
+                above.TryPop(out level);
+                continue;
+            }
+            Item item = level.Items[level.Next++];
+            if (!item.IsEntry)
+            {
+                item.Step = Examine(level, item);
+                if (item.Step is { } step) { yield return step; }
+                continue;
+            }
+            if (item.Of!.Step is not { Directory: { } directory } entered) { continue; }
+            bool isWhole = level.IsWhole || (expandRenamed && entered.IsRenamedDirectory);
+            // What has no upper is only of interest where everything is.
+            if (Enter(directory, entered.Path, entered.Source, isWhole) is { } below)
+            {
+                above.Push(level);
+                level = below;
+            }
+        }
+    }
+
+    private Level? Enter(DirectoryInode directory, byte[] path, byte[]? source, bool isWhole)
+    {
+        var level = new Level
+        {
+            Directory = directory,
+            Path = path,
+            Source = source,
+            IsWhole = isWhole,
+            Baseline = directory.Lowers.Length > 0 ? new DirectoryInode { Lowers = directory.Lowers } : null,
+        };
+        var known = isWhole ? new HashSet<string>(StringComparer.Ordinal) : null;
+        if (directory.Upper is { } upper)
+        {
+            Errno error = Read(level, upper, isUpper: true, known);
+            if (error.IsError)
+            {
+                disturbed(path, error);
+                return null;
+            }
+        }
+        if (isWhole)
+        {
+            foreach (RealDirectory lower in directory.Lowers)
+            {
+                Errno error = Read(level, lower, isUpper: false, known);
+                if (error.IsError) { disturbed(path, error); }
+            }
+        }
+        level.Items.Sort(static (a, b) => Order(a.Key, a.IsEntry, b.Key, b.IsEntry));
+        return level;
+    }
+
+    /// <summary>As whole paths would be ordered: what is below a directory comes where its name with a slash would.</summary>
+    private static int Order(ReadOnlySpan<byte> a, bool entersA, ReadOnlySpan<byte> b, bool entersB)
+    {
+        int common = a.CommonPrefixLength(b);
+        return NextByte(a, common, entersA).CompareTo(NextByte(b, common, entersB));
+
+        static int NextByte(ReadOnlySpan<byte> key, int at, bool enters) => at < key.Length ? key[at] : enters ? '/' : -1;
+    }
+
+    private Errno Read(Level level, RealDirectory real, bool isUpper, HashSet<string>? known)
+    {
+        Errno error = layers.Open(new RealName(real, [0]), OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
+        if (error.IsError) { return error; }
+        var reader = new RealDirectoryReader(descriptor);
+        try
+        {
+            if (isUpper)
+            {
+                error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx seen);
+                if (error.IsError) { return error; }
+                level.Seen = seen;
+            }
+            while (reader.MoveNext())
+            {
+                byte[] name = reader.TerminatedName.ToArray();
+                if (known?.Add(Convert.ToHexString(name)) == false) { continue; }
+                var item = new Item(name, isUpper);
+                level.Items.Add(item);
+                const byte unknown = 0, directory = 4; // DT_UNKNOWN, DT_DIR
+                if (reader.Type is unknown or directory) { level.Items.Add(new Item(name, isUpper) { IsEntry = true, Of = item }); }
+            }
+            return reader.Error;
+        }
+        finally
+        {
+            reader.Dispose();
+            Libc.Close(descriptor);
+        }
+    }
+
+    /// <summary>Whether names came or went while they were listed, or what they lead to was read.</summary>
+    private void Leave(Level level)
+    {
+        if (level.Directory.Upper is not { } upper) { return; }
+        Errno error = layers.Stat(new RealName(upper, [0]), out Statx now);
+        if (error.IsError || Timestamp.Of(now.ChangeTime).IsAfter(started) || Timestamp.Of(level.Seen.ChangeTime) != Timestamp.Of(now.ChangeTime)) { disturbed(level.Path, Errno.None); }
+    }
+
+    private Step? Examine(Level level, Item item)
+    {
+        byte[] path = Join(level.Path, item.Key);
+        Errno error = layers.Lookup.Find(level.Directory, item.Name, out Found found);
+        var below = default(Found);
+        if (!error.IsError && level.Baseline is { } baseline) { error = layers.Lookup.Find(baseline, item.Name, out below); }
+        if (error.IsError)
+        {
+            disturbed(path, error);
+            return null;
+        }
+        if (item.IsUpper && !found.HasUpper && !found.IsWhiteout)
+        {
+            disturbed(path, Errno.None); // it went after it was listed
+            return null;
+        }
+        Baseline? was = below.Exists ? new Baseline(level.Baseline!, item.Name, Join(level.Source!, item.Key), below) : null;
+        if (!found.Exists)
+        {
+            return was is not null && found.IsWhiteout ? new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was } : null;
+        }
+        error = layers.Lookup.Complete(level.Directory, item.Name, ref found);
+        if (error.IsError)
+        {
+            disturbed(path, error == Errno.ENOENT ? Errno.None : error);
+            return null;
+        }
+        if (found.HasUpper && Timestamp.Of(found.Stat.ChangeTime).IsAfter(started)) { disturbed(path, Errno.None); }
+        if (!found.Stat.IsDirectory) { return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was }; }
+
+        var directory = new DirectoryInode
+        {
+            Upper = found.HasUpper ? new RealDirectory(level.Directory.Upper!, item.Name) : null,
+            Lowers = found.Lowers,
+        };
+        byte[]? source = found.Lowers.Length == 0 ? null : found.Redirect is { } redirect
+            ? redirect[0] == '/' ? redirect[1..] : Join(level.Source ?? [], redirect)
+            : Join(level.Source ?? [], item.Key);
+        return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, Directory = directory, Source = source };
+    }
+
+    private static byte[] Join(byte[] directory, ReadOnlySpan<byte> name) => directory.Length == 0 ? name.ToArray() : [.. directory, (byte)'/', .. name];
+}
+
+/// <summary>An instant, to tell what changed after it.</summary>
+internal readonly record struct Timestamp(long Seconds, uint Nanoseconds)
+{
+    /// <summary>The present, by the clock that filesystems take their times from.</summary>
+    public static Timestamp Now
+    {
+        get
+        {
+            TimeSpan time = DateTimeOffset.UtcNow - DateTimeOffset.UnixEpoch;
+            return new Timestamp(time.Ticks / TimeSpan.TicksPerSecond, (uint)(time.Ticks % TimeSpan.TicksPerSecond * 100));
+        }
+    }
+
+    /// <summary>A time of a file.</summary>
+    public static Timestamp Of(in StatxTime time) => new(time.Seconds, time.Nanoseconds);
+
+    /// <summary>Whether this is the later one.</summary>
+    public bool IsAfter(Timestamp other) => Seconds > other.Seconds || (Seconds == other.Seconds && Nanoseconds > other.Nanoseconds);
+}

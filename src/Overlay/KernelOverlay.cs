@@ -1,0 +1,69 @@
+using System.Text;
+using Veneer.Linux;
+
+namespace Veneer.Overlay;
+
+/// <summary>What mountinfo says about a mount of kernel overlayfs. The paths are as they were given to mount(2).</summary>
+public sealed record KernelOverlay
+{
+    /// <summary>The lower directories, topmost first.</summary>
+    public required IReadOnlyList<string> LowerDirectories { get; init; }
+
+    /// <summary>Data-only lower layers, which show nothing by themselves.</summary>
+    public required IReadOnlyList<string> DataDirectories { get; init; }
+
+    /// <summary>The upper directory, or null.</summary>
+    public string? UpperDirectory { get; init; }
+
+    /// <summary>The work directory, or null.</summary>
+    public string? WorkDirectory { get; init; }
+
+    /// <summary>Whether the overlay's attributes are <c>user.overlay.*</c>.</summary>
+    public bool UserXattr { get; init; }
+
+    /// <summary>The other options, as mountinfo has them.</summary>
+    public required IReadOnlyList<string> Options { get; init; }
+
+    /// <summary>Reads the options of a mount.</summary>
+    /// <returns>Null when it is no kernel overlay.</returns>
+    public static KernelOverlay? Of(MountEntry mount)
+    {
+        if (mount.Type != "overlay") { return null; }
+        List<string> lowers = [], data = [], others = [];
+        string? upper = null, work = null;
+        foreach (string option in mount.FileSystemOptions)
+        {
+            int equals = option.IndexOf('=', StringComparison.Ordinal);
+            string value = option[(equals + 1)..];
+            switch (equals < 0 ? option : option[..equals])
+            {
+                case "lowerdir": Split(value, lowers, data); break;
+                case "lowerdir+": lowers.Add(value); break;
+                case "datadir+": data.Add(value); break;
+                case "upperdir": upper = value; break;
+                case "workdir": work = value; break;
+                default: others.Add(option); break;
+            }
+        }
+        return new KernelOverlay { LowerDirectories = lowers, DataDirectories = data, UpperDirectory = upper, WorkDirectory = work, UserXattr = others.Contains("userxattr"), Options = others };
+    }
+
+    /// <summary>The value of <c>lowerdir=</c>, with the escapes that it was given with. Kernel: ovl_parse_param_split_lowerdirs().</summary>
+    private static void Split(string value, List<string> lowers, List<string> data)
+    {
+        var path = new StringBuilder();
+        List<string> list = lowers;
+        for (int i = 0; i <= value.Length; i++)
+        {
+            if (i == value.Length || value[i] == ':')
+            {
+                if (path.Length == 0) { list = data; } // the second of two colons
+                else { list.Add(path.ToString()); }
+                path.Clear();
+                continue;
+            }
+            if (value[i] == '\\' && i + 1 < value.Length) { i++; }
+            path.Append(value[i]);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+namespace Veneer.Mount.Tests;
+
+/// <summary>What <c>veneer diff</c> takes, prints and ends with; what a change is, <see cref="ChangesTests"/> say.</summary>
+[Collection(typeof(CliCollection))]
+public sealed class CliDiffTests : IDisposable
+{
+    private const string Kernel = "mount -t overlay o -o lowerdir=$PWD/l,upperdir=$PWD/u,workdir=$PWD/w m; ";
+    private const string Named = "--upper u --lower l";
+
+    private readonly CliSandbox sandbox = new();
+
+    public void Dispose() => sandbox.Dispose();
+
+    private void Prints(string expected, string script, int exitCode = 0, string error = "")
+    {
+        Outcome outcome = sandbox.Run(script);
+        Assert.Equal((expected, error, exitCode), (outcome.Output, outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal), outcome.ExitCode));
+    }
+
+    [CliFact]
+    public void A_kernel_overlay_is_found_by_its_mount_point()
+    {
+        Prints("", Kernel + "veneer diff m");
+        Prints("M f\nA new\n", Kernel + "echo new >m/new; echo more >>m/f; veneer diff m");
+        Prints("M f\nA new\n", $"veneer diff {Named}");
+        Prints("", "mkdir l2; mount -t overlay o -o lowerdir=$PWD/l:$PWD/l2 m; veneer diff m");
+    }
+
+    [CliFact]
+    public void Layers_may_have_any_name()
+    {
+        Prints("M f\n", """mv l 'a b:c,d\e'; mkdir 'l 2'; mount -t overlay o -o "lowerdir=$PWD/l 2:$PWD/a b\\:c\\,d\\\\e,upperdir=$PWD/u,workdir=$PWD/w" m; echo more >>m/f; veneer diff m""");
+        Prints("M f\n", """veneer diff --upper u --lower 'l 2:a b\:c,d\\e'""");
+        Prints("M f\n", """veneer diff --upper u --lower 'l 2' --lower 'a b\:c,d\\e'""", 0);
+    }
+
+    [CliFact]
+    public void Names_are_escaped()
+    {
+        Prints("A a\\\\b\nA line\\x0abreak\nA é\nA \\xff\n", $"touch u/'a\\b' u/$'\\xff' u/$'line\\nbreak' u/é; veneer diff {Named}");
+    }
+
+    [CliFact]
+    public void Json_has_an_object_on_each_line_and_says_where_it_ends()
+    {
+        Prints(
+            """
+            {"change":"modified","path":"f","type":"file","was":"file","content":true,"attributes":false,"size":9}
+            {"change":"added","path":"new","type":"directory"}
+            {"end":2,"disturbances":0}
+
+            """,
+            Kernel + $"mkdir m/new; echo more >>m/f; veneer diff --json m");
+        Prints("added               1\nmodified            1  9 bytes\nin all              2  9 bytes\n", $"veneer diff --stat {Named}");
+    }
+
+    [CliFact]
+    public void What_cannot_be_read_is_named()
+    {
+        Prints("A d\n", $"mkdir u/d; chmod 0 u/d; veneer diff {Named}");
+        Prints(
+            "A d\nA open\n",
+            CliSandbox.AsNobody + "touch u/open; as veneer diff --userxattr --upper u --lower l",
+            6, "veneer: d cannot be read (EACCES): ask as root.\n");
+    }
+
+    [CliFact]
+    public void Mistakes_get_one_sentence()
+    {
+        Prints("", "veneer diff", 1, "veneer: No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR.\n");
+        Prints("", "veneer diff --upper u", 1, "veneer: No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR.\n");
+        Prints("", "veneer diff a b", 1, "veneer: b is one word too many: give one mount point.\n");
+        Prints("", "veneer diff --bogus m", 1, "veneer: --bogus is not an option of veneer diff: see veneer diff --help.\n");
+        Prints("", "veneer diff --json --stat m", 1, "veneer: --json and --stat exclude each other: take one.\n");
+        Prints("", $"veneer diff m {Named}", 1, "veneer: A mount point and --upper, --lower or --userxattr exclude each other: the mount knows its layers.\n");
+        Prints("", "veneer diff --upper u --lower l/f", 1, "veneer: The lower directory l/f is not a directory: name the one of the overlay.\n");
+        Prints("", "veneer diff m", 3, "veneer: m is not a mount point: name the mount point of an overlay, or its layers with --upper and --lower.\n");
+        Prints("", Kernel + "mkdir m/d; veneer diff m/d", 3, "veneer: m/d is not a mount point: name the mount point of an overlay, or its layers with --upper and --lower.\n");
+        Prints("", "mount -t tmpfs t m; veneer diff m", 3, "veneer: m is a mount of type tmpfs, not an overlay: name one, or layers with --upper and --lower.\n");
+        Prints("", "veneer diff none", 3, "veneer: none does not exist: name a mount point.\n");
+        Prints("", CliSandbox.AsNobody + $"as veneer diff {Named}", 4, "veneer: Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.\n");
+        Prints("", "mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m; veneer diff m", 32, "veneer: m was mounted with the relative path l, which the kernel does not keep the start of: name the layers with --upper and --lower.\n");
+        Prints("", Kernel + "mv u v; mkdir u; veneer diff m", 32, "veneer: The mount m names u as its upper, but that is not what it has mounted: name the layers with --upper and --lower.\n");
+        Prints("", $"veneer diff {Named} >/dev/full; touch u/new; veneer diff {Named} >/dev/full", 2);
+    }
+}
