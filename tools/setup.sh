@@ -83,6 +83,8 @@ if [ "$purpose" = bench ]; then
     likes btrfs-progs command -v mkfs.btrfs
     likes git command -v git
     likes sqlite3 command -v sqlite3
+    likes fio command -v fio
+    likes debootstrap command -v debootstrap
     likes fuse-overlayfs command -v fuse-overlayfs
     likes unionfs-fuse command -v unionfs
     likes mergerfs command -v mergerfs

@@ -13,36 +13,54 @@ internal enum Abilities
     Whiteouts = 4,
     /// <summary>Has a server, whose memory can be looked at.</summary>
     Server = 8,
-    All = Layers | CopyUp | Whiteouts | Server,
+    /// <summary>Reads an upper that the kernel's overlayfs has written.</summary>
+    Format = 16,
+    All = Layers | CopyUp | Whiteouts | Server | Format,
 }
 
 /// <summary>Who is measured.</summary>
 /// <param name="Name">The column.</param>
 /// <param name="Can">What it can do.</param>
-/// <param name="Mounter">How it is mounted; null for a plain copy of the layers.</param>
+/// <param name="Command">How it is mounted, as <see cref="Mounter.Parse"/> knows it; null for a plain copy of the layers.</param>
 /// <param name="Options">Further options.</param>
 /// <param name="Program">What must be installed, if anything.</param>
-internal sealed record Contender(string Name, Abilities Can, Mounter? Mounter, string Options = "", string? Program = null)
+/// <param name="IsRootless">Whether it is mounted in a user namespace, without a privilege outside of it.</param>
+internal sealed record Contender(string Name, Abilities Can, string? Command, string Options = "", string? Program = null, bool IsRootless = false)
 {
     /// <summary>What all ratios are to.</summary>
     public const string Base = "kernel";
 
-    private static readonly Mounter Veneer = Mounter.Parse(null, null);
+    public const string Veneer = "veneer", WithoutRing = "veneer,io_uring=off", Volatile = "veneer,volatile", Peer = "fuse-overlayfs", Rootless = ",rootless";
+
+    private const string PeerCommand = "fuse-overlayfs -o {options} {mnt}";
+
+    private static readonly string rootlessVeneer = $"{Mounter.Binary} mount -o {{options}} {{mnt}}";
 
     public static IReadOnlyList<Contender> All { get; } =
     [
         new("native", Abilities.CopyUp | Abilities.Whiteouts, null),
-        new(Base, Abilities.Layers | Abilities.CopyUp | Abilities.Whiteouts, Mounter.Kernel),
-        new("veneer", Abilities.All, Veneer, Program: Mounter.Binary),
-        new("veneer,io_uring=off", Abilities.All, Veneer, "io_uring=off", Mounter.Binary),
-        new("veneer,volatile", Abilities.All, Veneer, "volatile", Mounter.Binary),
-        new("fuse-overlayfs", Abilities.All, Mounter.Parse("fuse-overlayfs", null), Program: "fuse-overlayfs"),
-        new("unionfs-fuse", Abilities.All, Mounter.Parse("unionfs -o cow {branches} {mnt}", null), Program: "unionfs"),
-        new("mergerfs", Abilities.Layers | Abilities.Server, Mounter.Parse("mergerfs -o category.create=ff {branches} {mnt}", null), Program: "mergerfs"),
+        new(Base, Abilities.Layers | Abilities.CopyUp | Abilities.Whiteouts | Abilities.Format, "kernel"),
+        new(Veneer, Abilities.All, "veneer", Program: Mounter.Binary),
+        new(WithoutRing, Abilities.All, "veneer", "io_uring=off", Mounter.Binary),
+        new(Volatile, Abilities.All, "veneer", "volatile", Mounter.Binary),
+        new(Peer, Abilities.All, PeerCommand, Program: "fuse-overlayfs"),
+        new("unionfs-fuse", Abilities.All & ~Abilities.Format, "unionfs -o cow {branches} {mnt}", Program: "unionfs"),
+        new("mergerfs", Abilities.Layers | Abilities.Server, "mergerfs -o category.create=ff {branches} {mnt}", Program: "mergerfs"),
+        new(Veneer + Rootless, Abilities.All, rootlessVeneer, "userxattr", Mounter.Binary, IsRootless: true),
+        new(WithoutRing + Rootless, Abilities.All, rootlessVeneer, "userxattr,io_uring=off", Mounter.Binary, IsRootless: true),
+        new(Peer + Rootless, Abilities.All, PeerCommand, Program: "fuse-overlayfs", IsRootless: true),
     ];
 
-    /// <summary>Whether it has all that a row needs.</summary>
-    public bool CanDo(Row row) => (row.Needs & ~Can) == 0;
+    /// <summary>Another one from the command line: <c>NAME=COMMAND</c>.</summary>
+    public static Contender Parse(string text) => new(text.Split('=', 2)[0], Abilities.All, text.Split('=', 2)[1]);
+
+    /// <summary>Who mounts it.</summary>
+    /// <param name="prefix">Words before each command: the way into a namespace.</param>
+    public Mounter? MounterBehind(string prefix) =>
+        Command is null ? null : prefix.Length == 0 ? Mounter.Parse(Command, null) : Mounter.Parse($"{prefix} {Command}", $"{prefix} umount {{mnt}}");
+
+    /// <summary>Whether it has all that a row needs. The rows without privilege have contenders of their own, and the kernel's as measure.</summary>
+    public bool CanDo(Row row) => (row.Needs & ~Can) == 0 && (IsRootless == (row.Group == Row.Rootless) || (row.Group == Row.Rootless && Name == Base));
 
     /// <summary>Whether what it needs is there.</summary>
     public bool IsInstalled => Program is null || IsThere(Program);

@@ -15,9 +15,9 @@ internal static class Plot
     public static string Bars(Results results, string group)
     {
         const int bar = 7, gap = 8;
-        Row[] rows = [.. results.Rows.Where(row => row.Group == group)];
-        Contender[] contenders = [.. results.Contenders.Where(c => c.Name != Contender.Base && rows.Any(row => results.Ratio(row, c) > 0))];
-        double[] ratios = [.. from row in rows from c in contenders let ratio = results.Ratio(row, c) where ratio > 0 select ratio.Value];
+        Finding[] rows = [.. results.Rows.Where(row => row.Group == group && row.Ratios.Count > 1)];
+        string[] contenders = [.. results.Contenders.Where(name => name != Contender.Base && rows.Any(row => row.Ratio(name) > 0))];
+        double[] ratios = [.. from row in rows from name in contenders let ratio = row.Ratio(name) where ratio > 0 select ratio.Value];
         if (ratios.Length == 0) { return ""; }
         var scale = new LogScale(Math.Min(0.5, ratios.Min()), Math.Max(2, ratios.Max()), Left, Width);
         int rowHeight = (contenders.Length * bar) + gap, top = 30 + (contenders.Length * Legend);
@@ -34,9 +34,9 @@ internal static class Plot
             svg.Text(Left - 8, y + (rowHeight / 2.0), rows[i].Name, "end");
             for (int j = 0; j < contenders.Length; j++)
             {
-                if (results.Ratio(rows[i], contenders[j]) is not { } ratio) { continue; }
+                if (rows[i].Ratio(contenders[j]) is not { } ratio) { continue; }
                 double from = Math.Min(scale.At(1), scale.At(ratio)), to = Math.Max(scale.At(1), scale.At(ratio));
-                svg.Rectangle(from, y + (j * bar), Math.Max(1, to - from), bar - 1, ColourOf(contenders[j]), $"{rows[i].Name}, {contenders[j].Name}: {Number(ratio)}");
+                svg.Rectangle(from, y + (j * bar), Math.Max(1, to - from), bar - 1, ColourOf(contenders[j]), $"{rows[i].Name}, {contenders[j]}: {Number(ratio)}");
             }
         }
         return svg.ToString();
@@ -46,38 +46,53 @@ internal static class Plot
     public static string Lines(Results results, string line)
     {
         const int height = 320;
-        Row[] rows = [.. results.Rows.Where(row => row.Point?.Line == line)];
-        Contender[] contenders = [.. results.Contenders.Where(c => rows.Any(row => results.Median(row, c) > 0))];
-        double[] costs = [.. from row in rows from c in contenders let cost = results.Median(row, c) where cost > 0 select cost.Value];
-        if (costs.Length == 0) { return ""; }
-        int top = 30 + (contenders.Length * Legend);
-        var across = new LogScale(rows.Min(r => r.Point!.Value.X), rows.Max(r => r.Point!.Value.X), Left, Width);
-        var up = new LogScale(costs.Min(), costs.Max(), top + height, -height);
+        Finding[] rows = [.. results.Rows.Where(row => row.Line == line)];
+        var lines = new List<(string Contender, (double X, double Cost)[] Points)>();
+        foreach (string contender in results.ContendersOf(rows))
+        {
+            (double, double)[] points = [.. rows.SelectMany(row => PointsOf(row, contender)).Where(point => point.X > 0 && point.Cost > 0)];
+            if (points.Length > 0) { lines.Add((contender, points)); }
+        }
+        if (lines.Count == 0) { return ""; }
+        (double X, double Cost)[] all = [.. lines.SelectMany(each => each.Points)];
+        int top = 30 + (lines.Count * Legend);
+        var across = new LogScale(all.Min(point => point.X), all.Max(point => point.X), Left, Width);
+        var up = new LogScale(all.Min(point => point.Cost), all.Max(point => point.Cost), top + height, -height);
         var svg = new Svg(Left + Width + 60, top + height + 40, line);
-        AddLegend(svg, contenders);
+        AddLegend(svg, [.. lines.Select(each => each.Contender)]);
         foreach (double tick in up.Ticks())
         {
             svg.Line(Left, up.At(tick), Left + Width, up.At(tick), "#dddddd");
             svg.Text(Left - 8, up.At(tick) + 4, Results.Readable(tick, rows[0].Unit), "end");
         }
-        foreach (Row row in rows) { svg.Text(across.At(row.Point!.Value.X), top + height + 20, Number(row.Point!.Value.X), "middle"); }
-        foreach (Contender contender in contenders)
+        foreach (double x in rows[0].X > 0 ? rows.Select(row => row.X) : across.Ticks()) { svg.Text(across.At(x), top + height + 20, Number(x), "middle"); }
+        foreach ((string contender, (double X, double Cost)[] points) in lines)
         {
-            svg.Path([.. from row in rows let cost = results.Median(row, contender) where cost > 0 select (across.At(row.Point!.Value.X), up.At(cost.Value))], ColourOf(contender));
+            svg.Path([.. points.Select(point => (across.At(point.X), up.At(point.Cost)))], ColourOf(contender));
         }
         return svg.ToString();
+
+        static IEnumerable<(double X, double Cost)> PointsOf(Finding row, string contender) =>
+            !row.Contenders.TryGetValue(contender, out Cell? cell) ? []
+            : row.X > 0 ? [(row.X, cell.Median ?? 0)]
+            : (cell.Samples ?? []).Select(sample => (sample[0], sample[1]));
     }
 
-    private static void AddLegend(Svg svg, Contender[] contenders)
+    private static void AddLegend(Svg svg, string[] contenders)
     {
         for (int i = 0; i < contenders.Length; i++)
         {
-            svg.Rectangle(Left, 30 + (i * Legend), 12, 12, ColourOf(contenders[i]), contenders[i].Name);
-            svg.Text(Left + 18, 40 + (i * Legend), contenders[i].Name, "start");
+            svg.Rectangle(Left, 30 + (i * Legend), 12, 12, ColourOf(contenders[i]), contenders[i]);
+            svg.Text(Left + 18, 40 + (i * Legend), contenders[i], "start");
         }
     }
 
-    private static string ColourOf(Contender contender) => colours[Contender.All.ToList().IndexOf(contender) % colours.Length];
+    /// <summary>The same in each picture.</summary>
+    private static string ColourOf(string contender)
+    {
+        int known = Contender.All.ToList().FindIndex(c => c.Name == contender.Replace(Contender.Rootless, "", StringComparison.Ordinal));
+        return colours[known < 0 ? ^1 : known];
+    }
 
     private static string Number(double value) => value.ToString(value < 10 ? "0.##" : "0", CultureInfo.InvariantCulture);
 

@@ -1,10 +1,14 @@
+using System.Text.Json.Serialization;
+
 namespace Veneer.Compare;
 
+[JsonConverter(typeof(JsonStringEnumConverter<Unit>))]
 internal enum Unit
 {
     NanosecondsPerOperation,
     Milliseconds,
     Mebibytes,
+    Count,
 }
 
 /// <summary>One thing that is measured.</summary>
@@ -16,22 +20,36 @@ internal enum Unit
 /// <param name="Measure">Makes warm what is to be warm, then measures.</param>
 internal sealed record Row(string Name, string Group, Unit Unit, string Layers, Abilities Needs, Func<Bed, double> Measure)
 {
-    public const string Operations = "operations", Growth = "growth", Server = "server", RealWork = "work";
+    public const string Operations = "operations", Growth = "growth", Server = "server", RealWork = "work", Rootless = "rootless";
 
     /// <summary>What of the layers a plain copy needs.</summary>
     public string[] Parts { get; init; } = [];
 
+    /// <summary>What the upper layer holds before, as <see cref="Stand.Layers"/> knows it; null: nothing.</summary>
+    public string? Upper { get; init; }
+
     /// <summary>A program without which it is left out.</summary>
     public string? Program { get; init; }
 
-    /// <summary>The line in a plot, and where on it.</summary>
+    /// <summary>The line in a plot, and where on it; what is sampled over time has only the line.</summary>
     public (string Line, double X)? Point { get; init; }
 
+    /// <summary>How often it is measured, if not in every round.</summary>
+    public int Rounds { get; init; } = int.MaxValue;
+
+    /// <summary>Seconds that it takes by itself.</summary>
+    public int Seconds { get; init; }
+
     /// <summary>What a run of two minutes has: the operations, and a little of the others.</summary>
-    public static string[] OfSmoke { get; } = [Operations, "start-1-lowers", "memory-walked", "untar", "grep-r"];
+    public static string[] OfSmoke { get; } =
+    [
+        Operations, "walk-directory-10000", "stat-cold-64-lowers", "start-1-lowers", "idle-switches", "churn", "memory-walked-10000", "untar", "grep-r",
+        "stat-cold-rootless", "create-rootless",
+    ];
 
     /// <summary>Every row, in the order of the table.</summary>
-    public static IReadOnlyList<Row> All(Sizes sizes) => [.. OperationRows(sizes), .. GrowthRows(sizes), .. ServerRows(sizes), .. WorkRows(sizes)];
+    public static IReadOnlyList<Row> All(Sizes sizes, int churnSeconds = 60) =>
+        [.. OperationRows(sizes), .. RootlessRows(sizes), .. GrowthRows(sizes), .. ServerRows(sizes, churnSeconds), .. WorkRows(sizes)];
 
     private static IEnumerable<Row> OperationRows(Sizes sizes)
     {
@@ -85,63 +103,101 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
         }
     }
 
+    /// <summary>The operations once more, by those who have no privilege.</summary>
+    private static IEnumerable<Row> RootlessRows(Sizes sizes) => OperationRows(sizes).Select(row => row with { Name = $"{row.Name}-rootless", Group = Rootless });
+
     private static IEnumerable<Row> GrowthRows(Sizes sizes)
     {
-        foreach (int entries in (int[])[1_000, 10_000, 100_000])
+        int[] counts = [sizes.Most / 100, sizes.Most / 10, sizes.Most];
+        foreach (int entries in counts)
         {
-            yield return Of($"list-{entries}", $"entries-{entries}", Abilities.None, ("Listing, for each entry, by size of the directory", entries), bed => bed.Work("readdir", "flat", 1)) with { Parts = ["flat"] };
-            yield return Of($"lookup-{entries}", $"entries-{entries}", Abilities.None, ("Looking a name up, by size of the directory", entries), bed => bed.Work("stat-flat", "flat", 1000)) with { Parts = ["flat"] };
+            string layers = $"entries-{entries}";
+            yield return Of($"list-{entries}", layers, "Listing a directory, for each entry, by its size", entries, bed => bed.Work("readdir", "flat", 1));
+            yield return Of($"walk-directory-{entries}", layers, "Listing and stat, for each entry, by size of the directory", entries, bed => bed.Work("walk", "flat", 1));
+            yield return Of($"lookup-{entries}", layers, "Looking a name up, by size of the directory", entries, bed => bed.Work("stat-flat", "flat", 1000));
         }
-        foreach (int layers in (int[])[1, 8, 64])
+        foreach (int files in counts)
         {
-            yield return Of($"stat-cold-{layers}-lowers", $"layers-{layers}", Abilities.Layers, ("Looking a name up, by count of lower layers", layers), bed => bed.Work("stat", "t", Math.Min(sizes.Files, 2000)));
+            yield return Of($"walk-files-{files}", $"files-{files}", "Walking a tree, for each file, by count of files", files, bed => bed.Work("walk", "t", 1));
+        }
+        foreach (int whiteouts in counts)
+        {
+            yield return Of($"list-whiteouts-{whiteouts}", $"entries-{whiteouts}", "Listing a directory that upper hides, for each whiteout, by their count", whiteouts, bed => bed.Work("list", "flat", whiteouts))
+                with { Needs = Abilities.Layers | Abilities.Format, Upper = $"whiteouts-{whiteouts}" };
+        }
+        foreach (int layers in (int[])[1, 8, 64, 128])
+        {
+            yield return Of($"stat-cold-{layers}-lowers", $"layers-{layers}", "Looking a name up, by count of lower layers", layers, bed => bed.Work("stat", "t", Math.Min(sizes.Files, 2000)));
         }
         foreach (int depth in (int[])[1, 10, 100])
         {
-            yield return Of($"copyup-depth-{depth}", $"depth-{depth}", Abilities.CopyUp | Abilities.Layers, ("Copying a file up, by its depth", depth), bed => bed.Work("append-each", "t", 1));
+            yield return Of($"copyup-depth-{depth}", $"depth-{depth}", "Copying a file up, by its depth", depth, bed => bed.Work("append-each", "t", 1))
+                with { Needs = Abilities.CopyUp | Abilities.Layers };
         }
 
-        static Row Of(string name, string layers, Abilities needs, (string, double) point, Func<Bed, double> measure) =>
-            new(name, Growth, Unit.NanosecondsPerOperation, layers, needs, measure) { Point = point };
+        // A plain copy of a million files would take longer than all else.
+        static Row Of(string name, string layers, string line, int x, Func<Bed, double> measure) =>
+            new(name, Growth, Unit.NanosecondsPerOperation, layers, Abilities.Layers, measure) { Point = (line, x), Rounds = x > 100_000 ? 2 : int.MaxValue };
     }
 
-    private static IEnumerable<Row> ServerRows(Sizes sizes)
+    private static IEnumerable<Row> ServerRows(Sizes sizes, int churnSeconds)
     {
-        foreach (int lowers in (int[])[1, 128])
+        foreach (int lowers in (int[])[1, 128, 500])
         {
-            yield return new($"start-{lowers}-lowers", Server, Unit.Milliseconds, $"layers-{lowers}", Abilities.Layers, bed => bed.MountTime);
+            // mount(2) takes a page of options: the kernel's overlayfs is not asked for 500 in this way.
+            Abilities needs = lowers > 128 ? Abilities.Layers | Abilities.Server : Abilities.Layers;
+            yield return new($"start-{lowers}-lowers", Server, Unit.Milliseconds, $"layers-{lowers}", needs, bed => bed.MountTime) { Point = ("Mounting until the first stat, by count of lower layers", lowers) };
         }
-        yield return new("mount-50", Server, Unit.Milliseconds, "layers-10", Abilities.Layers, MountFifty);
-        yield return Memory("memory-idle", sizes.MemoryFiles, bed => bed.ServerMemory);
-        foreach (int files in (int[])[sizes.MemoryFiles / 100, sizes.MemoryFiles / 10, sizes.MemoryFiles])
+        yield return new("idle-switches", Server, Unit.Count, "main", Abilities.Server, bed =>
         {
-            yield return Memory(files == sizes.MemoryFiles ? "memory-walked" : $"memory-walked-{files}", files, bed =>
+            bed.Work("walk", "t", 1);
+            Thread.Sleep(1000); // threads that wait for the next request a little go to sleep
+            double before = bed.ServerSwitches;
+            Thread.Sleep(sizes.IdleSeconds * 1000);
+            return bed.ServerSwitches - before;
+        }) { Rounds = 2 };
+        yield return new("churn", Server, Unit.Mebibytes, "main", Abilities.Server, bed => Churn(bed, churnSeconds))
+        {
+            Rounds = 1, Seconds = churnSeconds, Point = ("Memory while files come and go, by seconds", 0),
+        };
+        foreach (int files in (int[])[sizes.Most / 100, sizes.Most / 10, sizes.Most])
+        {
+            if (files == sizes.Most / 100) { yield return Memory("memory-idle", files, bed => bed.ServerMemory); }
+            yield return Memory($"memory-walked-{files}", files, bed =>
             {
                 bed.Work("walk", "t", 1);
                 return bed.ServerMemory;
             }) with { Point = ("Memory after a walk, by count of files", files) };
+            yield return Memory($"memory-forgotten-{files}", files, bed =>
+            {
+                bed.Work("walk", "t", 1);
+                bed.Forget();
+                return bed.ServerMemory;
+            }) with { Point = ("Memory after the kernel has forgotten what was walked, by count of files", files) };
         }
-        yield return Memory("memory-forgotten", sizes.MemoryFiles, bed =>
-        {
-            bed.Work("walk", "t", 1);
-            Sys.DropCaches();
-            Thread.Sleep(2000); // what is forgotten arrives, and is given back, a little later
-            return bed.ServerMemory;
-        });
 
-        static Row Memory(string name, int files, Func<Bed, double> measure) => new(name, Server, Unit.Mebibytes, $"files-{files}", Abilities.Server, measure);
+        static Row Memory(string name, int files, Func<Bed, double> measure) =>
+            new(name, Server, Unit.Mebibytes, $"files-{files}", Abilities.Server, measure) { Rounds = 2 };
+    }
 
-        static double MountFifty(Bed bed)
+    /// <summary>Creates and removes files for some time, and looks at the server's memory meanwhile.</summary>
+    /// <returns>By how many MiB it has grown since a fifth of the time was over.</returns>
+    private static double Churn(Bed bed, int seconds)
+    {
+        long start = System.Diagnostics.Stopwatch.GetTimestamp();
+        using var tick = new Timer(_ => Sample(), null, 1000, Math.Max(1000, seconds * 10));
+        bed.Work("churn", "new", seconds);
+        tick.Change(Timeout.Infinite, Timeout.Infinite);
+        Sample();
+        lock (bed.Samples)
         {
-            var beds = new List<Bed>();
-            try
-            {
-                return Bed.Clock(() => { while (beds.Count < 50) { beds.Add(bed.Another()); } });
-            }
-            finally
-            {
-                foreach (Bed each in beds) { each.Dispose(); }
-            }
+            double first = bed.Samples.First(sample => sample[0] >= seconds / 5.0)[1];
+            return bed.Samples[^1][1] - first;
+        }
+
+        void Sample()
+        {
+            lock (bed.Samples) { bed.Samples.Add([System.Diagnostics.Stopwatch.GetElapsedTime(start).TotalSeconds, bed.ServerMemory]); }
         }
     }
 
@@ -149,13 +205,20 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
     [
         OfSource("untar", bed => bed.Shell("mkdir new; tar -xf $beside/source.tar -C new")) with { Parts = [] },
         OfSource("find-ls", bed => bed.Shell("find src -ls >/dev/null")),
+        OfSource("ls-lR", bed => bed.Shell("ls -lR src >/dev/null")),
         OfSource("du", bed => bed.Shell("du -s src >/dev/null")),
         OfSource("grep-r", bed => bed.Shell($"test $(grep -rl needle src | wc -l) = {(sizes.SourceFiles + 999) / 1000}")),
         OfSource("git-clone-status", bed => bed.Shell("git clone -q --no-local $beside/repository clone; test -z \"$(git -C clone status --porcelain)\"")) with { Parts = [], Program = "git" },
         OfSource("rm-rf", bed => { bed.Shell("cp -r src/part0/unit0 src/copy"); return bed.Shell("rm -rf src"); }) with { Needs = Abilities.Whiteouts },
         OfSource("sqlite-full", bed => bed.Shell("for i in $(seq 300); do echo 'insert into t(x) values(1);'; done | { echo 'pragma synchronous=full; create table t(x);'; cat; } | sqlite3 db")) with { Parts = [], Program = "sqlite3" },
+        OfSource("fio-randwrite", bed => bed.Shell($"fio --name=job --filename=out --size={sizes.BigFile}M --rw=randwrite --bs=4k --ioengine=psync --randseed=1 --end_fsync=1 --output=/dev/null")) with { Parts = [], Program = "fio" },
+        Of("mount-50", "layers-10", Abilities.Layers, bed => Bed.Clock(() => { for (int i = 0; i < 50; i++) { bed.AddAnother(); } })),
+        Of("npm-ci", "npm", Abilities.None, bed => bed.Shell("cd project; npm ci --offline --cache $beside/npm --no-audit --no-fund --ignore-scripts --silent")) with { Parts = ["project"], Rounds = 3, Program = "npm" },
+        Of("dotnet-build", "dotnet", Abilities.None, bed => bed.Shell($"cd app/App; {Stand.DotNetSettings} dotnet build --nologo -nodeReuse:false --verbosity quiet; test -s bin/Debug/net*/App.dll")) with { Parts = ["app"], Rounds = 3, Program = "dotnet" },
+        Of("apt-install", "debian", Abilities.CopyUp | Abilities.Whiteouts | Abilities.Layers, bed => bed.Shell(Stand.InstallPackages)) with { Rounds = 3, Program = "debootstrap" },
     ];
 
-    private static Row OfSource(string name, Func<Bed, double> measure) =>
-        new(name, RealWork, Unit.Milliseconds, "source", Abilities.None, measure) { Parts = ["src"] };
+    private static Row OfSource(string name, Func<Bed, double> measure) => Of(name, "source", Abilities.None, measure) with { Parts = ["src"] };
+
+    private static Row Of(string name, string layers, Abilities needs, Func<Bed, double> measure) => new(name, RealWork, Unit.Milliseconds, layers, needs, measure);
 }

@@ -13,25 +13,33 @@ internal static class Session
         using PosixSignalRegistration terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Leave);
         using PosixSignalRegistration hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, Leave);
 
-        Row[] rows = [.. Row.All(settings.Sizes).Where(row => IsChosen(settings.Rows, row.Name, row.Group) && (row.Program is null || Contender.IsThere(row.Program)))];
-        Contender[] asked = [.. Contender.All.Where(contender => IsChosen(settings.Contenders, contender.Name))];
+        Row[] rows = [.. Row.All(settings.Sizes, settings.ChurnSeconds).Where(row => IsChosen(settings.Rows, row.Name, row.Group))];
+        Contender[] known = [.. Contender.All, .. settings.Also.Select(Contender.Parse)];
+        Contender[] asked = [.. known.Where(contender => IsChosen(settings.Contenders, contender.Name))];
         Contender[] contenders = [.. asked.Where(contender => contender.IsInstalled)];
         if (rows.Length == 0 || contenders.Length == 0)
         {
             Console.Error.WriteLine($"Rows: {string.Join(' ', Row.All(settings.Sizes).Select(row => row.Name))}");
-            Console.Error.WriteLine($"Contenders: {string.Join(", ", Contender.All.Select(contender => contender.Name))}");
+            Console.Error.WriteLine($"Contenders: {string.Join(' ', known.Select(contender => contender.Name))}");
             return 2;
         }
         foreach (Contender missing in asked.Except(contenders)) { Console.Error.WriteLine($"{missing.Name} is not installed."); }
         if (IoUringSwitch.TurnOn() is { } obstacle) { Console.Error.WriteLine($"Without io_uring: {obstacle}"); }
 
-        var results = new Results(rows, contenders);
+        var results = new Results
+        {
+            Contenders = [.. contenders.Select(contender => contender.Name)],
+            Rows = [.. rows.Select(row => new Finding { Name = row.Name, Group = row.Group, Unit = row.Unit, Line = row.Point?.Line, X = row.Point?.X ?? 0, Date = DateTime.UtcNow.ToString("u") })],
+        };
+        foreach (Row row in rows.Where(row => row.Program is not null && !Contender.IsThere(row.Program))) { results.Find(row.Name)!.LeftOut = $"{row.Program} is not installed."; }
         using (var stand = new Stand(settings.Filesystem, settings.Sizes))
         {
-            Measure(settings, stand, results);
+            Measure(settings, stand, rows, contenders, results);
         }
-        Describe(settings, results);
-        Write(settings.Output, results);
+        // What was not begun, for want of time or of anyone who can, says nothing.
+        results.Rows.RemoveAll(row => row.LeftOut is null && row.Contenders.Count == 0);
+        Describe(settings, contenders, results);
+        Report.Write(settings, results);
         return 0;
 
         static void Leave(PosixSignalContext context)
@@ -50,85 +58,76 @@ internal static class Session
         return false;
     }
 
-    private static void Measure(Settings settings, Stand stand, Results results)
+    private static void Measure(Settings settings, Stand stand, Row[] rows, Contender[] contenders, Results results)
     {
         var clock = Stopwatch.StartNew();
         for (int round = 0; round < settings.Rounds; round++)
         {
-            foreach (Row row in results.Rows)
+            foreach (Row row in rows)
             {
+                Finding finding = results.Find(row.Name)!;
+                if (finding.LeftOut is not null || round >= row.Rounds) { continue; }
                 Console.Error.WriteLine($"{clock.Elapsed:mm\\:ss} round {round + 1} of {settings.Rounds}: {row.Name}");
-                for (int i = 0; i < results.Contenders.Count; i++)
+                for (int i = 0; i < contenders.Length && finding.LeftOut is null; i++)
                 {
                     // Nobody always comes first.
-                    Contender contender = results.Contenders[(i + round) % results.Contenders.Count];
+                    Contender contender = contenders[(i + round) % contenders.Length];
                     if (!contender.CanDo(row)) { continue; }
                     if (clock.Elapsed > settings.Time)
                     {
                         Console.Error.WriteLine($"The time is over: stopped in round {round + 1}.");
                         return;
                     }
-                    Measure(settings, stand, results, row, contender);
+                    Measure(settings, stand, row, contender, finding);
                 }
             }
         }
     }
 
-    private static void Measure(Settings settings, Stand stand, Results results, Row row, Contender contender)
+    private static void Measure(Settings settings, Stand stand, Row row, Contender contender, Finding finding)
     {
         try
         {
-            IReadOnlyList<FilePath> lowers = stand.Layers(row.Layers);
+            _ = stand.Layers(row.Layers);
             stand.Settle();
             _ = IoUringSwitch.TurnOn(); // somebody else may have put it back since
-            using var bed = new Bed(stand, contender, lowers, row.Parts, settings.Limit);
+            using var bed = new Bed(stand, contender, row, settings.Limit + row.Seconds);
             double? before = bed.ServerTime;
             double value = row.Measure(bed);
-            results.Add(row, contender, value, bed.ServerTime - before);
+            Cell cell = finding.CellOf(contender.Name);
+            cell.Values.Add(value);
+            if (bed.ServerTime - before is { } time) { cell.ServerMilliseconds.Add(time); }
+            if (bed.Samples.Count > 0) { cell.Samples = bed.Samples; }
+        }
+        catch (LeftOutException problem)
+        {
+            finding.LeftOut = problem.Message;
+            Console.Error.WriteLine($"{row.Name} is left out: {problem.Message}");
         }
         catch (Exception problem) when (problem is SysException or InvalidOperationException or TimeoutException or IOException)
         {
             string why = problem.Message.ReplaceLineEndings(" ");
             if (why.Length > 300) { why = $"{why[..150]} [...] {why[^150..]}"; }
-            if (results.Fail(row, contender, why)) { Console.Error.WriteLine($"{row.Name}, {contender.Name}: {why}"); }
+            Cell cell = finding.CellOf(contender.Name);
+            if (cell.Problem is null) { Console.Error.WriteLine($"{row.Name}, {contender.Name}: {why}"); }
+            cell.Problem ??= why;
         }
     }
 
-    private static void Describe(Settings settings, Results results)
+    private static void Describe(Settings settings, Contender[] contenders, Results results)
     {
         results.Circumstances["date"] = DateTime.UtcNow.ToString("u");
         results.Circumstances["kernel"] = File.ReadAllText("/proc/sys/kernel/osrelease").Trim();
         results.Circumstances["processors"] = $"{Environment.ProcessorCount}";
         results.Circumstances["filesystem"] = $"{settings.Filesystem} in memory";
         results.Circumstances["rounds"] = $"{settings.Rounds}";
+        results.Circumstances["idle seconds"] = $"{settings.Sizes.IdleSeconds}";
         results.Circumstances["sizes"] = settings.Sizes.ToString();
-        foreach (string program in results.Contenders.Select(contender => contender.Program).OfType<string>().Distinct(StringComparer.Ordinal))
+        foreach (string program in contenders.Select(contender => contender.Program).OfType<string>().Distinct(StringComparer.Ordinal))
         {
             string name = Path.GetFileName(program);
             string[] lines = Command.Run([program, "--version"]).Text.Split('\n');
             results.Circumstances[name] = Array.Find(lines, line => line.StartsWith(name, StringComparison.Ordinal)) ?? lines[0];
-        }
-    }
-
-    private static void Write(DirectoryInfo output, Results results)
-    {
-        Console.WriteLine(results.ToMarkdown());
-        output.Create();
-        Save("table.md", results.ToMarkdown());
-        Save("results.json", results.ToJson());
-        // Those of other rows as well: what an earlier run has left must not pass for this one's.
-        IReadOnlyList<Row> all = Row.All(new Sizes());
-        foreach (string group in all.Select(row => row.Group).Distinct(StringComparer.Ordinal)) { Save($"{group}.svg", Plot.Bars(results, group)); }
-        foreach (string line in all.Select(row => row.Point?.Line).OfType<string>().Distinct(StringComparer.Ordinal))
-        {
-            Save($"{line.Replace(",", "", StringComparison.Ordinal).Replace(' ', '-').ToLowerInvariant()}.svg", Plot.Lines(results, line));
-        }
-
-        void Save(string name, string text)
-        {
-            string path = Path.Combine(output.FullName, name);
-            if (text.Length > 0) { File.WriteAllText(path, text); }
-            else { File.Delete(path); }
         }
     }
 }

@@ -13,6 +13,9 @@ internal sealed record Settings
     /// <summary>Names; empty: all.</summary>
     public required string[] Contenders { get; init; }
 
+    /// <summary>Further contenders: <c>NAME=COMMAND</c>.</summary>
+    public required string[] Also { get; init; }
+
     /// <summary>No row is begun after so long.</summary>
     public required TimeSpan Time { get; init; }
 
@@ -21,7 +24,13 @@ internal sealed record Settings
 
     public required DirectoryInfo Output { get; init; }
 
+    /// <summary>Whether rows that are not measured now keep what an earlier run has found.</summary>
+    public required bool Keep { get; init; }
+
     public required Sizes Sizes { get; init; }
+
+    /// <summary>Seconds for which files come and go.</summary>
+    public required int ChurnSeconds { get; init; }
 }
 
 /// <summary>How much is done in a row. The cost of an operation hardly depends on it, how sure it is does.</summary>
@@ -48,12 +57,16 @@ internal sealed record Sizes
     /// <summary>Files of the source tree.</summary>
     public int SourceFiles { get; init; } = 50_000;
 
-    /// <summary>Files that are walked before memory is looked at.</summary>
-    public int MemoryFiles { get; init; } = 100_000;
+    /// <summary>The largest directory, upper and tree; the others have a tenth and a hundredth of it.</summary>
+    public int Most { get; init; } = 1_000_000;
+
+    /// <summary>Seconds for which an idle server is watched.</summary>
+    public int IdleSeconds { get; init; } = 10;
 
     /// <summary>For a run of two minutes.</summary>
     public static Sizes Smoke { get; } = new()
     {
-        Files = 1_000, NewFiles = 500, CopyUps = 200, Entries = 2_000, BigFile = 32, Blocks = 5_000, SourceFiles = 2_000, MemoryFiles = 10_000,
+        Files = 1_000, NewFiles = 500, CopyUps = 200, Entries = 2_000, BigFile = 32, Blocks = 5_000, SourceFiles = 2_000, Most = 10_000,
+        IdleSeconds = 1,
     };
 }

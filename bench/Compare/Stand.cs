@@ -5,12 +5,14 @@ namespace Veneer.Compare;
 
 /// <summary>Where everything lies: a filesystem in memory, and the lower layers on it, each made when a row first needs it.</summary>
 /// <remarks>All of it is in a mount namespace of this process, and goes with it however it ends.</remarks>
-internal sealed class Stand : IDisposable
+internal sealed partial class Stand : IDisposable
 {
     private const long ImageSize = 8L << 30;
 
     private readonly FilePath room = Path.Combine(Path.GetTempPath(), "veneer-bench");
     private readonly Dictionary<string, IReadOnlyList<FilePath>> made = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, string> unmakable = new(StringComparer.Ordinal);
+    private readonly HashSet<string> cold = new(StringComparer.Ordinal);
     private readonly Sizes sizes;
     private int number;
 
@@ -45,14 +47,42 @@ internal sealed class Stand : IDisposable
     /// <summary>Writes back what others have left, so that nobody pays for it.</summary>
     public void Settle() => Command.Require("sync", "-f", Home);
 
+    /// <summary>Has the kernel forget the names and inodes that nobody uses, here and elsewhere.</summary>
+    public void Forget()
+    {
+        Sys.DropCaches();
+        cold.UnionWith(made.Keys);
+    }
+
     /// <summary>Lower layers, topmost first: <c>main</c>, <c>source</c>, or what is to be varied and its value: <c>entries-1000</c>.</summary>
+    /// <exception cref="LeftOutException">They cannot be made here.</exception>
     public IReadOnlyList<FilePath> Layers(string kind)
     {
-        if (made.TryGetValue(kind, out IReadOnlyList<FilePath>? known)) { return known; }
+        if (unmakable.TryGetValue(kind, out string? reason)) { throw new LeftOutException(reason); }
+        if (!made.TryGetValue(kind, out IReadOnlyList<FilePath>? layers))
+        {
+            try
+            {
+                made[kind] = layers = Make(kind);
+            }
+            catch (LeftOutException problem)
+            {
+                unmakable[kind] = problem.Message;
+                throw;
+            }
+            Settle();
+        }
+        // So that who comes first pays no more than the others.
+        if (cold.Remove(kind)) { foreach (FilePath layer in layers) { Work.Do("walk", layer, 1); } }
+        return layers;
+    }
+
+    private FilePath[] Make(string kind)
+    {
         FilePath place = New(); // a short name: the options of the kernel's overlayfs must fit a page
         string[] words = kind.Split('-');
         int value = words.Length > 1 ? int.Parse(words[1]) : 0;
-        IReadOnlyList<FilePath> layers = words[0] switch
+        return words[0] switch
         {
             "main" => MakeMain(place),
             "source" => [MakeSource(place)],
@@ -60,11 +90,12 @@ internal sealed class Stand : IDisposable
             "layers" => MakeLayers(place, value),
             "depth" => [MakeDeep(place, value)],
             "files" => [MakeFiles(place, value)],
+            "whiteouts" => [MakeWhiteouts(place, value)],
+            "npm" => [MakePackages(place)],
+            "dotnet" => [MakeApplication(place)],
+            "debian" => [MakeDebian(place)],
             _ => throw new ArgumentException($"There are no layers {kind}."),
         };
-        made[kind] = layers;
-        Settle();
-        return layers;
     }
 
     /// <summary>The bottom has everything; the upper one of the two, ten files of every other directory once more.</summary>
@@ -125,6 +156,21 @@ internal sealed class Stand : IDisposable
         return place;
     }
 
+    /// <summary>What an upper holds over <c>entries-COUNT</c> once all entries are removed. As the kernel does, many names of one inode.</summary>
+    private static FilePath MakeWhiteouts(FilePath place, int count)
+    {
+        const int links = 32_000; // fewer than any filesystem permits
+        Sys.MakeDirectory(place / "flat", Octal.Oct(755));
+        FilePath first = default;
+        for (int i = 0; i < count; i++)
+        {
+            FilePath name = place / $"flat/entry-{i}";
+            if (i % links != 0) { Sys.Link(first, name); }
+            else { Sys.MakeWhiteout(first = name); }
+        }
+        return place;
+    }
+
     /// <summary>Each layer has all directories; the files are in the bottom, so that a lookup goes through all.</summary>
     private FilePath[] MakeLayers(FilePath place, int count)
     {
@@ -176,6 +222,6 @@ internal sealed class Stand : IDisposable
     {
         _ = Libc.Unmount(Home.Bytes, lazy: true); // best effort: gone with the namespace at the latest
         _ = Libc.Unmount(room.Bytes, lazy: true); // best effort: as above
-        _ = Sys.ErrorOf(() => Sys.RemoveDirectory(room)); // best effort: another run may use it
+        // The directory stays: to remove it would unmount what another run has there in its own namespace.
     }
 }

@@ -51,7 +51,7 @@ internal static unsafe partial class Work
         if (!makes) { Do(isFlat ? "create-flat" : "create", home / "t", PerDirectory); }
         Sys.Write(home / "big", new byte[16 * Block]);
         bool isOfOneFile = operation is "seqread" or "seqwrite" or "randread" or "randwrite" or "mmapread";
-        Prepare(operation, home / (isOfOneFile ? "big" : "t"), isOfOneFile ? 1 : PerDirectory, threads)();
+        Prepare(operation, home / (isOfOneFile ? "big" : "t"), isOfOneFile ? 1 : operation == "churn" ? 0 : PerDirectory, threads)();
         Sys.RemoveTree(home);
     }
 
@@ -61,6 +61,13 @@ internal static unsafe partial class Work
         {
             case "walk": return () => Walk(path, null);
             case "readdir": return () => ReadDirectory(path, count);
+            case "list":
+                return () =>
+                {
+                    _ = ReadDirectory(path, 1);
+                    return count;
+                };
+            case "churn": return () => Churn(path, count);
             case "seqread": return () => Sequential(path, count, isWrite: false);
             case "seqwrite": return () => Sequential(path, count, isWrite: true);
             case "randread": return () => Random(path, count, isWrite: false);
@@ -213,6 +220,24 @@ internal static unsafe partial class Work
         }
         buffer.AsSpan(0, FileSize).Fill((byte)('a' + (index % 26)));
         return Make(names.Of(index), buffer.AsSpan(0, FileSize));
+    }
+
+    /// <summary>Makes a thousand files, with names that were never there before, and removes them; again until the time is over.</summary>
+    private static long Churn(FilePath path, long seconds)
+    {
+        const int many = 1000;
+        if (!path.Exists) { Sys.MakeDirectory(path); }
+        var names = new Names(path, isFlat: true);
+        byte[] content = new byte[FileSize];
+        long start = Stopwatch.GetTimestamp(), made = 0;
+        do
+        {
+            for (long i = made; i < made + many; i++) { SysException.ThrowIf(Make(names.Of(i), content), path); }
+            for (long i = made; i < made + many; i++) { SysException.ThrowIf(Libc.UnlinkAt(Libc.AtCwd, names.Of(i)), path); }
+            made += many;
+        }
+        while (Stopwatch.GetElapsedTime(start).TotalSeconds < seconds);
+        return made * 2;
     }
 
     private static Errno Append(ReadOnlySpan<byte> path)
