@@ -2,6 +2,7 @@ using System.Buffers;
 using System.CommandLine;
 using System.Globalization;
 using System.Text;
+using Microsoft.Win32.SafeHandles;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Changes;
@@ -26,9 +27,10 @@ internal static class DiffCommand
             var userXattr = new Option<bool>("--userxattr");
             var json = new Option<bool>("--json");
             var stat = new Option<bool>("--stat");
+            var tar = new Option<string>("--tar");
             var help = new Option<bool>("-h", "--help");
             var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-            var command = new Command("diff") { upper, lower, userXattr, json, stat, help, places };
+            var command = new Command("diff") { upper, lower, userXattr, json, stat, tar, help, places };
             ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
             if (parsed.GetValue(help))
             {
@@ -36,11 +38,12 @@ internal static class DiffCommand
                 return ExitCode.Success;
             }
             string[] words = CommandLine.Places(parsed, places, arguments, "diff");
-            if (parsed.GetValue(json) && parsed.GetValue(stat)) { throw new OverlayMountException("--json and --stat exclude each other: take one."); }
+            string? archive = parsed.GetValue(tar);
+            if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1) { throw new OverlayMountException("--json, --stat and --tar exclude each other: take one."); }
             Format format = parsed.GetValue(json) ? Format.Json : parsed.GetValue(stat) ? Format.Stat : Format.Text;
 
             using OverlayDiff? diff = OpenLayers(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr));
-            return diff is null ? ExitCode.Success : Write(diff, format);
+            return diff is null ? ExitCode.Success : archive is null ? Write(diff, format) : WriteTar(diff, archive);
         }
         catch (LayerException problem)
         {
@@ -117,6 +120,43 @@ internal static class DiffCommand
         return isHeard;
     }
 
+    /// <summary>Writes a layer; to a file under another name first, so that FILE is a whole layer or what it was.</summary>
+    private static int WriteTar(OverlayDiff diff, string file)
+    {
+        byte[] target = PathText.Encode(file), partial = PathText.Encode($"{file}.{Environment.ProcessId}.part");
+        bool isPartial = false;
+        try
+        {
+            if (file == "-")
+            {
+                using Stream standard = Console.OpenStandardOutput();
+                diff.WriteTar(standard);
+                return Conclude(diff.Disturbances);
+            }
+            Errno error = Libc.OpenAt(Libc.AtCwd, partial, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, 0x1B6, ResolveFlags.None, out int descriptor);
+            isPartial = !error.IsError;
+            if (!error.IsError)
+            {
+                using var handle = new SafeFileHandle(descriptor, ownsHandle: true);
+                using var output = new FileStream(handle, FileAccess.Write, PieceSize);
+                diff.WriteTar(output);
+                output.Flush(flushToDisk: true);
+            }
+            if (!error.IsError) { error = Libc.RenameAt(Libc.AtCwd, partial, Libc.AtCwd, target, RenameFlags.None); }
+            if (error.IsError) { throw new LayerException($"{file} cannot be written ({error}): name a file in a directory that this user may write.", ExitCode.System); }
+            isPartial = false;
+        }
+        catch (IOException)
+        {
+            throw new LayerException(file == "-" ? "Standard output takes no more: the layer is cut off." : $"{file} cannot be written to its end: see whether there is space left.", ExitCode.System);
+        }
+        finally
+        {
+            if (isPartial) { _ = Libc.UnlinkAt(Libc.AtCwd, partial); } // best effort: the sentence names what went wrong
+        }
+        return Conclude(diff.Disturbances);
+    }
+
     /// <summary>Names what was disturbed.</summary>
     private static int Conclude(IReadOnlyList<Disturbance> disturbances)
     {
@@ -124,7 +164,7 @@ internal static class DiffCommand
         foreach (Disturbance disturbance in disturbances)
         {
             Terminal.Complain($"{PathText.Printable(disturbance.Path)} {disturbance.Reason}.");
-            code = disturbance.Error is Errno.None or Errno.ENOENT or Errno.ESTALE && code != ExitCode.Incomplete ? ExitCode.Unsettled : ExitCode.Incomplete;
+            code = Math.Max(code, disturbance.Kind switch { DisturbanceKind.LeftOut => ExitCode.Success, DisturbanceKind.Moved => ExitCode.Unsettled, _ => ExitCode.Incomplete });
         }
         return code;
     }

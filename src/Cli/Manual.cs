@@ -248,7 +248,7 @@ internal static class Manual
             veneer diff - list what an upper changes in what its lowers show
 
         SYNOPSIS
-            veneer diff MOUNTPOINT [--json | --stat]
+            veneer diff MOUNTPOINT [--json | --stat | --tar FILE]
             veneer diff --upper DIR --lower DIR[:DIR...] [--userxattr] [...]
 
         DESCRIPTION
@@ -284,6 +284,8 @@ internal static class Manual
             --userxattr      the overlay's attributes are user.overlay.*
             --json           a JSON object on each line, see docs/changes.md
             --stat           how many changes of each kind, and the size of new content
+            --tar FILE       a layer of an OCI image, with whiteouts of AUFS (.wh.NAME);
+                             the same layers give the same bytes. - is standard output
             -h, --help       show this page
 
         EXAMPLES
@@ -293,6 +295,9 @@ internal static class Manual
             What an image's topmost layer changes:
                 veneer diff --upper /image/top --lower /image/middle:/image/base
 
+            Make a layer of it:
+                veneer diff /run/container/merged --tar layer.tar
+
         EXIT STATUS
             0    everything was listed, also when there is nothing
             1    the command line is wrong, or a layer is not there
@@ -300,7 +305,7 @@ internal static class Manual
             3    MOUNTPOINT is not an overlay
             4    the caller may not read the layers
             5    everything was listed, but something changed meanwhile: it was named
-            6    something could not be read: it was named, and counts as changed
+            6    something could not be read, or be put into a tar: it was named
             32   the mount does not tell its layers
 
         SEE ALSO

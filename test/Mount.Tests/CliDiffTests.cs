@@ -71,7 +71,7 @@ public sealed class CliDiffTests : IDisposable
         Prints("", "veneer diff --upper u", 1, "veneer: No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR.\n");
         Prints("", "veneer diff a b", 1, "veneer: b is one word too many: give one mount point.\n");
         Prints("", "veneer diff --bogus m", 1, "veneer: --bogus is not an option of veneer diff: see veneer diff --help.\n");
-        Prints("", "veneer diff --json --stat m", 1, "veneer: --json and --stat exclude each other: take one.\n");
+        Prints("", "veneer diff --json --stat m", 1, "veneer: --json, --stat and --tar exclude each other: take one.\n");
         Prints("", $"veneer diff m {Named}", 1, "veneer: A mount point and --upper, --lower or --userxattr exclude each other: the mount knows its layers.\n");
         Prints("", "veneer diff --upper u --lower l/f", 1, "veneer: The lower directory l/f is not a directory: name the one of the overlay.\n");
         Prints("", "veneer diff m", 3, "veneer: m is not a mount point: name the mount point of an overlay, or its layers with --upper and --lower.\n");

@@ -1,6 +1,5 @@
 using System.Buffers;
 using System.Text;
-using Veneer.Linux;
 using Veneer.Overlay.Changes;
 
 namespace Veneer.Overlay.Tests;
@@ -46,7 +45,7 @@ public sealed class OverlayDiffTests : IDisposable
 
         Assert.Equal(["early", "early/a", "late", "late/a", "quiet", "quiet/a"], paths);
         Assert.Equal(["early", "late", "late/a"], diff.Disturbances.Select(d => d.Path).Order(StringComparer.Ordinal));
-        Assert.All(diff.Disturbances, d => Assert.Equal((Errno.None, "changed while it was read"), (d.Error, d.Reason)));
+        Assert.All(diff.Disturbances, d => Assert.Equal((DisturbanceKind.Moved, "changed while it was read"), (d.Kind, d.Reason)));
         Assert.Equal(7, diff.Changes().Count());
         Assert.Empty(diff.Disturbances);
     }

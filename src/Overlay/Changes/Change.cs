@@ -69,8 +69,21 @@ public sealed record Change
     public long Size { get; init; }
 }
 
+/// <summary>What kind of thing disturbed a diff.</summary>
+public enum DisturbanceKind
+{
+    /// <summary>The object changed while it was read.</summary>
+    Moved,
+    /// <summary>The object, or a part of it, cannot be read.</summary>
+    Unreadable,
+    /// <summary>The object cannot be said in the form that was asked for, and is missing.</summary>
+    Unexpressed,
+    /// <summary>Something was left out on purpose that nobody will miss, such as a socket in a tar.</summary>
+    LeftOut,
+}
+
 /// <summary>Something that a diff met and could not put right: the answer is whole but for that.</summary>
 /// <param name="Path">As <see cref="Change.Path"/>.</param>
-/// <param name="Error"><see cref="Errno.None"/> when the object changed while it was read; otherwise why it could not be read.</param>
+/// <param name="Kind">What it is.</param>
 /// <param name="Reason">The same for people: what follows the path in a sentence.</param>
-public sealed record Disturbance(string Path, Errno Error, string Reason);
+public sealed record Disturbance(string Path, DisturbanceKind Kind, string Reason);

@@ -42,7 +42,13 @@ public static class ChangeJson
             {
                 json.WriteStartObject();
                 WritePath(json, "disturbed", disturbance.Path);
-                if (disturbance.Error != Errno.None) { json.WriteString("errno"u8, disturbance.Error.ToString()); }
+                json.WriteString("kind"u8, disturbance.Kind switch
+                {
+                    DisturbanceKind.Moved => "moved",
+                    DisturbanceKind.Unreadable => "unreadable",
+                    DisturbanceKind.Unexpressed => "unexpressed",
+                    _ => "left_out",
+                });
                 json.WriteString("reason"u8, disturbance.Reason);
                 json.WriteEndObject();
             }

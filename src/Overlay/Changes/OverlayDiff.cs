@@ -14,7 +14,7 @@ public sealed class OverlayDiff : IDisposable
 {
     private readonly LayerSet layers;
     private readonly List<Disturbance> disturbances = [];
-    private readonly HashSet<string> disturbed = new(StringComparer.Ordinal);
+    private readonly HashSet<(string, DisturbanceKind, string)> disturbed = [];
 
     private OverlayDiff(LayerSet layers) => this.layers = layers;
 
@@ -67,8 +67,22 @@ public sealed class OverlayDiff : IDisposable
         }
     }
 
+    /// <summary>Writes the changes as a layer of an OCI image, in the tar format; the same layers give the same bytes.</summary>
+    /// <param name="output">Where to. It is flushed, and stays open.</param>
+    /// <remarks>
+    /// A layer cannot say that something was renamed: it deletes the old name and has the whole of the new one, which for
+    /// a directory is read from the lowers too. What a layer cannot hold is among <see cref="Disturbances"/>.
+    /// </remarks>
+    /// <exception cref="IOException">The output takes no more.</exception>
+    public void WriteTar(Stream output)
+    {
+        var tar = new LayerTar(layers, output, Disturb);
+        foreach ((Step step, Change? change) in Walk(expandRenamed: true)) { tar.Write(step, change); }
+        tar.Finish();
+    }
+
     /// <summary>Every name in upper, and what changed about it, if anything.</summary>
-    internal IEnumerable<(Step Step, Change? Change)> Walk(bool expandRenamed)
+    private IEnumerable<(Step Step, Change? Change)> Walk(bool expandRenamed)
     {
         disturbances.Clear();
         disturbed.Clear();
@@ -81,18 +95,22 @@ public sealed class OverlayDiff : IDisposable
         foreach (Step step in walk.Run()) { yield return (step, Describe(step, renames, comparison)); }
     }
 
-    /// <summary>Notes that something moved, or cannot be read.</summary>
-    internal void Disturb(byte[] path, Errno error)
-    {
-        if (!disturbed.Add(PathText.Decode(path))) { return; }
-        string text = path.Length == 0 ? "." : PathText.Decode(path);
-        disturbances.Add(new Disturbance(text, error, error switch
+    private void Disturb(byte[] path, Errno error) => Disturb(
+        path,
+        error is Errno.None or Errno.ENOENT or Errno.ESTALE ? DisturbanceKind.Moved : DisturbanceKind.Unreadable,
+        error switch
         {
             Errno.None or Errno.ENOENT or Errno.ESTALE => "changed while it was read",
             Errno.EACCES or Errno.EPERM => $"cannot be read ({error}): ask as root",
             Errno.EINVAL => "has a redirect that leads nowhere",
             _ => $"cannot be read ({error})",
-        }));
+        });
+
+    /// <summary>Notes something, of each kind once for a path.</summary>
+    private void Disturb(byte[] path, DisturbanceKind kind, string reason)
+    {
+        string text = path.Length == 0 ? "." : PathText.Decode(path);
+        if (disturbed.Add((text, kind, kind == DisturbanceKind.LeftOut ? reason : ""))) { disturbances.Add(new Disturbance(text, kind, reason)); }
     }
 
     private Change? Describe(Step step, Renames renames, Comparison comparison)

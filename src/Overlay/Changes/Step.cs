@@ -27,6 +27,9 @@ internal sealed class Step
     /// <summary>For a directory: the path in the baseline of what shows through it, without NUL; null when nothing does.</summary>
     public byte[]? Source { get; init; }
 
+    /// <summary>Whether this is in a renamed directory, of which everything is walked.</summary>
+    public bool IsWhole { get; init; }
+
     /// <summary>Whether a directory shows what the baseline has under another name.</summary>
     public bool IsRenamedDirectory => Source is not null && !(Base is not null && Source.AsSpan().SequenceEqual(Base.Path));
 

@@ -171,7 +171,7 @@ internal sealed class UpperWalk(LayerSet layers, bool expandRenamed, Action<byte
         Baseline? was = below.Exists ? new Baseline(level.Baseline!, item.Name, Join(level.Source!, item.Key), below) : null;
         if (!found.Exists)
         {
-            return was is not null && found.IsWhiteout ? new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was } : null;
+            return was is not null && found.IsWhiteout ? new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, IsWhole = level.IsWhole } : null;
         }
         error = layers.Lookup.Complete(level.Directory, item.Name, ref found);
         if (error.IsError)
@@ -180,7 +180,7 @@ internal sealed class UpperWalk(LayerSet layers, bool expandRenamed, Action<byte
             return null;
         }
         if (found.HasUpper && Timestamp.Of(found.Stat.ChangeTime).IsAfter(started)) { disturbed(path, Errno.None); }
-        if (!found.Stat.IsDirectory) { return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was }; }
+        if (!found.Stat.IsDirectory) { return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, IsWhole = level.IsWhole }; }
 
         var directory = new DirectoryInode
         {
@@ -190,7 +190,7 @@ internal sealed class UpperWalk(LayerSet layers, bool expandRenamed, Action<byte
         byte[]? source = found.Lowers.Length == 0 ? null : found.Redirect is { } redirect
             ? redirect[0] == '/' ? redirect[1..] : Join(level.Source ?? [], redirect)
             : Join(level.Source ?? [], item.Key);
-        return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, Directory = directory, Source = source };
+        return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, Directory = directory, Source = source, IsWhole = level.IsWhole };
     }
 
     private static byte[] Join(byte[] directory, ReadOnlySpan<byte> name) => directory.Length == 0 ? name.ToArray() : [.. directory, (byte)'/', .. name];
