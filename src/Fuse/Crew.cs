@@ -104,9 +104,11 @@ internal sealed class Crew : IDisposable
             {
                 Worker worker = workers[i];
                 ulong request = worker.Interruption.Unique;
-                if (request != worker.Seen) { isBusy = true; }
+                int begun = worker.Begun;
+                if (request != worker.Seen || begun != worker.SeenBegun) { isBusy = true; }
                 else if (request != 0) { ReplaceLocked(worker); }
                 worker.Seen = request;
+                worker.SeenBegun = begun;
             }
         }
         return isBusy;

@@ -68,7 +68,7 @@ public sealed partial class Server : IDisposable
         ArgumentOutOfRangeException.ThrowIfNotEqual(this.options.MaxWrite % Environment.SystemPageSize, 0);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(this.options.MaxWrite / Environment.SystemPageSize, ushort.MaxValue);
         notifier = new Notifier(device);
-        workers = new Workers(this.options.StallInterval);
+        workers = new Workers(this.options.StallInterval, Rest);
     }
 
     /// <summary>Reads INIT and answers it. Kernel and server then agree; requests may follow.</summary>
@@ -134,6 +134,20 @@ public sealed partial class Server : IDisposable
     {
         workers.Join();
         StopOnce();
+    }
+
+    private void Rest()
+    {
+        try
+        {
+            fileSystem.Rest();
+        }
+#pragma warning disable CA1031 // a bug in tidying up must not cost the mount
+        catch (Exception bug)
+        {
+            options.Log($"veneer: bug: resting failed: {bug}");
+        }
+#pragma warning restore CA1031
     }
 
     private void StopOnce()
@@ -235,6 +249,7 @@ public sealed partial class Server : IDisposable
             return;
         }
         worker.NodeId = header.NodeId;
+        worker.Begun++;
         interruption.Begin(header.Unique);
         workers.Watch();
         if (Volatile.Read(ref overtaking) == header.Unique) { interruption.TryRaise(header.Unique); }

@@ -1,6 +1,6 @@
 namespace Veneer.Fuse;
 
-/// <summary>Notices requests that take long though nobody has said so, and has another thread take the next ones.</summary>
+/// <summary>Notices requests that take long though nobody has said so, and has another thread take the next ones; and when there are none.</summary>
 /// <remarks>
 /// A slow disk, a server that does not answer, a directory with a million entries, the last close of a large file: a
 /// crew is small, and whoever comes next would wait as well. Looks every few milliseconds while there are requests, and
@@ -8,10 +8,14 @@ namespace Veneer.Fuse;
 /// </remarks>
 /// <param name="crews">Whose threads are looked at.</param>
 /// <param name="interval">The time from look to look: a request that is seen twice has taken that long.</param>
-internal sealed class StallWatch(List<Crew> crews, TimeSpan interval) : IDisposable
+/// <param name="rest">Called before it sleeps, and now and then while it cannot.</param>
+internal sealed class StallWatch(List<Crew> crews, TimeSpan interval, Action rest) : IDisposable
 {
     /// <summary>After so many looks that saw nothing new, it sleeps.</summary>
     private const int Patience = 10;
+
+    /// <summary>After so many looks it calls for a rest, although requests still come.</summary>
+    private const int Endurance = 400;
 
     private readonly AutoResetEvent wake = new(false);
     private int sleeps = 1;
@@ -43,12 +47,15 @@ internal sealed class StallWatch(List<Crew> crews, TimeSpan interval) : IDisposa
         while (true)
         {
             wake.WaitOne();
+            int looks = 0;
             for (int quiet = 0; quiet < Patience && !stopping; quiet++)
             {
                 wake.WaitOne(interval); // nobody wakes it but to stop it
                 if (Look()) { quiet = 0; }
+                if (++looks % Endurance == 0) { rest(); }
             }
             if (stopping) { return; }
+            rest();
             Interlocked.Exchange(ref sleeps, 1);
             if (Look()) { Wake(); } // it began while we were going to sleep
         }

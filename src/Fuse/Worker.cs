@@ -21,8 +21,14 @@ internal sealed class Worker(Crew crew)
     /// <summary>Whether another thread takes its requests, since this one takes long. Protected by the crew.</summary>
     public bool IsReplaced { get; set; }
 
+    /// <summary>Counts the requests that it has begun.</summary>
+    public int Begun { get; set; }
+
     /// <summary>The request that it served when <see cref="StallWatch"/> looked last. Only that writes it.</summary>
     public ulong Seen { get; set; }
+
+    /// <summary><see cref="Begun"/> when <see cref="StallWatch"/> looked last. Only that writes it.</summary>
+    public int SeenBegun { get; set; }
 
     /// <summary>The calling thread is this one.</summary>
     public void Enter() => current = this;

@@ -39,7 +39,11 @@ internal sealed partial class OverlayFileSystem
             int index = content.FirstBehind(offset);
             while (index < content.Count && AddEntry(directory, content, index, ref writer)) { index++; }
             // Read to the end: whoever comes next finds it in the kernel, or wants it fresh.
-            if (index == content.Count && writer.Used == 0) { directory.Listing = null; }
+            if (index == content.Count && writer.Used == 0)
+            {
+                directory.Listing = null;
+                Interlocked.Add(ref discarded, content.Size);
+            }
             return Errno.None;
         }
         finally

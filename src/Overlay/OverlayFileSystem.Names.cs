@@ -27,8 +27,8 @@ internal sealed partial class OverlayFileSystem
     public void Forget(ulong nodeId, ulong lookups)
     {
         volume.Inodes.Forget(nodeId, lookups);
-        if (volume.Inodes.TakeDropped() is not { } dropped) { return; }
-        foreach (Fd orphan in dropped) { CloseLast(orphan.Release()); }
+        if (volume.Inodes.TakeOrphans() is not { } orphans) { return; }
+        foreach (Fd orphan in orphans) { CloseLast(orphan.Release()); }
     }
 
     public Errno ReadLink(in Request request, Span<byte> target, out int length)
@@ -110,11 +110,9 @@ internal sealed partial class OverlayFileSystem
         RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
         byte[] ownName = name.ToArray();
         Inode inode = stat.IsDirectory
-            ? new DirectoryInode { Upper = new Layers.RealDirectory(parent!.Upper!, ownName) }
-            : new Inode { HasUpper = true };
+            ? new DirectoryInode { Name = ownName, Type = stat.Type, Upper = new Layers.RealDirectory(parent!.Upper!, ownName) }
+            : new Inode { Name = ownName, Type = stat.Type, HasUpper = true };
         inode.Parent = parent;
-        inode.Name = ownName;
-        inode.Type = stat.Type;
         inode.Key = key;
         inode.Ino = volume.Numbers.Number(key);
         return inode;

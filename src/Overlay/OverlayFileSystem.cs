@@ -14,6 +14,9 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     /// <summary>How long the kernel may trust names and attributes: nobody else changes the layers while mounted.</summary>
     private const ulong CacheSeconds = 24 * 60 * 60;
 
+    /// <summary>Bytes of garbage that are worth a collection.</summary>
+    private const long EnoughGarbage = 8 << 20;
+
     private const InitFlags Wanted =
         InitFlags.AsyncRead | InitFlags.AtomicOTrunc | InitFlags.BigWrites | InitFlags.DontMask | InitFlags.HasIoctlDir |
         InitFlags.DoReadDirPlus | InitFlags.ReadDirPlusAuto | InitFlags.AsyncDio | InitFlags.ParallelDirOps |
@@ -32,6 +35,8 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private BackingIds? backings;
     private Workers? workers;
     private Notifier? notifier;
+    private long discarded; // bytes of listings that were read to their end
+    private long collected; // bytes of garbage at the last collection
 
     public OverlayFileSystem(Volume volume)
     {
@@ -76,6 +81,20 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 : "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux 6.14), or mount with io_uring=auto.");
         }
         if (error.IsError) { volume.Log($"veneer: requests do not come over io_uring: setting it up was refused ({error})"); }
+    }
+
+    /// <summary>Gives the memory of what the kernel has forgotten back to the system.</summary>
+    /// <remarks>
+    /// The steady path allocates nothing, so that the collector may have no occasion of its own. All threads stand still
+    /// while it moves what lives, half a microsecond for each inode: it is done when four times as much has died.
+    /// </remarks>
+    public void Rest()
+    {
+        long garbage = Interlocked.Read(ref discarded) + (volume.Inodes.Dropped * InodeTable.BytesOfInode);
+        long living = (long)volume.Inodes.Count * InodeTable.BytesOfInode;
+        if (garbage - collected < Math.Max(EnoughGarbage, 4 * living)) { return; }
+        collected = garbage;
+        GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
     }
 
     public void Stop()
@@ -167,6 +186,8 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             {
                 Lowers = found.Lowers,
                 Redirect = found.Redirect,
+                Name = ownName,
+                Type = found.Stat.Type,
                 IsOpaque = found.IsOpaque,
                 IsImpure = found.IsImpure,
             };
@@ -177,17 +198,17 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         {
             inode = new Inode
             {
+                Name = ownName,
                 LowerDirectory = found.LowerDirectory,
-                LowerName = found.LowerName ?? ownName,
+                Type = found.Stat.Type,
                 Metacopy = found.Metacopy,
                 HasUpper = found.HasUpper,
                 HasOrigin = found.HasOrigin || (found.HasUpper && volume.Numbers.TryGetKept(key, out _)),
             };
+            if (found.LowerName is { } lowerName) { inode.LowerName = lowerName; }
             if (volume.IsWritable && !found.HasUpper && found.Stat.Nlink > 1) { inode.Links = new HardLinks(found.Stat.Nlink); }
         }
         inode.Parent = parent;
-        inode.Name = ownName;
-        inode.Type = found.Stat.Type;
         Layers.Layer layer = (found.HasUpper ? parent.Upper! : found.LowerDirectory!).Layer;
         inode.Protection = found.Protection | (layer.HasFileFlags ? FileFlags.ProtectionOf(found.Stat) : Protection.None);
         inode.Key = key;

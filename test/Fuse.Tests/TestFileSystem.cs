@@ -72,6 +72,7 @@ internal sealed class TestFileSystem : IFileSystem
     public Connection? Connection { get; private set; }
 
     public int Stops;
+    public int Rests;
 
     /// <summary>Bytes allocated by the thread that served the last GETATTR.</summary>
     public long AllocatedBytes;
@@ -129,6 +130,8 @@ internal sealed class TestFileSystem : IFileSystem
         Connection = connection;
         Starting?.Invoke();
     }
+
+    public void Rest() => Interlocked.Increment(ref Rests);
 
     public void Stop() => Interlocked.Increment(ref Stops);
 

@@ -92,6 +92,21 @@ public sealed class ThreadTests
     }
 
     [Fact]
+    public void The_filesystem_may_rest_once_each_time_that_requests_cease()
+    {
+        using var gate = new SemaphoreSlim(0);
+        TestFileSystem fileSystem = Blocking(gate);
+        using var kernel = FakeKernel.Start(fileSystem, Threads(1) with { StallInterval = TimeSpan.FromMilliseconds(5) });
+        for (int round = 1; round <= 3; round++)
+        {
+            Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error);
+            Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref fileSystem.Rests) == round, 10_000));
+            Thread.Sleep(200); // 40 looks, were there any
+            Assert.Equal(round, Volatile.Read(ref fileSystem.Rests));
+        }
+    }
+
+    [Fact]
     public void Threads_have_a_bound_and_requests_beyond_it_wait()
     {
         const int bound = 256, requests = 300;

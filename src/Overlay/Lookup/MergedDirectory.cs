@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
@@ -33,6 +34,9 @@ internal sealed class MergedDirectory
 
     /// <summary>How many entries there are, without "." and "..".</summary>
     public int Count => count;
+
+    /// <summary>Bytes of memory that it takes.</summary>
+    public long Size => names.Length + (entries.Length * (long)Unsafe.SizeOf<Entry>()) + (offsets.Length * sizeof(ulong));
 
     /// <summary>The offset behind an entry: where a reader goes on.</summary>
     public ulong OffsetOf(int index) => offsets[index];

@@ -20,38 +20,31 @@ internal class Inode
     /// <summary>The directory that holds <see cref="Name"/>. Protected by the rename lock.</summary>
     public DirectoryInode? Parent;
 
-    /// <summary>One of the names, with its NUL; upper has the object under it. Protected by the rename lock.</summary>
-    public byte[] Name = [0];
-
-    /// <summary>The directory that holds the topmost lower object, or null when there is none.</summary>
+    /// <summary>The directory that holds the topmost lower object, or null when there is none. Set after <see cref="Name"/>.</summary>
     public RealDirectory? LowerDirectory;
-
-    /// <summary>The name of the topmost lower object, with its NUL.</summary>
-    public byte[]? LowerName;
-
-    /// <summary>Where the data is while upper has attributes only; null otherwise. Protected by <see cref="CopyUpLock"/>.</summary>
-    public RealName? Metacopy;
-
-    /// <summary>The real object once <see cref="Name"/> does not lead to it any more (O_PATH). Closed when the inode dies.</summary>
-    public Fd? Orphan;
-
-    /// <summary>For a file that has several names in a lower layer; null for all others.</summary>
-    public HardLinks? Links;
-
-    /// <summary>The names seen so far of a file that has several; a new array with each change. Protected by the table.</summary>
-    public Alias[] Aliases { get => aliases; set => aliases = value; }
 
     /// <summary>Open files and how the kernel caches them; null while none was ever open.</summary>
     public BackingFile? Backing;
 
-    /// <summary>The real object's key under which the table finds the inode. Protected by the table.</summary>
-    public RealKey Key;
+    /// <summary>Next in the table's bucket by nodeid. Protected by the table.</summary>
+    public Inode? NextByNodeId;
+
+    /// <summary>Next in the table's bucket by key. Protected by the table.</summary>
+    public Inode? NextByKey;
 
     /// <summary>What users see as st_ino.</summary>
     public ulong Ino;
 
-    /// <summary>The type bits of the mode.</summary>
-    public uint Type;
+    private static readonly byte[] noName = [0];
+
+    private byte[] name = noName;
+    private Rarities? rarities;
+    private ulong keyIno;
+    private int keyDevice;
+    private ushort type;
+
+    /// <summary>What chattr(1) forbids. FUSE has no way to tell the kernel, so we refuse ourselves.</summary>
+    public volatile Protection Protection;
 
     /// <summary>Whether the file may change without the kernel's FUSE inode knowing, so that its attributes must not be cached.</summary>
     /// <remarks>
@@ -60,24 +53,11 @@ internal class Inode
     /// </remarks>
     public volatile bool ChangesUnseen;
 
-    private volatile Alias[] aliases = [];
     private volatile bool hasUpper;
     private volatile bool isNameless;
 
     /// <summary>Whether the table finds the inode by <see cref="Key"/>. Protected by the table.</summary>
     public bool IsKeyed;
-
-    /// <summary>Next in the table's bucket by nodeid. Protected by the table.</summary>
-    public Inode? NextByNodeId;
-
-    /// <summary>Next in the table's bucket by key. Protected by the table.</summary>
-    public Inode? NextByKey;
-
-    /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under <see cref="CopyUpLock"/>.</summary>
-    public bool HasUpper { get => hasUpper; set => hasUpper = value; }
-
-    /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, or the lower object, stands in. A hard-linked copy has <see cref="HardLinks.Hold"/>.</summary>
-    public bool IsNameless { get => isNameless; set => isNameless = value; }
 
     /// <summary>Whether the object has no name left in the overlay: st_nlink is 0.</summary>
     public bool IsUnlinked;
@@ -88,8 +68,82 @@ internal class Inode
     /// <summary>Whether the origin that a copy-up wrote leads back to the number. Protected by <see cref="CopyUpLock"/>.</summary>
     public bool FindsOrigin;
 
-    /// <summary>What chattr(1) forbids. FUSE has no way to tell the kernel, so we refuse ourselves.</summary>
-    public volatile Protection Protection;
+    /// <summary>What few inodes have. There may be a million of them, and each field of this class costs all.</summary>
+    private sealed class Rarities
+    {
+        public byte[]? LowerName;
+        public RealName? Metacopy;
+        public Fd? Orphan;
+        public HardLinks? Links;
+        public volatile Alias[] Aliases = [];
+    }
+
+    private Rarities Rare => Volatile.Read(ref rarities) ?? Interlocked.CompareExchange(ref rarities, new Rarities(), null) ?? rarities;
+
+    /// <summary>One of the names, with its NUL; upper has the object under it. Protected by the rename lock.</summary>
+    public byte[] Name
+    {
+        get => Volatile.Read(ref name);
+        set
+        {
+            if (LowerDirectory is not null && rarities?.LowerName is null) { Rare.LowerName = name; }
+            Volatile.Write(ref name, value);
+        }
+    }
+
+    /// <summary>The name of the topmost lower object, with its NUL: the first <see cref="Name"/>, unless set to another one.</summary>
+    public byte[] LowerName
+    {
+        // In this order: whoever changes the name has kept the old one by then.
+        get
+        {
+            byte[] current = Name;
+            return Volatile.Read(ref rarities)?.LowerName ?? current;
+        }
+        set => Rare.LowerName = value;
+    }
+
+    /// <summary>Where the data is while upper has attributes only; null otherwise. Protected by <see cref="CopyUpLock"/>.</summary>
+    public RealName? Metacopy
+    {
+        get => rarities?.Metacopy;
+        set
+        {
+            if (value is not null || rarities is not null) { Rare.Metacopy = value; }
+        }
+    }
+
+    /// <summary>The real object once <see cref="Name"/> does not lead to it any more (O_PATH). Closed when the inode dies.</summary>
+    public Fd? Orphan
+    {
+        get => rarities?.Orphan;
+        set
+        {
+            if (value is not null || rarities is not null) { Rare.Orphan = value; }
+        }
+    }
+
+    /// <summary>For a file that has several names in a lower layer; null for all others.</summary>
+    public HardLinks? Links { get => rarities?.Links; set => Rare.Links = value; }
+
+    /// <summary>The names seen so far of a file that has several; a new array with each change. Protected by the table.</summary>
+    public Alias[] Aliases { get => rarities?.Aliases ?? []; set => Rare.Aliases = value; }
+
+    /// <summary>The real object's key under which the table finds the inode. Protected by the table.</summary>
+    public RealKey Key
+    {
+        get => new(keyDevice, keyIno);
+        set => (keyDevice, keyIno) = (value.Device, value.Ino);
+    }
+
+    /// <summary>The type bits of the mode.</summary>
+    public uint Type { get => type; init => type = (ushort)value; }
+
+    /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under <see cref="CopyUpLock"/>.</summary>
+    public bool HasUpper { get => hasUpper; set => hasUpper = value; }
+
+    /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, or the lower object, stands in. A hard-linked copy has <see cref="HardLinks.Hold"/>.</summary>
+    public bool IsNameless { get => isNameless; set => isNameless = value; }
 
     /// <summary>Whether this is a directory.</summary>
     public bool IsDirectory => Type == FileType.Directory;
@@ -103,7 +157,7 @@ internal class Inode
 
 /// <summary>What the file flags of chattr(1) forbid.</summary>
 [Flags]
-internal enum Protection
+internal enum Protection : byte
 {
     /// <summary>Nothing.</summary>
     None = 0,

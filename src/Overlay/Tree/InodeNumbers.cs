@@ -15,7 +15,7 @@ internal readonly record struct RealKey(int Device, ulong Ino)
 /// <summary>The st_ino policy: unique in the mount, and a function of the real inode, so that it never changes.</summary>
 /// <remarks>
 /// With one filesystem below, users see the real numbers, as with kernel overlayfs. With several, the upper 16 bits tell
-/// which one (the kernel's xino). Numbers that do not fit in 48 bits get one of our own, remembered as long as the mount;
+/// which one (the kernel's xino). Numbers that do not fit in 48 bits get one of our own, remembered until the object is gone;
 /// it is made from the real one, so that mostly it is the same in the next mount.
 /// </remarks>
 internal sealed class InodeNumbers
@@ -83,6 +83,10 @@ internal sealed class InodeNumbers
     /// <summary>The real inode is gone: its number may come again for another object.</summary>
     public void Release(RealKey key)
     {
-        lock (gate) { kept.Remove(key); }
+        lock (gate)
+        {
+            kept.Remove(key);
+            if (overflow.Remove(key, out ulong number)) { overflowTaken.Remove(number); }
+        }
     }
 }

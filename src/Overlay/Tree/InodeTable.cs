@@ -13,8 +13,14 @@ internal sealed class InodeTable
     /// <summary>The root's nodeid (FUSE_ROOT_ID).</summary>
     public const ulong RootId = 1;
 
+    /// <summary>What an inode takes in memory, with its name and its place in the table, more or less.</summary>
+    public const int BytesOfInode = 180;
+
     /// <summary>So many names are remembered of a file with several in upper.</summary>
     private const int EnoughAliases = 8;
+
+    /// <summary>Buckets of an empty table.</summary>
+    private const int FewestBuckets = 1024;
 
     private readonly Lock gate = new();
     private readonly DirectoryCache directories;
@@ -22,11 +28,12 @@ internal sealed class InodeTable
     private readonly Dictionary<ulong, Superseded> superseded = [];
     private readonly Dictionary<RealKey, Inode> hardLinks = [];
     private readonly Dictionary<RealKey, Inode> expected = [];
-    private readonly List<Fd> dropped = [];
-    private Inode?[] byNodeId = new Inode?[1024];
-    private Inode?[] byKey = new Inode?[1024];
+    private readonly List<Fd> orphans = [];
+    private Inode?[] byNodeId = new Inode?[FewestBuckets];
+    private Inode?[] byKey = new Inode?[FewestBuckets];
     private ulong lastNodeId;
     private int count;
+    private long dropped;
 
     /// <summary>An old nodeid of an inode, which files that are still open use.</summary>
     private sealed class Superseded(Inode inode, ulong lookups)
@@ -43,6 +50,12 @@ internal sealed class InodeTable
 
     /// <summary>How many inodes there are.</summary>
     public int Count { get { lock (gate) { return count; } } }
+
+    /// <summary>How many buckets there are for them, in either table.</summary>
+    public int Buckets { get { lock (gate) { return byNodeId.Length; } } }
+
+    /// <summary>How many inodes there have been and are no more.</summary>
+    public long Dropped { get { lock (gate) { return dropped; } } }
 
     /// <summary>Enters the root, which is never forgotten.</summary>
     public void AddRoot(DirectoryInode root)
@@ -168,7 +181,7 @@ internal sealed class InodeTable
     private void AddLocked(Inode inode)
     {
         inode.NodeId = ++lastNodeId;
-        if (count >= byNodeId.Length) { GrowLocked(); }
+        if (count >= byNodeId.Length) { ResizeLocked(byNodeId.Length * 2); }
         HashNodeIdLocked(inode);
         HashKeyLocked(inode);
         if (inode.Parent is { } parent) { parent.Children++; }
@@ -207,11 +220,11 @@ internal sealed class InodeTable
         inode.IsKeyed = false;
     }
 
-    private void GrowLocked()
+    private void ResizeLocked(int buckets)
     {
         Inode?[] old = byNodeId;
-        byNodeId = new Inode?[old.Length * 2];
-        byKey = new Inode?[old.Length * 2];
+        byNodeId = new Inode?[buckets];
+        byKey = new Inode?[buckets];
         foreach (Inode? first in old)
         {
             for (Inode? inode = first; inode is not null;)
@@ -410,13 +423,13 @@ internal sealed class InodeTable
     /// takes long for a large file: the caller does it, under no lock.
     /// </summary>
     /// <returns>Null when there are none.</returns>
-    public Fd[]? TakeDropped()
+    public Fd[]? TakeOrphans()
     {
-        if (dropped.Count == 0) { return null; } // a race only puts it off to the next call
+        if (orphans.Count == 0) { return null; } // a race only puts it off to the next call
         lock (gate)
         {
-            Fd[] taken = [.. dropped];
-            dropped.Clear();
+            Fd[] taken = [.. orphans];
+            orphans.Clear();
             return taken;
         }
     }
@@ -430,7 +443,9 @@ internal sealed class InodeTable
             UnhashNodeIdLocked(inode);
             UnhashKeyLocked(inode);
             count--;
-            if (inode.Orphan is { } orphan) { dropped.Add(orphan); }
+            dropped++;
+            if (count < byNodeId.Length / 4 && byNodeId.Length > FewestBuckets) { ResizeLocked(byNodeId.Length / 2); }
+            if (inode.Orphan is { } orphan) { orphans.Add(orphan); }
             if (inode is DirectoryInode directory)
             {
                 if (directory.Upper is { } upper) { directories.Drop(upper); }
@@ -474,10 +489,10 @@ internal sealed class InodeTable
                     foreach (RealDirectory lower in directory.Lowers) { directories.Drop(lower); }
                 }
             }
-            foreach (Fd orphan in dropped) { orphan.Dispose(); }
-            dropped.Clear();
-            byNodeId = new Inode?[1024];
-            byKey = new Inode?[1024];
+            foreach (Fd orphan in orphans) { orphan.Dispose(); }
+            orphans.Clear();
+            byNodeId = new Inode?[FewestBuckets];
+            byKey = new Inode?[FewestBuckets];
             superseded.Clear();
             hardLinks.Clear();
             count = 0;

@@ -1,0 +1,33 @@
+namespace Veneer.Mount.Tests;
+
+/// <summary>What the server takes and gives back.</summary>
+public sealed class MemoryTests
+{
+    private const int Directories = 100, FilesInEach = 1000;
+
+    [MountFact(OnlyVeneer = "It is about our server.")]
+    public void What_the_kernel_forgets_is_given_back()
+    {
+        using var overlay = Overlay.With();
+        int server = Assert.Single(overlay.Servers);
+        long before = ResidentOf(server);
+        Assert.InRange(before, 1, 12_000);
+
+        for (int directory = 0; directory < Directories; directory++)
+        {
+            FilePath path = overlay.Merged / $"d{directory}";
+            Sys.MakeDirectory(path);
+            for (int file = 0; file < FilesInEach; file++) { Sys.MakeNode(path / $"file-{file}", FileType.Regular, Oct(644)); }
+        }
+        long grown = ResidentOf(server) - before;
+        Assert.InRange(grown, 10_000, 40_000);
+
+        Sys.DropCaches();
+
+        Patience.Eventually(() => Assert.InRange(ResidentOf(server) - before, long.MinValue, grown / 2));
+    }
+
+    /// <summary>Resident memory in kibibytes.</summary>
+    private static long ResidentOf(int process) =>
+        long.Parse(File.ReadLines($"/proc/{process}/status").First(line => line.StartsWith("VmRSS:", StringComparison.Ordinal)).Split(' ', StringSplitOptions.RemoveEmptyEntries)[^2]);
+}
