@@ -26,6 +26,7 @@ internal static class Self
                 Environment = [.. EnvironmentVariables(), PathText.Encode($"{variable}={Libc.ProcessId}")[..^1]],
                 StandardError = standardError,
                 NewSession = true,
+                DescriptorRoom = 4096,
             },
             out pid);
 

@@ -23,6 +23,13 @@ public sealed record SpawnOptions
 
     /// <summary>Whether the process leads a session of its own, without a terminal.</summary>
     public bool NewSession { get; init; }
+
+    /// <summary>How many descriptors the program will have room for from its start, as far as its limit allows.</summary>
+    /// <remarks>
+    /// The kernel makes a table larger that several threads share only after a grace period of RCU, some milliseconds in
+    /// which nobody gets a new descriptor. Kernel: expand_fdtable().
+    /// </remarks>
+    public int DescriptorRoom { get; init; }
 }
 
 /// <summary>What poll(2) waits for, and what it saw.</summary>
@@ -106,6 +113,9 @@ public static unsafe partial class Libc
             if (options.Kept >= 0) { _ = posix_spawn_file_actions_adddup2(actions, options.Kept, 3); }
             _ = posix_spawn_file_actions_addopen(actions, 0, null_, (int)OpenFlags.ReadOnly, 0);
             _ = posix_spawn_file_actions_addopen(actions, 1, null_, (int)OpenFlags.WriteOnly, 0);
+            // The table keeps the size that one high number gave it while nobody shared it.
+            int highest = HighestDescriptor(options.DescriptorRoom);
+            if (highest > 3) { _ = posix_spawn_file_actions_adddup2(actions, 2, highest); }
             _ = posix_spawn_file_actions_addclosefrom_np(actions, options.Kept >= 0 ? 4 : 3);
 
             _ = sigfillset(signals);
@@ -121,6 +131,9 @@ public static unsafe partial class Libc
         _ = posix_spawnattr_destroy(attributes);
         return (Errno)result; // posix_spawn returns the error, it does not set errno
     }
+
+    private static int HighestDescriptor(int room) =>
+        OpenFileLimit(out ulong limit).IsError ? 0 : (int)Math.Min((ulong)room, limit) - 1;
 
     [LibraryImport(Library)]
     private static partial int getppid();

@@ -37,7 +37,9 @@ internal sealed partial class OverlayFileSystem
                 if (!writer.TryAdd(offset == 0 ? "."u8 : ".."u8, shown.Ino, FileType.Directory >> 12, offset + 1, none)) { return Errno.None; }
             }
             int index = content.FirstBehind(offset);
+            if (input.Offset == 0 && writer.IsPlus) { ahead.Began(directory, content); }
             while (index < content.Count && AddEntry(directory, content, index, ref writer)) { index++; }
+            if (input.Offset != 0 && writer.IsPlus) { ahead.WentOn(directory, content, index); }
             // Read to the end: whoever comes next finds it in the kernel, or wants it fresh.
             if (index == content.Count && writer.Used == 0)
             {
@@ -78,7 +80,7 @@ internal sealed partial class OverlayFileSystem
         {
             return writer.TryAdd(name[..^1], InoOfEntry(directory, content, index), content.TypeOf(index), content.OffsetOf(index), default);
         }
-        Errno error = LendLocked(directory, name, out EntryOut entry);
+        Errno error = LendListedLocked(directory, content, index, out EntryOut entry);
         if (!error.IsError && entry.NodeId == 0) { return true; } // gone since the snapshot was taken
         if (error.IsError)
         {
@@ -86,6 +88,18 @@ internal sealed partial class OverlayFileSystem
             return writer.TryAdd(name[..^1], InoOfEntry(directory, content, index), content.TypeOf(index), content.OffsetOf(index), default);
         }
         return writer.TryAdd(name[..^1], entry.Attr.Ino, entry.Attr.Mode >> 12, content.OffsetOf(index), entry);
+    }
+
+    private Errno LendListedLocked(DirectoryInode directory, MergedDirectory content, int index, out EntryOut entry)
+    {
+        ReadOnlySpan<byte> name = content.NameOf(index);
+        int version = volume.Inodes.VersionOf(directory);
+        if (content.Ahead is { } ahead && ahead.TryGet(directory, index, out Found found)
+            && TryLendLocked(directory, name, ref found, version, isComplete: true, out entry, out Errno error))
+        {
+            return error;
+        }
+        return LendLocked(directory, name, out entry, content.FirstLower(index));
     }
 
     /// <summary>The number that stat would show. Kernel: ovl_calc_d_ino().</summary>
@@ -97,7 +111,7 @@ internal sealed partial class OverlayFileSystem
         if (!content.IsUpper(index) || (!directory.IsMerged && !directory.IsImpure)) { return volume.Numbers.Number(key); }
         if (volume.Inodes.FindByKey(key) is { } known) { return known.Ino; }
         ReadOnlySpan<byte> name = content.NameOf(index);
-        if (volume.Lookup.Find(directory, name, out Found found).IsError || !found.Exists) { return volume.Numbers.Number(key); }
+        if (volume.Lookup.Find(directory, name, out Found found, content.FirstLower(index)).IsError || !found.Exists) { return volume.Numbers.Number(key); }
         if (volume.Lookup.Complete(directory, name, ref found).IsError) { return volume.Numbers.Number(key); }
         return InoOf(found, key);
     }

@@ -28,6 +28,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private readonly Create create;
     private readonly Remove remove;
     private readonly Rename rename;
+    private readonly LookAhead ahead;
     private readonly HandleTable<OpenFile> files = new();
     private readonly byte[] serverIdentity;
     private readonly ControlChannel control;
@@ -46,6 +47,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         create = new Create(volume);
         remove = new Remove(volume);
         rename = new Rename(volume, copyUp, remove);
+        ahead = new LookAhead(volume);
         serverIdentity = ReadServerIdentity(hasUpper: volume.Layers[0] is not null);
     }
 
@@ -99,6 +101,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
 
     public void Stop()
     {
+        ahead.Stop();
         foreach (OpenFile file in files.RemoveAll()) { Libc.Close(file.Descriptor); }
         volume.Inodes.Clear();
     }
@@ -107,31 +110,41 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
     /// <param name="entry">A nodeid of 0: there is nothing.</param>
-    private Errno LendLocked(DirectoryInode parent, ReadOnlySpan<byte> name, out EntryOut entry)
+    /// <param name="firstLower">The first of the directory's lowers that can have the name.</param>
+    private Errno LendLocked(DirectoryInode parent, ReadOnlySpan<byte> name, out EntryOut entry, int firstLower = 0)
     {
         while (true)
         {
             entry = default;
             int version = volume.Inodes.VersionOf(parent);
-            Errno error = volume.Lookup.Find(parent, name, out Found found);
+            Errno error = volume.Lookup.Find(parent, name, out Found found, firstLower);
             if (error.IsError) { return error; }
             if (!found.Exists)
             {
                 entry.EntryValid = CacheSeconds;
                 return Errno.None;
             }
-            RealKey key = volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino);
-            if (!volume.Inodes.TryLend(key, parent, version, out Inode inode, out ulong nodeId))
-            {
-                error = volume.Lookup.Complete(parent, name, ref found);
-                if (error.IsError) { return error; }
-                if (!volume.Inodes.TryAddAndLend(NewInode(parent, name, found, key), version, out inode, out nodeId)) { continue; }
-            }
-            if (inode.Links is not null || (found.HasUpper && found.Stat.Nlink > 1 && !inode.IsDirectory)) { volume.Inodes.AddAlias(inode, parent, name, found.HasUpper); }
-            error = FillEntry(inode, nodeId, found, out entry);
-            if (error.IsError) { volume.Inodes.Forget(nodeId, 1); }
-            return error;
+            if (TryLendLocked(parent, name, ref found, version, isComplete: false, out entry, out error)) { return error; }
         }
+    }
+
+    /// <summary>Lends the kernel one reference to what was found. Caller holds the rename lock shared.</summary>
+    /// <returns>False when a name changed in the directory since <paramref name="version"/>: look again.</returns>
+    private bool TryLendLocked(DirectoryInode parent, ReadOnlySpan<byte> name, ref Found found, int version, bool isComplete, out EntryOut entry, out Errno error)
+    {
+        entry = default;
+        error = Errno.None;
+        RealKey key = volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino);
+        if (!volume.Inodes.TryLend(key, parent, version, out Inode inode, out ulong nodeId))
+        {
+            if (!isComplete) { error = volume.Lookup.Complete(parent, name, ref found); }
+            if (error.IsError) { return true; }
+            if (!volume.Inodes.TryAddAndLend(NewInode(parent, name, found, key), version, out inode, out nodeId)) { return false; }
+        }
+        if (inode.Links is not null || (found.HasUpper && found.Stat.Nlink > 1 && !inode.IsDirectory)) { volume.Inodes.AddAlias(inode, parent, name, found.HasUpper); }
+        error = FillEntry(inode, nodeId, found, out entry);
+        if (error.IsError) { volume.Inodes.Forget(nodeId, 1); }
+        return true;
     }
 
     private Errno FillEntry(Inode inode, ulong nodeId, in Found found, out EntryOut entry)

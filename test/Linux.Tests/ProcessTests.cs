@@ -12,7 +12,7 @@ public sealed partial class ProcessTests : IDisposable
 
     private static byte[][] Words(params string[] words) => [.. words.Select(Encoding.UTF8.GetBytes)];
 
-    private static (int ExitCode, string Said) Run(string script, byte[][]? environment = null, int kept = -1, bool newSession = false)
+    private static (int ExitCode, string Said) Run(string script, byte[][]? environment = null, int kept = -1, bool newSession = false, int descriptorRoom = 0)
     {
         Assert.Equal(Errno.None, Libc.Pipe(out int readEnd, out int writeEnd));
         using var reader = new Fd(readEnd);
@@ -26,6 +26,7 @@ public sealed partial class ProcessTests : IDisposable
                 StandardError = writer.Value,
                 Kept = kept,
                 NewSession = newSession,
+                DescriptorRoom = descriptorRoom,
             };
             Assert.Equal(Errno.None, Libc.Spawn(options, out int pid));
             writer.Dispose();
@@ -81,6 +82,19 @@ public sealed partial class ProcessTests : IDisposable
         ulong[] sets = [.. said.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => Convert.ToUInt64(line.Split('\t')[1], 16))];
         const ulong ofTheLibrary = 3UL << 31; // 32 and 33, which glibc keeps for itself and leaves ignored
         Assert.Equal([0UL, 0UL], sets.Select(set => set & ~ofTheLibrary));
+    }
+
+    [Theory]
+    [InlineData(0, 64)]
+    [InlineData(1000, 1024)]
+    [InlineData(int.MaxValue, 1024)] // no more than the limit allows
+    public void A_program_has_room_for_descriptors(int room, int expected)
+    {
+        const string script = "while read -r name value; do case $name in FDSize:) echo $value >&2;; esac; done </proc/$$/status";
+        (int exitCode, string said) = Run(script, descriptorRoom: room);
+
+        Assert.Equal(0, exitCode);
+        Assert.True(int.Parse(said, null) >= expected, said);
     }
 
     [Fact]

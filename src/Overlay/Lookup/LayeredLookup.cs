@@ -30,7 +30,8 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
     /// <param name="found">What was found; <see cref="Found.Exists"/> is false when users see nothing.</param>
-    public Errno Find(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found)
+    /// <param name="firstLower">The first of the parent's lowers that can have the name.</param>
+    public Errno Find(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, int firstLower = 0)
     {
         found = default;
         if (name.Length - 1 > nameLength) { return Errno.ENAMETOOLONG; }
@@ -49,13 +50,13 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
                 return Errno.None;
             }
         }
-        return FindLower(parent, name, ref found);
+        return FindLower(parent, name, firstLower, ref found);
     }
 
-    private Errno FindLower(DirectoryInode parent, ReadOnlySpan<byte> name, ref Found found)
+    private Errno FindLower(DirectoryInode parent, ReadOnlySpan<byte> name, int first, ref Found found)
     {
         RealDirectory[] lowers = parent.Lowers;
-        for (int i = 0; i < lowers.Length; i++)
+        for (int i = first; i < lowers.Length; i++)
         {
             Errno error = StatIn(lowers[i], name, out Statx stat, out bool exists);
             if (error.IsError) { return error; }
@@ -75,7 +76,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
     public Errno IsLowerPositive(DirectoryInode parent, ReadOnlySpan<byte> name, out bool positive)
     {
         var found = default(Found);
-        Errno error = FindLower(parent, name, ref found);
+        Errno error = FindLower(parent, name, 0, ref found);
         // Something is there that we cannot reach: a whiteout more does no harm, one less would uncover it.
         positive = error.IsError || found.Exists;
         return Errno.None;

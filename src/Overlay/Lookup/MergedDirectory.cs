@@ -21,6 +21,7 @@ internal sealed class MergedDirectory
     private ulong[] offsets = [];
     private int count;
     private int[]? table;
+    private Sights? ahead;
 
     private struct Entry
     {
@@ -29,8 +30,11 @@ internal sealed class MergedDirectory
         public ulong Device;
         public ulong Ino;
         public byte Type;
-        public bool IsUpper;
+        /// <summary>Which of the directory's lowers, or <see cref="InUpper"/>.</summary>
+        public short Lower;
     }
+
+    private const short InUpper = -1;
 
     /// <summary>How many entries there are, without "." and "..".</summary>
     public int Count => count;
@@ -61,7 +65,26 @@ internal sealed class MergedDirectory
     public byte TypeOf(int index) => entries[index].Type;
 
     /// <summary>Whether the entry comes from upper, so that its inode number may be that of an origin.</summary>
-    public bool IsUpper(int index) => entries[index].IsUpper;
+    public bool IsUpper(int index) => entries[index].Lower == InUpper;
+
+    /// <summary>The first of the directory's lowers that can have the entry; those above were read and do not. Lowers do not change.</summary>
+    public int FirstLower(int index) => Math.Max((int)entries[index].Lower, 0);
+
+    /// <summary>What has been looked at ahead of the reader; null when nothing was.</summary>
+    public Sights? Ahead { get => Volatile.Read(ref ahead); set => Volatile.Write(ref ahead, value); }
+
+    /// <summary>The entry of a name, or -1.</summary>
+    /// <param name="name">With its NUL.</param>
+    public int IndexOf(ReadOnlySpan<byte> name)
+    {
+        int index = FirstBehind(Offset(name) - 1);
+        // Entries whose names have one hash follow each other.
+        for (int i = index; i < count && offsets[i] - offsets[index] <= (ulong)(i - index); i++)
+        {
+            if (name.SequenceEqual(NameOf(i))) { return i; }
+        }
+        return -1;
+    }
 
     /// <summary>The real object's filesystem and number.</summary>
     public (ulong Device, ulong Ino) RealNumber(int index) => (entries[index].Device, entries[index].Ino);
@@ -78,13 +101,13 @@ internal sealed class MergedDirectory
         bool isMerge = layers > 1;
         if (directory.Upper is { } upper)
         {
-            Errno error = merged.ReadReal(volume, upper, true, isMerge, onlyWhetherEmpty);
+            Errno error = merged.ReadReal(volume, upper, InUpper, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
         }
-        foreach (RealDirectory lower in directory.Lowers)
+        for (short i = 0; i < directory.Lowers.Length; i++)
         {
             if (onlyWhetherEmpty && merged.HasVisible) { break; }
-            Errno error = merged.ReadReal(volume, lower, false, isMerge, onlyWhetherEmpty);
+            Errno error = merged.ReadReal(volume, directory.Lowers[i], i, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
         }
         merged.table = null;
@@ -95,7 +118,7 @@ internal sealed class MergedDirectory
 
     private bool HasVisible { get; set; }
 
-    private Errno ReadReal(Volume volume, RealDirectory real, bool isUpper, bool isMerge, bool onlyWhetherEmpty)
+    private Errno ReadReal(Volume volume, RealDirectory real, short lower, bool isMerge, bool onlyWhetherEmpty)
     {
         Errno error = volume.Objects.Of(real, ".\0"u8, out RealReference reference);
         if (error.IsError) { return error; }
@@ -122,11 +145,11 @@ internal sealed class MergedDirectory
                     }
                     if (isWhiteout)
                     {
-                        if (isUpper) { UpperWhiteouts++; }
+                        if (lower == InUpper) { UpperWhiteouts++; }
                         if (!isMerge) { continue; }
                         type = WhiteoutType;
                     }
-                    Add(reader.TerminatedName, stat.Dev, reader.Ino, type, isUpper, isMerge);
+                    Add(reader.TerminatedName, stat.Dev, reader.Ino, type, lower, isMerge);
                     if (!isWhiteout && onlyWhetherEmpty && HasVisible) { return Errno.None; }
                 }
                 return reader.Error;
@@ -145,13 +168,13 @@ internal sealed class MergedDirectory
         return !Libc.GetXattrAt(descriptor, Libc.Self, volume.Xattr.Opaque, value, out int length).IsError && length == 1 && value[0] == 'x';
     }
 
-    private void Add(ReadOnlySpan<byte> name, ulong device, ulong ino, byte type, bool isUpper, bool isMerge)
+    private void Add(ReadOnlySpan<byte> name, ulong device, ulong ino, byte type, short lower, bool isMerge)
     {
         if (isMerge && !TryClaim(name)) { return; }
         if (namesLength + name.Length > names.Length) { Array.Resize(ref names, Math.Max(names.Length * 2, namesLength + name.Length)); }
         if (count == entries.Length) { Array.Resize(ref entries, entries.Length * 2); }
         name.CopyTo(names.AsSpan(namesLength));
-        entries[count++] = new Entry { Name = namesLength, NameLength = name.Length, Device = device, Ino = ino, Type = type, IsUpper = isUpper };
+        entries[count++] = new Entry { Name = namesLength, NameLength = name.Length, Device = device, Ino = ino, Type = type, Lower = lower };
         namesLength += name.Length;
         if (type != WhiteoutType) { HasVisible = true; }
     }
@@ -194,11 +217,13 @@ internal sealed class MergedDirectory
         return hash ^ (hash >> 29);
     }
 
+    /// <summary>Where a name is, but for the rare one whose hash another has, too. Offsets are signed for user space, and the lowest ones are taken.</summary>
+    private static ulong Offset(ReadOnlySpan<byte> name) => Math.Max(LongHash(name) >> 1, FirstOffset + 1);
+
     private void Sort()
     {
         offsets = new ulong[count];
-        // Offsets are signed for user space, and the lowest ones are taken.
-        for (int i = 0; i < count; i++) { offsets[i] = Math.Max(LongHash(NameOf(i)) >> 1, FirstOffset + 1); }
+        for (int i = 0; i < count; i++) { offsets[i] = Offset(NameOf(i)); }
         Array.Sort(offsets, entries, 0, count);
         for (int i = 1; i < count; i++)
         {

@@ -1,0 +1,193 @@
+using Veneer.Linux;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Lookup;
+
+/// <summary>
+/// Looks, on a thread of its own, at what a reader of directories is going to ask for while it is busy with what it has:
+/// the next entries of a large directory, and the next directory of a walk through a tree.
+/// </summary>
+/// <remarks>
+/// Only at lower objects, below directories that are not in upper: they do not change, so what was seen stays true, and
+/// whoever comes later uses it or does without. A guess is made only while guesses come true. The thread sleeps, and
+/// does not exist before the first guess.
+/// </remarks>
+internal sealed class LookAhead(Volume volume)
+{
+    /// <summary>So many entries are looked at in one go.</summary>
+    private const int Reach = 256;
+
+    /// <summary>So many of them without letting a rename pass.</summary>
+    private const int Stride = 16;
+
+    /// <summary>A walk is remembered to this depth.</summary>
+    private const int MaxDepth = 64;
+
+    /// <summary>In directories with more entries the next one to be visited is not guessed: their listings are large.</summary>
+    private const int MaxListed = 4096;
+
+    /// <summary>How many guesses in a row must have been right, and how many wrong ones are forgiven.</summary>
+    private const int Trusted = 2, MostTrusted = 4;
+
+    private readonly object gate = new();
+    private readonly List<Visit> walk = [];
+    private Thread? thread;
+    private Work next;
+    private RealKey? guess;
+    private int trust;
+    private volatile bool isOver;
+
+    /// <summary>A directory on the way to the one that was read last, and the entry that the way goes on with.</summary>
+    private struct Visit
+    {
+        public DirectoryInode Directory;
+        public MergedDirectory Listing;
+        public int Child;
+    }
+
+    /// <summary>What to look at. The nodeid is lent, so that the directory stays.</summary>
+    private readonly record struct Work(DirectoryInode? Directory, ulong NodeId, MergedDirectory? Listing, int First);
+
+    /// <summary>Somebody begins to read a directory with attributes. Caller holds the rename lock shared.</summary>
+    public void Began(DirectoryInode directory, MergedDirectory listing)
+    {
+        lock (gate)
+        {
+            bool isRight = guess == directory.Key;
+            trust = isRight ? Math.Min(trust + 1, MostTrusted) : Math.Max(trust - 1, 0);
+            while (walk.Count > 0 && (!ReferenceEquals(walk[^1].Directory, directory.Parent) || walk.Count == MaxDepth)) { walk.RemoveAt(walk.Count - 1); }
+            if (walk.Count > 0)
+            {
+                Visit parent = walk[^1];
+                parent.Child = parent.Listing.IndexOf(directory.Name);
+                if (parent.Child < 0) { walk.Clear(); } else { walk[^1] = parent; }
+            }
+            if (listing.Count <= MaxListed) { walk.Add(new Visit { Directory = directory, Listing = listing, Child = -1 }); }
+            guess = null;
+            if (!TryGuess(out DirectoryInode parentOfNext, out RealKey key)) { return; }
+            guess = key;
+            if (trust < Trusted) { return; }
+            if (!volume.Inodes.TryLend(key, parentOfNext, volume.Inodes.VersionOf(parentOfNext), out Inode inode, out ulong nodeId)) { return; }
+            Ask(new Work(inode as DirectoryInode, nodeId, null, 0));
+        }
+    }
+
+    /// <summary>Somebody has read a directory with attributes up to an entry, and not from its beginning. Caller holds the rename lock shared.</summary>
+    public void WentOn(DirectoryInode directory, MergedDirectory listing, int index)
+    {
+        if (directory.Upper is not null || index >= listing.Count) { return; }
+        if (listing.Ahead is { } ahead && index >= ahead.First && index < ahead.End - (Reach / 2)) { return; }
+        lock (gate) { Ask(new Work(directory, volume.Inodes.Lend(directory), listing, index)); }
+    }
+
+    /// <summary>The directory that comes next when a tree is walked depth first, in the order of the listings. Caller holds the gate.</summary>
+    private bool TryGuess(out DirectoryInode parent, out RealKey key)
+    {
+        for (int depth = walk.Count - 1; depth >= 0; depth--)
+        {
+            Visit visit = walk[depth];
+            for (int i = visit.Child + 1; i < visit.Listing.Count; i++)
+            {
+                if (visit.Listing.TypeOf(i) != FileType.Directory >> 12) { continue; }
+                (ulong device, ulong ino) = visit.Listing.RealNumber(i);
+                parent = visit.Directory;
+                key = volume.Numbers.Key(device, ino);
+                return true;
+            }
+        }
+        parent = null!;
+        key = default;
+        return false;
+    }
+
+    /// <summary>Caller holds the gate.</summary>
+    private void Ask(Work work)
+    {
+        if (isOver)
+        {
+            volume.Inodes.Forget(work.NodeId, 1);
+            return;
+        }
+        if (next.NodeId != 0) { volume.Inodes.Forget(next.NodeId, 1); }
+        next = work;
+        Monitor.Pulse(gate);
+        if (thread is not null) { return; }
+        thread = new Thread(Run, 256 << 10) { IsBackground = true, Name = "look ahead" };
+        thread.Start();
+    }
+
+    private void Run()
+    {
+        while (true)
+        {
+            Work work;
+            lock (gate)
+            {
+                while (next.NodeId == 0 && !isOver) { Monitor.Wait(gate); }
+                if (isOver) { return; }
+                work = next;
+                next = default;
+            }
+            try
+            {
+                if (work.Directory is { } directory) { Look(directory, work.Listing, work.First); }
+            }
+#pragma warning disable CA1031 // a bug here must not end the mount: whoever asks finds out by himself
+            catch (Exception exception)
+            {
+                volume.Log($"veneer: looking ahead failed: {exception}");
+            }
+#pragma warning restore CA1031
+            volume.Inodes.Forget(work.NodeId, 1);
+        }
+    }
+
+    private void Look(DirectoryInode directory, MergedDirectory? listing, int first)
+    {
+        Sights? sights = null;
+        for (int index = first; sights is null || index < sights.End;)
+        {
+            volume.RenameLock.EnterReadLock();
+            try
+            {
+                if (directory.Upper is not null || isOver) { return; }
+                if (listing is null)
+                {
+                    if (MergedDirectory.Read(volume, directory, out listing).IsError) { return; }
+                    directory.Listing ??= listing;
+                }
+                if (sights is null)
+                {
+                    sights = new Sights(first, Math.Min(Reach, listing.Count - first));
+                    listing.Ahead = sights;
+                }
+                // Overtaken: the reader does the half that comes next, and need not wait for the other one.
+                if (index <= sights.Reader) { index = sights.Reader + 1 + ((sights.End - sights.Reader) / 2); }
+                for (int end = Math.Min(index + Stride, sights.End); index < end && index > sights.Reader; index++)
+                {
+                    ReadOnlySpan<byte> name = listing.NameOf(index);
+                    if (volume.Lookup.Find(directory, name, out Found found, listing.FirstLower(index)).IsError || !found.Exists) { continue; }
+                    if (!volume.Lookup.Complete(directory, name, ref found).IsError) { sights.Add(index, found); }
+                }
+            }
+            finally
+            {
+                volume.RenameLock.ExitReadLock();
+            }
+        }
+    }
+
+    /// <summary>Ends the thread: when this returns it uses no layer any more.</summary>
+    public void Stop()
+    {
+        lock (gate)
+        {
+            isOver = true;
+            walk.Clear();
+            if (next.NodeId != 0) { volume.Inodes.Forget(next.NodeId, 1); }
+            next = default;
+            Monitor.Pulse(gate);
+        }
+        thread?.Join();
+    }
+}

@@ -1,0 +1,60 @@
+using Veneer.Linux;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Lookup;
+
+/// <summary>What <see cref="LookAhead"/> has seen of some entries of a listing, all of them lower objects with nothing below.</summary>
+/// <remarks>One thread adds, any number reads. True for as long as the directory is not in upper: lower layers do not change.</remarks>
+internal sealed class Sights(int first, int count)
+{
+    private readonly Sight[] seen = new Sight[count];
+    private volatile int reader = -1;
+
+    private struct Sight
+    {
+        public Statx Stat;
+        public RealDirectory[] Lowers;
+        public int Lower;
+        public bool IsSet;
+    }
+
+    /// <summary>The first entry, as an index into the listing.</summary>
+    public int First => first;
+
+    /// <summary>The entry behind the last one.</summary>
+    public int End => first + seen.Length;
+
+    /// <summary>The last entry that somebody asked for in vain, and so looks at himself.</summary>
+    public int Reader => reader;
+
+    /// <summary>Remembers what was found, when it is simple enough: most objects are.</summary>
+    public void Add(int index, in Found found)
+    {
+        if (found.HasUpper || found.Metacopy is not null || found.LowerName is not null) { return; }
+        ref Sight sight = ref seen[index - first];
+        sight.Stat = found.Stat;
+        sight.Lowers = found.Lowers;
+        sight.Lower = found.LowerPosition;
+        Volatile.Write(ref sight.IsSet, true);
+    }
+
+    /// <summary>What lookup would find under an entry, complete.</summary>
+    public bool TryGet(DirectoryInode directory, int index, out Found found)
+    {
+        found = default;
+        if (index < first || index >= End || directory.Upper is not null) { return false; }
+        ref Sight sight = ref seen[index - first];
+        if (!Volatile.Read(ref sight.IsSet))
+        {
+            reader = index;
+            return false;
+        }
+        found.Exists = true;
+        found.Stat = found.LowerStat = sight.Stat;
+        found.Lowers = sight.Lowers;
+        found.LowerPosition = sight.Lower;
+        found.LowerDirectory = directory.Lowers[sight.Lower];
+        return true;
+    }
+}
