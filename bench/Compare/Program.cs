@@ -37,6 +37,11 @@ command.SetAction(parsed =>
         Console.Error.WriteLine($"--also {wrong}: give NAME=COMMAND, with {{options}} and {{mnt}} in the command.");
         return 2;
     }
+    if (others.Select(text => text.Split('=')[0]).Concat(Contender.All.Select(contender => contender.Name)).GroupBy(name => name, StringComparer.Ordinal).FirstOrDefault(same => same.Count() > 1) is { } twice)
+    {
+        Console.Error.WriteLine($"--also {twice.Key}=...: there is a {twice.Key} already: give it another name.");
+        return 2;
+    }
     bool isSmoke = parsed.GetValue(smoke);
     Sizes sizes = isSmoke ? Sizes.Smoke : new Sizes();
     return Session.Run(new Settings

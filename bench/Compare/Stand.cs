@@ -119,7 +119,7 @@ internal sealed partial class Stand : IDisposable
         return layers;
     }
 
-    /// <summary>A tree as of a large program, an archive of it, and a repository of a fifth of it.</summary>
+    /// <summary>A tree as of a large program, an archive of it, and a repository of a fifth of it, beside and in the layer.</summary>
     private FilePath MakeSource(FilePath place)
     {
         FilePath lower = place / "lower", tree = lower / "src";
@@ -143,6 +143,7 @@ internal sealed partial class Stand : IDisposable
                 cd {copy}; git init -q .
                 for part in {tree}/part*; do cp -a $part .; [ $(ls | wc -l) -lt {Math.Max(1, sizes.SourceFiles / 5000).ToString(CultureInfo.InvariantCulture)} ] || break; done
                 git add . && git -c user.name=bench -c user.email=bench@localhost commit -qm first
+                cp -a . {lower}/repository; git -C {lower}/repository status --porcelain
                 """);
         }
         return lower;
