@@ -42,13 +42,27 @@ internal static class DiffCommand
             if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1) { throw new OverlayMountException("--json, --stat and --tar exclude each other: take one."); }
             Format format = parsed.GetValue(json) ? Format.Json : parsed.GetValue(stat) ? Format.Stat : Format.Text;
 
-            using OverlayDiff? diff = OpenLayers(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr));
-            return diff is null ? ExitCode.Success : archive is null ? Write(diff, format) : WriteTar(diff, archive);
+            MountedLayers? layers = Find(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr), out string? remote);
+            if (remote is not null)
+            {
+                if (archive is not null) { throw new LayerException($"The layers of {remote} cannot be reached from here, and only they can be made a tar of: ask as root, in the mount namespace of the server.", ExitCode.Denied); }
+                var asked = new RemoteDiff(remote);
+                return Write(asked.Changes(), () => asked.Disturbances, format);
+            }
+            // Without an upper nothing can have changed.
+            using OverlayDiff? diff = layers!.UpperDirectory is { } directory ? OverlayDiff.Open(directory, layers.LowerDirectories, layers.UserXattr) : null;
+            if (archive is null) { return Write(diff?.Changes() ?? [], () => diff?.Disturbances ?? [], format); }
+            return diff is null ? throw new LayerException($"{words[0]} has no upper, and nothing that a layer could be made of: name an overlay with one.", ExitCode.Failure) : WriteTar(diff, archive);
         }
         catch (LayerException problem)
         {
             Terminal.Complain(problem.Message);
             return problem.ExitCode;
+        }
+        catch (Fuse.MountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
         }
         catch (OverlayMountException problem)
         {
@@ -57,39 +71,42 @@ internal static class DiffCommand
         }
     }
 
-    /// <summary>The layers that are meant; null when there is no upper, so that nothing can have changed.</summary>
-    private static OverlayDiff? OpenLayers(string[] words, string? upper, string[] lowers, bool userXattr)
+    /// <summary>The layers that are meant; or the mount whose server must be asked, since they cannot be reached.</summary>
+    private static MountedLayers? Find(string[] words, string? upper, string[] lowers, bool userXattr, out string? remote)
     {
+        remote = null;
+        MountedLayers layers;
         if (words.Length > 1) { throw new OverlayMountException($"{words[1]} is one word too many: give one mount point."); }
         if (words.Length == 1)
         {
             if (upper is not null || lowers.Length > 0 || userXattr) { throw new OverlayMountException("A mount point and --upper, --lower or --userxattr exclude each other: the mount knows its layers."); }
-            MountedLayers layers = MountedLayers.Of(words[0]);
-            if (layers.UpperDirectory is null) { return null; }
-            upper = layers.UpperDirectory;
-            lowers = [.. layers.LowerDirectories];
-            userXattr = layers.UserXattr;
+            MountEntry mount = MountedLayers.FindMount(words[0]);
+            if (KernelOverlay.Of(mount) is { } kernel) { layers = MountedLayers.OfKernel(mount.MountPoint, kernel); }
+            else if (MountedLayers.TryOfVeneer(mount.MountPoint) is { } found && (found.UserXattr || Privileges.SeesTrustedAttributes)) { return found; }
+            else
+            {
+                remote = mount.MountPoint;
+                return null;
+            }
         }
         else
         {
             if (upper is null || lowers.Length == 0) { throw new OverlayMountException("No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR."); }
             var parser = new OptionParser();
-            foreach (string list in lowers) { parser.Add($"lowerdir={list.Replace(",", "\\,", StringComparison.Ordinal)}"); }
-            lowers = [.. parser.Build(null, "").LowerDirectories];
+            // The first list may take the place of others, but every --lower is to count: all in one.
+            parser.Add($"lowerdir={string.Join(':', lowers).Replace(",", "\\,", StringComparison.Ordinal)}");
+            layers = new MountedLayers(upper, parser.Build(null, "").LowerDirectories, userXattr);
         }
-        if (!userXattr && !Privileges.SeesTrustedAttributes)
-        {
-            throw new LayerException("Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.", ExitCode.Denied);
-        }
-        return OverlayDiff.Open(upper, lowers, userXattr);
+        return layers.UserXattr || Privileges.SeesTrustedAttributes ? layers
+            : throw new LayerException("Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.", ExitCode.Denied);
     }
 
-    private static int Write(OverlayDiff diff, Format format)
+    private static int Write(IEnumerable<Change> changes, Func<IReadOnlyList<Disturbance>> disturbances, Format format)
     {
         var output = new ArrayBufferWriter<byte>(PieceSize + 8192);
         var totals = new SortedDictionary<ChangeKind, (long Count, long Bytes)>();
         long count = 0;
-        foreach (Change change in diff.Changes())
+        foreach (Change change in changes)
         {
             count++;
             switch (format)
@@ -107,9 +124,9 @@ internal static class DiffCommand
             }
             if (output.WrittenCount >= PieceSize && !Flush(output)) { return ExitCode.System; }
         }
-        if (format == Format.Json) { ChangeJson.WriteEnd(output, count, diff.Disturbances); }
+        if (format == Format.Json) { ChangeJson.WriteEnd(output, count, disturbances()); }
         if (format == Format.Stat) { output.Write(Encoding.UTF8.GetBytes(Summary(totals))); }
-        return Flush(output) ? Conclude(diff.Disturbances) : ExitCode.System;
+        return Flush(output) ? Conclude(disturbances()) : ExitCode.System;
     }
 
     /// <summary>False when nobody listens.</summary>

@@ -9,6 +9,7 @@ internal static class Manual
         "mount" => Mount,
         "umount" or "unmount" => Umount,
         "diff" => Diff,
+        "layers" => Layers,
         _ => null,
     };
 
@@ -17,6 +18,7 @@ internal static class Manual
         veneer mount -o OPTIONS MOUNTPOINT     mount an overlay
         veneer umount MOUNTPOINT               unmount it
         veneer diff MOUNTPOINT                 list what was changed in it
+        veneer layers MOUNTPOINT [PATH]        show what it is made of
         veneer --help                          say more
         """;
 
@@ -28,7 +30,8 @@ internal static class Manual
             veneer mount [SOURCE] MOUNTPOINT -o OPTIONS [-f] [-d]
             veneer umount [-l] MOUNTPOINT
             veneer diff MOUNTPOINT | --upper DIR --lower DIR
-            veneer [mount | umount | diff] --help
+            veneer layers MOUNTPOINT [PATH]
+            veneer [mount | umount | diff | layers] --help
             veneer --version
             mount -t fuse.veneer SOURCE MOUNTPOINT -o OPTIONS
 
@@ -46,6 +49,7 @@ internal static class Manual
             mount       mount an overlay and serve it
             umount      unmount it, and wait until its layers are free
             diff        list what the upper changes in what the lowers show
+            layers      show what it is made of, and where an object comes from
 
             veneer COMMAND --help describes each.
 
@@ -258,9 +262,10 @@ internal static class Manual
             in the upper, so that it takes as long as there are changes, however large
             the image is. Nothing is changed by it, and no symbolic link is followed.
 
-            MOUNTPOINT is that of an overlay of the kernel. Layers that are named need
-            not be mounted. An overlay may be written meanwhile: what changes while it
-            is read is named on standard error.
+            MOUNTPOINT is that of an overlay of Veneer or of the kernel. Layers that are
+            named need not be mounted. An overlay may be written meanwhile: what changes
+            while it is read is named on standard error. Where the layers are out of
+            reach, as in a container, the server of the mount is asked.
 
             A path                added
             M path                its content differs
@@ -310,6 +315,53 @@ internal static class Manual
 
         SEE ALSO
             veneer mount --help, docs/changes.md
+
+        """;
+
+    public const string Layers = """
+        NAME
+            veneer layers - show what an overlay is made of
+
+        SYNOPSIS
+            veneer layers MOUNTPOINT [PATH] [--json]
+
+        DESCRIPTION
+            Shows the layers of a mounted overlay, of Veneer or of the kernel: where each
+            is now, though it was named by a relative path or moved since, the device
+            and the mount that it is on, and its file handle. With PATH, an object in
+            the overlay or one that was deleted there, also which layers contribute to
+            it, in their order, and what for:
+
+            upper       it is in the upper, which has the attributes that users see
+            lower       it is in a lower, and nothing is above it
+            merged      a directory whose entries show through one above it
+            opaque      a directory below which nothing shows through
+            whiteout    it says that there is nothing
+            metacopy    it has attributes only
+            data        it has the data of a metacopy
+            origin      the upper's object was copied from it, and has its number
+            redirected  it has another path in this layer, since it was renamed
+
+            MOUNTPOINT may also be an object in an overlay. A layer is found by its path,
+            or, as root, by its handle wherever its filesystem is mounted.
+
+        OPTIONS
+            --json          an object of JSON, see docs/control.md
+            -h, --help      show this page
+
+        EXAMPLES
+            Where does a file come from?
+                veneer layers /run/container/merged etc/passwd
+
+        EXIT STATUS
+            0    shown
+            1    the command line is wrong, or PATH is not in the overlay
+            3    MOUNTPOINT is not an overlay
+            4    the caller may not read the layers
+            32   no layer has PATH, or the mount does not tell its layers
+
+        SEE ALSO
+            veneer diff --help, docs/control.md, open_by_handle_at(2)
 
         """;
 }

@@ -1,16 +1,62 @@
+using System.Text.Json;
 using Veneer.Linux;
 using Veneer.Overlay;
+using Veneer.Overlay.Control;
+using Veneer.Overlay.Topology;
 
 namespace Veneer.Cli;
 
 /// <summary>The layers of an overlay that is mounted, by paths that lead there from here.</summary>
 internal sealed record MountedLayers(string? UpperDirectory, IReadOnlyList<string> LowerDirectories, bool UserXattr)
 {
-    /// <summary>Finds them.</summary>
-    /// <exception cref="LayerException">It is no overlay, or its layers cannot be told.</exception>
-    public static MountedLayers Of(string place)
+    /// <summary>The layers of a mount of Veneer.</summary>
+    /// <returns>Null when no path leads to one of them from here.</returns>
+    /// <exception cref="LayerException">The answer is not understood.</exception>
+    /// <exception cref="Fuse.MountException">The server does not answer.</exception>
+    public static MountedLayers? TryOfVeneer(string mountPoint)
     {
-        Errno error = Target.Find(place, out string path, out MountEntry? mount);
+        OverlayTopology topology = Ask(mountPoint, "");
+        string? upper = null;
+        var lowers = new List<string>();
+        foreach (LayerDescription layer in topology.Layers)
+        {
+            if (layer.Index < 0) { continue; }
+            if (LayerFinder.Find(layer) is not { } path) { return null; }
+            if (layer.Index == 0) { upper = path; }
+            else { lowers.Add(path); }
+        }
+        return new MountedLayers(upper, lowers, topology.UserXattr);
+    }
+
+    /// <summary>Asks the server of a Veneer mount what it is made of.</summary>
+    /// <param name="mountPoint">The mount.</param>
+    /// <param name="path">The object to tell of: "" for none, "/" for the root.</param>
+    public static OverlayTopology Ask(string mountPoint, string path)
+    {
+        try
+        {
+            using JsonDocument answer = JsonDocument.Parse(LiveMount.Ask(mountPoint, Query.Layers, path));
+            return OverlayTopology.Read(answer.RootElement);
+        }
+        catch (Exception problem) when (problem is JsonException or FormatException)
+        {
+            throw new LayerException($"The answer of the server of {mountPoint} is not understood: use the veneer that it was mounted with.", ExitCode.Failure);
+        }
+    }
+
+    /// <summary>The overlay whose mount point a path names.</summary>
+    public static MountEntry FindMount(string place)
+    {
+        MountEntry mount = FindAround(place, out string path);
+        return mount.MountPoint == path ? mount : throw NotOverlay($"{path} is not a mount point");
+    }
+
+    /// <summary>The overlay that a path leads into.</summary>
+    /// <param name="place">The path.</param>
+    /// <param name="path">The same without symbolic links.</param>
+    public static MountEntry FindAround(string place, out string path)
+    {
+        Errno error = Target.FindAround(place, out path, out MountEntry? mount, out int descriptor);
         if (error.IsError)
         {
             throw new LayerException(error switch
@@ -20,16 +66,20 @@ internal sealed record MountedLayers(string? UpperDirectory, IReadOnlyList<strin
                 _ => $"{place} cannot be looked at ({error}): see whether /proc is mounted.",
             }, error == Errno.EACCES ? ExitCode.Denied : ExitCode.NotAnOverlay);
         }
-        if (mount is null) { throw new LayerException($"{path} is not a mount point: name the mount point of an overlay, or its layers with --upper and --lower.", ExitCode.NotAnOverlay); }
-        if (KernelOverlay.Of(mount) is { } overlay) { return OfKernel(path, overlay); }
-        throw new LayerException($"{path} is a mount of type {mount.Type}, not an overlay: name one, or layers with --upper and --lower.", ExitCode.NotAnOverlay);
+        Libc.Close(descriptor);
+        return mount?.Type is "overlay" or "fuse.veneer" ? mount
+            : mount is null || mount.MountPoint != path ? throw NotOverlay($"{path} is not a mount point")
+            : throw NotOverlay($"{path} is a mount of type {mount.Type}, not an overlay");
     }
 
-    private static MountedLayers OfKernel(string path, KernelOverlay overlay)
+    private static LayerException NotOverlay(string what) => new($"{what}: name the mount point of an overlay.", ExitCode.NotAnOverlay);
+
+    /// <summary>The layers of an overlay of the kernel.</summary>
+    public static MountedLayers OfKernel(string path, KernelOverlay overlay)
     {
         if (overlay.DataDirectories.Count > 0)
         {
-            throw new LayerException($"{path} has data-only layers, which Veneer does not support yet: use a mount without.", ExitCode.Failure);
+            throw new LayerException($"{path} has data-only layers, which Veneer does not support yet: ask about a mount without.", ExitCode.Failure);
         }
         foreach (string layer in (IEnumerable<string>)[.. overlay.LowerDirectories, .. overlay.UpperDirectory is { } upper ? [upper] : Array.Empty<string>()])
         {

@@ -28,6 +28,8 @@ internal static class Program
                 return MountCommand.Run(invocation, arguments[1..], asHelper: false);
             case "umount" or "unmount":
                 return UmountCommand.Run(arguments[1..]);
+            case "layers":
+                return LayersCommand.Run(arguments[1..]);
             case "diff":
                 return DiffCommand.Run(arguments[1..]);
             case "help" when arguments.Length > 1 && Manual.Of(arguments[1]) is null:
@@ -47,7 +49,7 @@ internal static class Program
 
     private static int Unknown(string word)
     {
-        Terminal.Complain($"{word} is not a command of veneer: use mount, umount or diff, or see veneer --help.");
+        Terminal.Complain($"{word} is not a command of veneer: use mount, umount, diff or layers, or see veneer --help.");
         return ExitCode.Usage;
     }
 

@@ -48,6 +48,8 @@ public enum StatxMask : uint
     BirthTime = 0x800,
     /// <summary>The mount id, reused after unmount.</summary>
     MountId = 0x1000,
+    /// <summary>The mount id that is never used again (STATX_MNT_ID_UNIQUE, Linux 6.8).</summary>
+    UniqueMountId = 0x4000,
 }
 
 /// <summary><c>struct statx_timestamp</c>: seconds and nanoseconds since the epoch.</summary>

@@ -2,6 +2,7 @@ using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Topology;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;
 
@@ -241,6 +242,7 @@ internal sealed partial class OverlayFileSystem
         if (request.NodeId == InodeTable.RootId && attribute.SequenceEqual(ServerAttribute)) { return ServerIdentity(value, out size); }
         Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }
+        if (LayerAttributes.IsOne(attribute)) { return LayerAttribute(inode, attribute, value, out size); }
         error = volume.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
         if (error.IsError) { return error; }
         volume.RenameLock.EnterReadLock();

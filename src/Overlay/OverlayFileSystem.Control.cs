@@ -16,6 +16,10 @@ internal sealed partial class OverlayFileSystem
                 if (!argument.IsEmpty) { return Errno.EINVAL; }
                 WriteStats(document);
                 return Errno.None;
+            case Query.Layers:
+                return AnswerLayers(request, argument, document);
+            case Query.Changes:
+                return AnswerChanges(argument, document);
             default:
                 return Errno.EOPNOTSUPP;
         }

@@ -76,10 +76,12 @@ public sealed class OverlayMount : IDisposable
         if (upper >= 0)
         {
             (layers[0], workDirectory) = OpenUpper(options, upper, work, features, opened);
+            layers[0]!.Named = upper;
         }
         for (int i = 0; i < lowers.Count; i++)
         {
             layers[i + 1] = Layer.OpenLower(i + 1, options.LowerDirectories[i], lowers[i]);
+            layers[i + 1]!.Named = lowers[i];
             opened.Add(layers[i + 1]!);
         }
 
@@ -109,6 +111,7 @@ public sealed class OverlayMount : IDisposable
                 Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],
             },
             Work = workDirectory,
+            NamedWork = work,
             Log = log,
             NameLength = nameLength,
             MaxOpenFiles = 4 * quarter - Math.Min(quarter, MaxDirectories) - Math.Min(quarter, MaxReserve),
@@ -175,7 +178,8 @@ public sealed class OverlayMount : IDisposable
         return (int)(longest == 0 ? 255 : longest);
     }
 
-    private static bool CanOpenHandles(Layer lower)
+    /// <summary>Whether this process may open objects of a layer by their handles.</summary>
+    internal static bool CanOpenHandles(Layer lower)
     {
         if (FileHandle.Of(lower.Root.Descriptor, Libc.Self, out FileHandle handle).IsError) { return false; }
         if (Libc.OpenByHandle(lower.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { return false; }
@@ -184,7 +188,7 @@ public sealed class OverlayMount : IDisposable
     }
 
     /// <summary>Whether no other lower filesystem has the same UUID: several have none, and copies of an image have one. Kernel: ovl_lower_uuid_ok().</summary>
-    private static bool IsToldByUuid(Layer lower, Layer?[] layers)
+    internal static bool IsToldByUuid(Layer lower, Layer?[] layers)
     {
         ulong device = StatOf(lower.Root).Dev;
         return layers.Skip(1).All(other => !lower.Uuid.AsSpan().SequenceEqual(other!.Uuid) || StatOf(other.Root).Dev == device);

@@ -39,6 +39,9 @@ internal sealed class Volume
     /// <summary>Temporaries; null when read-only.</summary>
     public required WorkDirectory? Work { get; init; }
 
+    /// <summary>A descriptor, O_PATH, of work through the mount that it was named in; -1 when read-only.</summary>
+    public int NamedWork { get; init; } = -1;
+
     /// <summary>One line about something that went wrong and is not told to a caller.</summary>
     public required Action<string> Log { get; init; }
 

@@ -15,15 +15,18 @@ internal sealed class LayerSet : IDisposable
     /// <summary>Longest value, and longest list of names, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).</summary>
     private const int MaxXattr = 65536;
 
-    private readonly Layer[] held;
-    private readonly DirectoryCache directories = new(MaxDirectories);
+    private readonly Layer?[] held;
+    private readonly DirectoryCache directories;
+    private readonly bool isOwner;
 
-    private LayerSet(Layer[] layers, OverlayXattr xattr)
+    private LayerSet(Layer?[] layers, OverlayXattr xattr, DirectoryCache directories, bool isOwner)
     {
         held = layers;
+        this.directories = directories;
+        this.isOwner = isOwner;
         Xattr = xattr;
         Lookup = new LayeredLookup(directories, xattr, held, followRedirects: true, nameLength: 255);
-        Root = new DirectoryInode { Upper = held[0].Root, Lowers = [.. held.Skip(1).Select(layer => layer.Root)] };
+        Root = new DirectoryInode { Upper = held[0]?.Root, Lowers = [.. held.Skip(1).Select(layer => layer!.Root)] };
         Lookup.Root = Root;
     }
 
@@ -36,24 +39,37 @@ internal sealed class LayerSet : IDisposable
     /// <summary>The root of the overlay.</summary>
     public DirectoryInode Root { get; }
 
+    /// <summary>How many layers there are.</summary>
+    public int Count => held.Length;
+
+    /// <summary>A lower layer, from 1.</summary>
+    public Layer this[int index] => held[index]!;
+
     /// <summary>Takes hold of layers that are open.</summary>
     /// <param name="layers">Descriptors, O_PATH will do, and names for messages; upper first. They stay the caller's.</param>
     /// <param name="userXattr">Whether the overlay's attributes are in the user namespace.</param>
+    /// <param name="hasUpper">Whether the first is upper; otherwise all are lowers.</param>
     /// <exception cref="OverlayMountException">A layer cannot be held.</exception>
-    public static LayerSet Hold(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr)
+    public static LayerSet Hold(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool hasUpper)
     {
-        var opened = new List<Layer>();
+        var opened = new List<Layer?>();
+        if (!hasUpper) { opened.Add(null); }
         try
         {
             foreach ((int descriptor, string path) in layers) { opened.Add(Layer.OpenLower(opened.Count, path, descriptor)); }
-            return new LayerSet([.. opened], new OverlayXattr(userXattr));
+            var set = new LayerSet([.. opened], new OverlayXattr(userXattr), new DirectoryCache(MaxDirectories), isOwner: true);
+            foreach (Layer? layer in opened.Skip(1)) { layer!.FindsOrigins = OverlayMount.CanOpenHandles(layer) && OverlayMount.IsToldByUuid(layer, set.held); }
+            return set;
         }
         catch
         {
-            foreach (Layer layer in opened) { layer.Dispose(); }
+            foreach (Layer? layer in opened) { layer?.Dispose(); }
             throw;
         }
     }
+
+    /// <summary>The layers of an overlay that is served. Callers hold its rename lock at least shared while they use the set.</summary>
+    public static LayerSet Borrow(Volume volume) => new(volume.Layers, volume.Xattr, volume.Directories, isOwner: false);
 
     /// <summary>Attributes of a real object.</summary>
     public Errno Stat(RealName real, out Statx stat)
@@ -161,7 +177,8 @@ internal sealed class LayerSet : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        if (!isOwner) { return; }
         directories.CloseAll();
-        foreach (Layer layer in held) { layer.Dispose(); }
+        foreach (Layer? layer in held) { layer?.Dispose(); }
     }
 }

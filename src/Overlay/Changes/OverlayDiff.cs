@@ -33,7 +33,7 @@ public sealed class OverlayDiff : IDisposable
         {
             opened.Add((OpenLayer(upper, "upper"), upper));
             foreach (string lower in lowers) { opened.Add((OpenLayer(lower, "lower"), lower)); }
-            return new OverlayDiff(LayerSet.Hold(opened, userXattr));
+            return new OverlayDiff(LayerSet.Hold(opened, userXattr, hasUpper: true));
         }
         finally
         {
@@ -42,9 +42,9 @@ public sealed class OverlayDiff : IDisposable
     }
 
     /// <summary>Takes hold of layers that are open.</summary>
-    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr) => new(LayerSet.Hold(layers, userXattr));
+    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr) => new(LayerSet.Hold(layers, userXattr, hasUpper: true));
 
-    private static int OpenLayer(string path, string role)
+    internal static int OpenLayer(string path, string role)
     {
         Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor);
         return error switch
@@ -59,9 +59,12 @@ public sealed class OverlayDiff : IDisposable
 
     /// <summary>The changes, ordered by path as bytes. Each enumeration reads the layers anew.</summary>
     /// <remarks>The root itself is not among them: upper's root was made by whoever made upper.</remarks>
-    public IEnumerable<Change> Changes()
+    public IEnumerable<Change> Changes() => Changes(DiffPosition.Start);
+
+    /// <summary>The changes behind a position.</summary>
+    internal IEnumerable<Change> Changes(DiffPosition position)
     {
-        foreach ((_, Change? change) in Walk(expandRenamed: false))
+        foreach ((_, Change? change) in Walk(position, expandRenamed: false))
         {
             if (change is not null) { yield return change; }
         }
@@ -77,22 +80,20 @@ public sealed class OverlayDiff : IDisposable
     public void WriteTar(Stream output)
     {
         var tar = new LayerTar(layers, output, Disturb);
-        foreach ((Step step, Change? change) in Walk(expandRenamed: true)) { tar.Write(step, change); }
+        foreach ((Step step, Change? change) in Walk(DiffPosition.Start, expandRenamed: true)) { tar.Write(step, change); }
         tar.Finish();
     }
 
     /// <summary>Every name in upper, and what changed about it, if anything.</summary>
-    private IEnumerable<(Step Step, Change? Change)> Walk(bool expandRenamed)
+    private IEnumerable<(Step Step, Change? Change)> Walk(DiffPosition position, bool expandRenamed)
     {
         disturbances.Clear();
         disturbed.Clear();
-        // Made first: whatever changes from here on is noticed by the second walk.
-        var walk = new UpperWalk(layers, expandRenamed, Disturb);
         var renames = new Renames(layers);
-        foreach (Step step in new UpperWalk(layers, expandRenamed: false, static (_, _) => { }).Run()) { renames.Learn(step); }
+        foreach (Step step in new UpperWalk(layers, DiffPosition.Start, expandRenamed: false, static (_, _) => { }).Run()) { renames.Learn(step); }
         renames.Settle();
         var comparison = new Comparison(layers);
-        foreach (Step step in walk.Run()) { yield return (step, Describe(step, renames, comparison)); }
+        foreach (Step step in new UpperWalk(layers, position, expandRenamed, Disturb).Run()) { yield return (step, Describe(step, renames, comparison)); }
     }
 
     private void Disturb(byte[] path, Errno error) => Disturb(
@@ -172,7 +173,7 @@ public sealed class OverlayDiff : IDisposable
 
     private static string? Elsewhere(Step step, byte[] path) => path.AsSpan().SequenceEqual(step.Path) ? null : PathText.Decode(path);
 
-    private static ObjectType TypeOf(in Statx stat) => stat.Type switch
+    internal static ObjectType TypeOf(in Statx stat) => stat.Type switch
     {
         FileType.Directory => ObjectType.Directory,
         FileType.SymbolicLink => ObjectType.SymbolicLink,

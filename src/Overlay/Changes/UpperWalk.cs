@@ -11,12 +11,11 @@ namespace Veneer.Overlay.Changes;
 /// walked with a stack of our own, and descriptors are the cache's: neither depth nor length of a path is limited.
 /// </remarks>
 /// <param name="layers">The layers.</param>
+/// <param name="position">What was walked before, and when that began: what changes from then on is disturbed.</param>
 /// <param name="expandRenamed">Whether everything in a renamed directory is walked, also what only lower layers have.</param>
 /// <param name="disturbed">Called with a path (without NUL), and the errno, or None when the object changed meanwhile.</param>
-internal sealed class UpperWalk(LayerSet layers, bool expandRenamed, Action<byte[], Errno> disturbed)
+internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool expandRenamed, Action<byte[], Errno> disturbed)
 {
-    private readonly Timestamp started = Timestamp.Now;
-
     /// <summary>One directory on the way.</summary>
     private sealed class Level
     {
@@ -57,8 +56,11 @@ internal sealed class UpperWalk(LayerSet layers, bool expandRenamed, Action<byte
             Item item = level.Items[level.Next++];
             if (!item.IsEntry)
             {
-                item.Step = Examine(level, item);
-                if (item.Step is { } step) { yield return step; }
+                byte[] path = Join(level.Path, item.Key);
+                bool wasListed = path.AsSpan().SequenceCompareTo(position.After) <= 0 && position.After.Length > 0;
+                if (wasListed && !MayLeadFurther(path)) { continue; }
+                item.Step = Examine(level, item, path);
+                if (item.Step is { } step && !wasListed) { yield return step; }
                 continue;
             }
             if (item.Of!.Step is not { Directory: { } directory } entered) { continue; }
@@ -70,6 +72,13 @@ internal sealed class UpperWalk(LayerSet layers, bool expandRenamed, Action<byte
                 level = below;
             }
         }
+    }
+
+    /// <summary>Whether something below a path that was listed may not have been.</summary>
+    private bool MayLeadFurther(byte[] path)
+    {
+        byte[] below = [.. path, (byte)'/'];
+        return position.After.AsSpan().StartsWith(below) || below.AsSpan().SequenceCompareTo(position.After) > 0;
     }
 
     private Level? Enter(DirectoryInode directory, byte[] path, byte[]? source, bool isWhole)
@@ -149,12 +158,11 @@ internal sealed class UpperWalk(LayerSet layers, bool expandRenamed, Action<byte
     {
         if (level.Directory.Upper is not { } upper) { return; }
         Errno error = layers.Stat(new RealName(upper, [0]), out Statx now);
-        if (error.IsError || Timestamp.Of(now.ChangeTime).IsAfter(started) || Timestamp.Of(level.Seen.ChangeTime) != Timestamp.Of(now.ChangeTime)) { disturbed(level.Path, Errno.None); }
+        if (error.IsError || Timestamp.Of(now.ChangeTime).IsAfter(position.Since) || Timestamp.Of(level.Seen.ChangeTime) != Timestamp.Of(now.ChangeTime)) { disturbed(level.Path, Errno.None); }
     }
 
-    private Step? Examine(Level level, Item item)
+    private Step? Examine(Level level, Item item, byte[] path)
     {
-        byte[] path = Join(level.Path, item.Key);
         Errno error = layers.Lookup.Find(level.Directory, item.Name, out Found found);
         var below = default(Found);
         if (!error.IsError && level.Baseline is { } baseline) { error = layers.Lookup.Find(baseline, item.Name, out below); }
@@ -179,7 +187,7 @@ internal sealed class UpperWalk(LayerSet layers, bool expandRenamed, Action<byte
             disturbed(path, error == Errno.ENOENT ? Errno.None : error);
             return null;
         }
-        if (found.HasUpper && Timestamp.Of(found.Stat.ChangeTime).IsAfter(started)) { disturbed(path, Errno.None); }
+        if (found.HasUpper && Timestamp.Of(found.Stat.ChangeTime).IsAfter(position.Since)) { disturbed(path, Errno.None); }
         if (!found.Stat.IsDirectory) { return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, IsWhole = level.IsWhole }; }
 
         var directory = new DirectoryInode

@@ -7,4 +7,8 @@ public enum Query : uint
     None = 0,
     /// <summary>How many requests there were, how long they took, and what the server holds.</summary>
     Stats = 1,
+    /// <summary>What the overlay is made of, and what its layers contribute to one object.</summary>
+    Layers = 16,
+    /// <summary>What upper changes in what the lowers show, part by part.</summary>
+    Changes = 17,
 }

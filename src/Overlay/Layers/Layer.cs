@@ -45,6 +45,9 @@ internal sealed class Layer : IDisposable
     /// <summary>Whether what was copied up from here is found again by the handle in its origin attribute: handles can be opened, and tell of this filesystem alone.</summary>
     public bool FindsOrigins { get; set; }
 
+    /// <summary>A descriptor, O_PATH, of the directory through the mount that it was named in, or -1. It tells where the layer is now.</summary>
+    public int Named { get; set; } = -1;
+
     /// <summary>Whether this is upper.</summary>
     public bool IsUpper => Index == 0;
 

@@ -1,0 +1,126 @@
+using System.Buffers;
+using System.CommandLine;
+using System.Globalization;
+using System.Text;
+using System.Text.Json;
+using Veneer.Linux;
+using Veneer.Overlay;
+using Veneer.Overlay.Topology;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer layers</c>: what an overlay is made of, and which layers contribute to one object in it.</summary>
+internal static class LayersCommand
+{
+    /// <param name="arguments">The words after <c>layers</c>.</param>
+    public static int Run(string[] arguments)
+    {
+        try
+        {
+            var json = new Option<bool>("--json");
+            var help = new Option<bool>("-h", "--help");
+            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+            var command = new Command("layers") { json, help, places };
+            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+            if (parsed.GetValue(help))
+            {
+                Terminal.Write(Manual.Layers);
+                return ExitCode.Success;
+            }
+            string[] words = CommandLine.Places(parsed, places, arguments, "layers");
+            if (words.Length is < 1 or > 2)
+            {
+                throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one of an overlay." : $"{words[2]} is one word too many: give a mount point, and a path in it, if any.");
+            }
+            OverlayTopology topology = Describe(words[0], words.Length == 2 ? words[1] : null, out string mountPoint);
+            if (topology.Path is { } path && topology.Parts.Count == 0)
+            {
+                throw new LayerException($"No layer has {path}: name something in {mountPoint}, or something that was deleted there.", ExitCode.Failure);
+            }
+            if (parsed.GetValue(json)) { WriteJson(topology); }
+            else { Terminal.Write(Tree(topology, mountPoint)); }
+            return ExitCode.Success;
+        }
+        catch (LayerException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return problem.ExitCode;
+        }
+        catch (Fuse.MountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+    }
+
+    private static OverlayTopology Describe(string place, string? path, out string mountPoint)
+    {
+        MountEntry mount = MountedLayers.FindAround(place, out string resolved);
+        mountPoint = mount.MountPoint;
+        string prefix = mountPoint == "/" ? "/" : mountPoint + "/";
+        if (resolved != mountPoint)
+        {
+            if (path is not null) { throw new LayerException($"{resolved} is not a mount point: name the mount point of an overlay.", ExitCode.NotAnOverlay); }
+            path = resolved;
+        }
+        if (path is not null)
+        {
+            if (path.Trim('/').Length > 0 && path.StartsWith('/') && path != mountPoint && !path.StartsWith(prefix, StringComparison.Ordinal))
+            {
+                throw new LayerException($"{path} is not in {mountPoint}: name something below it, or a path that starts there.", ExitCode.Usage);
+            }
+            path = path == mountPoint || path.Trim('/').Length == 0 ? "" : path.StartsWith('/') ? path[prefix.Length..] : path;
+            path = path.Trim('/');
+            if (path.Split('/').Any(name => name is "." or "..")) { throw new LayerException($"{path} has . or .. in it: name the path without.", ExitCode.Usage); }
+            if (mount.Root != "/" && mount.Type == "fuse.veneer") { path = $"{mount.Root[1..]}/{path}".TrimEnd('/'); } // a part of the overlay, bind-mounted
+        }
+        OverlayTopology topology = KernelOverlay.Of(mount) is { } kernel ? OfKernel(mountPoint, kernel, path) : MountedLayers.Ask(mountPoint, path is null ? "" : $"/{path}");
+        return topology with { Layers = [.. topology.Layers.Select(layer => layer with { Path = LayerFinder.Find(layer) })] };
+    }
+
+    private static OverlayTopology OfKernel(string mountPoint, KernelOverlay kernel, string? path)
+    {
+        MountedLayers layers = MountedLayers.OfKernel(mountPoint, kernel);
+        if (path is not null && !layers.UserXattr && !Privileges.SeesTrustedAttributes)
+        {
+            throw new LayerException("Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root.", ExitCode.Denied);
+        }
+        return OverlayTopology.Of(layers.UpperDirectory, layers.LowerDirectories, kernel.WorkDirectory, layers.UserXattr, path);
+    }
+
+    private static void WriteJson(OverlayTopology topology)
+    {
+        var output = new ArrayBufferWriter<byte>();
+        using (var json = new Utf8JsonWriter(output, new JsonWriterOptions { Indented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping })) { topology.Write(json); }
+        output.Write("\n"u8);
+        _ = Terminal.TryWrite(output.WrittenSpan); // best effort: nobody listens
+    }
+
+    private static string Tree(OverlayTopology topology, string mountPoint)
+    {
+        var text = new StringBuilder($"{PathText.Printable(mountPoint)}\n");
+        Branches(text, topology.Layers, static layer => string.Create(CultureInfo.InvariantCulture, $"{Name(layer.Index)}  {Where(layer)}  {layer.FileSystem}{(layer.FileSystem.Length > 0 ? " " : "")}{layer.Device}  {Numbers(layer.MountId, layer.Ino, layer.HandleType, layer.Handle)}"));
+        if (topology.Path is not { } path) { return text.ToString(); }
+        text.Append(CultureInfo.InvariantCulture, $"{(path.Length == 0 ? "." : PathText.Printable(path))}\n");
+        Branches(text, topology.Parts, static part => string.Create(CultureInfo.InvariantCulture, $"{Name(part.Layer)}  {string.Join(", ", OverlayTopology.Words(part.Roles))}  {(part.Path is { } where ? where.Length == 0 ? "." : PathText.Printable(where) : "?")}  {Numbers(0, part.Ino, part.HandleType, part.Handle)}"));
+        return text.ToString();
+    }
+
+    private static void Branches<T>(StringBuilder text, IReadOnlyList<T> items, Func<T, string> line)
+    {
+        for (int i = 0; i < items.Count; i++) { text.Append(i == items.Count - 1 ? "└── " : "├── ").Append(line(items[i])).Append('\n'); }
+    }
+
+    private static string Name(int layer) => layer switch { 0 => "upper  ", < 0 => "work   ", _ => string.Create(CultureInfo.InvariantCulture, $"lower {layer}") };
+
+    private static string Where(LayerDescription layer) =>
+        layer.Path is { } path ? PathText.Printable(path) : layer.Given is { } given ? $"{PathText.Printable(given)} (not reached from here)" : "(not reached from here)";
+
+    private static string Numbers(ulong mountId, ulong ino, int type, string handle) => string.Create(CultureInfo.InvariantCulture,
+        $"{(mountId == 0 ? "" : $"mount {mountId}, ")}inode {ino}{(handle.Length == 0 ? "" : $", handle {type}:{handle.ToLowerInvariant()}")}");
+}

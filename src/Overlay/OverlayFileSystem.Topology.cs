@@ -1,0 +1,136 @@
+using System.Globalization;
+using System.Text.Json;
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay.Changes;
+using Veneer.Overlay.Topology;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay;
+
+/// <summary>What the layers contribute, and what upper changes, for those who ask the mount.</summary>
+internal sealed partial class OverlayFileSystem
+{
+    /// <summary>One answer about changes ends after so many, so that no worker is away for long and no document too large.</summary>
+    private const int MaxChanges = 20_000;
+
+    /// <summary>The argument is the object's path from the root; empty for none, "/" for the root.</summary>
+    private Errno AnswerLayers(in Request request, ReadOnlySpan<byte> argument, Utf8JsonWriter document)
+    {
+        string? path = argument.IsEmpty ? null : PathText.Decode(argument.Trim((byte)'/'));
+        bool mayKnow = IsInOurMountNamespace(request);
+        var described = new List<LayerDescription>();
+        for (int i = 0; i < volume.Layers.Length; i++)
+        {
+            if (volume.Layers[i] is { } layer) { described.Add(Describe(i, layer.Path, layer.Named, mayKnow)); }
+        }
+        if (volume.NamedWork >= 0) { described.Add(Describe(-1, volume.Options.WorkDirectory!, volume.NamedWork, mayKnow)); }
+        var topology = new OverlayTopology { Layers = described, UserXattr = volume.Xattr.IsUser };
+        if (path is not null)
+        {
+            Errno error = PartsOf(PathText.Encode(path).AsSpan()[..^1], out IReadOnlyList<ObjectPart> parts);
+            if (error is not (Errno.None or Errno.ENOENT or Errno.ENOTDIR)) { return error; }
+            topology = topology with { Path = path, Parts = error.IsError ? [] : parts };
+        }
+        topology.Write(document);
+        return Errno.None;
+    }
+
+    private static LayerDescription Describe(int index, string given, int named, bool mayKnow)
+    {
+        LayerDescription layer = LayerDescription.Of(index, given, named);
+        return mayKnow ? layer : layer with { Given = null, Path = null };
+    }
+
+    private Errno PartsOf(ReadOnlySpan<byte> path, out IReadOnlyList<ObjectPart> parts)
+    {
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            using LayerSet layers = LayerSet.Borrow(volume);
+            return new ObjectParts(layers).Find(path, out parts);
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+    }
+
+    /// <summary>Paths of the layers are for those who see the same tree as the server; to a container they say what the host looks like.</summary>
+    private static bool IsInOurMountNamespace(in Request request)
+    {
+        Span<byte> ours = stackalloc byte[64], theirs = stackalloc byte[64];
+        return request.Header.Pid != 0 // in a pid namespace that we do not see into
+            && !Libc.ReadLinkAt(Libc.AtCwd, "/proc/self/ns/mnt\0"u8, ours, out int length).IsError
+            && !Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode(string.Create(CultureInfo.InvariantCulture, $"/proc/{request.Header.Pid}/ns/mnt")), theirs, out int other).IsError
+            && ours[..length].SequenceEqual(theirs[..other]);
+    }
+
+    private Errno LayerAttribute(Inode inode, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
+    {
+        size = 0;
+        Errno error;
+        IReadOnlyList<ObjectPart> parts;
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            if (inode.IsUnlinked || inode.IsNameless) { return Errno.ENODATA; }
+            using LayerSet layers = LayerSet.Borrow(volume);
+            error = new ObjectParts(layers).Find(PathOf(inode), out parts);
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+        if (error.IsError) { return Errno.ENODATA; }
+        byte[] content = LayerAttributes.Value(attribute, parts, index => volume.Layers[index]!.Uuid);
+        if (content.Length == 0) { return Errno.ENODATA; }
+        size = content.Length;
+        if (value.IsEmpty) { return Errno.None; }
+        return content.AsSpan().TryCopyTo(value) ? Errno.None : Errno.ERANGE;
+    }
+
+    /// <summary>From the root, without NUL. Caller holds the rename lock.</summary>
+    private static byte[] PathOf(Inode inode)
+    {
+        var names = new List<byte[]>();
+        for (Inode? at = inode; at is { Parent: not null }; at = at.Parent) { names.Add(at.Name); }
+        var path = new MemoryStream();
+        for (int i = names.Count - 1; i >= 0; i--)
+        {
+            path.Write(names[i].AsSpan(0, names[i].Length - 1));
+            if (i > 0) { path.WriteByte((byte)'/'); }
+        }
+        return path.ToArray();
+    }
+
+    /// <summary>The argument is empty, or what the last answer said is <c>next</c>.</summary>
+    private Errno AnswerChanges(ReadOnlySpan<byte> argument, Utf8JsonWriter document)
+    {
+        if (!DiffPosition.TryParse(argument, out DiffPosition position)) { return Errno.EINVAL; }
+        document.WriteStartObject();
+        document.WriteStartArray("changes"u8);
+        string? next = null;
+        IReadOnlyList<Disturbance> disturbances = [];
+        if (volume.Layers[0] is not null)
+        {
+            using OverlayDiff diff = OverlayDiff.Open([.. volume.Layers.Select(layer => (layer!.Root.Descriptor, layer.Path))], volume.Xattr.IsUser);
+            int count = 0;
+            foreach (Change change in diff.Changes(position))
+            {
+                ChangeJson.Write(document, change);
+                if (++count < MaxChanges && document.BytesCommitted + document.BytesPending < Control.ControlChannel.MaxBytes / 2) { continue; }
+                next = new DiffPosition(position.Since, PathText.Encode(change.Path)[..^1]).ToString();
+                break;
+            }
+            disturbances = diff.Disturbances;
+        }
+        document.WriteEndArray();
+        document.WriteStartArray("disturbances"u8);
+        foreach (Disturbance disturbance in disturbances) { ChangeJson.Write(document, disturbance); }
+        document.WriteEndArray();
+        if (next is not null) { document.WriteString("next"u8, next); }
+        document.WriteEndObject();
+        return Errno.None;
+    }
+}

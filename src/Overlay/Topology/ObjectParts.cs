@@ -1,0 +1,158 @@
+using Veneer.Linux;
+using Veneer.Overlay.Changes;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Topology;
+
+/// <summary>Finds what the layers contribute to one object, in their order, with the lookup that serves mounts.</summary>
+internal sealed class ObjectParts(LayerSet layers)
+{
+    private readonly List<ObjectPart> parts = [];
+
+    /// <summary>Goes down a path from the root.</summary>
+    /// <param name="path">Names with slashes between; empty for the root. "." and ".." are names like others, and are never there.</param>
+    /// <param name="found">The parts, topmost layer first; whiteouts when there is no such object.</param>
+    /// <returns><see cref="Errno.ENOENT"/> when no layer has anything under the path, or <see cref="Errno.ENOTDIR"/>.</returns>
+    public Errno Find(ReadOnlySpan<byte> path, out IReadOnlyList<ObjectPart> found)
+    {
+        parts.Clear();
+        found = parts;
+        DirectoryInode directory = layers.Root;
+        if (path.IsEmpty)
+        {
+            AddDirectory(directory, "", isOpaque: false);
+            return Errno.None;
+        }
+        string natural = PathText.Decode(path);
+        while (true)
+        {
+            int slash = path.IndexOf((byte)'/');
+            bool isLast = slash < 0;
+            byte[] name = [.. isLast ? path : path[..slash], 0];
+            if (name is [0] or [(byte)'.', 0] or [(byte)'.', (byte)'.', 0]) { return Errno.ENOENT; }
+            Errno error = layers.Lookup.Find(directory, name, out Found here);
+            if (!error.IsError && here.Exists) { error = layers.Lookup.Complete(directory, name, ref here); }
+            if (error.IsError) { return error; }
+            if (isLast) { return Describe(directory, name, natural, here); }
+            if (!here.Exists) { return Errno.ENOENT; }
+            if (!here.Stat.IsDirectory) { return Errno.ENOTDIR; }
+            directory = new DirectoryInode { Upper = here.HasUpper ? new RealDirectory(directory.Upper!, name) : null, Lowers = here.Lowers };
+            path = path[(slash + 1)..];
+        }
+    }
+
+    private Errno Describe(DirectoryInode parent, byte[] name, string natural, in Found here)
+    {
+        if (!here.Exists) { return AddWhiteout(parent, name, natural); }
+        if (here.Stat.IsDirectory)
+        {
+            var directory = new DirectoryInode { Upper = here.HasUpper ? new RealDirectory(parent.Upper!, name) : null, Lowers = here.Lowers };
+            AddDirectory(directory, natural, here.IsOpaque);
+            return Errno.None;
+        }
+        PartRoles metacopy = here.Metacopy is null ? PartRoles.None : PartRoles.Metacopy;
+        if (here.HasUpper) { Add(new RealName(parent.Upper!, name), PartRoles.Upper | metacopy, natural); }
+        else { Add(new RealName(here.LowerDirectory!, here.LowerName ?? name), PartRoles.Lower | metacopy, natural); }
+        if (here.Metacopy is { } data) { Add(data, PartRoles.Data, natural); }
+        if (here.HasUpper) { AddOrigin(parent, name, natural, here); }
+        return Errno.None;
+    }
+
+    private void AddDirectory(DirectoryInode directory, string natural, bool isOpaque)
+    {
+        if (directory.Upper is { } upper) { Add(Named(upper), PartRoles.Upper | (isOpaque ? PartRoles.Opaque : PartRoles.None), natural); }
+        foreach (RealDirectory lower in directory.Lowers)
+        {
+            PartRoles roles = directory.Upper is null && ReferenceEquals(lower, directory.Lowers[0]) ? PartRoles.Lower : PartRoles.Merged;
+            if (layers.ReadXattr(Named(lower), layers.Xattr.Opaque) is [(byte)'y']) { roles |= PartRoles.Opaque; }
+            Add(Named(lower), roles, natural);
+        }
+    }
+
+    private static RealName Named(RealDirectory directory) => directory.Parent is { } parent ? new RealName(parent, directory.Name) : new RealName(directory, [0]);
+
+    /// <summary>The topmost layer that says that there is nothing.</summary>
+    private Errno AddWhiteout(DirectoryInode parent, byte[] name, string natural)
+    {
+        foreach (RealDirectory directory in (IEnumerable<RealDirectory>)[.. parent.Upper is { } upper ? [upper] : Array.Empty<RealDirectory>(), .. parent.Lowers])
+        {
+            var real = new RealName(directory, name);
+            if (layers.Stat(real, out Statx stat).IsError || !layers.Lookup.IsWhiteout(directory, name, stat)) { continue; }
+            Add(real, PartRoles.Whiteout, natural);
+            return Errno.None;
+        }
+        return Errno.ENOENT;
+    }
+
+    /// <summary>What upper's object was copied from: under the same name, as most are, or known by its handle alone.</summary>
+    private void AddOrigin(DirectoryInode parent, byte[] name, string natural, in Found here)
+    {
+        if (!here.HasOrigin) { return; }
+        ulong number = here.OriginIno;
+        int data = parts.FindIndex(part => part.Roles.HasFlag(PartRoles.Data) && part.Ino == number);
+        if (data >= 0)
+        {
+            parts[data] = parts[data] with { Roles = parts[data].Roles | PartRoles.Origin };
+            return;
+        }
+        Found below = default;
+        if (parent.Lowers.Length > 0 && layers.Lookup.Find(new DirectoryInode { Lowers = parent.Lowers }, name, out below).IsError) { return; }
+        if (below.Exists && below.Stat.Ino == here.OriginIno && below.Stat.Dev == here.OriginDevice)
+        {
+            Add(new RealName(below.LowerDirectory!, name), PartRoles.Origin, natural);
+            return;
+        }
+        byte[]? value = layers.ReadXattr(new RealName(parent.Upper!, name), layers.Xattr.Origin);
+        if (value is null || !OriginHandle.TryDecode(value, out FileHandle handle, out _)) { return; }
+        for (int i = 1; i < layers.Count; i++)
+        {
+            if (Libc.OpenByHandle(layers[i].MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { continue; }
+            Libc.Close(descriptor);
+            parts.Add(new ObjectPart
+            {
+                Layer = i,
+                Roles = PartRoles.Origin,
+                Type = OverlayDiff.TypeOf(here.Stat),
+                Ino = here.OriginIno,
+                HandleType = handle.Type,
+                Handle = Convert.ToHexString(handle.Content),
+            });
+            return;
+        }
+    }
+
+    private void Add(RealName real, PartRoles roles, string natural)
+    {
+        if (layers.Stat(real, out Statx stat).IsError) { return; } // it went meanwhile
+        string path = PathText.Decode(PathOf(real));
+        bool hasHandle = !layers.ReadHandle(real, out FileHandle handle).IsError;
+        parts.Add(new ObjectPart
+        {
+            Layer = real.Directory.Layer.Index,
+            Path = path,
+            Roles = roles | (path == natural ? PartRoles.None : PartRoles.Redirected),
+            Type = OverlayDiff.TypeOf(stat),
+            Ino = stat.Ino,
+            HandleType = hasHandle ? handle.Type : 0,
+            Handle = hasHandle ? Convert.ToHexString(handle.Content) : "",
+        });
+    }
+
+    /// <summary>From the root of the layer.</summary>
+    private static byte[] PathOf(RealName real)
+    {
+        var names = new List<byte[]>();
+        if (real.Name.Length > 1) { names.Add(real.Name); }
+        for (RealDirectory? directory = real.Directory; directory is { Parent: not null }; directory = directory.Parent) { names.Add(directory.Name); }
+        var path = new MemoryStream();
+        for (int i = names.Count - 1; i >= 0; i--)
+        {
+            path.Write(names[i].AsSpan(0, names[i].Length - 1));
+            if (i > 0) { path.WriteByte((byte)'/'); }
+        }
+        return path.ToArray();
+    }
+}
