@@ -10,6 +10,7 @@ internal static class Manual
         "umount" or "unmount" => Umount,
         "diff" => Diff,
         "layers" => Layers,
+        "stats" => Stats,
         _ => null,
     };
 
@@ -19,6 +20,7 @@ internal static class Manual
         veneer umount MOUNTPOINT               unmount it
         veneer diff MOUNTPOINT                 list what was changed in it
         veneer layers MOUNTPOINT [PATH]        show what it is made of
+        veneer stats MOUNTPOINT                see what it does
         veneer --help                          say more
         """;
 
@@ -31,7 +33,8 @@ internal static class Manual
             veneer umount [-l] MOUNTPOINT
             veneer diff MOUNTPOINT | --upper DIR --lower DIR
             veneer layers MOUNTPOINT [PATH]
-            veneer [mount | umount | diff | layers] --help
+            veneer stats [-w [SECONDS]] [--json | --openmetrics] MOUNTPOINT
+            veneer [mount | umount | diff | layers | stats] --help
             veneer --version
             mount -t fuse.veneer SOURCE MOUNTPOINT -o OPTIONS
 
@@ -50,6 +53,7 @@ internal static class Manual
             umount      unmount it, and wait until its layers are free
             diff        list what the upper changes in what the lowers show
             layers      show what it is made of, and where an object comes from
+            stats       show what a mount has served, and what its server holds
 
             veneer COMMAND --help describes each.
 
@@ -362,6 +366,64 @@ internal static class Manual
 
         SEE ALSO
             veneer diff --help, docs/control.md, open_by_handle_at(2)
+
+        """;
+
+    public const string Stats = """
+        NAME
+            veneer stats - show what a mount has served, and what its server holds
+
+        SYNOPSIS
+            veneer stats [-w [SECONDS]] [--json | --openmetrics] MOUNTPOINT
+
+        DESCRIPTION
+            Asks the server of a mount for its numbers, which are counted from when it
+            was mounted, and prints a summary and a table of the requests that the
+            kernel sent, the most frequent first. MOUNTPOINT may be any file or
+            directory of the mount. Only root and the user who mounted it may ask.
+
+            What does not reach the server is not counted: names and attributes that
+            the kernel remembers, and data of files that are passed through.
+
+            request   the kind, as the kernel's protocol names it
+            count     how many were served
+            /s        how many a second since the last look (with --watch)
+            errors    how many were answered with an error, such as "no attribute"
+            bytes     content that was read or written (K is 1024)
+            p50, p90, p99, max
+                      half, nine of ten, 99 of 100, all of them took no longer, from
+                      their arrival at the server until the reply; right to some 10 %.
+                      With --watch those since the last look.
+
+        OPTIONS
+            -w, --watch [SECONDS]
+                            look again every so many seconds, from 0.1 on, until it is
+                            interrupted or the mount is gone. Default: 2
+            --json          print the server's answer as one line of JSON, with stable
+                            names; docs/control.md describes it
+            --openmetrics   print OpenMetrics text, such as Prometheus reads
+            -h, --help      show this page
+            -V, --version   show the version
+
+        EXAMPLES
+            Which requests fail, or take long:
+                veneer stats merged
+
+            Whether data is passed through:
+                veneer stats --json merged | jq .opens
+
+            For the textfile collector of node_exporter, from cron:
+                veneer stats --openmetrics merged >/var/lib/node/m.prom.new &&
+                mv /var/lib/node/m.prom.new /var/lib/node/m.prom
+
+        EXIT STATUS
+            0    success
+            1    the command line is wrong
+            32   there is no answer: it is not a mount of Veneer, this user may not
+                 ask, or the server is gone, older, or has not answered for 5 seconds
+
+        SEE ALSO
+            veneer mount --help, https://prometheus.io/docs/specs/om/
 
         """;
 }

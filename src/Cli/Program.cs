@@ -26,6 +26,8 @@ internal static class Program
                 return ExitCode.Usage;
             case "mount":
                 return MountCommand.Run(invocation, arguments[1..], asHelper: false);
+            case "stats":
+                return StatsCommand.Run(arguments[1..]);
             case "umount" or "unmount":
                 return UmountCommand.Run(arguments[1..]);
             case "layers":
@@ -49,7 +51,7 @@ internal static class Program
 
     private static int Unknown(string word)
     {
-        Terminal.Complain($"{word} is not a command of veneer: use mount, umount, diff or layers, or see veneer --help.");
+        Terminal.Complain($"{word} is not a command of veneer: use mount, umount, diff, layers or stats, or see veneer --help.");
         return ExitCode.Usage;
     }
 

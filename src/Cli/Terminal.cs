@@ -6,7 +6,8 @@ namespace Veneer.Cli;
 internal static class Terminal
 {
     /// <summary>Writes text to standard output.</summary>
-    public static void Write(string text) => WriteTo(1, text);
+    /// <returns><see cref="Errno.EPIPE"/> when nobody reads it any more.</returns>
+    public static Errno Write(string text) => WriteTo(1, text);
 
     /// <summary>Writes one sentence to standard error.</summary>
     public static void Complain(string sentence) => WriteTo(2, $"veneer: {sentence}\n");
@@ -16,19 +17,19 @@ internal static class Terminal
 
     /// <summary>Writes bytes to standard output.</summary>
     /// <returns>False when nobody listens, or when there is no room.</returns>
-    public static bool TryWrite(ReadOnlySpan<byte> content) => TryWriteTo(1, content);
+    public static bool TryWrite(ReadOnlySpan<byte> content) => !WriteTo(1, content).IsError;
 
-    private static void WriteTo(int descriptor, string text) => _ = TryWriteTo(descriptor, PathText.Encode(text).AsSpan()[..^1]); // best effort: nobody listens
+    private static Errno WriteTo(int descriptor, string text) => WriteTo(descriptor, PathText.Encode(text).AsSpan()[..^1]);
 
-    private static bool TryWriteTo(int descriptor, ReadOnlySpan<byte> rest)
+    private static Errno WriteTo(int descriptor, ReadOnlySpan<byte> rest)
     {
         while (rest.Length > 0)
         {
             Errno error = Libc.Write(descriptor, rest, out int count);
             if (error == Errno.EINTR) { continue; }
-            if (error.IsError) { return false; }
+            if (error.IsError) { return error; }
             rest = rest[count..];
         }
-        return true;
+        return Errno.None;
     }
 }

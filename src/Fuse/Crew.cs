@@ -46,6 +46,9 @@ internal sealed class Crew : IDisposable
     /// <summary>How many threads exist.</summary>
     public int Count { get { lock (gate) { return threads.Count; } } }
 
+    /// <summary>How many threads serve a request at the moment.</summary>
+    public int Busy { get { lock (gate) { return workers.Count(worker => worker.Interruption.Unique != 0); } } }
+
     public void Start()
     {
         lock (gate)

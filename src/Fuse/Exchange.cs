@@ -30,6 +30,9 @@ internal abstract unsafe class Exchange : IDisposable
     /// <summary>The header of the request received.</summary>
     public abstract ref readonly InHeader Header { get; }
 
+    /// <summary>How the request received ended, once it was answered.</summary>
+    public Outcome Outcome;
+
     /// <summary>Takes the request received apart.</summary>
     /// <returns>False when it contradicts itself.</returns>
     public abstract bool TryRead(out RequestReader reader);

@@ -22,6 +22,7 @@ public sealed class Notifier : IDisposable
     private readonly SemaphoreSlim available = new(0);
     private Thread? thread;
     private bool stopped;
+    private long sent;
 
     internal Notifier(Device device) => this.device = device;
 
@@ -48,6 +49,9 @@ public sealed class Notifier : IDisposable
     /// <remarks>There are no pages to wait for, and for attributes alone the kernel takes no lock of the inode.</remarks>
     public void InvalidateAttributes(ulong nodeId) => Write(Message(nodeId, -1, 0));
 
+    /// <summary>How many were sent.</summary>
+    public long Sent => Interlocked.Read(ref sent);
+
     private static NotifyInvalidateInodeOut Message(ulong nodeId, long offset, long length)
     {
         var message = new NotifyInvalidateInodeOut { NodeId = nodeId, Offset = offset, Length = length };
@@ -56,9 +60,12 @@ public sealed class Notifier : IDisposable
         return message;
     }
 
-    private void Write(in NotifyInvalidateInodeOut message) =>
+    private void Write(in NotifyInvalidateInodeOut message)
+    {
+        Interlocked.Increment(ref sent);
         // ENOENT: the kernel does not know the inode any more, so nothing is stale.
         _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<NotifyInvalidateInodeOut>(in message))); // best effort: a dead connection has no caches
+    }
 
     private void Run()
     {

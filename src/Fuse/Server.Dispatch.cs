@@ -121,6 +121,7 @@ public sealed partial class Server
                 Trace(request, default);
                 error = fileSystem.Open(request, open, out OpenOut opened);
                 if (!error.IsError) { Volatile.Write(ref lastOpened, header.NodeId); }
+                exchange.Outcome.Way = WayOf(error, opened.Flags);
                 if (Undelivered(ReplyWith(exchange, unique, error, opened), error)) { fileSystem.Release(header.NodeId, opened.Fh); }
                 return;
 
@@ -142,6 +143,7 @@ public sealed partial class Server
                 if (!reader.Take(out ReadIn read)) { break; }
                 Trace(request, default);
                 error = fileSystem.Read(request, read, exchange.PayloadOf(read.Size), out length);
+                exchange.Outcome.Bytes = length;
                 ReplyPayload(exchange, unique, error, length);
                 return;
 
@@ -149,6 +151,7 @@ public sealed partial class Server
                 if (!reader.Take(out WriteIn write) || !reader.TakeBytes(write.Size, out ReadOnlySpan<byte> data)) { break; }
                 Trace(request, default);
                 error = fileSystem.Write(request, write, data, out length);
+                exchange.Outcome.Bytes = length;
                 ReplyWith(exchange, unique, error, new WriteOut { Size = (uint)length });
                 return;
 
@@ -214,6 +217,7 @@ public sealed partial class Server
                 Trace(request, default);
                 var writer = new DirectoryWriter(exchange.PayloadOf(read.Size), header.Opcode == Opcode.ReadDirPlus);
                 error = fileSystem.ReadDir(request, read, ref writer);
+                exchange.Outcome.Bytes = writer.Used;
                 if (Undelivered(ReplyPayload(exchange, unique, error, writer.Used), error) && writer.IsPlus) { ReturnEntries(exchange.Payload[..writer.Used]); }
                 return;
 
@@ -270,6 +274,7 @@ public sealed partial class Server
                 Trace(request, default);
                 if (header.Opcode == Opcode.CopyFileRange) { copyFileRange.Length = Math.Min(copyFileRange.Length, 0x7FFFF000); }
                 error = fileSystem.CopyFileRange(request, copyFileRange, out ulong copied);
+                exchange.Outcome.Bytes = (long)copied;
                 if (header.Opcode == Opcode.CopyFileRange) { ReplyWith(exchange, unique, error, new WriteOut { Size = (uint)copied }); }
                 else { ReplyWith(exchange, unique, error, new CopyFileRangeOut { Copied = copied }); }
                 return;
@@ -324,9 +329,22 @@ public sealed partial class Server
 
     private void ReplyCreated(Exchange exchange, ulong unique, Errno error, in CreateOut created)
     {
+        exchange.Outcome.Way = WayOf(error, created.Open.Flags);
         if (!Undelivered(ReplyWith(exchange, unique, error, created), error)) { return; }
         fileSystem.Release(created.Entry.NodeId, created.Open.Fh);
         fileSystem.Forget(created.Entry.NodeId, 1);
+    }
+
+    internal static OpenWay WayOf(Errno error, OpenReply flags)
+    {
+        if (error.IsError) { return OpenWay.None; }
+        return (flags & (OpenReply.Passthrough | OpenReply.DirectIo)) switch
+        {
+            OpenReply.Passthrough | OpenReply.DirectIo => OpenWay.Mapped,
+            OpenReply.Passthrough => OpenWay.PassedThrough,
+            OpenReply.DirectIo => OpenWay.Direct,
+            _ => (flags & OpenReply.KeepCache) != 0 ? OpenWay.Kept : OpenWay.Cached,
+        };
     }
 
     /// <summary>Takes back what an undelivered READDIRPLUS lent.</summary>
@@ -357,6 +375,7 @@ public sealed partial class Server
     {
         int total = Unsafe.SizeOf<OutHeader>() + (error.IsError ? 0 : length);
         TraceReply(unique, error, total);
+        exchange.Outcome.Error = error;
         Errno written = exchange.Send(new OutHeader { Length = (uint)total, Error = -(int)error, Unique = unique });
         if (written.IsError && written is not (Errno.ENOENT or Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN))
         {

@@ -47,6 +47,7 @@ public sealed partial class Server : IDisposable
     private readonly Notifier notifier;
     private readonly Workers workers;
     private readonly Vigil vigil = new();
+    private readonly Statistics statistics = new();
     private readonly Lock interruptionsLock = new();
     private volatile Interruption[] interruptions = [];
     private ulong overtaking;
@@ -56,6 +57,9 @@ public sealed partial class Server : IDisposable
     private bool lacksRing;
     private ulong lastLookedUp, lastOpened; // regular files
     private int deviceThreads;
+
+    /// <summary>What was served.</summary>
+    public Statistics Statistics => statistics;
 
     /// <summary>Prepares to serve; nothing is read before <see cref="Initialize"/>.</summary>
     public Server(Device device, IFileSystem fileSystem, ServerOptions? options = null)
@@ -119,7 +123,7 @@ public sealed partial class Server : IDisposable
                 MaxStackDepth = (flags & InitFlags.Passthrough) != 0 ? options.MaxStackDepth : 0,
             };
             // Start first: the reply releases whatever waits for the mount.
-            fileSystem.Start(new Connection(flags, output.MaxStackDepth, device, notifier, workers, ringError));
+            fileSystem.Start(new Connection(flags, output.MaxStackDepth, device, notifier, workers, statistics, ringError));
             error = Reply(exchange, header.Unique, output);
             if (error.IsError) { StopOnce(); }
             return error;
@@ -224,6 +228,7 @@ public sealed partial class Server : IDisposable
     {
         Worker worker = Worker.Current!;
         lock (interruptionsLock) { interruptions = [.. interruptions, worker.Interruption]; }
+        ThreadCounts counts = statistics.Add(exchange is RingExchange);
 
         Errno error = exchange.Enter();
         while (!error.IsError)
@@ -231,7 +236,14 @@ public sealed partial class Server : IDisposable
             worker.Crew.Yield();
             if (ended) { break; }
             error = exchange.Receive();
-            if (!error.IsError) { Serve(exchange, worker); }
+            if (!error.IsError)
+            {
+                Opcode opcode = exchange.Header.Opcode;
+                long began = Statistics.Now;
+                exchange.Outcome = default;
+                Serve(exchange, worker);
+                counts.Add(opcode, exchange.Outcome, Statistics.Now - began);
+            }
             else if (error is Errno.ENOENT or Errno.EINTR or Errno.EAGAIN or Errno.EPROTO) { error = Errno.None; }
         }
         if (error.IsError && error is not (Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN)) { options.Log($"veneer: reading requests failed: {error}"); }

@@ -17,6 +17,9 @@ public sealed class Workers : IDisposable
     /// <summary>How many threads exist.</summary>
     public int Count => crews.Sum(crew => crew.Count);
 
+    /// <summary>How many requests are being served at the moment.</summary>
+    public int Busy => crews.Sum(crew => crew.Busy);
+
     internal void Add(Crew crew) => crews.Add(crew);
 
     internal void Start()

@@ -33,6 +33,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private readonly byte[] serverIdentity;
     private readonly ControlChannel control;
     private bool opensDirectoriesItself;
+    private Connection? connection;
     private BackingIds? backings;
     private Workers? workers;
     private Notifier? notifier;
@@ -61,6 +62,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
 
     public void Start(Connection connection)
     {
+        this.connection = connection;
         workers = copyUp.Workers = connection.Workers;
         notifier = copyUp.Notifier = connection.Notifier;
         opensDirectoriesItself = (connection.Flags & InitFlags.NoOpenDirSupport) != 0;

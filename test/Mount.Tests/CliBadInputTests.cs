@@ -48,9 +48,9 @@ public sealed partial class CliBadInputTests : IDisposable
     {
         Refuses("veneer mount", 1, "No mount point is given: name a directory, after the options or before them.");
         Refuses("veneer mount -o $LAYERS", 1, "No mount point is given: name a directory, after the options or before them.");
-        Refuses("veneer frob", 1, "frob is not a command of veneer: use mount, umount, diff or layers, or see veneer --help.");
-        Refuses("veneer l m", 1, "l is not a command of veneer: use mount, umount, diff or layers, or see veneer --help.");
-        Refuses("veneer help frob", 1, "frob is not a command of veneer: use mount, umount, diff or layers, or see veneer --help.");
+        Refuses("veneer frob", 1, "frob is not a command of veneer: use mount, umount, diff, layers or stats, or see veneer --help.");
+        Refuses("veneer l m", 1, "l is not a command of veneer: use mount, umount, diff, layers or stats, or see veneer --help.");
+        Refuses("veneer help frob", 1, "frob is not a command of veneer: use mount, umount, diff, layers or stats, or see veneer --help.");
         Refuses("veneer --frob", 1, "--frob is not an option of veneer mount: see veneer mount --help.");
         Refuses("veneer mount -o", 1, "Required argument missing for option: '-o': see veneer mount --help.");
         Refuses("veneer mount -o $LAYERS a b m", 1, "m is one word too many: give a source, if any, and a mount point.");
@@ -58,6 +58,13 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("veneer mount -o $LAYERS ''", 1, "The mount point is an empty word: name a directory.");
         Refuses("veneer umount", 1, "No mount point is given: name the one to unmount.");
         Refuses("veneer umount a b", 1, "b is one word too many: give one mount point.");
+        Refuses("veneer stats", 1, "No mount point is given: name the one to look at.");
+        Refuses("veneer stats a b", 1, "b is one word too many: give one mount point.");
+        Refuses("veneer stats --bogus", 1, "--bogus is not an option of veneer stats: see veneer stats --help.");
+        Refuses("veneer stats --json --openmetrics m", 1, "--json and --openmetrics are two forms of the same: choose one.");
+        Refuses("veneer stats --watch --openmetrics m", 1, "--openmetrics is for one look at a time: leave out --watch, and run it as often as needed.");
+        Refuses("veneer stats --watch 0 m", 1, "--watch 0 is no time to wait: give seconds from 0.1 to 86400.");
+        Refuses("veneer stats m --watch 1e9", 1, "--watch 1e9 is no time to wait: give seconds from 0.1 to 86400.");
         Refuses("veneer umount --bogus", 1, "--bogus is not an option of veneer umount: see veneer umount --help.");
     }
 

@@ -15,18 +15,24 @@ public sealed class AllocationTests : IDisposable
     private readonly Interruption interruption = new();
     private readonly ulong file;
     private readonly ulong handle;
+    private readonly ulong written;
+    private readonly ulong writer;
 
     public AllocationTests()
     {
         string lower = scratch.CreateSubdirectory("lower").FullName;
         File.WriteAllText(Path.Combine(lower, "file"), new string('x', 4096));
-        overlay = OverlayMount.Open(new OverlayOptions { LowerDirectories = [lower], MountPoint = "/nowhere", Passthrough = KernelFeature.Off, IoUring = KernelFeature.Off }, static _ => { });
+        File.WriteAllText(Path.Combine(scratch.CreateSubdirectory("lower/directory").FullName, "one"), "");
+        overlay = OverlayMount.Open(new OverlayOptions { LowerDirectories = [lower], UpperDirectory = scratch.CreateSubdirectory("upper").FullName, WorkDirectory = scratch.CreateSubdirectory("work").FullName, UserXattr = true, Sync = Sync.Volatile, MountPoint = "/nowhere", Passthrough = KernelFeature.Off, IoUring = KernelFeature.Off }, static _ => { });
         fileSystem = overlay.FileSystem;
 
         Assert.Equal(Errno.None, fileSystem.Lookup(Ask(1), "file\0"u8, out EntryOut entry));
         file = entry.NodeId;
         Assert.Equal(Errno.None, fileSystem.Open(Ask(file), new OpenIn(), out OpenOut open));
         handle = open.Fh;
+        Assert.Equal(Errno.None, fileSystem.Create(Ask(1), "written\0"u8, new CreateIn { Flags = OpenFlags.ReadWrite, Mode = 0x1A4 }, out CreateOut created));
+        written = created.Entry.NodeId;
+        writer = created.Open.Fh;
     }
 
     public void Dispose()
@@ -75,6 +81,31 @@ public sealed class AllocationTests : IDisposable
         byte[] buffer = new byte[4096];
         AssertNoGarbage(() => fileSystem.Read(Ask(file), new ReadIn { Fh = handle, Size = 4096 }, buffer, out _));
         Assert.Equal((byte)'x', buffer[4095]);
+    }
+
+    [Fact]
+    public void Writing_allocates_nothing()
+    {
+        byte[] buffer = new byte[4096];
+        AssertNoGarbage(() => fileSystem.Write(Ask(written), new WriteIn { Fh = writer, Size = 4096 }, buffer, out _));
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Reading_on_in_a_directory_allocates_nothing(bool isPlus)
+    {
+        byte[] buffer = new byte[4096];
+        Assert.Equal(Errno.None, fileSystem.Lookup(Ask(1), "directory\0"u8, out EntryOut directory));
+        Assert.Equal(Errno.None, fileSystem.Lookup(Ask(directory.NodeId), "one\0"u8, out EntryOut one));
+        AssertNoGarbage(() =>
+        {
+            var reader = new DirectoryWriter(buffer, isPlus);
+            Errno error = fileSystem.ReadDir(Ask(directory.NodeId), new ReadIn { Size = 4096 }, ref reader);
+            Assert.True(reader.Used > 0);
+            if (isPlus) { fileSystem.Forget(one.NodeId, 1); }
+            return error;
+        });
     }
 
     [Fact]

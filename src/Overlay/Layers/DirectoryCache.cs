@@ -16,6 +16,15 @@ internal sealed class DirectoryCache(int capacity)
     private RealDirectory? newest;
     private RealDirectory? oldest;
     private int count;
+    private long hits;
+    private long opened;
+    private long evictions;
+
+    /// <summary>How many descriptors it may hold.</summary>
+    public int Capacity => capacity;
+
+    /// <summary>How many descriptors it holds, how often one was there already, was opened, and was closed for want of room.</summary>
+    public (int Open, long Hits, long Opened, long Evicted) Counts { get { lock (gate) { return (count, hits, opened, evictions); } } }
 
     /// <summary>The descriptor of a directory, kept open until the result is disposed of.</summary>
     /// <returns><see cref="Errno.ESTALE"/> when the layer no longer has the directory where it was.</returns>
@@ -65,6 +74,7 @@ internal sealed class DirectoryCache(int capacity)
                 pinned = default;
                 return false;
             }
+            hits++;
             directory.Pins++;
             TouchLocked(directory);
             pinned = new PinnedDirectory(this, directory, directory.Descriptor);
@@ -86,6 +96,7 @@ internal sealed class DirectoryCache(int capacity)
                 }
                 else
                 {
+                    opened++;
                     directory.Descriptor = descriptor;
                     LinkLocked(directory);
                 }
@@ -182,6 +193,7 @@ internal sealed class DirectoryCache(int capacity)
             if (candidate.Pins > 0) { continue; }
             int descriptor = candidate.Descriptor;
             candidate.Descriptor = -1;
+            evictions++;
             UnlinkLocked(candidate);
             return descriptor;
         }

@@ -117,6 +117,13 @@ internal sealed class BackingIds(Device device, Action<string> log)
 
     private bool isRefused;
     private int failures;
+    private int held;
+
+    /// <summary>How many ids are in use.</summary>
+    public int Held => Volatile.Read(ref held);
+
+    /// <summary>How many files the kernel has refused.</summary>
+    public int Failures => Volatile.Read(ref failures);
 
     /// <summary>Whether we may register files: the kernel asks for CAP_SYS_ADMIN in the initial user namespace.</summary>
     public static bool IsPermitted =>
@@ -138,12 +145,20 @@ internal sealed class BackingIds(Device device, Action<string> log)
         backingId = 0;
         if (Volatile.Read(ref isRefused)) { return false; }
         Errno error = device.OpenBacking(descriptor, out backingId);
-        if (!error.IsError) { return true; }
+        if (!error.IsError)
+        {
+            Interlocked.Increment(ref held);
+            return true;
+        }
         if (error == Errno.EPERM) { Volatile.Write(ref isRefused, true); } // it will not change its mind
         if (Interlocked.Increment(ref failures) == 1) { log($"veneer: the kernel refused passthrough for a file ({error}); it is served without"); }
         return false;
     }
 
     /// <summary>Gives an id back.</summary>
-    public void Close(int backingId) => _ = device.CloseBacking(backingId); // best effort: the connection's end closes the rest
+    public void Close(int backingId)
+    {
+        Interlocked.Decrement(ref held);
+        _ = device.CloseBacking(backingId); // best effort: the connection's end closes the rest
+    }
 }

@@ -34,6 +34,15 @@ internal sealed class CopyUp(Volume volume)
     /// <summary>Whether upper can share blocks with the lowers, until a try says that it cannot.</summary>
     private bool mayShareBlocks = true;
 
+    private long copies;
+    private long copiedBytes;
+
+    /// <summary>How many objects were copied up.</summary>
+    public long Copies => Interlocked.Read(ref copies);
+
+    /// <summary>How much data of files that was.</summary>
+    public long CopiedBytes => Interlocked.Read(ref copiedBytes);
+
     /// <summary>Set once the connection is up: long copies announce themselves there.</summary>
     public Workers? Workers { get; set; }
 
@@ -105,12 +114,14 @@ internal sealed class CopyUp(Volume volume)
                 }
                 return LinkAliasesLocked(inode);
             }
-            return inode.Type switch
+            Errno copied = inode.Type switch
             {
                 FileType.Directory => CopyDirectoryLocked((DirectoryInode)inode),
                 FileType.Regular => CopyRegularLocked(inode, request, truncation),
                 _ => CopyOtherLocked(inode),
             };
+            if (!copied.IsError) { Interlocked.Increment(ref copies); }
+            return copied;
         }
         finally
         {
@@ -336,6 +347,7 @@ internal sealed class CopyUp(Volume volume)
         bool mayShare = Volatile.Read(ref mayShareBlocks);
         error = DataCopy.Run(original, copy, size, mayHaveHoles, ref mayShare, request);
         Volatile.Write(ref mayShareBlocks, mayShare);
+        if (!error.IsError) { Interlocked.Add(ref copiedBytes, size); }
         Libc.Close(original);
         return error;
     }

@@ -1,0 +1,144 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text.Json;
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay;
+using Veneer.Overlay.Control;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer stats</c>: what a live mount has served, and what its server holds.</summary>
+internal static class StatsCommand
+{
+    private const double DefaultSeconds = 2, LeastSeconds = 0.1, MostSeconds = 86_400;
+
+    /// <summary>What the command line says.</summary>
+    /// <param name="Place">A mount, or something in it.</param>
+    /// <param name="Interval">How often to look again, or null for once.</param>
+    /// <param name="Form">What to print.</param>
+    private sealed record Request(string Place, TimeSpan? Interval, Form Form);
+
+    private enum Form
+    {
+        Table,
+        Json,
+        OpenMetrics,
+    }
+
+    /// <param name="arguments">The words after <c>stats</c>.</param>
+    public static int Run(string[] arguments)
+    {
+        try
+        {
+            Request? request = Parse(arguments);
+            if (request is not null) { Show(request); }
+            return ExitCode.Success;
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+        catch (MountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+    }
+
+    private static Request? Parse(string[] arguments)
+    {
+        var watch = new Option<string?>("-w", "--watch") { Arity = ArgumentArity.ZeroOrOne };
+        var json = new Option<bool>("--json");
+        var openMetrics = new Option<bool>("--openmetrics");
+        var help = new Option<bool>("-h", "--help");
+        var version = new Option<bool>("-V", "--version");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        var command = new Command("stats") { watch, json, openMetrics, help, version, places };
+
+        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+        if (parsed.GetValue(help))
+        {
+            Terminal.Write(Manual.Stats);
+            return null;
+        }
+        if (parsed.GetValue(version))
+        {
+            Terminal.Write(Program.Version);
+            return null;
+        }
+        List<string> words = [.. CommandLine.Places(parsed, places, arguments, "stats")];
+        TimeSpan? interval = null;
+        if (parsed.GetResult(watch) is { Implicit: false })
+        {
+            double seconds = DefaultSeconds;
+            if (parsed.GetValue(watch) is { } word)
+            {
+                bool isNumber = double.TryParse(word, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out seconds);
+                if (!isNumber && words.Count == 0)
+                {
+                    // --watch MOUNTPOINT; one that is a number can be written ./5.
+                    words.Add(word);
+                    seconds = DefaultSeconds;
+                }
+                else if (!isNumber || seconds is not (>= LeastSeconds and <= MostSeconds))
+                {
+                    throw new OverlayMountException($"--watch {word} is no time to wait: give seconds from 0.1 to 86400.");
+                }
+            }
+            interval = TimeSpan.FromSeconds(seconds);
+        }
+        Form form = parsed.GetValue(json) ? Form.Json : parsed.GetValue(openMetrics) ? Form.OpenMetrics : Form.Table;
+        if (parsed.GetValue(json) && parsed.GetValue(openMetrics)) { throw new OverlayMountException("--json and --openmetrics are two forms of the same: choose one."); }
+        if (form == Form.OpenMetrics && interval is not null) { throw new OverlayMountException("--openmetrics is for one look at a time: leave out --watch, and run it as often as needed."); }
+        if (words.Count != 1) { throw new OverlayMountException(words.Count == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
+        return new Request(words[0], interval, form);
+    }
+
+    private static void Show(Request request)
+    {
+        bool redraws = request.Interval is not null && request.Form == Form.Table && !Console.IsOutputRedirected;
+        Stats? last = null;
+        while (true)
+        {
+            byte[] answer = LiveMount.Ask(request.Place, Query.Stats);
+            string text = request.Form == Form.Json ? PathText.Decode(answer) + "\n" : Format(request, Read(answer, request.Place), ref last);
+            if (request.Interval is not null && request.Form == Form.Table) { text = redraws ? "\e[H\e[2J" + text : text + "\n"; }
+            Errno error = Terminal.Write(text);
+            if (error == Errno.EPIPE) { return; } // whoever reads has seen enough
+            if (error.IsError) { throw new MountException($"The output cannot be written ({error}): see where it goes."); }
+            if (request.Interval is not { } interval) { return; }
+            Thread.Sleep(interval);
+        }
+    }
+
+    private static string Format(Request request, Stats now, ref Stats? last)
+    {
+        string mount = MountPointOf(request.Place);
+        if (request.Form == Form.OpenMetrics) { return OpenMetrics.Of(now, mount); }
+        string text = StatsTable.Of(now, last, mount);
+        last = now;
+        return text;
+    }
+
+    private static Stats Read(byte[] answer, string place)
+    {
+        try
+        {
+            return JsonSerializer.Deserialize(answer, ControlJson.Default.Stats) ?? throw new JsonException();
+        }
+        catch (JsonException problem)
+        {
+            throw new MountException($"The answer of the server of {place} cannot be read: it is another version of Veneer, use that version's veneer.", problem);
+        }
+    }
+
+    /// <summary>Where the mount is that a path leads into. Its server has just answered, so that it is safe to look.</summary>
+    private static string MountPointOf(string place)
+    {
+        if (Target.FindAround(place, out string path, out MountEntry? mount, out int descriptor).IsError) { return place; }
+        Libc.Close(descriptor);
+        return mount?.MountPoint ?? path;
+    }
+}
