@@ -167,6 +167,12 @@ internal static class Manual
                 io_uring, which has one for each CPU. More come when some take long.
                 Default: one or two.
 
+            inuse=refuse|warn
+                What to do when another overlay, of Veneer or of the kernel, uses the
+                upper or the work, or changes a lower. warn: mount all the same, and
+                say so in the log; what both do to it is undefined. Default: refuse,
+                and name who has it.
+
           Of any mount
             ro, rw, nosuid, suid, nodev, dev, noexec, exec, sync, async, dirsync,
             noatime, nodiratime, relatime, strictatime, nosymfollow

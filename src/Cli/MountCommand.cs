@@ -116,6 +116,7 @@ internal static class MountCommand
                 AllowOther = options.AllowOther,
             });
             using Device device = mount.Device;
+            overlay.Announce(mount.MountPoint, mount.Id, mount.DeviceNumber);
             using var signals = new TerminationSignals(mount, log);
             var settings = new ServerOptions
             {

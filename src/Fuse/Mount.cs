@@ -40,13 +40,12 @@ public sealed record MountOptions
 /// </remarks>
 public sealed class Mount
 {
-    private readonly string deviceNumber;
-
-    private Mount(Device device, string mountPoint, string deviceNumber)
+    private Mount(Device device, string mountPoint, MountEntry? entry)
     {
         Device = device;
         MountPoint = mountPoint;
-        this.deviceNumber = deviceNumber;
+        Id = entry?.Id ?? -1;
+        DeviceNumber = entry?.Device ?? "";
     }
 
     /// <summary>The connection; INIT waits in it. The caller owns it.</summary>
@@ -54,6 +53,12 @@ public sealed class Mount
 
     /// <summary>Where it is mounted: an absolute path without symbolic links.</summary>
     public string MountPoint { get; }
+
+    /// <summary>Its id, as mountinfo has it; -1 when that cannot be read.</summary>
+    public int Id { get; }
+
+    /// <summary>The number of its device as mountinfo has it, <c>MAJOR:MINOR</c>, which its copies share; empty when that cannot be read.</summary>
+    public string DeviceNumber { get; }
 
     /// <summary>Mounts. Whoever looks at the mount point waits from now on until the connection is served.</summary>
     /// <exception cref="MountException">It cannot be mounted; nothing has changed.</exception>
@@ -64,7 +69,7 @@ public sealed class Mount
         string path = Resolve(target.Value, mountPoint);
 
         Device? device = AttachDirectly(target.Value, path, type, options) ?? AttachThroughHelper(path, options);
-        return new Mount(device, path, FindDeviceNumber(path));
+        return new Mount(device, path, Find(path));
     }
 
     /// <summary>Unmounts what was mounted, lazily when it is busy. The connection ends when its last user has gone.</summary>
@@ -80,14 +85,14 @@ public sealed class Mount
         foreach (MountEntry entry in table)
         {
             // The original place if it is still there, else wherever it was moved to.
-            if (entry.Device == deviceNumber && path != MountPoint) { path = entry.MountPoint; }
+            if (entry.Device == DeviceNumber && path != MountPoint) { path = entry.MountPoint; }
         }
         if (path is null) { return Errno.ENOENT; }
         foreach (MountEntry entry in table)
         {
             if (entry.MountPoint == path) { top = entry; }
         }
-        if (top!.Device != deviceNumber) { return Errno.EBUSY; }
+        if (top!.Device != DeviceNumber) { return Errno.EBUSY; }
         error = Unmount(path, lazy: false);
         return error == Errno.EBUSY ? Unmount(path, lazy: true) : error;
     }
@@ -274,14 +279,10 @@ public sealed class Mount
     }
 
     /// <summary>The device number of the mount that was just put there, without touching it.</summary>
-    private static string FindDeviceNumber(string path)
+    /// <summary>What is mounted on top at a path.</summary>
+    private static MountEntry? Find(string path)
     {
-        string number = "";
         _ = MountTable.Read(out List<MountEntry> table); // best effort: without it we cannot unmount ourselves
-        foreach (MountEntry entry in table)
-        {
-            if (entry.MountPoint == path) { number = entry.Device; }
-        }
-        return number;
+        return table.FindLast(entry => entry.MountPoint == path);
     }
 }

@@ -64,6 +64,8 @@ public enum ResolveFlags : ulong
     NoSymbolicLinks = 4,
     /// <summary>RESOLVE_BENEATH: never above the starting directory.</summary>
     Beneath = 8,
+    /// <summary>RESOLVE_IN_ROOT: the starting directory is the root directory.</summary>
+    InRoot = 16,
     /// <summary>What every access to a layer uses: nothing leads out of it.</summary>
     Confined = Beneath | NoSymbolicLinks | NoMagicLinks | NoCrossDevice,
 }
@@ -287,6 +289,10 @@ public static unsafe partial class Libc
     /// <summary>Takes an exclusive flock(2) without waiting.</summary>
     /// <returns><see cref="Errno.EAGAIN"/> when somebody holds it.</returns>
     public static Errno TryLockExclusive(int descriptor) => Check(flock(descriptor, 2 | 4));
+
+    /// <summary>Takes a shared flock(2) without waiting.</summary>
+    /// <returns><see cref="Errno.EAGAIN"/> when somebody holds it exclusively.</returns>
+    public static Errno TryLockShared(int descriptor) => Check(flock(descriptor, 1 | 4));
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial int dup2(int descriptor, int target);

@@ -34,6 +34,24 @@ public static unsafe partial class Libc
         }
     }
 
+    /// <summary>
+    /// The device and the mount of an object, and nothing else; symbolic links, those of /proc among them, are followed. No
+    /// server is asked, neither FUSE's nor one across the network, so that one that hangs does not keep us waiting.
+    /// </summary>
+    /// <param name="directory">Where a relative name begins.</param>
+    /// <param name="name">A path below which all but its last component is known not to hang.</param>
+    /// <param name="result">Only <see cref="Statx.Dev"/>, <see cref="Statx.MountId"/> and whether it is the root of a mount are sure to mean something.</param>
+    public static Errno StatPlace(int directory, ReadOnlySpan<byte> name, out Statx result)
+    {
+        const int noAutomount = 0x800, doNotSync = 0x4000;
+        fixed (byte* p = name)
+        fixed (Statx* r = &result)
+        {
+            // The mount id comes though it is not asked for; asking would need permission for the mount of another user.
+            return Check(statx(directory, p, AtEmptyPath | noAutomount | doNotSync, 0, r));
+        }
+    }
+
     [LibraryImport(Library, SetLastError = true)]
     private static partial int mkdirat(int directory, byte* name, uint mode);
 

@@ -2,7 +2,7 @@ using System.Buffers.Text;
 
 namespace Veneer.Linux;
 
-/// <summary>One line of <c>/proc/self/mountinfo</c>. See proc_pid_mountinfo(5).</summary>
+/// <summary>One line of <c>/proc/PID/mountinfo</c>. See proc_pid_mountinfo(5).</summary>
 public sealed record MountEntry
 {
     /// <summary>The mount's id, as statx(2) gives it.</summary>
@@ -31,6 +31,10 @@ public sealed record MountEntry
 
     /// <summary>The filesystem's own options, one each, such as <c>upperdir=/u</c>.</summary>
     public IReadOnlyList<string> FileSystemOptions { get; init; } = [];
+
+    /// <summary>The value of one of the filesystem's own options, or null; the last one counts.</summary>
+    public string? Option(string name) =>
+        FileSystemOptions.LastOrDefault(option => option.Length > name.Length && option[name.Length] == '=' && option.StartsWith(name, StringComparison.Ordinal))?[(name.Length + 1)..];
 }
 
 /// <summary>The mounts of this process's mount namespace, as far as its root directory reaches.</summary>
@@ -39,23 +43,58 @@ public static class MountTable
     /// <summary>Reads the table, parents before what is mounted on them.</summary>
     public static Errno Read(out List<MountEntry> mounts)
     {
-        mounts = [];
         Errno error = Libc.ReadWhole("/proc/self/mountinfo\0"u8, out byte[] content);
-        if (error.IsError) { return error; }
+        mounts = error.IsError ? [] : ParseAll(content);
+        return error;
+    }
 
-        ReadOnlySpan<byte> rest = content;
+    /// <summary>The mounts of a table as the kernel writes it.</summary>
+    public static List<MountEntry> ParseAll(ReadOnlySpan<byte> table)
+    {
+        var mounts = new List<MountEntry>();
+        ReadOnlySpan<byte> rest = table;
         while (rest.Length > 0)
         {
-            int end = rest.IndexOf((byte)'\n');
-            if (end < 0) { end = rest.Length; }
-            if (Parse(rest[..end]) is { } entry) { mounts.Add(entry); }
-            rest = rest[Math.Min(end + 1, rest.Length)..];
+            if (Parse(NextLine(ref rest)) is { } entry) { mounts.Add(entry); }
         }
-        return Errno.None;
+        return mounts;
+    }
+
+    /// <summary>The next line of a table, without its end; the rest follows it.</summary>
+    public static ReadOnlySpan<byte> NextLine(scoped ref ReadOnlySpan<byte> table)
+    {
+        int end = table.IndexOf((byte)'\n');
+        ReadOnlySpan<byte> line = end < 0 ? table : table[..end];
+        table = end < 0 ? default : table[(end + 1)..];
+        return line;
+    }
+
+    /// <summary>The mount that is seen at a path, or null. Of a large table only what is needed is read.</summary>
+    /// <param name="table">As the kernel writes it.</param>
+    /// <param name="path">An absolute path without symbolic links.</param>
+    public static MountEntry? Covering(ReadOnlySpan<byte> table, string path)
+    {
+        ReadOnlySpan<byte> wanted = PathText.Encode(path).AsSpan()[..^1];
+        ReadOnlySpan<byte> best = table;
+        int longest = -1;
+        while (table.Length > 0)
+        {
+            ReadOnlySpan<byte> line = NextLine(ref table);
+            ReadOnlySpan<byte> rest = line;
+            for (int skipped = 0; skipped < 4; skipped++) { _ = Next(ref rest); } // ids, device, root
+            ReadOnlySpan<byte> point = Next(ref rest);
+            if (point.Contains((byte)'\\')) { point = PathText.Encode(Unescape(point)).AsSpan()[..^1]; }
+            // Of several at the same place, the last one is on top.
+            bool covers = point.Length >= longest && wanted.StartsWith(point) && (wanted.Length == point.Length || point is [(byte)'/'] || wanted[point.Length] == '/');
+            if (!covers) { continue; }
+            best = line;
+            longest = point.Length;
+        }
+        return longest < 0 ? null : Parse(best);
     }
 
     /// <summary>One line: <c>36 35 98:0 /root /point options [optional ...] - type source superoptions</c>.</summary>
-    internal static MountEntry? Parse(ReadOnlySpan<byte> line)
+    public static MountEntry? Parse(ReadOnlySpan<byte> line)
     {
         if (!Utf8Parser.TryParse(Next(ref line), out int id, out _) || !Utf8Parser.TryParse(Next(ref line), out int parent, out _)) { return null; }
         string device = Unescape(Next(ref line));

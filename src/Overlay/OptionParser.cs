@@ -36,6 +36,7 @@ public sealed class OptionParser
     private KernelFeature ioUring;
     private Sync sync;
     private int? threads;
+    private InUse inUse;
 
     /// <summary>A sentence for each option that was accepted without effect.</summary>
     public IReadOnlyList<string> Warnings => warnings;
@@ -130,6 +131,7 @@ public sealed class OptionParser
             IoUring = ioUring,
             Sync = sync,
             Threads = threads,
+            InUse = inUse,
         };
     }
 
@@ -246,6 +248,9 @@ public sealed class OptionParser
                 threads = int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out int number) && number is > 0 and <= 256
                     ? number
                     : throw new OverlayMountException($"threads={value} is not understood: use a number from 1 to 256.");
+                return true;
+            case "inuse":
+                inUse = Choose(name, value, ("refuse", InUse.Refuse), ("warn", InUse.Warn));
                 return true;
             case "allow_other":
                 allowOther = Flag(name, value);
@@ -417,7 +422,7 @@ public sealed class OptionParser
     private static readonly string[] Names =
     [
         "lowerdir", "lowerdir+", "upperdir", "workdir", "redirect_dir", "metacopy", "index", "xino", "uuid", "nfs_export",
-        "verity", "userxattr", "volatile", "fsync", "coherent", "passthrough", "io_uring", "threads", "allow_other",
+        "verity", "userxattr", "volatile", "fsync", "coherent", "passthrough", "io_uring", "threads", "inuse", "allow_other",
         "default_permissions", "fsname", "debug", "remount", "ro", "rw", "nosuid", "nodev", "noexec", "noatime",
         "relatime", "strictatime", "nodiratime", "dirsync", "nosymfollow",
     ];

@@ -17,9 +17,6 @@ public sealed class OverlayMount : IDisposable
     /// <summary>At most so many descriptors are kept from users' open files, for what every request needs, and no more than a quarter.</summary>
     private const int MaxReserve = 1024;
 
-    /// <summary>How long to wait for somebody else's upper or work, in milliseconds.</summary>
-    private const int LockPatience = 3000;
-
     private readonly Volume volume;
     private readonly List<IDisposable> held;
 
@@ -65,7 +62,10 @@ public sealed class OverlayMount : IDisposable
             upper = Hold(Probe.OpenDirectory(upperPath, "upper"), opened);
             work = Hold(Probe.OpenDirectory(workPath, "work"), opened);
         }
-        UpperFeatures features = Probe.Check(options, lowers, upper, work);
+        List<Place> places = Probe.CheckLayers(options, lowers, upper, work);
+        InUseLock inUse = InUseLock.Take(options, places, log);
+        opened.Add(inUse);
+        UpperFeatures features = upper < 0 ? UpperFeatures.None : Probe.CheckUpper(options, upper, work);
         if (upper >= 0 && !features.RenameWhiteout)
         {
             log($"veneer: the filesystem of the upper directory {options.UpperDirectory} cannot rename and leave a whiteout: renaming what a lower layer has will fail with EINVAL");
@@ -75,7 +75,7 @@ public sealed class OverlayMount : IDisposable
         WorkDirectory? workDirectory = null;
         if (upper >= 0)
         {
-            (layers[0], workDirectory) = OpenUpper(options, upper, work, features, opened);
+            (layers[0], workDirectory) = OpenUpper(options, upper, work, features, inUse.HasWork, opened);
             layers[0]!.Named = upper;
         }
         for (int i = 0; i < lowers.Count; i++)
@@ -112,6 +112,7 @@ public sealed class OverlayMount : IDisposable
             },
             Work = workDirectory,
             NamedWork = work,
+            InUse = inUse,
             Log = log,
             NameLength = nameLength,
             MaxOpenFiles = 4 * quarter - Math.Min(quarter, MaxDirectories) - Math.Min(quarter, MaxReserve),
@@ -126,10 +127,8 @@ public sealed class OverlayMount : IDisposable
         return descriptor;
     }
 
-    private static (Layer Upper, WorkDirectory Work) OpenUpper(OverlayOptions options, int upper, int work, UpperFeatures features, List<IDisposable> opened)
+    private static (Layer Upper, WorkDirectory Work) OpenUpper(OverlayOptions options, int upper, int work, UpperFeatures features, bool hasWork, List<IDisposable> opened)
     {
-        Lock(upper, options.UpperDirectory!, "upper", opened);
-        Lock(work, options.WorkDirectory!, "work", opened);
         Layer layer;
         int workRoot = work;
         if (CommonMount.TryClone(upper, work, options.MountFlags, out int clone, out byte[] upperPath, out byte[] workPath))
@@ -146,24 +145,10 @@ public sealed class OverlayMount : IDisposable
             layer = Layer.OpenUpper(options.UpperDirectory!, upper, isPrivate: false, "."u8);
             opened.Add(layer);
         }
-        WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, features.TemporaryFiles);
+        WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, features.TemporaryFiles, isShared: !hasWork);
         opened.Add(workDirectory);
         if (options.Sync == Sync.Volatile) { workDirectory.MarkVolatile(options.WorkDirectory!); }
         return (layer, workDirectory);
-    }
-
-    /// <summary>Two overlays must not share an upper or a work. The lock ends with the process.</summary>
-    private static void Lock(int directory, string path, string role, List<IDisposable> opened)
-    {
-        Errno error = Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
-        if (error.IsError) { throw new OverlayMountException($"The {role} directory {path} cannot be read ({error}): give this user permission to list it."); }
-        Hold(descriptor, opened);
-        // After umount(8) the last server may still be on its way out: give it a moment.
-        for (long end = Environment.TickCount64 + LockPatience; Libc.TryLockExclusive(descriptor).IsError; Thread.Sleep(5))
-        {
-            if (Environment.TickCount64 < end) { continue; }
-            throw new OverlayMountException($"The {role} directory {path} is in use by another overlay: unmount that one first, or use another directory.");
-        }
     }
 
     private static int NameLengthOf(Layer?[] layers)
@@ -222,6 +207,12 @@ public sealed class OverlayMount : IDisposable
         Errno error = Libc.StatAt(directory.Descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
         return error.IsError ? throw new OverlayMountException($"The layer {directory.Layer.Path} cannot be examined ({error}): see whether its filesystem still answers.") : stat;
     }
+
+    /// <summary>Tells those who find upper or work in use where they are mounted.</summary>
+    /// <param name="mountPoint">The mount point's full path.</param>
+    /// <param name="mountId">The mount's id, as mountinfo has it.</param>
+    /// <param name="device">The number of the mount's device, as mountinfo has it.</param>
+    public void Announce(string mountPoint, int mountId, string device) => volume.InUse.Announce(mountPoint, mountId, device);
 
     /// <summary>Lets go of every layer.</summary>
     public void Dispose()

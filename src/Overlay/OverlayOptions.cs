@@ -62,6 +62,18 @@ public sealed record OverlayOptions
 
     /// <summary>How many threads are ready for requests that do not come over io_uring, or null for as many as suit the machine.</summary>
     public int? Threads { get; init; }
+
+    /// <summary>What becomes of a mount whose layers another overlay changes. Default: <see cref="InUse.Refuse"/>.</summary>
+    public InUse InUse { get; init; }
+}
+
+/// <summary>What becomes of a mount when its upper or work is in use by another overlay, or a lower is another's upper or work (<c>inuse=</c>).</summary>
+public enum InUse
+{
+    /// <summary>It is refused.</summary>
+    Refuse,
+    /// <summary>It is made, and a line in the log says what comes of it: what both do to the layers is undefined.</summary>
+    Warn,
 }
 
 /// <summary>What a rename of a directory that exists in a lower layer does (<c>redirect_dir=</c>).</summary>

@@ -42,6 +42,9 @@ internal sealed class Volume
     /// <summary>A descriptor, O_PATH, of work through the mount that it was named in; -1 when read-only.</summary>
     public int NamedWork { get; init; } = -1;
 
+    /// <summary>The locks on upper and work.</summary>
+    public required InUseLock InUse { get; init; }
+
     /// <summary>One line about something that went wrong and is not told to a caller.</summary>
     public required Action<string> Log { get; init; }
 

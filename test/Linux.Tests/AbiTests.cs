@@ -74,6 +74,7 @@ public sealed class AbiTests
             nameof(ResolveFlags.NoCrossDevice) => "RESOLVE_NO_XDEV",
             nameof(ResolveFlags.NoMagicLinks) => "RESOLVE_NO_MAGICLINKS",
             nameof(ResolveFlags.NoSymbolicLinks) => "RESOLVE_NO_SYMLINKS",
+            nameof(ResolveFlags.InRoot) => "RESOLVE_IN_ROOT",
             nameof(ResolveFlags.Confined) => "RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV",
             _ => "RESOLVE_" + name.ToUpperInvariant(),
         })

@@ -32,4 +32,34 @@ public sealed class MountTableTests
         Assert.Equal(Errno.None, MountTable.Read(out List<MountEntry> mounts));
         Assert.Contains(mounts, mount => mount is { Type: "proc", MountPoint: "/proc" });
     }
+
+    [Theory]
+    [InlineData("/a/b/c", 3)]
+    [InlineData("/a/b", 3)]
+    [InlineData("/a/bc", 2)]
+    [InlineData("/a b/c", 4)]
+    [InlineData("/x", 1)]
+    [InlineData("/top/x", 6)]
+    public void The_mount_at_a_path_is_the_longest_and_the_last(string path, int id)
+    {
+        MountEntry? covering = MountTable.Covering("""
+            1 0 0:1 / / rw - ext4 a rw
+            2 1 0:2 / /a rw - ext4 b rw
+            3 2 0:3 / /a/b rw - ext4 c rw
+            4 1 0:4 / /a\040b rw - ext4 d rw
+            5 1 0:5 / /top rw - ext4 e rw
+            6 5 0:6 / /top rw - ext4 f rw
+
+            """u8, path);
+
+        Assert.Equal(id, covering?.Id);
+    }
+
+    [Fact]
+    public void An_option_of_the_filesystem_is_found()
+    {
+        MountEntry entry = MountTable.Parse(@"1 2 0:5 / /m rw - overlay o rw,upperdir=/u\054v,workdir=/w,upperdir=/u2"u8)!;
+
+        Assert.Equal(("/u2", "/w", null), (entry.Option("upperdir"), entry.Option("workdir"), entry.Option("upper")));
+    }
 }

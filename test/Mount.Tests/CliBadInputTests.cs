@@ -133,16 +133,6 @@ public sealed partial class CliBadInputTests : IDisposable
     }
 
     [CliFact]
-    public void Layers_that_another_overlay_uses()
-    {
-        Refuses(
-            "veneer mount -o $LAYERS m; veneer mount -o lowerdir=l,upperdir=u,workdir=w x",
-            32,
-            "The upper directory u is in use by another overlay: unmount that one first, or use another directory.",
-            prepare: "mkdir -p x w/work");
-    }
-
-    [CliFact]
     public void What_cannot_be_written_is_not_remounted_to_be()
     {
         Refuses(

@@ -51,8 +51,8 @@ public sealed class CliMountTests : IDisposable
     [InlineData("default_permissions,override_creds,nfs_export=off,verity=off")]
     public void Options_without_effect_have_none(string options)
     {
-        string without = Succeeds("veneer mount -o $LAYERS m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; getfattr -m - -d u; veneer umount m");
-        string with = Succeeds($"veneer mount -o $LAYERS,{options} m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; getfattr -m - -d u; veneer umount m");
+        string without = Succeeds("veneer mount -o $LAYERS m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; veneer umount m; getfattr -m - -d u");
+        string with = Succeeds($"veneer mount -o $LAYERS,{options} m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; veneer umount m; getfattr -m - -d u");
 
         Assert.Contains(" - fuse.veneer veneer rw,", without, StringComparison.Ordinal);
         Assert.Equal(without, with);

@@ -40,7 +40,8 @@ public sealed class ProbeTests : IDisposable
                 opened.Add(upperDescriptor = Probe.OpenDirectory(Absolute(upper), "upper"));
                 opened.Add(workDescriptor = Probe.OpenDirectory(Absolute(work!), "work"));
             }
-            return Probe.Check(options, lowerDescriptors, upperDescriptor, workDescriptor);
+            Probe.CheckLayers(options, lowerDescriptors, upperDescriptor, workDescriptor);
+            return upperDescriptor < 0 ? UpperFeatures.None : Probe.CheckUpper(options, upperDescriptor, workDescriptor);
         }
         finally
         {

@@ -1,4 +1,3 @@
-using System.Diagnostics.CodeAnalysis;
 using Veneer.Linux;
 
 namespace Veneer.Overlay.Layers;
@@ -60,13 +59,14 @@ internal static class Probe
         });
     }
 
-    /// <summary>Checks the layers against each other, and that the upper can hold an overlay's changes.</summary>
+    /// <summary>Checks the layers against each other. Nothing is changed.</summary>
     /// <param name="options">For the names in the sentences.</param>
     /// <param name="lowers">The lower directories as <see cref="OpenDirectory"/> gave them, in the order of the options.</param>
     /// <param name="upper">The upper directory, or -1.</param>
     /// <param name="work">The work directory, or -1.</param>
+    /// <returns>Where they lie: upper, work and the lowers, of those that there are.</returns>
     /// <exception cref="OverlayMountException">They cannot be used like this.</exception>
-    public static UpperFeatures Check(OverlayOptions options, IReadOnlyList<int> lowers, int upper, int work)
+    public static List<Place> CheckLayers(OverlayOptions options, IReadOnlyList<int> lowers, int upper, int work)
     {
         if (lowers.Count > OverlayOptions.MaxLowerDirectories)
         {
@@ -78,40 +78,24 @@ internal static class Probe
             if (Libc.StatFileSystem(lowers[i], out StatFs status).IsError || status.Type != StatFs.ProcMagic) { continue; }
             throw new OverlayMountException($"The lower directory {options.LowerDirectories[i]} is on a proc filesystem, whose files change by themselves: leave it out, and mount proc inside the overlay instead.");
         }
-        CheckOverlaps(options, lowers, upper, work);
-        return upper < 0 ? UpperFeatures.None : CheckUpper(options, upper, work);
+        return CheckOverlaps(options, lowers, upper, work);
     }
 
-    /// <summary>A directory and where it lies in its filesystem, whatever mount it is seen through.</summary>
-    private sealed record Place(string Role, string Path, Statx Status, string? Device, string? Inside)
-    {
-        public bool IsSame(Place other) => Status.Ino == other.Status.Ino && Status.Dev == other.Status.Dev;
-
-        /// <summary>Whether this directory lies below the other one.</summary>
-        public bool IsInside(Place other) =>
-            Inside is not null && other.Inside is not null && Device == other.Device
-            && Inside.Length > other.Inside.Length
-            && Inside.StartsWith(other.Inside, StringComparison.Ordinal)
-            && (other.Inside is "/" || Inside[other.Inside.Length] == '/');
-
-        public override string ToString() => $"{Role} directory {Path}";
-    }
-
-    private static void CheckOverlaps(OverlayOptions options, IReadOnlyList<int> lowers, int upper, int work)
+    private static List<Place> CheckOverlaps(OverlayOptions options, IReadOnlyList<int> lowers, int upper, int work)
     {
         var mounts = new Dictionary<ulong, MountEntry>();
         _ = MountTable.Read(out List<MountEntry> table); // best effort: without /proc only equal directories are noticed
         foreach (MountEntry entry in table) { mounts[(ulong)entry.Id] = entry; }
 
-        Place? upperPlace = upper < 0 ? null : Locate("upper", options.UpperDirectory!, upper, mounts);
-        Place? workPlace = work < 0 ? null : Locate("work", options.WorkDirectory!, work, mounts);
+        Place? upperPlace = upper < 0 ? null : Place.Of("upper", options.UpperDirectory!, upper, mounts);
+        Place? workPlace = work < 0 ? null : Place.Of("work", options.WorkDirectory!, work, mounts);
         if (upperPlace is not null && workPlace is not null) { CheckPair(upperPlace, workPlace); }
 
         // What is given first is the first to be named; the lowers come last, as they may not lie in any other.
         var places = new List<Place>(lowers.Count + 2);
         if (upperPlace is not null) { places.Add(upperPlace); }
         if (workPlace is not null) { places.Add(workPlace); }
-        for (int i = 0; i < lowers.Count; i++) { places.Add(Locate("lower", options.LowerDirectories[i], lowers[i], mounts)); }
+        for (int i = 0; i < lowers.Count; i++) { places.Add(Place.Of("lower", options.LowerDirectories[i], lowers[i], mounts)); }
 
         var byInode = new Dictionary<(ulong Dev, ulong Ino), Place>();
         var byPath = new Dictionary<(string Device, string Inside), Place>();
@@ -139,6 +123,7 @@ internal static class Probe
                 }
             }
         }
+        return places;
     }
 
     private static string Spelling(Place first, Place second) => first.Path == second.Path ? "" : $" (as {second.Path})";
@@ -167,36 +152,9 @@ internal static class Probe
         }
     }
 
-    private static Place Locate(string role, string path, int descriptor, Dictionary<ulong, MountEntry> mounts)
-    {
-        Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx status);
-        if (error.IsError)
-        {
-            throw new OverlayMountException($"The {role} directory {path} cannot be examined ({error}): see whether its filesystem still answers.");
-        }
-        if (!mounts.TryGetValue(status.MountId, out MountEntry? mount) || !TryName(descriptor, out string? name))
-        {
-            return new Place(role, path, status, null, null);
-        }
-        // The part below the mount point, put below what is mounted there.
-        string point = mount.MountPoint == "/" ? "" : mount.MountPoint;
-        string? below = name == point ? "" : name.StartsWith(point + "/", StringComparison.Ordinal) ? name[point.Length..] : null;
-        if (below is null) { return new Place(role, path, status, null, null); }
-        string root = mount.Root == "/" ? "" : mount.Root;
-        string inside = root + (below == "/" ? "" : below);
-        return new Place(role, path, status, mount.Device, inside.Length == 0 ? "/" : inside);
-    }
-
-    /// <summary>The path of a descriptor, as /proc has it.</summary>
-    private static bool TryName(int descriptor, [NotNullWhen(true)] out string? name)
-    {
-        Span<byte> buffer = stackalloc byte[4096];
-        Errno error = Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode($"/proc/self/fd/{descriptor}"), buffer, out int length);
-        name = error.IsError ? null : PathText.Decode(buffer[..length]);
-        return name is not null;
-    }
-
-    private static UpperFeatures CheckUpper(OverlayOptions options, int upper, int work)
+    /// <summary>Checks that upper can hold an overlay's changes, by making some in work.</summary>
+    /// <exception cref="OverlayMountException">It cannot.</exception>
+    public static UpperFeatures CheckUpper(OverlayOptions options, int upper, int work)
     {
         string upperPath = options.UpperDirectory!;
         string workPath = options.WorkDirectory!;

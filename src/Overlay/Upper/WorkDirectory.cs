@@ -30,9 +30,14 @@ internal sealed class WorkDirectory : IDisposable
 
     private static ReadOnlySpan<byte> SharedWhiteout => "#whiteout\0"u8;
 
-    private WorkDirectory(Fd directory, bool hasTemporaryFiles)
+    private readonly bool isShared;
+
+    private WorkDirectory(Fd directory, bool hasTemporaryFiles, bool isShared)
     {
         this.directory = directory;
+        this.isShared = isShared;
+        // Far from those of the other one, which began at zero or also at random.
+        if (isShared) { lastName = Random.Shared.NextInt64(1L << 32, 1L << 62); }
         HasTemporaryFiles = hasTemporaryFiles;
     }
 
@@ -49,11 +54,12 @@ internal sealed class WorkDirectory : IDisposable
     /// <param name="workdir">A descriptor of the directory that the user named.</param>
     /// <param name="path">For messages.</param>
     /// <param name="hasTemporaryFiles">Whether the filesystem has O_TMPFILE.</param>
-    public static WorkDirectory Open(int workdir, string path, bool hasTemporaryFiles)
+    /// <param name="isShared">Whether another overlay uses it at this time: what is there is its, and stays.</param>
+    public static WorkDirectory Open(int workdir, string path, bool hasTemporaryFiles, bool isShared)
     {
         ReadOnlySpan<byte> name = "work\0"u8;
         RefuseIncompatible(workdir, path);
-        Errno error = RemoveTree(workdir, name, 0);
+        Errno error = isShared ? Errno.None : RemoveTree(workdir, name, 0);
         if (error.IsError && error != Errno.ENOENT) { throw new OverlayMountException($"The work directory {path} cannot be emptied ({error}): remove {path}/work by hand, nothing in it is needed."); }
         // Nobody's business, as the kernel has it; but without privilege its owner must get in.
         uint mode = Libc.EffectiveUid == 0 ? 0 : 0x1C0u;
@@ -69,7 +75,7 @@ internal sealed class WorkDirectory : IDisposable
         if (error.IsError) { throw new OverlayMountException($"The mode of the work directory {path} cannot be changed ({error}): see its filesystem."); }
         // Without the bit, the group goes on all the same where the filesystem is mounted with grpid.
         bool isOfRoot = !Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError && stat.Gid == 0;
-        return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && isOfRoot };
+        return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles, isShared) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && isOfRoot };
     }
 
     /// <summary>A directory below <c>work/incompat</c> says that upper needs something that its reader may not know. Kernel: ovl_workdir_cleanup_recurse().</summary>
@@ -179,7 +185,7 @@ internal sealed class WorkDirectory : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        if (directory.Value >= 0) { Clear(); }
+        if (directory.Value >= 0 && !isShared) { Clear(); }
         directory.Dispose();
     }
 }

@@ -174,4 +174,50 @@ public sealed class FormatTests
     }).QuickCheckThrowOnFailure();
 
     private static byte[] Bytes(string name) => Encoding.UTF8.GetBytes(name + "\0");
+
+    [Fact]
+    public void A_claim_comes_back_as_it_was()
+    {
+        var claim = new Claim
+        {
+            Role = "work",
+            Boot = "0123",
+            Pid = 4711,
+            PidNamespace = 4026531836,
+            MountNamespace = 4026531841,
+            Since = DateTimeOffset.FromUnixTimeSeconds(1_700_000_000),
+            Command = "veneer mount\n\\n =",
+            MountPoint = PathText.Decode("/a\nb\\\xff="u8),
+            MountId = 42,
+            Device = "0:57",
+        };
+
+        Assert.Equal(claim, Claim.Parse(claim.ToBytes()));
+    }
+
+    [Fact]
+    public void A_long_claim_is_cut_to_fit_an_attribute()
+    {
+        Claim? claim = Claim.Parse((Claim.Own("upper", new string('x', 5000)) with { Command = new string('y', 5000) }).ToBytes());
+
+        Assert.Equal((259, 99), (claim!.MountPoint.Length, claim.Command.Length));
+        Assert.InRange(claim.ToBytes().Length, 0, 700);
+    }
+
+    [Fact]
+    public void Whatever_lies_there_is_a_claim_or_none() => Prop.ForAll<byte[]>(bytes => { _ = Claim.Parse(bytes); }).QuickCheckThrowOnFailure();
+
+    [Theory]
+    [InlineData("version=1", "version=2")]
+    [InlineData("role=upper", "role=lower")]
+    [InlineData("pid=", "pid=x")]
+    [InlineData("since=", "since=99999999999999")]
+    [InlineData("since=", "since=-")]
+    public void A_broken_claim_is_none(string part, string instead)
+    {
+        string record = Encoding.UTF8.GetString(Claim.Own("upper", "/m").ToBytes());
+
+        Assert.NotNull(Claim.Parse(Encoding.UTF8.GetBytes(record)));
+        Assert.Null(Claim.Parse(Encoding.UTF8.GetBytes(record.Replace(part, instead, StringComparison.Ordinal))));
+    }
 }

@@ -1,0 +1,238 @@
+using System.Globalization;
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Host;
+
+namespace Veneer.Overlay.Layers;
+
+/// <summary>The locks on upper and work, which no two overlays may have, and what is said there of who has them.</summary>
+/// <remarks>
+/// The lock is an exclusive flock(2) on the directory itself. It is one for all mounts, mount namespaces, pid namespaces
+/// and users, and the kernel releases it when the process that holds it ends, in whatever way. The record beside it
+/// (<see cref="Claim"/>) is for people: see docs/adr/0010. Kernel overlayfs has a lock of its own, which nobody can see;
+/// its mounts are found in the mount tables instead, at the time of mounting, which leaves the moment until ours appears.
+/// </remarks>
+internal sealed class InUseLock : IDisposable
+{
+    /// <summary>How long to wait for an overlay that is being unmounted, in milliseconds.</summary>
+    private const int Patience = 3000;
+
+    /// <summary>How long to look for kernel overlays, in milliseconds; one namespace takes some 50 microseconds.</summary>
+    private const int SearchTime = 16;
+
+    /// <summary>The longest record, in bytes.</summary>
+    private const int MaxClaim = 4096;
+
+    private static ReadOnlySpan<byte> Trusted => "trusted.overlay.veneer.owner\0"u8;
+    private static ReadOnlySpan<byte> User => "user.overlay.veneer.owner\0"u8;
+
+    private readonly List<(Fd Lock, Claim Claim)> held = [];
+    private readonly bool userXattr;
+
+    private InUseLock(bool userXattr) => this.userXattr = userXattr;
+
+    /// <summary>Whether this overlay has work for itself. Otherwise another one uses it, and what is there must stay.</summary>
+    public bool HasWork { get; private set; }
+
+    /// <summary>Locks upper and work, and sees to it that no layer is one that another overlay changes.</summary>
+    /// <param name="options">What to do when one is.</param>
+    /// <param name="places">The layers.</param>
+    /// <param name="log">Told of it when it is to be mounted all the same.</param>
+    /// <exception cref="OverlayMountException">One is; the message names who has it.</exception>
+    public static InUseLock Take(OverlayOptions options, IReadOnlyList<Place> places, Action<string> log)
+    {
+        var taken = new InUseLock(options.UserXattr);
+        try
+        {
+            Action<string> complain = options.InUse == InUse.Refuse
+                ? sentence => throw new OverlayMountException($"{sentence}: unmount that, use another directory, or mount anyway with -o inuse=warn.")
+                : sentence => log($"veneer: {sentence}: mounted all the same, as inuse=warn asks; what both do to it is undefined");
+            taken.LockAll(options, places, complain);
+            CheckKernelMounts(places, complain, log);
+        }
+        catch
+        {
+            taken.Dispose();
+            throw;
+        }
+        return taken;
+    }
+
+    private void LockAll(OverlayOptions options, IReadOnlyList<Place> places, Action<string> complain)
+    {
+        long deadline = Environment.TickCount64 + Patience;
+        var seen = new HashSet<(ulong Dev, ulong Ino)>();
+        foreach (Place place in places)
+        {
+            CheckAncestors(place, seen, complain);
+            bool isLower = place.Role == "lower";
+            Errno error = Libc.Reopen(place.Descriptor, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
+            if (error.IsError)
+            {
+                if (isLower) { continue; } // its own sentence comes when it is opened
+                throw new OverlayMountException($"The {place} cannot be read ({error}): give this user permission to list it.");
+            }
+            var directory = new Fd(descriptor);
+            if (!TryLock(descriptor, isLower, place, deadline))
+            {
+                directory.Dispose();
+                if (!isLower || IsOfAnOverlay(place)) { complain($"The {place} {DescribeHolder(place)}"); }
+                continue;
+            }
+            if (isLower)
+            {
+                directory.Dispose();
+                continue;
+            }
+            var claim = Claim.Own(place.Role, options.MountPoint);
+            held.Add((directory, claim));
+            HasWork |= place.Role == "work";
+            Write(descriptor, claim);
+        }
+    }
+
+    /// <summary>Locks a directory; a lower just to see whether it could be.</summary>
+    private static bool TryLock(int descriptor, bool shared, Place place, long deadline)
+    {
+        while ((shared ? Libc.TryLockShared(descriptor) : Libc.TryLockExclusive(descriptor)).IsError)
+        {
+            // After umount(8) the last server may still be on its way out: it gets a moment. Not one that is mounted.
+            if (Environment.TickCount64 >= deadline || IsMountedHere(ReadClaim(descriptor)) || HolderOf(place) is { IsOverlay: false }) { return false; }
+            Thread.Sleep(5);
+        }
+        return true;
+    }
+
+    private static bool IsMountedHere(Claim? claim)
+    {
+        if (claim is null || claim.Device.Length == 0) { return false; }
+        _ = MountTable.Read(out List<MountEntry> table); // best effort: without it we wait for longer
+        return table.Exists(entry => entry.Device == claim.Device && entry.Id == claim.MountId);
+    }
+
+    /// <summary>Nothing above a layer may be an upper or a work: what happens there happens to the layer. Kernel: ovl_check_layer().</summary>
+    private static void CheckAncestors(Place place, HashSet<(ulong Dev, ulong Ino)> seen, Action<string> complain)
+    {
+        if (Libc.Duplicate(place.Descriptor, out int current).IsError) { return; }
+        Statx below = place.Status;
+        while (true)
+        {
+            // Not past the root of the mount: what is above that is another tree.
+            if ((below.Attributes & Statx.AttributeMountRoot) != 0) { break; }
+            Errno error = Libc.OpenAt(current, "..\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int parent);
+            bool canLock = !error.IsError;
+            if (error == Errno.EACCES) { error = Libc.OpenAt(current, "..\0"u8, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out parent); }
+            Libc.Close(current);
+            current = parent;
+            if (error.IsError || Libc.StatAt(current, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx above).IsError) { break; }
+            if (above.Dev != below.Dev || above.MountId != below.MountId || above.Ino == below.Ino || !seen.Add((above.Dev, above.Ino))) { break; }
+            // Others lock directories as well, for reasons of their own: systemd-tmpfiles(8) knows such a lock.
+            if (canLock && Libc.TryLockShared(current).IsError && ReadClaim(current) is { } claim)
+            {
+                complain($"The {place} lies in the {Describe(claim)}");
+                break;
+            }
+            below = above;
+        }
+        if (current >= 0) { Libc.Close(current); }
+    }
+
+    private static void CheckKernelMounts(IReadOnlyList<Place> places, Action<string> complain, Action<string> log)
+    {
+        long deadline = Environment.TickCount64 + SearchTime;
+        foreach (KernelMount overlay in KernelMount.All())
+        {
+            using KernelMount one = overlay;
+            foreach ((Place place, string relation) in overlay.UsesOf(places))
+            {
+                string process = overlay.Namespace.Process;
+                string where = process == "self" ? "" : $" in the mount namespace of process {process} ({Processes.NameOf(process)})";
+                complain($"The {place} {relation} of the kernel overlay that is mounted on {overlay.Mount.MountPoint}{where}");
+            }
+            if (Environment.TickCount64 <= deadline) { continue; }
+            log("veneer: there are too many mount namespaces to look in all of them for a kernel overlay that uses the same layers");
+            break;
+        }
+    }
+
+    /// <summary>Who has the lock, as far as can be known.</summary>
+    private sealed record LockHolder(Claim? Claim, int Pid)
+    {
+        /// <summary>Whether it is an overlay, for all that is known.</summary>
+        public bool IsOverlay => Claim is not null || Pid == 0 || Processes.NameOf($"{Pid}").StartsWith("veneer", StringComparison.Ordinal);
+    }
+
+    private static LockHolder HolderOf(Place place)
+    {
+        int pid = place.Device is null ? 0 : Processes.HolderOfLock(place.Device, place.Status.Ino);
+        Claim? claim = ReadClaim(place.Descriptor);
+        // What a process says that was killed is not believed of the one that came after it.
+        if (claim is not null && pid != 0 && claim.PidNamespace == Processes.NamespaceOf("self", "pid") && claim.Pid != pid) { claim = null; }
+        return new LockHolder(claim, pid);
+    }
+
+    private static bool IsOfAnOverlay(Place place) => HolderOf(place).IsOverlay;
+
+    private static string DescribeHolder(Place place)
+    {
+        LockHolder holder = HolderOf(place);
+        return holder switch
+        {
+            { Claim: { } claim } => $"is the {Describe(claim)}",
+            { Pid: 0 } => "is locked by a process that cannot be seen from here and has left no record that can be read",
+            _ => $"is locked by process {holder.Pid} ({Processes.CommandLineOf($"{holder.Pid}")})",
+        };
+    }
+
+    private static string Describe(Claim claim)
+    {
+        string process = claim.PidNamespace == Processes.NamespaceOf("self", "pid") ? "" : $" of pid namespace {claim.PidNamespace}";
+        string mount = claim.MountNamespace == Processes.NamespaceOf("self", "mnt") ? "" : $" in mount namespace {claim.MountNamespace}";
+        return string.Create(
+            CultureInfo.InvariantCulture,
+            $"{claim.Role} of the overlay on {claim.MountPoint}{mount}, which process {claim.Pid}{process} ({claim.Command}) has served since {claim.Since.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}");
+    }
+
+    /// <summary>What is said of a directory in this boot. Only to be believed while somebody has the lock.</summary>
+    internal static Claim? ReadClaim(int directory)
+    {
+        Span<byte> record = stackalloc byte[MaxClaim];
+        Claim? best = null;
+        foreach (bool user in (ReadOnlySpan<bool>)[false, true])
+        {
+            if (Libc.GetXattrAt(directory, Libc.Self, user ? User : Trusted, record, out int length).IsError) { continue; }
+            Claim? claim = Claim.Parse(record[..length]);
+            if (claim is not null && claim.Boot == BootId.Read() && (best is null || claim.Since > best.Since)) { best = claim; }
+        }
+        return best;
+    }
+
+    private void Write(int directory, Claim claim) =>
+        _ = Libc.SetXattrAt(directory, Libc.Self, userXattr ? User : Trusted, claim.ToBytes(), XattrFlags.None); // best effort: who finds the lock then learns less
+
+    /// <summary>Adds where the overlay is mounted to what is said of it.</summary>
+    /// <param name="mountPoint">Its full path.</param>
+    /// <param name="mountId">The mount's id.</param>
+    /// <param name="device">The number of the mount's device, as mountinfo has it.</param>
+    public void Announce(string mountPoint, int mountId, string device)
+    {
+        for (int i = 0; i < held.Count; i++)
+        {
+            (Fd directory, Claim claim) = held[i];
+            held[i] = (directory, claim with { MountPoint = mountPoint, MountId = mountId, Device = device });
+            Write(directory.Value, held[i].Claim);
+        }
+    }
+
+    /// <summary>Lets go of upper and work, for others to use.</summary>
+    public void Dispose()
+    {
+        foreach ((Fd directory, _) in held)
+        {
+            // Before the lock goes: the next one's record must not be removed.
+            if (directory.Value >= 0) { _ = Libc.RemoveXattrAt(directory.Value, Libc.Self, userXattr ? User : Trusted); } // best effort: nobody believes it without the lock
+            directory.Dispose();
+        }
+        held.Clear();
+    }
+}

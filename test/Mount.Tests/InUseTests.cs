@@ -1,0 +1,224 @@
+using System.Globalization;
+using System.Text.RegularExpressions;
+
+namespace Veneer.Mount.Tests;
+
+/// <summary>Upper and work belong to one overlay at a time, and who finds them taken is told by whom.</summary>
+[Collection(typeof(CliCollection))]
+public sealed partial class InUseTests : IDisposable
+{
+    private const string Remedy = ": unmount that, use another directory, or mount anyway with -o inuse=warn.";
+
+    private readonly CliSandbox sandbox = new();
+
+    public void Dispose() => sandbox.Dispose();
+
+    [GeneratedRegex(@"(?<=process |namespace )\d+|(?<=since )[-0-9]+ [:0-9]+ [-+]\d\d:\d\d", RegexOptions.None, matchTimeoutMilliseconds: 1000)]
+    private static partial Regex Number();
+
+    /// <summary>Runs a script; of the sentences, numbers become N and the sandbox's path goes.</summary>
+    private (int ExitCode, string Output, string[] Sentences) Run(string script)
+    {
+        Outcome outcome = sandbox.Run("mkdir -p u2 w2 m2; " + script);
+        string error = Number().Replace(outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal), "N");
+        return (outcome.ExitCode, outcome.Output, error.Split('\n', StringSplitOptions.RemoveEmptyEntries));
+    }
+
+    private static string Holder(string command = "veneer mount -o lowerdir=l,upperdir=u,workdir=w m") => $"of the overlay on m, which process N ({command}) has served since N";
+
+    [CliTheory]
+    [InlineData("lowerdir=l,upperdir=u,workdir=w2", "upper directory u is the upper")]
+    [InlineData("lowerdir=l,upperdir=u2,workdir=w", "work directory w is the work")]
+    [InlineData("lowerdir=l,upperdir=w,workdir=w2", "upper directory w is the work")]
+    [InlineData("lowerdir=u", "lower directory u is the upper")]
+    [InlineData("lowerdir=l:w", "lower directory w is the work")]
+    [InlineData("lowerdir=u/in", "lower directory u/in lies in the upper")]
+    [InlineData("lowerdir=l,upperdir=u/in/u,workdir=u/in/w", "upper directory u/in/u lies in the upper")]
+    public void A_second_use_is_refused_and_names_the_first(string options, string sentence)
+    {
+        var (exitCode, output, sentences) = Run($"mkdir -p u/in/u u/in/w; veneer mount -o $LAYERS m; getfattr -d -m trusted u2 w2 u/in/u u/in/w; veneer mount -o {options} m2; code=$?; ls -A m2 u2 w2/ u/in/w; exit $code");
+
+        Assert.Equal([$"veneer: The {sentence} {Holder()}{Remedy}"], sentences);
+        Assert.Equal((32, "m2:\n\nu/in/w:\n\nu2:\n\nw2/:\n"), (exitCode, output));
+    }
+
+    [CliFact]
+    public void The_server_that_answers_is_the_one_that_is_named()
+    {
+        Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; p=$(pgrep -x veneer); date +%F; echo $p; veneer mount -o lowerdir=u m");
+
+        string[] told = outcome.Output.Split('\n');
+        Assert.Contains($"process {told[1]} (", outcome.Error, StringComparison.Ordinal);
+        Assert.Contains($"since {told[0]} ", outcome.Error, StringComparison.Ordinal);
+    }
+
+    [CliFact]
+    public void From_another_pid_and_mount_namespace_too()
+    {
+        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS m; unshare --mount --pid --fork --mount-proc --propagation private veneer mount -o lowerdir=u m2");
+
+        Assert.Equal(["veneer: The lower directory u is the upper of the overlay on m in mount namespace N, which process N of pid namespace N (veneer mount -o lowerdir=l,upperdir=u,workdir=w m) has served since N" + Remedy], sentences);
+        Assert.Equal(32, exitCode);
+    }
+
+    [CliFact]
+    public void From_a_user_namespace_too()
+    {
+        var (exitCode, _, sentences) = Run(
+            "veneer mount -o $LAYERS,userxattr m; mkdir a b; unshare --user --map-root-user --mount --pid --fork --mount-proc --propagation private veneer mount -o lowerdir=l,upperdir=u,workdir=w2,userxattr m2");
+
+        Assert.Equal(["veneer: The upper directory u is the upper of the overlay on m in mount namespace N, which process N of pid namespace N (veneer mount -o lowerdir=l,upperdir=u,workdir=w,userxattr m) has served since N" + Remedy], sentences);
+        Assert.Equal(32, exitCode);
+    }
+
+    [CliFact]
+    public void A_copy_of_the_mount_in_another_namespace_keeps_the_lock()
+    {
+        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS m; unshare --mount --propagation private sleep 30 & sleep 0.5; umount m; veneer mount -o $LAYERS m2");
+
+        Assert.Equal([$"veneer: The upper directory u is the upper {Holder()}{Remedy}"], sentences);
+        Assert.Equal(32, exitCode);
+    }
+
+    [CliTheory]
+    [InlineData("veneer umount m")]
+    [InlineData("umount m")] // the server may still be on its way out
+    [InlineData("kill -9 $(pgrep -x veneer); umount -l m")]
+    [InlineData("kill -TERM $(pgrep -x veneer)")]
+    public void After_its_end_everything_is_free(string end)
+    {
+        var (exitCode, output, sentences) = Run($"veneer mount -o $LAYERS m; {end}; veneer mount -o $LAYERS m2 && veneer umount m2; veneer mount -o lowerdir=u:w m2; getfattr -d -m trusted.overlay.veneer u w");
+
+        Assert.Equal((0, ""), (exitCode, output));
+        Assert.Empty(sentences);
+    }
+
+    [CliFact]
+    public void A_record_that_a_killed_server_left_is_not_believed_of_another_who_locks_the_directory()
+    {
+        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS m; kill -9 $(pgrep -x veneer); umount -l m; getfattr -n trusted.overlay.veneer.owner u >/dev/null || exit 1; flock u sleep 9 & sleep 0.5; veneer mount -o $LAYERS m");
+
+        Assert.Equal(["veneer: The upper directory u is locked by process N (flock u sleep 9)" + Remedy], sentences);
+        Assert.Equal(32, exitCode);
+    }
+
+    [CliFact]
+    public void A_record_of_another_boot_is_not_believed()
+    {
+        var (_, _, sentences) = Run(
+            "veneer mount -o $LAYERS m; kill -9 $(pgrep -x veneer); umount -l m; echo 01234567-89ab-cdef-0123-456789abcdef >id; "
+            + "flock u sleep 9 & sleep 0.5; mount --bind id /proc/sys/kernel/random/boot_id; unshare --pid --fork --mount-proc sh -c 'mount --bind id /proc/sys/kernel/random/boot_id; veneer mount -o lowerdir=u m'");
+
+        Assert.Equal(["veneer: The lower directory u is locked by a process that cannot be seen from here and has left no record that can be read" + Remedy], sentences);
+    }
+
+    [CliFact]
+    public void Locks_of_others_on_a_lower_directory_and_above_the_layers_are_none_of_our_business()
+    {
+        var (exitCode, _, sentences) = Run("flock l sleep 9 & flock . sleep 9 & sleep 0.5; veneer mount -o $LAYERS m");
+
+        Assert.Equal(0, exitCode);
+        Assert.Empty(sentences);
+    }
+
+    [CliFact]
+    public void The_record_is_seen_by_nobody_through_a_mount()
+    {
+        var (_, output, sentences) = Run(
+            "veneer mount -o $LAYERS m; getfattr -d -m - m; getfattr -n trusted.overlay.veneer.owner m 2>&1 | grep -c 'No such attribute'; kill -9 $(pgrep -x veneer); umount -l m; "
+            + "mount -t tmpfs t /tmp; cp -a l u w m /tmp; cd /tmp; setfattr -n trusted.overlay.veneer.owner -v left u; mount -t overlay o -o $LAYERS m && getfattr -d -m - m && cat m/f; umount m");
+
+        Assert.Equal("1\nold\n", output);
+        Assert.Empty(sentences);
+    }
+
+    [CliTheory]
+    [InlineData("lowerdir=$d/l,upperdir=$d/u,workdir=$d/w")]
+    [InlineData("lowerdir=l,upperdir=u,workdir=w")]
+    [InlineData("lowerdir=l,upperdir=$d/s/u,workdir=$d/s/w")] // over a symbolic link
+    public void Kernel_overlays_are_seen(string options)
+    {
+        const string where = " of the kernel overlay that is mounted on k/m";
+        var (_, output, sentences) = Run(
+            "mkdir k; mount -t tmpfs t k; cd k; d=$PWD; mkdir l u w m m2 u2 w2; ln -s . s; "
+            + $"mount -t overlay o -o {options} m; "
+            + "for o in lowerdir=l,upperdir=u,workdir=w2 lowerdir=l,upperdir=u2,workdir=w lowerdir=u; do veneer mount -o $o m2; echo $?; done; "
+            + "umount m; veneer mount -o $LAYERS m; echo $?");
+
+        Assert.Equal("32\n32\n32\n0\n", output);
+        Assert.Equal(
+            [
+                $"veneer: The upper directory u is the upper{where}{Remedy}",
+                $"veneer: The work directory w is the work{where}{Remedy}",
+                $"veneer: The lower directory u is the upper{where}{Remedy}",
+            ],
+            sentences);
+    }
+
+    [CliFact]
+    public void A_directory_in_the_upper_of_a_kernel_overlay_is_no_lower()
+    {
+        var (exitCode, _, sentences) = Run("mkdir k; mount -t tmpfs t k; cd k; mkdir -p l u/in w m m2; mount -t overlay o -o lowerdir=$PWD/l,upperdir=$PWD/u,workdir=$PWD/w m; veneer mount -o lowerdir=u/in m2");
+
+        Assert.Equal(["veneer: The lower directory u/in lies in the upper of the kernel overlay that is mounted on k/m" + Remedy], sentences);
+        Assert.Equal(32, exitCode);
+    }
+
+    [CliTheory]
+    [InlineData("lowerdir=$d/l,upperdir=$d/u,workdir=$d/w")]
+    [InlineData("lowerdir=l,upperdir=u,workdir=w")]
+    public void Kernel_overlays_of_another_mount_namespace_are_seen(string options)
+    {
+        var (exitCode, _, sentences) = Run(
+            "mkdir k; mount -t tmpfs t k; cd k; d=$PWD; mkdir l u w m m2 w2; "
+            + $"unshare --mount --propagation private sh -c \"mount -t overlay o -o {options} m; exec sleep 30\" & sleep 1; veneer mount -o lowerdir=l,upperdir=u,workdir=w2 m2");
+
+        Assert.Equal(["veneer: The upper directory u is the upper of the kernel overlay that is mounted on k/m in the mount namespace of process N (sleep)" + Remedy], sentences);
+        Assert.Equal(32, exitCode);
+    }
+
+    [CliFact]
+    public void Other_directories_of_the_same_names_are_not_taken_for_those_of_a_kernel_overlay()
+    {
+        var (exitCode, _, sentences) = Run("mkdir k; mount -t tmpfs t k; cd k; mkdir -p l a/u a/w m b/u b/w m2; (cd a; mount -t overlay o -o lowerdir=../l,upperdir=u,workdir=w ../m); cd b; veneer mount -o lowerdir=../l,upperdir=u,workdir=w ../m2");
+
+        Assert.Equal(0, exitCode);
+        Assert.Empty(sentences);
+    }
+
+    [CliFact]
+    public void Inuse_warn_mounts_all_the_same_and_leaves_to_the_first_what_is_its_own()
+    {
+        const string consequence = ": mounted all the same, as inuse=warn asks; what both do to it is undefined";
+        var (exitCode, output, sentences) = Run(
+            "veneer mount -o $LAYERS m; touch m/kept w/work/#left; getfattr -n trusted.overlay.veneer.owner --only-values u >before; "
+            + "veneer mount -f -o $LAYERS,inuse=warn m2 & sleep 1; echo new >m2/f; rm m2/kept; cat u/f; umount m2; wait %1; "
+            + "getfattr -n trusted.overlay.veneer.owner --only-values u | cmp - before; ls -A w/work; veneer mount -o lowerdir=u m2");
+
+        Assert.Equal((32, "new\n#left\n"), (exitCode, output.Replace("#whiteout\n", "", StringComparison.Ordinal)));
+        Assert.Equal(
+            [
+                $"veneer: The upper directory u is the upper {Holder()}{consequence}",
+                $"veneer: The work directory w is the work {Holder()}{consequence}",
+                $"veneer: The lower directory u is the upper {Holder()}{Remedy}",
+            ],
+            sentences);
+    }
+
+    [CliFact]
+    public void A_wrong_word_is_refused()
+    {
+        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS,inuse=maybe m");
+
+        Assert.Equal(["veneer: inuse=maybe is not understood: inuse is refuse or warn."], sentences);
+        Assert.Equal(1, exitCode);
+    }
+
+    [CliFact]
+    public void Many_at_once_and_one_gets_it()
+    {
+        var (_, output, _) = Run("mkdir m_{1,2,3,4,5,6,7,8}; for i in 1 2 3 4 5 6 7 8; do veneer mount -o $LAYERS m_$i 2>/dev/null & done; wait; mount -t fuse.veneer | wc -l");
+
+        Assert.Equal(1, int.Parse(output, CultureInfo.InvariantCulture));
+    }
+}
