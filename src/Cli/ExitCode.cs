@@ -17,6 +17,10 @@ internal static class ExitCode
     public const int Unsettled = 5;
     /// <summary>The answer lacks something, which was named.</summary>
     public const int Incomplete = 6;
+    /// <summary>A record is damaged, or of a version that is not known.</summary>
+    public const int Corrupt = 7;
+    /// <summary>What was recorded is not there, or has become something else.</summary>
+    public const int NotSame = 8;
     /// <summary>It could not be mounted or unmounted.</summary>
     public const int Failure = 32;
 }

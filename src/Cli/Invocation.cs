@@ -24,6 +24,10 @@ internal sealed class Invocation
     /// <summary>The last part of the name that we were called by, such as <c>mount.fuse.veneer</c>.</summary>
     public string Name => Raw.Count == 0 ? "" : PathText.Decode(Raw[0])[(PathText.Decode(Raw[0]).LastIndexOf('/') + 1)..];
 
+    /// <summary>As if we had been started with these words.</summary>
+    public static Invocation Of(string[] before, string[] arguments) =>
+        new([.. ((string[])["veneer", .. before, .. arguments]).Select(word => PathText.Encode(word)[..^1])], [.. before, .. arguments]);
+
     /// <param name="arguments">What Main was given: how many of the last words of the command line are ours.</param>
     public static Invocation Of(string[] arguments)
     {

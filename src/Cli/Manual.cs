@@ -11,6 +11,8 @@ internal static class Manual
         "diff" => Diff,
         "layers" => Layers,
         "stats" => Stats,
+        "checkpoint" => Checkpoint,
+        "restore" => Restore,
         _ => null,
     };
 
@@ -34,7 +36,9 @@ internal static class Manual
             veneer diff MOUNTPOINT | --upper DIR --lower DIR
             veneer layers MOUNTPOINT [PATH]
             veneer stats [-w [SECONDS]] [--json | --openmetrics] MOUNTPOINT
-            veneer [mount | umount | diff | layers | stats] --help
+            veneer checkpoint MOUNTPOINT > FILE
+            veneer restore FILE [MOUNTPOINT]
+            veneer COMMAND --help
             veneer --version
             mount -t fuse.veneer SOURCE MOUNTPOINT -o OPTIONS
 
@@ -54,6 +58,8 @@ internal static class Manual
             diff        list what the upper changes in what the lowers show
             layers      show what it is made of, and where an object comes from
             stats       show what a mount has served, and what its server holds
+            checkpoint  write down what is needed to mount it again
+            restore     mount it again, wherever its layers are now
 
             veneer COMMAND --help describes each.
 
@@ -336,11 +342,11 @@ internal static class Manual
             veneer layers MOUNTPOINT [PATH] [--json]
 
         DESCRIPTION
-            Shows the layers of a mounted overlay, of Veneer or of the kernel: where each
-            is now, though it was named by a relative path or moved since, the device
-            and the mount that it is on, and its file handle. With PATH, an object in
-            the overlay or one that was deleted there, also which layers contribute to
-            it, in their order, and what for:
+            Shows the layers of a mounted overlay, of Veneer or of the kernel: where
+            each is now, though it was named by a relative path or moved since, the
+            device and the mount that it is on, and its file handle. With PATH, an
+            object in the overlay or one that was deleted there, also which layers
+            contribute to it, in their order, and what for:
 
             upper       it is in the upper, which has the attributes that users see
             lower       it is in a lower, and nothing is above it
@@ -352,8 +358,8 @@ internal static class Manual
             origin      the upper's object was copied from it, and has its number
             redirected  it has another path in this layer, since it was renamed
 
-            MOUNTPOINT may also be an object in an overlay. A layer is found by its path,
-            or, as root, by its handle wherever its filesystem is mounted.
+            MOUNTPOINT may also be an object in an overlay. A layer is found by its
+            path, or, as root, by its handle wherever its filesystem is mounted.
 
         OPTIONS
             --json          an object of JSON, see docs/control.md
@@ -430,6 +436,73 @@ internal static class Manual
 
         SEE ALSO
             veneer mount --help, https://prometheus.io/docs/specs/om/
+
+        """;
+
+    public const string Checkpoint = """
+        NAME
+            veneer checkpoint - write down what is needed to mount an overlay again
+
+        SYNOPSIS
+            veneer checkpoint MOUNTPOINT > FILE
+
+        DESCRIPTION
+            Writes an object of JSON to standard output: the layers of an overlay, of
+            Veneer or of the kernel, by filesystem, file handle and path, its options
+            and flags. Nothing is stopped or changed by it.
+
+        OPTIONS
+            -h, --help      show this page
+
+        EXAMPLES
+            veneer checkpoint /merged > merged.json
+            veneer umount /merged
+            veneer restore merged.json
+
+        EXIT STATUS
+            0    written
+            1    the command line is wrong
+            2    the output could not be written
+            3    MOUNTPOINT is not an overlay
+            32   the mount does not tell its layers
+
+        SEE ALSO
+            veneer restore --help, docs/checkpoint.md
+
+        """;
+
+    public const string Restore = """
+        NAME
+            veneer restore - mount an overlay again from a checkpoint
+
+        SYNOPSIS
+            veneer restore FILE [MOUNTPOINT]
+
+        DESCRIPTION
+            Mounts the overlay that FILE describes (- is standard input) where it was,
+            or on MOUNTPOINT. Each layer is found by its file handle, wherever its
+            filesystem is mounted now and whatever its path has become, or by its path;
+            in any case it must be the same directory of the same filesystem. Otherwise
+            nothing is mounted, and the reason is named. Finding by handle needs root.
+
+            Inode numbers are the same as before, since they are those of the layers.
+
+        OPTIONS
+            -h, --help      show this page
+
+        EXAMPLES
+            veneer restore merged.json
+            veneer restore merged.json /elsewhere
+
+        EXIT STATUS
+            0    mounted
+            1    the command line is wrong, or FILE cannot be read
+            7    FILE is not a checkpoint, is damaged, or of another version
+            8    a layer is not found, or is not the same directory
+            32   the mount failed
+
+        SEE ALSO
+            veneer checkpoint --help, veneer mount --help, docs/checkpoint.md
 
         """;
 }

@@ -30,6 +30,10 @@ internal static class Program
                 return StatsCommand.Run(arguments[1..]);
             case "umount" or "unmount":
                 return UmountCommand.Run(arguments[1..]);
+            case "checkpoint":
+                return CheckpointCommand.Write(arguments[1..]);
+            case "restore":
+                return CheckpointCommand.Restore(arguments[1..]);
             case "layers":
                 return LayersCommand.Run(arguments[1..]);
             case "diff":
@@ -51,7 +55,7 @@ internal static class Program
 
     private static int Unknown(string word)
     {
-        Terminal.Complain($"{word} is not a command of veneer: use mount, umount, diff, layers or stats, or see veneer --help.");
+        Terminal.Complain($"{word} is not a command of veneer: see veneer --help for those that there are.");
         return ExitCode.Usage;
     }
 

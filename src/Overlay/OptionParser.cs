@@ -21,6 +21,7 @@ public sealed class OptionParser
 {
     private readonly List<string> warnings = [];
     private readonly List<string> lowers = [];
+    private readonly List<string> spelled = [];
     private string? upper;
     private string? work;
     private string? source;
@@ -132,6 +133,7 @@ public sealed class OptionParser
             Sync = sync,
             Threads = threads,
             InUse = inUse,
+            Spelled = [.. spelled],
         };
     }
 
@@ -166,7 +168,12 @@ public sealed class OptionParser
         int equals = option.IndexOf('=', StringComparison.Ordinal);
         string name = equals < 0 ? option : option[..equals];
         string? value = equals < 0 ? null : option[(equals + 1)..];
-        if (!AddOverlay(name, value) && !AddMountFlag(name, value) && !IsIgnored(name) && !AddForeign(name, option))
+        if (AddOverlay(name, value))
+        {
+            if (name is not ("lowerdir" or "lowerdir+" or "upperdir" or "workdir" or "fsname" or "debug" or "remount")) { spelled.Add(option); }
+            return;
+        }
+        if (!AddMountFlag(name, value) && !IsIgnored(name) && !AddForeign(name, option))
         {
             throw Unknown(name);
         }

@@ -21,6 +21,9 @@ public sealed record OverlayOptions
     /// <summary>A directory of the overlay's own on upper's filesystem; null exactly when <see cref="UpperDirectory"/> is.</summary>
     public string? WorkDirectory { get; init; }
 
+    /// <summary>The options that made it so, but for layers, source and flags of the mount, as they were written.</summary>
+    public IReadOnlyList<string> Spelled { get; init; } = [];
+
     /// <summary>Where the overlay appears.</summary>
     public required string MountPoint { get; init; }
 

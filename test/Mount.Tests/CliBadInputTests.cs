@@ -48,9 +48,9 @@ public sealed partial class CliBadInputTests : IDisposable
     {
         Refuses("veneer mount", 1, "No mount point is given: name a directory, after the options or before them.");
         Refuses("veneer mount -o $LAYERS", 1, "No mount point is given: name a directory, after the options or before them.");
-        Refuses("veneer frob", 1, "frob is not a command of veneer: use mount, umount, diff, layers or stats, or see veneer --help.");
-        Refuses("veneer l m", 1, "l is not a command of veneer: use mount, umount, diff, layers or stats, or see veneer --help.");
-        Refuses("veneer help frob", 1, "frob is not a command of veneer: use mount, umount, diff, layers or stats, or see veneer --help.");
+        Refuses("veneer frob", 1, "frob is not a command of veneer: see veneer --help for those that there are.");
+        Refuses("veneer l m", 1, "l is not a command of veneer: see veneer --help for those that there are.");
+        Refuses("veneer help frob", 1, "frob is not a command of veneer: see veneer --help for those that there are.");
         Refuses("veneer --frob", 1, "--frob is not an option of veneer mount: see veneer mount --help.");
         Refuses("veneer mount -o", 1, "Required argument missing for option: '-o': see veneer mount --help.");
         Refuses("veneer mount -o $LAYERS a b m", 1, "m is one word too many: give a source, if any, and a mount point.");

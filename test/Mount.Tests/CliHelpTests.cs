@@ -11,7 +11,7 @@ public sealed class CliHelpTests : IDisposable
     public void Help_reads_like_a_manual_page()
     {
         string[] sections = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "SEE ALSO"];
-        foreach (string command in (string[])["veneer --help", "veneer -h", "veneer help", "veneer mount --help", "veneer mount -h", "veneer help mount", "veneer umount --help", "veneer diff --help", "veneer layers --help", "veneer stats --help", "veneer help stats"])
+        foreach (string command in (string[])["veneer --help", "veneer -h", "veneer help", "veneer mount --help", "veneer mount -h", "veneer help mount", "veneer umount --help", "veneer diff --help", "veneer layers --help", "veneer checkpoint --help", "veneer restore --help", "veneer stats --help", "veneer help stats"])
         {
             Outcome outcome = sandbox.Run(command);
 

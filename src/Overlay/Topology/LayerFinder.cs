@@ -53,6 +53,14 @@ public static class LayerFinder
         return WhyNot(layer, directory.Value) is null;
     }
 
+    /// <summary>What tells the directory at a path from the one that is described, for a sentence; null when there is none, or when they are the same.</summary>
+    public static string? Difference(LayerDescription layer, string path)
+    {
+        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor).IsError) { return null; }
+        using var directory = new Fd(descriptor);
+        return WhyNot(layer, directory.Value);
+    }
+
     /// <summary>What tells an open directory from the one that is described, or null when they are the same.</summary>
     internal static string? WhyNot(LayerDescription layer, int descriptor)
     {

@@ -13,6 +13,9 @@ public sealed record OverlayTopology
     /// <summary>Whether the overlay's attributes are <c>user.overlay.*</c>.</summary>
     public bool UserXattr { get; init; }
 
+    /// <summary>The options that it was mounted with, but for layers and flags of the mount, one each in the spelling of mount(8).</summary>
+    public IReadOnlyList<string> Options { get; init; } = [];
+
     /// <summary>The path of the object from the root of the overlay, empty for the root; null when none was asked for.</summary>
     public string? Path { get; init; }
 
@@ -93,6 +96,9 @@ public sealed record OverlayTopology
         }
         json.WriteEndArray();
         json.WriteBoolean("userxattr"u8, UserXattr);
+        json.WriteStartArray("options"u8);
+        foreach (string option in Options) { json.WriteStringValue(option); }
+        json.WriteEndArray();
         if (Path is not null)
         {
             json.WriteStartObject("object"u8);
@@ -153,7 +159,7 @@ public sealed record OverlayTopology
                 objectPath = ChangeJson.ReadPath(described, "path");
                 foreach (JsonElement part in described.GetProperty("parts"u8).EnumerateArray()) { parts.Add(ReadPart(part)); }
             }
-            return new OverlayTopology { Layers = [.. document.GetProperty("layers"u8).EnumerateArray().Select(ReadLayer)], UserXattr = document.GetProperty("userxattr"u8).GetBoolean(), Path = objectPath, Parts = parts };
+            return new OverlayTopology { Layers = [.. document.GetProperty("layers"u8).EnumerateArray().Select(ReadLayer)], UserXattr = document.GetProperty("userxattr"u8).GetBoolean(), Options = [.. document.GetProperty("options"u8).EnumerateArray().Select(option => option.GetString() ?? "")], Path = objectPath, Parts = parts };
         }
         catch (Exception problem) when (problem is KeyNotFoundException or InvalidOperationException)
         {

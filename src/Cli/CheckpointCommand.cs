@@ -1,0 +1,188 @@
+using System.Buffers;
+using System.CommandLine;
+using System.Text;
+using System.Text.Json;
+using Veneer.Linux;
+using Veneer.Overlay;
+using Veneer.Overlay.Topology;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer checkpoint</c> and <c>veneer restore</c>: what is needed to mount the same overlay again, and mounting it.</summary>
+internal static class CheckpointCommand
+{
+    /// <param name="arguments">The words after <c>checkpoint</c>.</param>
+    public static int Write(string[] arguments) => Guard(() =>
+    {
+        string[]? words = Parse("checkpoint", arguments, Manual.Checkpoint);
+        if (words is null) { return ExitCode.Success; }
+        if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one of an overlay." : $"{words[1]} is one word too many: give one mount point."); }
+
+        MountEntry mount = MountedLayers.FindMount(words[0]);
+        OverlayTopology topology = Describe(mount);
+        foreach (LayerDescription layer in topology.Layers)
+        {
+            if (layer.Path is null && layer.Handle.Length == 0) { throw new LayerException($"The {layer.Role} layer {layer.Given} has no file handle and is out of reach: nothing would find it again.", ExitCode.Failure); }
+        }
+        Errno error = Libc.StatAt(Libc.AtCwd, PathText.Encode(mount.MountPoint), StatxMask.Basic, out Statx root);
+        if (error.IsError) { throw new LayerException($"{mount.MountPoint} does not answer ({error}): see whether it is still mounted.", ExitCode.Failure); }
+        var checkpoint = new Checkpoint { Type = mount.Type, MountPoint = mount.MountPoint, Source = mount.Source, Flags = mount.Options, RootIno = root.Ino, Topology = topology };
+
+        var output = new ArrayBufferWriter<byte>();
+        using (var json = new Utf8JsonWriter(output, new JsonWriterOptions { Indented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping })) { checkpoint.Write(json); }
+        output.Write("\n"u8);
+        return Terminal.TryWrite(output.WrittenSpan) ? ExitCode.Success : throw new LayerException("Standard output takes no more: the checkpoint is cut off.", ExitCode.System);
+    });
+
+    private static OverlayTopology Describe(MountEntry mount)
+    {
+        OverlayTopology topology;
+        if (KernelOverlay.Of(mount) is { } kernel)
+        {
+            MountedLayers layers = MountedLayers.OfKernel(mount.MountPoint, kernel);
+            topology = OverlayTopology.Of(layers.UpperDirectory, layers.LowerDirectories, kernel.WorkDirectory, layers.UserXattr, null) with
+            {
+                Options = [.. kernel.Options.Where(option => option is not ("rw" or "ro"))],
+            };
+        }
+        else
+        {
+            topology = MountedLayers.Ask(mount.MountPoint, "");
+        }
+        return topology with { Layers = [.. topology.Layers.Select(layer => layer with { Path = LayerFinder.Find(layer) })] };
+    }
+
+    /// <param name="arguments">The words after <c>restore</c>.</param>
+    public static int Restore(string[] arguments) => Guard(() =>
+    {
+        string[]? words = Parse("restore", arguments, Manual.Restore);
+        if (words is null) { return ExitCode.Success; }
+        if (words.Length is < 1 or > 2) { throw new OverlayMountException(words.Length == 0 ? "No checkpoint is given: name its file, or - for standard input." : $"{words[2]} is one word too many: give a checkpoint, and a mount point if it is another."); }
+
+        Checkpoint checkpoint = Read(words[0]);
+        string mountPoint = words.Length == 2 ? words[1] : checkpoint.MountPoint;
+        var lowers = new List<string>();
+        string? upper = null, work = null;
+        foreach (LayerDescription layer in checkpoint.Topology.Layers)
+        {
+            string path = Locate(layer);
+            if (layer.Index == 0) { upper = path; }
+            else if (layer.Index < 0) { work = path; }
+            else { lowers.Add(path); }
+        }
+        if (lowers.Count == 0) { throw new LayerException($"{words[0]} is damaged: it has no lower layer.", ExitCode.Corrupt); }
+        int code = checkpoint.Type == "overlay" ? MountWithKernel(checkpoint, lowers, upper, work, mountPoint) : MountWithVeneer(checkpoint, lowers, upper, work, mountPoint);
+        if (code == ExitCode.Success) { Check(checkpoint, mountPoint); }
+        return code;
+    });
+
+    private static Checkpoint Read(string file)
+    {
+        byte[] content;
+        Errno error = Libc.ReadWhole(file == "-" ? "/proc/self/fd/0\0"u8 : PathText.Encode(file), out content);
+        if (error.IsError) { throw new LayerException(error == Errno.ENOENT ? $"{file} does not exist: name a file that veneer checkpoint has written." : $"{file} cannot be read ({error}): see its permissions.", ExitCode.Usage); }
+        try
+        {
+            return Checkpoint.Read(content);
+        }
+        catch (FormatException problem)
+        {
+            throw new LayerException($"{file} {problem.Message}: make one with veneer checkpoint.", ExitCode.Corrupt);
+        }
+    }
+
+    /// <summary>Where a layer is now: by its handle, wherever its filesystem is mounted, or by its path; and it must be the same directory.</summary>
+    private static string Locate(LayerDescription layer)
+    {
+        if (LayerFinder.Find(layer) is { } found) { return found; }
+        string name = $"The {layer.Role} layer {layer.Path ?? layer.Given}";
+        if (layer.Path is { } path && LayerFinder.Difference(layer, path) is { } difference) { throw new LayerException($"{name} is not the same directory: {difference}.", ExitCode.NotSame); }
+        throw new LayerException($"{name} is not found, by its handle or by its path: mount its filesystem {(layer.FileSystem.Length > 0 ? $"({layer.FileSystem}, {layer.Device}) " : "")}first.", ExitCode.NotSame);
+    }
+
+    private static int MountWithVeneer(Checkpoint checkpoint, List<string> lowers, string? upper, string? work, string mountPoint)
+    {
+        var options = new List<string>(checkpoint.Topology.Options) { checkpoint.Flags, $"lowerdir={string.Join(':', lowers.Select(Escaped))}" };
+        if (upper is not null) { options.Add($"upperdir={Escaped(upper)}"); }
+        if (work is not null) { options.Add($"workdir={Escaped(work)}"); }
+        string[] words = ["-o", string.Join(',', options), "--", checkpoint.Source, mountPoint];
+        return MountCommand.Run(Invocation.Of(["mount", .. words], []), words, asHelper: false);
+    }
+
+    private static string Escaped(string path)
+    {
+        var text = new StringBuilder(path.Length);
+        foreach (char c in path)
+        {
+            if (c is '\\' or ':' or ',') { text.Append('\\'); }
+            text.Append(c);
+        }
+        return text.ToString();
+    }
+
+    private static int MountWithKernel(Checkpoint checkpoint, List<string> lowers, string? upper, string? work, string mountPoint)
+    {
+        var options = new List<string>(checkpoint.Topology.Options) { $"lowerdir={string.Join(':', lowers.Select(Escaped))}" };
+        if (upper is not null) { options.Add($"upperdir={upper.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(",", "\\,", StringComparison.Ordinal)}"); }
+        if (work is not null) { options.Add($"workdir={work.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(",", "\\,", StringComparison.Ordinal)}"); }
+        var flags = new OptionParser();
+        flags.Add(checkpoint.Flags);
+        Errno error = Libc.Mount(PathText.Encode(checkpoint.Source), PathText.Encode(mountPoint), "overlay\0"u8, flags.MountFlags, PathText.Encode(string.Join(',', options)));
+        return error.IsError ? throw new LayerException($"The kernel does not mount the overlay on {mountPoint} ({error}): see dmesg.", ExitCode.Failure) : ExitCode.Success;
+    }
+
+    /// <summary>What is mounted is what was meant, also if somebody moved a layer while it was mounted; otherwise it is unmounted again.</summary>
+    private static void Check(Checkpoint checkpoint, string mountPoint)
+    {
+        MountEntry mount = MountedLayers.FindMount(mountPoint);
+        OverlayTopology now = Describe(mount);
+        bool isSame = now.Layers.Count == checkpoint.Topology.Layers.Count
+            && now.Layers.Zip(checkpoint.Topology.Layers).All(pair => pair.First.Ino == pair.Second.Ino && pair.First.Handle == pair.Second.Handle);
+        if (isSame) { return; }
+        _ = Libc.Unmount(PathText.Encode(mount.MountPoint), lazy: true); // best effort: the sentence tells
+        throw new LayerException($"A layer was replaced while it was mounted on {mountPoint}: see who did it, and restore again.", ExitCode.NotSame);
+    }
+
+    private static string[]? Parse(string name, string[] arguments, string manual)
+    {
+        var help = new Option<bool>("-h", "--help");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        ParseResult parsed = new Command(name) { help, places }.Parse(arguments, CommandLine.Configuration);
+        if (parsed.GetValue(help))
+        {
+            Terminal.Write(manual);
+            return null;
+        }
+        foreach (System.CommandLine.Parsing.ParseError error in parsed.Errors) { throw new OverlayMountException($"{error.Message.TrimEnd('.')}: see veneer {name} --help."); }
+        string[] words = parsed.GetValue(places) ?? [];
+        foreach (string word in words)
+        {
+            if (word.Length > 1 && word[0] == '-' && !arguments.Contains("--")) { throw new OverlayMountException($"{word} is not an option of veneer {name}: see veneer {name} --help."); }
+            if (word.Length == 0) { throw new OverlayMountException("A word is empty: name a file or a directory."); }
+        }
+        return words;
+    }
+
+    private static int Guard(Func<int> command)
+    {
+        try
+        {
+            return command();
+        }
+        catch (LayerException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return problem.ExitCode;
+        }
+        catch (Fuse.MountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+    }
+}

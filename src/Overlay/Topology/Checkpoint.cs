@@ -1,0 +1,74 @@
+using System.Text.Json;
+using Veneer.Overlay.Changes;
+
+namespace Veneer.Overlay.Topology;
+
+/// <summary>Everything that is needed to mount the same overlay again, as <c>veneer checkpoint</c> writes it.</summary>
+public sealed record Checkpoint
+{
+    /// <summary>The only version of the document so far.</summary>
+    public const int CurrentVersion = 1;
+
+    /// <summary>Type of the mount: <c>fuse.veneer</c>, or <c>overlay</c> for one of the kernel.</summary>
+    public required string Type { get; init; }
+
+    /// <summary>Where it was mounted.</summary>
+    public required string MountPoint { get; init; }
+
+    /// <summary>What mount tables show as the source.</summary>
+    public required string Source { get; init; }
+
+    /// <summary>The mount's own flags, such as <c>rw,nosuid</c>.</summary>
+    public required string Flags { get; init; }
+
+    /// <summary>The layers; each must be found again, and be the same directory.</summary>
+    public required OverlayTopology Topology { get; init; }
+
+    /// <summary>Inode number that the root of the mount has.</summary>
+    public required ulong RootIno { get; init; }
+
+    /// <summary>Writes it as docs/checkpoint.md describes it.</summary>
+    public void Write(Utf8JsonWriter json)
+    {
+        json.WriteStartObject();
+        json.WriteNumber("veneer_checkpoint"u8, CurrentVersion);
+        json.WriteString("type"u8, Type);
+        ChangeJson.WritePath(json, "mount_point", MountPoint);
+        ChangeJson.WritePath(json, "source", Source);
+        json.WriteString("flags"u8, Flags);
+        json.WriteNumber("root_ino"u8, RootIno);
+        json.WritePropertyName("overlay"u8);
+        Topology.Write(json);
+        json.WriteEndObject();
+    }
+
+    /// <summary>Reads what <see cref="Write"/> wrote.</summary>
+    /// <exception cref="FormatException">It is no checkpoint, or one of another version; the message is the end of a sentence: "is not a checkpoint".</exception>
+    public static Checkpoint Read(ReadOnlyMemory<byte> document)
+    {
+        try
+        {
+            using JsonDocument parsed = JsonDocument.Parse(document);
+            JsonElement root = parsed.RootElement;
+            if (root.ValueKind != JsonValueKind.Object || !root.TryGetProperty("veneer_checkpoint"u8, out JsonElement version)) { throw new FormatException("is not a checkpoint of veneer"); }
+            if (version.GetInt32() != CurrentVersion) { throw new FormatException($"is a checkpoint of version {version.GetInt32()}, and this veneer reads version {CurrentVersion}"); }
+            return new Checkpoint
+            {
+                Type = root.GetProperty("type"u8).GetString() is ("fuse.veneer" or "overlay") and { } type ? type : throw new FormatException("is damaged: its type is none of an overlay"),
+                MountPoint = ChangeJson.ReadPath(root, "mount_point") ?? throw new FormatException("is damaged: it has no mount point"),
+                Source = ChangeJson.ReadPath(root, "source") ?? "veneer",
+                Flags = root.GetProperty("flags"u8).GetString() ?? "",
+                RootIno = root.GetProperty("root_ino"u8).GetUInt64(),
+                Topology = OverlayTopology.Read(root.GetProperty("overlay"u8)),
+            };
+        }
+        catch (JsonException problem)
+        {
+            throw new FormatException("is not a checkpoint of veneer", problem);
+        }
+        catch (Exception problem) when (problem is KeyNotFoundException or InvalidOperationException)
+        {
+            throw new FormatException("is damaged: something is missing in it", problem);
+        }
+    }
+}
