@@ -309,7 +309,6 @@ public sealed partial class Server : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        notifier.Dispose();
         workers.Dispose();
     }
 }

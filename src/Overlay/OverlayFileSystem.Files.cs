@@ -51,7 +51,7 @@ internal sealed partial class OverlayFileSystem
             if (reserve >= 0) { Libc.Close(reserve); }
             if (error.IsError) { return error; }
             // The copy has another st_ctime, and this answer has no place for attributes.
-            if (!wasUpper) { notifier?.InvalidateInode(request.NodeId, -1, 0); }
+            if (!wasUpper) { notifier?.InvalidateAttributes(request.NodeId); }
         }
         while (true)
         {
@@ -75,7 +75,7 @@ internal sealed partial class OverlayFileSystem
                 Libc.Close(descriptor);
                 return error;
             }
-            if (wasTrusted && inode.ChangesUnseen) { notifier?.InvalidateInode(request.NodeId, -1, 0); }
+            if (wasTrusted && inode.ChangesUnseen) { notifier?.InvalidateAttributes(request.NodeId); }
             // Copied up between opening and admission: the lower file is the wrong one by now.
             if (!isLower || !HasUpperData(inode)) { return Errno.None; }
             Release(request.NodeId, result.Fh);
@@ -133,7 +133,7 @@ internal sealed partial class OverlayFileSystem
     /// <summary>Open files are bound to the lower file: they keep the nodeid, and the inode goes on under a new one.</summary>
     private void Supersede(Inode inode, ulong nodeId, BackingFile backing)
     {
-        if (volume.Inodes.TrySupersede(inode, backing)) { notifier?.InvalidateInode(nodeId, -1, 0); }
+        if (volume.Inodes.TrySupersede(inode, backing)) { notifier?.InvalidateAttributes(nodeId); }
     }
 
     /// <summary>

@@ -325,94 +325,26 @@ public sealed class ThreadTests
     }
 
     [Fact]
-    public void A_notification_carries_the_inode_and_the_range()
+    public void A_notification_is_with_the_kernel_before_it_returns()
     {
         var fileSystem = new TestFileSystem();
         using var kernel = FakeKernel.Start(fileSystem, Threads(1));
 
-        fileSystem.Connection!.Notifier.InvalidateInode(5, 4096, 8192);
-        fileSystem.Connection.Notifier.InvalidateInode(6, -1, 0);
+        fileSystem.Connection!.Notifier.InvalidateAttributes(5);
 
-        Assert.Equal((5UL, 4096L, 8192L), Receive());
-        Assert.Equal((6UL, -1L, 0L), Receive());
-
-        (ulong, long, long) Receive()
-        {
-            var message = System.Runtime.InteropServices.MemoryMarshal.Read<NotifyInvalidateInodeOut>(kernel.ReceiveRaw());
-            Assert.Equal((40u, (int)NotifyCode.InvalidateInode, 0UL), (message.Header.Length, message.Header.Error, message.Header.Unique));
-            return (message.NodeId, message.Offset, message.Length);
-        }
+        var message = System.Runtime.InteropServices.MemoryMarshal.Read<NotifyInvalidateInodeOut>(kernel.ReceiveRaw(milliseconds: 0));
+        Assert.Equal((40u, (int)NotifyCode.InvalidateInode, 0UL), (message.Header.Length, message.Header.Error, message.Header.Unique));
+        Assert.Equal((5UL, -1L, 0L), (message.NodeId, message.Offset, message.Length));
     }
 
     [Fact]
-    public void Notifications_keep_their_order_and_none_is_lost()
-    {
-        const int count = 2000;
-        var fileSystem = new TestFileSystem();
-        using var kernel = FakeKernel.Start(fileSystem, Threads(1));
-        var sender = new Thread(() =>
-        {
-            for (int i = 0; i < count; i++) { fileSystem.Connection!.Notifier.InvalidateInode((ulong)i, i, i); }
-        });
-        sender.Start();
-
-        for (int i = 0; i < count; i++)
-        {
-            Assert.Equal((ulong)i, System.Runtime.InteropServices.MemoryMarshal.Read<NotifyInvalidateInodeOut>(kernel.ReceiveRaw()).NodeId);
-        }
-        sender.Join();
-    }
-
-    [Fact]
-    public void Notifications_that_nobody_reads_do_not_pile_up()
-    {
-        var fileSystem = new TestFileSystem();
-        using var kernel = FakeKernel.Start(fileSystem, Threads(1));
-        for (ulong i = 1; i <= 2000; i++) { fileSystem.Connection!.Notifier.InvalidateInode(i, -1, 0); } // more than the socket holds
-
-        for (int i = 0; i < 100_000; i++) { fileSystem.Connection!.Notifier.InvalidateInode(3000, -1, 0); }
-        fileSystem.Connection!.Notifier.InvalidateInode(4000, -1, 0);
-
-        int count = 0;
-        ulong last = 0;
-        while (last != 4000)
-        {
-            last = System.Runtime.InteropServices.MemoryMarshal.Read<NotifyInvalidateInodeOut>(kernel.ReceiveRaw()).NodeId;
-            count++;
-        }
-        Assert.Equal(2002, count);
-    }
-
-    [Fact]
-    public void Notifications_after_the_end_are_of_no_consequence()
+    public void A_notification_after_the_end_is_of_no_consequence()
     {
         var fileSystem = new TestFileSystem();
         var kernel = FakeKernel.Start(fileSystem, Threads(1));
-        using var stop = new ManualResetEventSlim();
-        Exception? failure = null;
-        var sender = new Thread(() =>
-        {
-            try
-            {
-                while (!stop.IsSet) { fileSystem.Connection!.Notifier.InvalidateInode(1, 0, 0); }
-            }
-#pragma warning disable CA1031 // asserted below
-            catch (Exception exception)
-            {
-                failure = exception;
-            }
-#pragma warning restore CA1031
-        });
-        sender.Start();
-        kernel.ReceiveRaw();
-
         kernel.Dispose();
-        kernel.Server.Dispose(); // again: does nothing
 
-        Thread.Sleep(20);
-        stop.Set();
-        sender.Join();
-        Assert.Null(failure);
+        fileSystem.Connection!.Notifier.InvalidateAttributes(5);
     }
 
     [Fact]
