@@ -12,6 +12,9 @@ internal sealed partial class OverlayFileSystem
     /// <summary>From this size on, a lower file that is only read is passed through: copying its pages twice would cost more than the coherence is worth.</summary>
     private const ulong LargeFile = 1 << 20;
 
+    /// <summary>Below this size nobody looks whether a lower file is an image: programs and libraries are larger.</summary>
+    private const ulong SmallestImage = 8 << 10;
+
     /// <summary>What a real file is opened with, of all that the caller asked for.</summary>
     /// <remarks>
     /// Not O_APPEND: the kernel tells the offset of every write. It also writes the dirty pages of a map through any
@@ -55,8 +58,13 @@ internal sealed partial class OverlayFileSystem
         }
         while (true)
         {
-            error = OpenReal(inode, RealFlags(input.Flags), out int descriptor, out bool isLower, out bool isPrivate);
-            if (error.IsError) { return error; }
+            int descriptor = -1;
+            bool isLower = true, isPrivate = false;
+            if (writes || HasUpperData(inode) || !IsCached(inode))
+            {
+                error = OpenReal(inode, RealFlags(input.Flags), out descriptor, out isLower, out isPrivate);
+                if (error.IsError) { return error; }
+            }
             if (truncates)
             {
                 // Privileges go first: a crash in between must not leave them on changed data.
@@ -72,7 +80,7 @@ internal sealed partial class OverlayFileSystem
             error = Admit(inode, request.NodeId, input.Flags, descriptor, isLower, isPrivate, out result);
             if (error.IsError)
             {
-                Libc.Close(descriptor);
+                if (descriptor >= 0) { Libc.Close(descriptor); }
                 return error;
             }
             if (wasTrusted && inode.ChangesUnseen) { notifier?.InvalidateAttributes(request.NodeId); }
@@ -119,7 +127,7 @@ internal sealed partial class OverlayFileSystem
         result = default;
         // Others may have superseded the nodeid while we waited for a copy-up.
         if (!volume.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing)) { return Errno.ESTALE; }
-        Pass pass = backings is null ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(backing, descriptor) : Pass.Nothing;
+        Pass pass = backings is null || descriptor < 0 ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(backing, descriptor) : Pass.Nothing;
         if (backing.Admit(descriptor, isLower, Writes(flags), pass, backings, ref result) == Admission.Superseded)
         {
             Supersede(inode, nodeId, backing);
@@ -148,6 +156,12 @@ internal sealed partial class OverlayFileSystem
         if (backing.PassOfLower == Pass.Unknown) { backing.PassOfLower = JudgeLower(descriptor); }
         return backing.PassOfLower;
     }
+
+    /// <summary>
+    /// Whether a lower file is never passed through, so that the real file need not be opened before somebody reads what
+    /// the kernel has not kept.
+    /// </summary>
+    private bool IsCached(Inode inode) => backings is null || (volume.IsWritable && (volume.Options.Coherent || inode.IsSmall));
 
     private static Pass JudgeLower(int descriptor)
     {
@@ -226,6 +240,7 @@ internal sealed partial class OverlayFileSystem
     {
         if (files.Remove(fh) is not { } file) { return; }
         file.Backing.Leave(Writes(file.Flags), backings);
+        if (file.Descriptor < 0) { return; }
         if (file.Inode.IsUnlinked) { CloseLast(file.Descriptor); }
         else { Libc.Close(file.Descriptor); }
     }
@@ -249,16 +264,25 @@ internal sealed partial class OverlayFileSystem
         Errno error = files.Find(fh, out file);
         if (error.IsError) { return error; }
         descriptor = file.Descriptor;
-        return file.IsLower && HasUpperData(file.Inode) ? Refresh(file) : Errno.None;
+        if (descriptor >= 0 && (!file.IsLower || !HasUpperData(file.Inode))) { return Errno.None; }
+        error = Refresh(file);
+        descriptor = file.Descriptor;
+        return error;
     }
 
     private Errno Refresh(OpenFile file)
     {
         lock (file)
         {
-            if (!file.IsLower) { return Errno.None; }
+            if (file.Descriptor >= 0 && (!file.IsLower || !HasUpperData(file.Inode))) { return Errno.None; }
             Errno error = OpenReal(file.Inode, RealFlags(file.Flags & ~OpenFlags.Truncate), out int descriptor, out bool isLower, out _);
             if (error.IsError) { return error; }
+            if (file.Descriptor < 0)
+            {
+                file.IsLower = isLower;
+                file.Descriptor = descriptor;
+                return Errno.None;
+            }
             // In place: a read under way on another thread ends on the lower file, the next begins on the copy.
             error = Libc.Duplicate(descriptor, file.Descriptor);
             Libc.Close(descriptor);

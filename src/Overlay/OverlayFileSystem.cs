@@ -104,7 +104,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public void Stop()
     {
         ahead.Stop();
-        foreach (OpenFile file in files.RemoveAll()) { Libc.Close(file.Descriptor); }
+        foreach (OpenFile file in files.RemoveAll().Where(file => file.Descriptor >= 0)) { Libc.Close(file.Descriptor); }
         volume.Inodes.Clear();
     }
 
@@ -218,6 +218,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 Type = found.Stat.Type,
                 Metacopy = found.Metacopy,
                 HasUpper = found.HasUpper,
+                IsSmall = !found.HasUpper && found.Stat.Size < SmallestImage,
                 HasOrigin = found.HasOrigin || (found.HasUpper && volume.Numbers.TryGetKept(key, out _)),
             };
             if (found.LowerName is { } lowerName) { inode.LowerName = lowerName; }

@@ -74,6 +74,22 @@ public sealed class OpenFileTests
     }
 
     [MountTheory]
+    [InlineData("unlinked")]
+    [InlineData("replaced")]
+    public void Who_has_read_nothing_yet_reads_what_was_written_before_the_file_went(string fate)
+    {
+        using Overlay overlay = Placed("lower");
+        using Descriptor file = Sys.Open(overlay.Merged / "dir/file", OpenFlags.ReadOnly);
+
+        Sys.Append(overlay.Merged / "dir/file", ", written since");
+        Meet(overlay, fate);
+
+        Assert.Equal("content of a file, written since", file.ReadAllText());
+        using Descriptor again = file.Reopen(OpenFlags.ReadOnly);
+        Assert.Equal("content of a file, written since", again.ReadAllText());
+    }
+
+    [MountTheory]
     [InlineData("lower", "renamed")]
     [InlineData("lower", "directory renamed")]
     [InlineData("upper", "unlinked")]

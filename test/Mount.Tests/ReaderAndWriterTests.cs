@@ -9,7 +9,7 @@ namespace Veneer.Mount.Tests;
 /// </remarks>
 public sealed class ReaderAndWriterTests
 {
-    private const int Small = 5000, Large = 8 << 20;
+    private const int Small = 12_000, Large = 8 << 20;
 
     /// <summary>From this size on reads of a lower file pass the server by, as docs/differences.md says.</summary>
     private const int PassedThrough = 1 << 20;

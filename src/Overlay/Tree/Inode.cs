@@ -139,6 +139,9 @@ internal class Inode
     /// <summary>The type bits of the mode.</summary>
     public uint Type { get => type; init => type = (ushort)value; }
 
+    /// <summary>Whether the lower file is too small to be passed through, whatever is in it.</summary>
+    public bool IsSmall;
+
     /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under <see cref="CopyUpLock"/>.</summary>
     public bool HasUpper { get => hasUpper; set => hasUpper = value; }
 

@@ -5,6 +5,8 @@ namespace Veneer.Overlay.Tree;
 /// <summary>What an fh of a regular file means.</summary>
 internal sealed class OpenFile(Inode inode, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
 {
+    private volatile int descriptor = descriptor;
+
     /// <summary>The file.</summary>
     public Inode Inode { get; } = inode;
 
@@ -14,8 +16,11 @@ internal sealed class OpenFile(Inode inode, BackingFile backing, OpenFlags flags
     /// <summary>As the caller opened it.</summary>
     public OpenFlags Flags { get; } = flags;
 
-    /// <summary>The real file. The number never changes, though it may come to mean the copy in upper.</summary>
-    public int Descriptor { get; } = descriptor;
+    /// <summary>
+    /// The real file, or -1 as long as nobody has wanted anything of it. The number does not change any more, though it may
+    /// come to mean the copy in upper. Set once, under a lock on this object.
+    /// </summary>
+    public int Descriptor { get => descriptor; set => descriptor = value; }
 
     /// <summary>Whether <see cref="Descriptor"/> is the lower file. Protected by a lock on this object.</summary>
     public bool IsLower { get; set; } = isLower;
