@@ -23,6 +23,7 @@ internal static class Background
         if (error.IsError) { return Failed($"A pipe cannot be made ({error}): see the limits of this process."); }
         using var verdict = new Fd(readEnd);
         int pid;
+        _ = Libc.RaiseOpenFileLimit(); // best effort: the child does it too, but is to have room for its files before
         using (new Fd(writeEnd))
         {
             error = Self.Start(Mark, invocation.Raw, writeEnd, out pid);

@@ -93,9 +93,9 @@ public sealed class OverlayMount : IDisposable
         // In the layers' order, so that st_ino tells of the same filesystem by the same number in every mount.
         foreach (Layer? layer in layers)
         {
-            if (layer is not null) { _ = numbers.Key(StatOf(layer.Root).Dev, 0); }
+            if (layer is not null) { _ = numbers.Key(layer.Device, 0); }
         }
-        foreach (Layer? layer in layers.Skip(1)) { layer!.FindsOrigins = CanOpenHandles(layer) && IsToldByUuid(layer, layers); }
+        CheckOrigins([.. layers.Skip(1)!]);
         int nameLength = NameLengthOf(layers);
         var overlay = new Volume
         {
@@ -163,8 +163,17 @@ public sealed class OverlayMount : IDisposable
         return (int)(longest == 0 ? 255 : longest);
     }
 
+    /// <summary>Finds out for which lowers handles lead back to an origin. Each filesystem is asked once: there may be hundreds of layers on one.</summary>
+    internal static void CheckOrigins(Layer[] lowers)
+    {
+        Layer[] filesystems = [.. lowers.DistinctBy(lower => (lower.Device, lower.IsPrivate))];
+        foreach (Layer first in filesystems) { first.FindsOrigins = CanOpenHandles(first) && IsToldByUuid(first, filesystems); }
+        var answers = filesystems.ToDictionary(first => (first.Device, first.IsPrivate), first => first.FindsOrigins);
+        foreach (Layer lower in lowers) { lower.FindsOrigins = answers[(lower.Device, lower.IsPrivate)]; }
+    }
+
     /// <summary>Whether this process may open objects of a layer by their handles.</summary>
-    internal static bool CanOpenHandles(Layer lower)
+    private static bool CanOpenHandles(Layer lower)
     {
         if (FileHandle.Of(lower.Root.Descriptor, Libc.Self, out FileHandle handle).IsError) { return false; }
         if (Libc.OpenByHandle(lower.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { return false; }
@@ -173,11 +182,8 @@ public sealed class OverlayMount : IDisposable
     }
 
     /// <summary>Whether no other lower filesystem has the same UUID: several have none, and copies of an image have one. Kernel: ovl_lower_uuid_ok().</summary>
-    internal static bool IsToldByUuid(Layer lower, Layer?[] layers)
-    {
-        ulong device = StatOf(lower.Root).Dev;
-        return layers.Skip(1).All(other => !lower.Uuid.AsSpan().SequenceEqual(other!.Uuid) || StatOf(other.Root).Dev == device);
-    }
+    private static bool IsToldByUuid(Layer lower, Layer[] filesystems) =>
+        filesystems.All(other => other.Device == lower.Device || !lower.Uuid.AsSpan().SequenceEqual(other.Uuid));
 
     private static void AddRoot(Volume overlay)
     {

@@ -58,7 +58,7 @@ internal sealed class LayerSet : IDisposable
         {
             foreach ((int descriptor, string path) in layers) { opened.Add(Layer.OpenLower(opened.Count, path, descriptor)); }
             var set = new LayerSet([.. opened], new OverlayXattr(userXattr), new DirectoryCache(MaxDirectories), isOwner: true);
-            foreach (Layer? layer in opened.Skip(1)) { layer!.FindsOrigins = OverlayMount.CanOpenHandles(layer) && OverlayMount.IsToldByUuid(layer, set.held); }
+            OverlayMount.CheckOrigins([.. opened.Skip(1)!]);
             return set;
         }
         catch

@@ -15,9 +15,10 @@ internal sealed class Layer : IDisposable
 {
     private readonly Fd mount;
 
-    private Layer(int index, string path, Fd mount, Fd root, bool isPrivate)
+    private Layer(int index, string path, Fd mount, Fd root, bool isPrivate, ulong device)
     {
         Index = index;
+        Device = device;
         Path = path;
         this.mount = mount;
         IsPrivate = isPrivate;
@@ -35,6 +36,9 @@ internal sealed class Layer : IDisposable
 
     /// <summary>The directory itself.</summary>
     public RealDirectory Root { get; }
+
+    /// <summary>st_dev of the directory, as <see cref="Statx.Dev"/>.</summary>
+    public ulong Device { get; }
 
     /// <summary>UUID of the filesystem, 16 bytes; zero where the filesystem has none or does not tell.</summary>
     public byte[] Uuid { get; private set; } = new byte[16];
@@ -100,7 +104,14 @@ internal sealed class Layer : IDisposable
             Libc.Close(mount);
             throw new OverlayMountException($"The layer {path} cannot be read ({error}): give this user permission to list and search it.");
         }
-        var layer = new Layer(index, path, new Fd(mount), new Fd(root), isPrivate);
+        error = Libc.StatAt(root, Libc.Self, StatxMask.Basic, out Statx status);
+        if (error.IsError)
+        {
+            Libc.Close(root);
+            Libc.Close(mount);
+            throw new OverlayMountException($"The layer {path} cannot be examined ({error}): see whether its filesystem still answers.");
+        }
+        var layer = new Layer(index, path, new Fd(mount), new Fd(root), isPrivate, status.Dev);
         var uuid = default(FileSystemUuid);
         if (!Libc.Ioctl(root, FileSystemUuid.Request, ref uuid, out _).IsError) { layer.Uuid = FileSystemUuid.ToArray(uuid); }
         uint flags = 0;
