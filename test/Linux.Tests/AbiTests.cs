@@ -121,6 +121,7 @@ public sealed class AbiTests
             nameof(StatxMask.Basic) => "STATX_BASIC_STATS",
             nameof(StatxMask.BirthTime) => "STATX_BTIME",
             nameof(StatxMask.MountId) => "STATX_MNT_ID",
+            nameof(StatxMask.UniqueMountId) => null, // Linux 6.8
             _ => name,
         })
         .Structure(typeof(StatxTime), "struct statx_timestamp", "tv_sec tv_nsec __reserved")

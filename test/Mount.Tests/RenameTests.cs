@@ -231,6 +231,12 @@ public sealed class RenameTests
     [InlineData("rename")]
     public void Whiteouts_of_a_directory_that_goes_delay_nobody(string change)
     {
+        // On a busy machine they may be gone before this process is let run again; were it made to wait, they always would.
+        Assert.True(Enumerable.Range(0, 5).Any(_ => IsDoneBefore(change)), "The whiteouts were gone before another rename was done.");
+    }
+
+    private static bool IsDoneBefore(string change)
+    {
         const int count = 100_000;
         using var overlay = Overlay.With(lower: Tree.Of(("full/x", ""), ("gone/x", ""), ("other/x", "")), seconds: 120, mounted: false);
         Sys.MakeDirectory(overlay.Upper / "full");
@@ -254,8 +260,8 @@ public sealed class RenameTests
         bool isLeft = overlay.Leftovers.Length > 0;
         changer.Join();
 
-        Assert.True(isLeft, "The whiteouts were gone before another rename was done.");
         Assert.Empty(overlay.Leftovers);
+        return isLeft;
     }
 
     /// <summary>The directory to be replaced is made empty first, and upper has no room for what comes then.</summary>

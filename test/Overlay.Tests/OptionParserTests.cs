@@ -97,6 +97,7 @@ public sealed class OptionParserTests
                 LowerDirectories = options.LowerDirectories,
                 UpperDirectory = "/u",
                 WorkDirectory = "/w",
+                Spelled = options.Spelled,
                 MountPoint = "/mnt",
                 Source = "veneer",
                 ReadOnly = false,
