@@ -134,7 +134,7 @@ internal sealed partial class OverlayFileSystem
             return Errno.ESTALE;
         }
         if ((result.Flags & OpenReply.Passthrough) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadWrite) { inode.ChangesUnseen = true; }
-        result.Fh = files.Add(new OpenFile(inode, backing, flags, descriptor, isLower));
+        result.Fh = files.Add(inode, backing, flags, descriptor, isLower);
         return Errno.None;
     }
 
@@ -238,11 +238,14 @@ internal sealed partial class OverlayFileSystem
 
     public void Release(ulong nodeId, ulong fh)
     {
-        if (files.Remove(fh) is not { } file) { return; }
+        if (files.Take(fh) is not { } file) { return; }
         file.Backing.Leave(Writes(file.Flags), backings);
-        if (file.Descriptor < 0) { return; }
-        if (file.Inode.IsUnlinked) { CloseLast(file.Descriptor); }
-        else { Libc.Close(file.Descriptor); }
+        if (file.Descriptor >= 0)
+        {
+            if (file.Inode.IsUnlinked) { CloseLast(file.Descriptor); }
+            else { Libc.Close(file.Descriptor); }
+        }
+        files.Return(fh);
     }
 
     /// <summary>Closes what may be the last descriptor of a file without a name: freeing a large one takes its time.</summary>

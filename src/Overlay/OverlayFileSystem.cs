@@ -29,7 +29,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private readonly Remove remove;
     private readonly Rename rename;
     private readonly LookAhead ahead;
-    private readonly HandleTable<OpenFile> files = new();
+    private readonly OpenFiles files = new();
     private readonly byte[] serverIdentity;
     private readonly ControlChannel control;
     private bool opensDirectoriesItself;
@@ -104,7 +104,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public void Stop()
     {
         ahead.Stop();
-        foreach (OpenFile file in files.RemoveAll().Where(file => file.Descriptor >= 0)) { Libc.Close(file.Descriptor); }
+        foreach (int descriptor in files.RemoveAll()) { Libc.Close(descriptor); }
         volume.Inodes.Clear();
     }
 

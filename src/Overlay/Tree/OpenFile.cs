@@ -2,43 +2,70 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>What an fh of a regular file means.</summary>
-internal sealed class OpenFile(Inode inode, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
+/// <summary>What an fh of a regular file means. The object serves one open file after another, so that opening allocates nothing.</summary>
+internal sealed class OpenFile
 {
-    private volatile int descriptor = descriptor;
+    private volatile int descriptor = -1;
 
     /// <summary>The file.</summary>
-    public Inode Inode { get; } = inode;
+    public Inode Inode { get; private set; } = null!;
 
     /// <summary>The mode in which it was admitted; not the inode's current one after it was superseded.</summary>
-    public BackingFile Backing { get; } = backing;
+    public BackingFile Backing { get; private set; } = null!;
 
     /// <summary>As the caller opened it.</summary>
-    public OpenFlags Flags { get; } = flags;
+    public OpenFlags Flags { get; private set; }
 
     /// <summary>
-    /// The real file, or -1 as long as nobody has wanted anything of it. The number does not change any more, though it may
-    /// come to mean the copy in upper. Set once, under a lock on this object.
+    /// The real file, or -1 as long as nobody has wanted anything of it. While the file is open the number does not change any more,
+    /// though it may come to mean the copy in upper. Set once, under a lock on this object.
     /// </summary>
     public int Descriptor { get => descriptor; set => descriptor = value; }
 
     /// <summary>Whether <see cref="Descriptor"/> is the lower file. Protected by a lock on this object.</summary>
-    public bool IsLower { get; set; } = isLower;
+    public bool IsLower { get; set; }
+
+    /// <summary>Whether it is found by its number. Protected by the table.</summary>
+    public bool IsOpen { get; set; }
+
+    /// <summary>It means this file from now on. Caller holds the lock of the table.</summary>
+    public void BeginLocked(Inode inode, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
+    {
+        Inode = inode;
+        Backing = backing;
+        Flags = flags;
+        Descriptor = descriptor;
+        IsLower = isLower;
+        IsOpen = true;
+    }
+
+    /// <summary>It means nothing, and holds on to nothing. Caller holds the lock of the table.</summary>
+    public void EndLocked()
+    {
+        Inode = null!;
+        Backing = null!;
+        Descriptor = -1;
+        IsOpen = false;
+    }
 }
 
-/// <summary>Numbers for open things.</summary>
-internal sealed class HandleTable<T> where T : class
+/// <summary>The open files by their numbers.</summary>
+/// <remarks>
+/// The kernel releases a file when nobody uses it any more, not even a request under way. That is what makes its number,
+/// its descriptor and its object free for the next one.
+/// </remarks>
+internal sealed class OpenFiles
 {
     private readonly Lock gate = new();
     private readonly Stack<int> free = new();
-    private T?[] items = new T?[64];
+    private OpenFile?[] items = new OpenFile?[64];
     private int used;
 
     /// <summary>How many are open.</summary>
     public int Count { get { lock (gate) { return used - free.Count; } } }
 
-    /// <summary>Gives it a number.</summary>
-    public ulong Add(T item)
+    /// <summary>Gives an open file a number.</summary>
+    public ulong Add(Inode inode, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
     {
         lock (gate)
         {
@@ -47,44 +74,56 @@ internal sealed class HandleTable<T> where T : class
                 index = used++;
                 if (index == items.Length) { Array.Resize(ref items, items.Length * 2); }
             }
-            items[index] = item;
+            (items[index] ??= new OpenFile()).BeginLocked(inode, backing, flags, descriptor, isLower);
             return (ulong)index + 1;
         }
     }
 
     /// <summary>What the number stands for.</summary>
     /// <returns><see cref="Errno.EBADF"/> when nothing has it.</returns>
-    public Errno Find(ulong handle, out T item)
+    public Errno Find(ulong handle, out OpenFile file)
     {
         lock (gate)
         {
-            item = (handle - 1 < (ulong)used ? items[handle - 1] : null)!;
-            return item is null ? Errno.EBADF : Errno.None;
+            file = FindLocked(handle)!;
+            return file is null ? Errno.EBADF : Errno.None;
         }
     }
 
-    /// <summary>Takes the number back.</summary>
-    public T? Remove(ulong handle)
+    private OpenFile? FindLocked(ulong handle) => handle - 1 < (ulong)used && items[handle - 1] is { IsOpen: true } file ? file : null;
+
+    /// <summary>Has nobody find the file any more. When it is closed, <see cref="Return"/> follows.</summary>
+    public OpenFile? Take(ulong handle)
     {
         lock (gate)
         {
-            if (handle - 1 >= (ulong)used || items[handle - 1] is not { } item) { return null; }
-            items[handle - 1] = null;
+            OpenFile? file = FindLocked(handle);
+            if (file is not null) { file.IsOpen = false; }
+            return file;
+        }
+    }
+
+    /// <summary>Number and object of a file that was taken are free.</summary>
+    public void Return(ulong handle)
+    {
+        lock (gate)
+        {
+            items[handle - 1]!.EndLocked();
             free.Push((int)(handle - 1));
-            return item;
         }
     }
 
     /// <summary>Empties the table.</summary>
-    public List<T> RemoveAll()
+    /// <returns>The descriptors of what was open, as far as there are any.</returns>
+    public List<int> RemoveAll()
     {
         lock (gate)
         {
-            List<T> rest = [.. items.OfType<T>()];
-            items = new T?[64];
+            List<int> descriptors = [.. items.Where(file => file is { IsOpen: true, Descriptor: >= 0 }).Select(file => file!.Descriptor)];
+            items = new OpenFile?[64];
             free.Clear();
             used = 0;
-            return rest;
+            return descriptors;
         }
     }
 }
