@@ -109,7 +109,7 @@ internal sealed partial class OverlayFileSystem
         RealKey key = volume.Numbers.Key(device, ino);
         // Only what came from a lower layer has another number than its own, and only such directories hold it.
         if (!content.IsUpper(index) || (!directory.IsMerged && !directory.IsImpure)) { return volume.Numbers.Number(key); }
-        if (volume.Inodes.FindByKey(key) is { } known) { return known.Ino; }
+        if (volume.Inodes.TryGetIno(key, out ulong known)) { return known; }
         ReadOnlySpan<byte> name = content.NameOf(index);
         if (volume.Lookup.Find(directory, name, out Found found, content.FirstLower(index)).IsError || !found.Exists) { return volume.Numbers.Number(key); }
         if (volume.Lookup.Complete(directory, name, ref found).IsError) { return volume.Numbers.Number(key); }

@@ -189,6 +189,7 @@ internal sealed partial class OverlayFileSystem
         {
             Libc.Close(descriptor);
             volume.Inodes.Forget(result.Entry.NodeId, 1);
+            return error;
         }
         result.Entry.AttrValid = AttrValidOf(inode);
         return error;
@@ -223,7 +224,7 @@ internal sealed partial class OverlayFileSystem
                     return error;
                 }
                 inode = NewUpperInode(null, Libc.Self, stat);
-                inode.Orphan = new Fd(kept);
+                inode.Orphan = kept;
                 inode.IsNameless = inode.IsUnlinked = true;
                 volume.Inodes.AddAndLend(inode);
                 result.Entry = EntryOf(inode, inode.NodeId, stat);

@@ -27,8 +27,7 @@ internal sealed partial class OverlayFileSystem
     public void Forget(ulong nodeId, ulong lookups)
     {
         volume.Inodes.Forget(nodeId, lookups);
-        if (volume.Inodes.TakeOrphans() is not { } orphans) { return; }
-        foreach (Fd orphan in orphans) { CloseLast(orphan.Release()); }
+        while (volume.Inodes.TryTakeOrphan(out int orphan)) { CloseLast(orphan); }
     }
 
     public Errno ReadLink(in Request request, Span<byte> target, out int length)
@@ -108,10 +107,19 @@ internal sealed partial class OverlayFileSystem
     private Inode NewUpperInode(DirectoryInode? parent, ReadOnlySpan<byte> name, in Statx stat)
     {
         RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
-        byte[] ownName = name.ToArray();
-        Inode inode = stat.IsDirectory
-            ? new DirectoryInode { Name = ownName, Type = stat.Type, Upper = new Layers.RealDirectory(parent!.Upper!, ownName) }
-            : new Inode { Name = ownName, Type = stat.Type, HasUpper = true };
+        Inode inode;
+        if (stat.IsDirectory)
+        {
+            byte[] ownName = name.ToArray();
+            inode = new DirectoryInode { Upper = new Layers.RealDirectory(parent!.Upper!, ownName) };
+            inode.SetName(ownName);
+        }
+        else
+        {
+            inode = volume.Inodes.Make(name);
+            inode.HasUpper = true;
+        }
+        inode.Type = stat.Type;
         inode.Parent = parent;
         inode.Key = key;
         inode.Ino = volume.Numbers.Number(key);
@@ -174,8 +182,8 @@ internal sealed partial class OverlayFileSystem
     {
         volume.Inodes.Move(inode, parent, name);
         inode.IsNameless = false;
-        inode.Orphan?.Dispose();
-        inode.Orphan = null;
+        if (inode.Orphan >= 0) { Libc.Close(inode.Orphan); }
+        inode.Orphan = -1;
     }
 
     public Errno Unlink(in Request request, ReadOnlySpan<byte> name) => RemoveName(request, name, directory: false);
@@ -230,9 +238,10 @@ internal sealed partial class OverlayFileSystem
             {
                 lock (parent.NamesLock)
                 {
-                    error = FindInode(parent, name, out Found found, out Inode? inode);
+                    error = FindInode(parent, name, out Found found, out BorrowedInode borrowed);
+                    using BorrowedInode held = borrowed;
                     if (error.IsError) { return error; }
-                    if (inode is null) { return Errno.ENOENT; }
+                    if (borrowed.Inode is not { } inode) { return Errno.ENOENT; }
                     error = CheckProtection(inode);
                     if (error.IsError) { return error; }
                     if (directory)
@@ -271,9 +280,10 @@ internal sealed partial class OverlayFileSystem
         volume.RenameLock.EnterReadLock();
         try
         {
-            Errno error = FindInode(parent, name, out _, out Inode? inode);
+            Errno error = FindInode(parent, name, out _, out BorrowedInode borrowed);
+            using BorrowedInode held = borrowed;
             if (error.IsError) { return error; }
-            if (inode is null) { return Errno.ENOENT; }
+            if (borrowed.Inode is not { } inode) { return Errno.ENOENT; }
             error = CheckProtection(inode);
             if (error.IsError || !directory) { return error; }
             if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
@@ -286,14 +296,14 @@ internal sealed partial class OverlayFileSystem
         }
     }
 
-    /// <summary>The inode that a name leads to, or null when users see nothing there. Caller holds the rename lock.</summary>
-    private Errno FindInode(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, out Inode? inode)
+    /// <summary>The inode that a name leads to, or none when users see nothing there. Caller holds the rename lock, and gives back what he gets.</summary>
+    private Errno FindInode(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, out BorrowedInode inode)
     {
-        inode = null;
+        inode = default;
         Errno error = volume.Lookup.Find(parent, name, out found);
         if (error.IsError || !found.Exists) { return error; }
-        inode = volume.Inodes.FindByKey(volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
-        return inode is null ? Errno.ESTALE : Errno.None; // the kernel names only what it has looked up
+        inode = volume.Inodes.Borrow(volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
+        return inode.Inode is null ? Errno.ESTALE : Errno.None; // the kernel names only what it has looked up
     }
 
     public Errno Rename(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags)
@@ -312,20 +322,34 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = volume.Inodes.FindDirectory(newDirectory, out DirectoryInode newParent);
         if (error.IsError) { return error; }
+        var from = new RenameSide(oldParent, name);
+        var to = new RenameSide(newParent, newName);
+        try
+        {
+            return Rename(request, ref from, ref to, flags, out leftover);
+        }
+        finally
+        {
+            from.Borrowed.Dispose();
+            to.Borrowed.Dispose();
+        }
+    }
+
+    private Errno Rename(in Request request, ref RenameSide from, ref RenameSide to, RenameFlags flags, out Leftover? leftover)
+    {
+        leftover = null;
         bool exchange = (flags & RenameFlags.Exchange) != 0;
         while (true)
         {
-            var from = new RenameSide(oldParent, name);
-            var to = new RenameSide(newParent, newName);
-            error = PrepareRename(ref from, ref to, flags);
+            Errno error = PrepareRename(ref from, ref to, flags);
             if (error.IsError) { return error; }
             Inode moved = from.Inode!;
             Inode? replaced = to.Inode;
             error = copyUp.Ensure(moved, request);
             if (error.IsError) { return error; }
-            error = copyUp.Ensure(oldParent, request);
+            error = copyUp.Ensure(from.Parent, request);
             if (error.IsError) { return error; }
-            error = copyUp.Ensure(newParent, request);
+            error = copyUp.Ensure(to.Parent, request);
             if (error.IsError) { return error; }
             if (exchange)
             {
@@ -357,8 +381,9 @@ internal sealed partial class OverlayFileSystem
     /// <summary>Finds what one side of a rename is about. Caller holds the rename lock.</summary>
     private Errno FindSide(ref RenameSide side)
     {
+        using BorrowedInode before = side.Borrowed; // until the other is there: what is the same object is known by its inode
         side.Version = volume.Inodes.VersionOf(side.Parent);
-        return FindInode(side.Parent, side.Name, out side.Found, out side.Inode);
+        return FindInode(side.Parent, side.Name, out side.Found, out side.Borrowed);
     }
 
     /// <summary>Does it again, unless nothing can have changed since.</summary>

@@ -94,7 +94,7 @@ internal sealed partial class OverlayFileSystem
     private static byte[] PathOf(Inode inode)
     {
         var names = new List<byte[]>();
-        for (Inode? at = inode; at is { Parent: not null }; at = at.Parent) { names.Add(at.Name); }
+        for (Inode? at = inode; at is { Parent: not null }; at = at.Parent) { names.Add(at.Name.ToArray()); }
         var path = new MemoryStream();
         for (int i = names.Count - 1; i >= 0; i--)
         {

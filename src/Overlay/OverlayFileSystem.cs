@@ -98,6 +98,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         long living = (long)volume.Inodes.Count * InodeTable.BytesOfInode;
         if (garbage - collected < Math.Max(EnoughGarbage, 4 * living)) { return; }
         collected = garbage;
+        volume.Inodes.DropSpares();
         GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
     }
 
@@ -193,35 +194,32 @@ internal sealed partial class OverlayFileSystem : IFileSystem
 
     private Inode NewInode(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, RealKey key)
     {
-        byte[] ownName = name.ToArray();
         Inode inode;
         if (found.Stat.IsDirectory)
         {
+            byte[] ownName = name.ToArray();
             var directory = new DirectoryInode
             {
                 Lowers = found.Lowers,
                 Redirect = found.Redirect,
-                Name = ownName,
                 Type = found.Stat.Type,
                 IsOpaque = found.IsOpaque,
                 IsImpure = found.IsImpure,
             };
+            directory.SetName(ownName);
             if (found.HasUpper) { directory.Upper = new Layers.RealDirectory(parent.Upper!, ownName); }
             inode = directory;
         }
         else
         {
-            inode = new Inode
-            {
-                Name = ownName,
-                LowerDirectory = found.LowerDirectory,
-                Type = found.Stat.Type,
-                Metacopy = found.Metacopy,
-                HasUpper = found.HasUpper,
-                IsSmall = !found.HasUpper && found.Stat.Size < SmallestImage,
-                HasOrigin = found.HasOrigin || (found.HasUpper && volume.Numbers.TryGetKept(key, out _)),
-            };
-            if (found.LowerName is { } lowerName) { inode.LowerName = lowerName; }
+            inode = volume.Inodes.Make(name);
+            inode.LowerDirectory = found.LowerDirectory;
+            inode.Type = found.Stat.Type;
+            inode.Metacopy = found.Metacopy;
+            inode.HasUpper = found.HasUpper;
+            inode.IsSmall = !found.HasUpper && found.Stat.Size < SmallestImage;
+            inode.HasOrigin = found.HasOrigin || (found.HasUpper && volume.Numbers.TryGetKept(key, out _));
+            if (found.LowerName is { } lowerName) { inode.SetLowerName(lowerName); }
             if (volume.IsWritable && !found.HasUpper && found.Stat.Nlink > 1) { inode.Links = new HardLinks(found.Stat.Nlink); }
         }
         inode.Parent = parent;

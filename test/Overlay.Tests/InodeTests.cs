@@ -8,11 +8,13 @@ public sealed class InodeTests
     [Fact]
     public void The_lower_name_stays_when_the_name_changes()
     {
-        var inode = new Inode { Name = "first\0"u8.ToArray(), LowerDirectory = new RealDirectory(null!, -1) };
+        var inode = new Inode();
+        inode.Begin("first\0"u8);
+        inode.LowerDirectory = new RealDirectory(null!, -1);
         Assert.Equal("first\0"u8, inode.LowerName);
 
-        inode.Name = "second\0"u8.ToArray();
-        inode.Name = "third\0"u8.ToArray();
+        inode.SetName("second\0"u8.ToArray());
+        inode.SetName("third\0"u8.ToArray());
 
         Assert.Equal("first\0"u8, inode.LowerName);
         Assert.Equal("third\0"u8, inode.Name);
@@ -21,9 +23,12 @@ public sealed class InodeTests
     [Fact]
     public void A_lower_name_that_differs_stays_as_well()
     {
-        var inode = new Inode { Name = "name\0"u8.ToArray(), LowerDirectory = new RealDirectory(null!, -1), LowerName = "redirected\0"u8.ToArray() };
+        var inode = new Inode();
+        inode.Begin("name\0"u8);
+        inode.LowerDirectory = new RealDirectory(null!, -1);
+        inode.SetLowerName("redirected\0"u8.ToArray());
 
-        inode.Name = "other\0"u8.ToArray();
+        inode.SetName("other\0"u8.ToArray());
 
         Assert.Equal("redirected\0"u8, inode.LowerName);
     }

@@ -32,6 +32,16 @@ internal sealed class BackingFile
     /// <summary>What policy says of the lower file, which never changes; unknown until somebody has looked.</summary>
     public Pass PassOfLower { get; set; }
 
+    /// <summary>Whether no file is open.</summary>
+    public bool IsIdle => Volatile.Read(ref opens) == 0;
+
+    /// <summary>For another inode, with nothing known of its file. Nobody else knows this one, and no file is open.</summary>
+    public void Clear()
+    {
+        PassOfLower = Pass.Unknown;
+        pagesAreValid = false;
+    }
+
     /// <summary>Whether the file is open for writing.</summary>
     public bool HasWriters => Volatile.Read(ref writers) > 0;
 

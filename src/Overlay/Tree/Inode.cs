@@ -8,6 +8,10 @@ namespace Veneer.Overlay.Tree;
 /// <remarks>
 /// Lives while the kernel holds a reference, or a child names it, or it is pinned. Where a field is not said to be
 /// protected otherwise, it is set before the inode enters the table and never changes.
+/// <para>
+/// What is no directory comes from <see cref="InodeTable.Make"/>, and serves another object when it has died: a new field
+/// has its place in <see cref="Clear"/> as well.
+/// </para>
 /// </remarks>
 internal class Inode
 {
@@ -73,35 +77,59 @@ internal class Inode
     {
         public byte[]? LowerName;
         public RealName? Metacopy;
-        public Fd? Orphan;
+        public int Orphan = -1;
         public HardLinks? Links;
         public volatile Alias[] Aliases = [];
+
+        public void Clear()
+        {
+            LowerName = null;
+            Metacopy = null;
+            Orphan = -1;
+            Links = null;
+            Aliases = [];
+        }
     }
 
     private Rarities Rare => Volatile.Read(ref rarities) ?? Interlocked.CompareExchange(ref rarities, new Rarities(), null) ?? rarities;
 
     /// <summary>One of the names, with its NUL; upper has the object under it. Protected by the rename lock.</summary>
-    public byte[] Name
+    public ReadOnlySpan<byte> Name => Terminated(Volatile.Read(ref name));
+
+    /// <summary>The name is another one from now on. Caller holds the rename lock exclusively, or nobody else knows the inode.</summary>
+    /// <param name="value">With its NUL. Nobody changes it any more.</param>
+    public void SetName(byte[] value)
     {
-        get => Volatile.Read(ref name);
-        set
-        {
-            if (LowerDirectory is not null && rarities?.LowerName is null) { Rare.LowerName = name; }
-            Volatile.Write(ref name, value);
-        }
+        if (LowerDirectory is not null && rarities?.LowerName is null) { Rare.LowerName = name; }
+        Volatile.Write(ref name, value);
     }
 
+    /// <summary>The first name, in the memory of that of the object before, if there is room. Nobody else knows the inode yet.</summary>
+    /// <param name="value">With its NUL.</param>
+    public void Begin(ReadOnlySpan<byte> value)
+    {
+        // Memory comes in steps of 8 bytes anyhow. A name that outgrows another's place makes room for longer ones.
+        if (value.Length > name.Length) { name = new byte[(Math.Max(value.Length, 2 * name.Length) + 7) & ~7]; }
+        value.CopyTo(name);
+    }
+
+    /// <summary>A name up to its NUL: the array may be longer.</summary>
+    private static ReadOnlySpan<byte> Terminated(byte[] name) => name.AsSpan(0, name.AsSpan().IndexOf((byte)0) + 1);
+
     /// <summary>The name of the topmost lower object, with its NUL: the first <see cref="Name"/>, unless set to another one.</summary>
-    public byte[] LowerName
+    public ReadOnlySpan<byte> LowerName
     {
         // In this order: whoever changes the name has kept the old one by then.
         get
         {
-            byte[] current = Name;
-            return Volatile.Read(ref rarities)?.LowerName ?? current;
+            byte[] current = Volatile.Read(ref name);
+            return Terminated(Volatile.Read(ref rarities)?.LowerName ?? current);
         }
-        set => Rare.LowerName = value;
     }
+
+    /// <summary>The topmost lower object has another name than the first <see cref="Name"/>.</summary>
+    /// <param name="value">With its NUL.</param>
+    public void SetLowerName(byte[] value) => Rare.LowerName = value;
 
     /// <summary>Where the data is while upper has attributes only; null otherwise. Protected by <see cref="CopyUpLock"/>.</summary>
     public RealName? Metacopy
@@ -113,13 +141,13 @@ internal class Inode
         }
     }
 
-    /// <summary>The real object once <see cref="Name"/> does not lead to it any more (O_PATH). Closed when the inode dies.</summary>
-    public Fd? Orphan
+    /// <summary>A descriptor (O_PATH) of the real object once <see cref="Name"/> does not lead to it any more, or -1. Closed when the inode dies.</summary>
+    public int Orphan
     {
-        get => rarities?.Orphan;
+        get => rarities?.Orphan ?? -1;
         set
         {
-            if (value is not null || rarities is not null) { Rare.Orphan = value; }
+            if (value >= 0 || rarities is not null) { Rare.Orphan = value; }
         }
     }
 
@@ -137,7 +165,7 @@ internal class Inode
     }
 
     /// <summary>The type bits of the mode.</summary>
-    public uint Type { get => type; init => type = (ushort)value; }
+    public uint Type { get => type; set => type = (ushort)value; }
 
     /// <summary>Whether the lower file is too small to be passed through, whatever is in it.</summary>
     public bool IsSmall;
@@ -156,6 +184,24 @@ internal class Inode
 
     /// <summary>Serializes copy-ups of this object. First in the lock order, and never two at once.</summary>
     public object CopyUpLock => this;
+
+    /// <summary>Whether nothing but the table and the kernel can know the inode, as far as can be seen from here: a dead one may serve another object then.</summary>
+    public bool IsPlain => !IsDirectory && Links is null && Aliases.Length == 0 && Backing is null or { IsIdle: true };
+
+    /// <summary>As new. Caller holds the table's lock, and nobody else knows the inode.</summary>
+    public void Clear()
+    {
+        NodeId = Lookups = Ino = keyIno = 0;
+        keyDevice = type = 0;
+        Parent = null;
+        LowerDirectory = null;
+        NextByNodeId = NextByKey = null;
+        Backing?.Clear();
+        name[0] = 0;
+        rarities?.Clear();
+        Protection = Protection.None;
+        ChangesUnseen = hasUpper = isNameless = IsKeyed = IsUnlinked = HasOrigin = FindsOrigin = IsSmall = false;
+    }
 }
 
 /// <summary>What the file flags of chattr(1) forbid.</summary>

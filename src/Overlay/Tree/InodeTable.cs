@@ -19,6 +19,9 @@ internal sealed class InodeTable
     /// <summary>So many names are remembered of a file with several in upper.</summary>
     private const int EnoughAliases = 8;
 
+    /// <summary>So many dead inodes are kept for other objects: with their names and all that belongs to them, 4 to 6 MiB.</summary>
+    private const int MostSpare = 16 * 1024;
+
     /// <summary>Buckets of an empty table.</summary>
     private const int FewestBuckets = 1024;
 
@@ -28,11 +31,13 @@ internal sealed class InodeTable
     private readonly Dictionary<ulong, Superseded> superseded = [];
     private readonly Dictionary<RealKey, Inode> hardLinks = [];
     private readonly Dictionary<RealKey, Inode> expected = [];
-    private readonly List<Fd> orphans = [];
+    private readonly List<int> orphans = [];
     private Inode?[] byNodeId = new Inode?[FewestBuckets];
     private Inode?[] byKey = new Inode?[FewestBuckets];
     private ulong lastNodeId;
     private int count;
+    private Inode? spare; // and on by NextByNodeId
+    private int spares;
     private long dropped;
 
     /// <summary>An old nodeid of an inode, which files that are still open use.</summary>
@@ -54,8 +59,60 @@ internal sealed class InodeTable
     /// <summary>How many buckets there are for them, in either table.</summary>
     public int Buckets { get { lock (gate) { return byNodeId.Length; } } }
 
-    /// <summary>How many inodes there have been and are no more.</summary>
+    /// <summary>How many inodes have been left to the collector.</summary>
     public long Dropped { get { lock (gate) { return dropped; } } }
+
+    /// <summary>How many dead inodes wait for an object.</summary>
+    public int Spares { get { lock (gate) { return spares; } } }
+
+    /// <summary>An inode for an object that is no directory: as a new one, but for its name. It may be one that has died.</summary>
+    /// <param name="name">With its NUL.</param>
+    /// <remarks>
+    /// An inode dies with the last reference of the kernel, which keeps one for every request that names the inode until it
+    /// has the answer, and for every open file. Whoever comes to an inode by another way lends himself a reference, so that
+    /// nobody ever finds another object in the inode that he has at hand.
+    /// </remarks>
+    public Inode Make(ReadOnlySpan<byte> name)
+    {
+        Inode? inode;
+        lock (gate)
+        {
+            inode = spare;
+            if (inode is not null)
+            {
+                spare = inode.NextByNodeId;
+                inode.NextByNodeId = null;
+                spares--;
+            }
+        }
+        inode ??= new Inode();
+        inode.Begin(name);
+        return inode;
+    }
+
+    /// <summary>The inode serves another object, if there may be one and nobody can know it; else it is garbage.</summary>
+    private void DiscardLocked(Inode inode)
+    {
+        if (spares >= MostSpare || !inode.IsPlain)
+        {
+            dropped++;
+            return;
+        }
+        inode.Clear();
+        inode.NextByNodeId = spare;
+        spare = inode;
+        spares++;
+    }
+
+    /// <summary>Leaves the dead inodes that wait for an object to the collector, which is about to be called.</summary>
+    public void DropSpares()
+    {
+        lock (gate)
+        {
+            spare = null;
+            spares = 0;
+        }
+    }
 
     /// <summary>Enters the root, which is never forgotten.</summary>
     public void AddRoot(DirectoryInode root)
@@ -102,10 +159,21 @@ internal sealed class InodeTable
         return error.IsError ? error : directory is null ? Errno.ENOTDIR : Errno.None;
     }
 
-    /// <summary>The inode that stands for a real object, or null. For use under a lock that keeps it alive.</summary>
-    public Inode? FindByKey(RealKey key)
+    /// <summary>Finds the inode that stands for a real object, and lends the caller a reference to it.</summary>
+    public BorrowedInode Borrow(RealKey key)
     {
-        lock (gate) { return FindByKeyLocked(key); }
+        lock (gate) { return FindByKeyLocked(key) is { } inode ? new BorrowedInode(this, inode, LendLocked(inode)) : default; }
+    }
+
+    /// <summary>What users see as st_ino of a real object whose inode is known.</summary>
+    public bool TryGetIno(RealKey key, out ulong ino)
+    {
+        lock (gate)
+        {
+            Inode? inode = FindByKeyLocked(key);
+            ino = inode?.Ino ?? 0;
+            return inode is not null;
+        }
     }
 
     private Inode? FindByKeyLocked(RealKey key)
@@ -132,6 +200,10 @@ internal sealed class InodeTable
     }
 
     /// <summary>Enters a new inode, or finds that another thread has entered it, and lends the kernel one reference.</summary>
+    /// <param name="candidate">The new inode. What does not enter is the table's again, and the caller's no more.</param>
+    /// <param name="version">The directory's version before the object was found.</param>
+    /// <param name="inode">That of the object, or null.</param>
+    /// <param name="nodeId">What the reference is counted under.</param>
     /// <returns>False when a name changed in the inode's directory since <paramref name="version"/>: look again.</returns>
     public bool TryAddAndLend(Inode candidate, int version, out Inode inode, out ulong nodeId)
     {
@@ -139,10 +211,16 @@ internal sealed class InodeTable
         {
             inode = candidate;
             nodeId = 0;
-            if (candidate.Parent is { } parent && parent.Version != version) { return false; }
+            if (candidate.Parent is { } parent && parent.Version != version)
+            {
+                inode = null!;
+                DiscardLocked(candidate);
+                return false;
+            }
             if (FindByKeyLocked(candidate.Key) is { } known)
             {
                 inode = known;
+                DiscardLocked(candidate);
             }
             else
             {
@@ -352,7 +430,7 @@ internal sealed class InodeTable
             parent.Children++;
             DirectoryInode? old = inode.Parent;
             inode.Parent = parent;
-            inode.Name = name;
+            inode.SetName(name);
             if (old is not null)
             {
                 old.Children--;
@@ -419,18 +497,20 @@ internal sealed class InodeTable
     }
 
     /// <summary>
-    /// The descriptors of files without a name that nobody knows any more. Closing one may free all its blocks, which
+    /// The descriptor of a file without a name that nobody knows any more. Closing it may free all its blocks, which
     /// takes long for a large file: the caller does it, under no lock.
     /// </summary>
-    /// <returns>Null when there are none.</returns>
-    public Fd[]? TakeOrphans()
+    /// <returns>False when there is none.</returns>
+    public bool TryTakeOrphan(out int descriptor)
     {
-        if (orphans.Count == 0) { return null; } // a race only puts it off to the next call
+        descriptor = -1;
+        if (orphans.Count == 0) { return false; } // a race only puts it off to the next call
         lock (gate)
         {
-            Fd[] taken = [.. orphans];
-            orphans.Clear();
-            return taken;
+            if (orphans.Count == 0) { return false; }
+            descriptor = orphans[^1];
+            orphans.RemoveAt(orphans.Count - 1);
+            return true;
         }
     }
 
@@ -443,9 +523,8 @@ internal sealed class InodeTable
             UnhashNodeIdLocked(inode);
             UnhashKeyLocked(inode);
             count--;
-            dropped++;
             if (count < byNodeId.Length / 4 && byNodeId.Length > FewestBuckets) { ResizeLocked(byNodeId.Length / 2); }
-            if (inode.Orphan is { } orphan) { orphans.Add(orphan); }
+            if (inode.Orphan >= 0) { orphans.Add(inode.Orphan); }
             if (inode is DirectoryInode directory)
             {
                 if (directory.Upper is { } upper) { directories.Drop(upper); }
@@ -456,7 +535,9 @@ internal sealed class InodeTable
                 alias.Parent.Children--;
                 DropIfUnusedLocked(alias.Parent);
             }
-            if (inode.Parent is not { } parent) { return; }
+            DirectoryInode? parent = inode.Parent;
+            DiscardLocked(inode);
+            if (parent is null) { return; }
             parent.Children--;
             inode = parent;
         }
@@ -483,13 +564,13 @@ internal sealed class InodeTable
             {
                 for (Inode? inode = first; inode is not null; inode = inode.NextByNodeId)
                 {
-                    inode.Orphan?.Dispose();
+                    if (inode.Orphan >= 0) { Libc.Close(inode.Orphan); }
                     if (inode is not DirectoryInode directory) { continue; }
                     if (directory.Upper is { } upper) { directories.Drop(upper); }
                     foreach (RealDirectory lower in directory.Lowers) { directories.Drop(lower); }
                 }
             }
-            foreach (Fd orphan in orphans) { orphan.Dispose(); }
+            foreach (int orphan in orphans) { Libc.Close(orphan); }
             orphans.Clear();
             byNodeId = new Inode?[FewestBuckets];
             byKey = new Inode?[FewestBuckets];
@@ -497,5 +578,18 @@ internal sealed class InodeTable
             hardLinks.Clear();
             count = 0;
         }
+    }
+}
+
+/// <summary>An inode with a reference to it, as the kernel has them, so that it stays what it is until <see cref="Dispose"/>.</summary>
+internal readonly struct BorrowedInode(InodeTable table, Inode inode, ulong nodeId) : IDisposable
+{
+    /// <summary>Null when there is none.</summary>
+    public Inode? Inode => inode;
+
+    /// <summary>Gives it back.</summary>
+    public void Dispose()
+    {
+        if (inode is not null) { table.Forget(nodeId, 1); }
     }
 }

@@ -63,9 +63,9 @@ internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? wor
             return Errno.None;
         }
         // First: before a name goes, the descriptor is there.
-        if (inode.IsNameless && inode.Orphan is { } orphan)
+        if (inode.IsNameless && inode.Orphan is >= 0 and int orphan)
         {
-            real = new RealReference(orphan.Value);
+            real = new RealReference(orphan);
             return Errno.None;
         }
         if (inode.HasUpper)

@@ -338,7 +338,7 @@ internal sealed class CopyUp(Volume volume)
     private Errno CopyData(Inode inode, int copy, long size, bool mayHaveHoles, in Request request)
     {
         if (size == 0) { return Errno.None; }
-        RealName data = inode.Metacopy ?? new RealName(inode.LowerDirectory!, inode.LowerName!);
+        RealName data = inode.Metacopy ?? new RealName(inode.LowerDirectory!, inode.LowerName.ToArray());
         Errno error = volume.Objects.Of(data.Directory, data.Name, out RealReference source);
         if (error.IsError) { return error; }
         int original;
@@ -463,7 +463,7 @@ internal sealed class CopyUp(Volume volume)
                     // Open, or its descriptor held, but without a name: the copy never gets one.
                     error = Libc.Duplicate(copy, out int descriptor);
                     if (error.IsError) { return error; }
-                    inode.Orphan = new Fd(descriptor);
+                    inode.Orphan = descriptor;
                     inode.IsNameless = true;
                     SetUpperLocked(inode, stat, keepLower: false);
                     return Errno.None;
@@ -503,7 +503,7 @@ internal sealed class CopyUp(Volume volume)
             Libc.Close(descriptor);
             return Errno.ENOENT; // a removed directory: nothing can be made in it, and nobody can name it
         }
-        inode.Orphan = new Fd(descriptor);
+        inode.Orphan = descriptor;
         inode.IsNameless = true;
         SetUpperLocked(inode, stat, keepLower: false);
         volume.Work.Discard(temporary);
@@ -576,7 +576,7 @@ internal sealed class CopyUp(Volume volume)
         if (inode is DirectoryInode directory)
         {
             directory.HasOrigin = true;
-            directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name);
+            directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name.ToArray());
             Notifier?.InvalidateAttributes(directory.NodeId);
         }
         inode.Metacopy = null;

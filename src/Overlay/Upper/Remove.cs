@@ -64,7 +64,7 @@ internal sealed class Remove(Volume volume)
         {
             return; // out of descriptors: the file is removed all the same, and answers ESTALE to those who still ask
         }
-        inode.Orphan = new Fd(descriptor);
+        inode.Orphan = descriptor;
         inode.IsNameless = true;
     }
 
@@ -96,7 +96,7 @@ internal sealed class Remove(Volume volume)
         {
             return; // out of descriptors: the copy stays until unmount
         }
-        inode.Orphan = new Fd(descriptor);
+        inode.Orphan = descriptor;
         inode.IsNameless = true;
         links.Hold = null;
         volume.Work.Discard(hold);

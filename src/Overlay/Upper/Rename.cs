@@ -16,11 +16,14 @@ internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
     public Found Found;
     /// <summary>The directory's version before that was found.</summary>
     public int Version;
-    /// <summary>The object, or null when there is none.</summary>
-    public Inode? Inode;
+    /// <summary>The object, for as long as the rename takes.</summary>
+    public BorrowedInode Borrowed;
 
     /// <summary>What is to be discarded afterwards, whether the rename succeeded or not; or null.</summary>
     public Leftover? Leftover;
+
+    /// <summary>The object, or null when there is none.</summary>
+    public readonly Inode? Inode => Borrowed.Inode;
 
     /// <summary>The object, when it is a directory.</summary>
     public readonly DirectoryInode? Directory => Inode as DirectoryInode;
@@ -182,7 +185,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         byte[] redirect;
         if (sameDirectory)
         {
-            redirect = directory.Name[..^1];
+            redirect = directory.Name[..^1].ToArray();
         }
         else
         {
@@ -190,7 +193,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
             int start = space.Length;
             for (DirectoryInode? part = directory; part is { Parent: not null }; part = part.Parent)
             {
-                ReadOnlySpan<byte> name = part.Redirect ?? part.Name.AsSpan(0, part.Name.Length - 1);
+                ReadOnlySpan<byte> name = part.Redirect is { } other ? other : part.Name[..^1];
                 bool isAbsolute = name[0] == '/';
                 // Too long for an absolute redirect: let mv copy the tree instead. Kernel: ovl_get_redirect()
                 if (name.Length + (isAbsolute ? 0 : 1) > start) { return Errno.EXDEV; }
