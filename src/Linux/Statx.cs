@@ -192,6 +192,18 @@ public struct StatFs
     public const long FuseMagic = 0x65735546;
     /// <summary>PROC_SUPER_MAGIC.</summary>
     public const long ProcMagic = 0x9fa0;
+    /// <summary>TMPFS_MAGIC.</summary>
+    public const long TmpfsMagic = 0x01021994;
+    /// <summary>RAMFS_MAGIC.</summary>
+    public const long RamfsMagic = 0x858458f6;
+    /// <summary>EXT4_SUPER_MAGIC, also of ext2 and ext3.</summary>
+    public const long Ext4Magic = 0xEF53;
+    /// <summary>XFS_SUPER_MAGIC.</summary>
+    public const long XfsMagic = 0x58465342;
+    /// <summary>BTRFS_SUPER_MAGIC.</summary>
+    public const long BtrfsMagic = 0x9123683E;
+    /// <summary>F2FS_SUPER_MAGIC.</summary>
+    public const long F2fsMagic = 0xF2F52010;
     /// <summary>OVERLAYFS_SUPER_MAGIC.</summary>
     public const long OverlayMagic = 0x794c7630;
 }

@@ -1,0 +1,92 @@
+using System.Runtime.InteropServices;
+
+namespace Veneer.Linux;
+
+/// <remarks>What has reached the disk, and what could not be written there.</remarks>
+public static unsafe partial class Libc
+{
+    private const long SysCacheStat = 451;
+    private const long SysFsOpen = 430;
+    private const long SysFsConfig = 431;
+    private const long SysFsMount = 432;
+    private const long SysBpf = 321;
+    private const uint WaitBefore = 1, StartWrite = 2, WaitAfter = 4;
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int sync_file_range(int descriptor, long offset, long length, uint flags);
+
+    /// <summary>Writes the dirty pages of a range to the disk, and waits for them. Neither attributes nor the device's cache. See sync_file_range(2).</summary>
+    /// <returns>The error of a page of the file that could not be written since the descriptor was opened, or since it was last told.</returns>
+    public static Errno SyncRange(int descriptor, long offset, long length) => Check(sync_file_range(descriptor, offset, length, WaitBefore | StartWrite | WaitAfter));
+
+    /// <summary>Whether a page of the file could not be written since the descriptor was opened, or since it was last told. Writes nothing and waits for nothing.</summary>
+    /// <remarks>It waits for the pages of a range that no file reaches. Others may have been told before: each descriptor is told once.</remarks>
+    public static Errno WritebackError(int descriptor) => Check(sync_file_range(descriptor, 1L << 62, 1, WaitBefore));
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CacheStatRange
+    {
+        public ulong Offset;
+        public ulong Length;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CacheStat
+    {
+        public ulong Cached;
+        public ulong Dirty;
+        public ulong Writeback;
+        public ulong Evicted;
+        public ulong RecentlyEvicted;
+    }
+
+    /// <summary>Whether a range of a file has pages that are not on the disk. See cachestat(2), Linux 6.5; true where that is missing.</summary>
+    public static bool IsDirty(int descriptor, long offset, long length)
+    {
+        var range = new CacheStatRange { Offset = (ulong)offset, Length = (ulong)length };
+        CacheStat stat;
+        return Check(syscall(SysCacheStat, descriptor, (nint)(&range), (nint)(&stat), 0, 0, 0)).IsError || stat.Dirty + stat.Writeback > 0;
+    }
+
+    /// <summary>Begins to set up a filesystem that is to be mounted nowhere. See fsopen(2).</summary>
+    public static Errno OpenFileSystem(ReadOnlySpan<byte> type, out int context)
+    {
+        const int closeOnExec = 1;
+        fixed (byte* t = type)
+        {
+            Errno error = Check(syscall(SysFsOpen, (nint)t, closeOnExec, 0, 0, 0, 0), out context);
+            if (error.IsError) { context = -1; }
+            return error;
+        }
+    }
+
+    /// <summary>Sets an option of it; an empty value: one that has none. See fsconfig(2).</summary>
+    public static Errno ConfigureFileSystem(int context, ReadOnlySpan<byte> option, ReadOnlySpan<byte> value)
+    {
+        const int setFlag = 0, setString = 1;
+        fixed (byte* o = option, v = value)
+        {
+            return Check(syscall(SysFsConfig, context, value.IsEmpty ? setFlag : setString, (nint)o, (nint)v, 0, 0));
+        }
+    }
+
+    /// <summary>Makes it, and a mount of it that is attached nowhere. See fsconfig(2) and fsmount(2).</summary>
+    public static Errno MountFileSystem(int context, out int mount)
+    {
+        const int create = 6, closeOnExec = 1;
+        mount = -1;
+        Errno error = Check(syscall(SysFsConfig, context, create, 0, 0, 0, 0));
+        if (error.IsError) { return error; }
+        error = Check(syscall(SysFsMount, context, closeOnExec, 0, 0, 0, 0), out mount);
+        if (error.IsError) { mount = -1; }
+        return error;
+    }
+
+    /// <summary>See bpf(2).</summary>
+    internal static Errno Bpf(uint command, void* attributes, int size, out int result)
+    {
+        Errno error = Check(syscall(SysBpf, (nint)command, (nint)attributes, size, 0, 0, 0), out result);
+        if (error.IsError) { result = -1; }
+        return error;
+    }
+}
