@@ -22,9 +22,24 @@ public sealed class Notifier
     /// be waiting for us.
     /// </remarks>
     /// <param name="nodeId">The inode.</param>
-    public void InvalidateAttributes(ulong nodeId)
+    public void InvalidateAttributes(ulong nodeId) => Send(nodeId, -1);
+
+    /// <summary>Drops the attributes of an inode and all its cached pages, before it returns. Pages that a map has changed are written first.</summary>
+    /// <remarks>The kernel takes locks whose holders may be waiting for an answer: other threads must go on serving, and the caller holds no lock.</remarks>
+    /// <param name="nodeId">The inode.</param>
+    public void DropInode(ulong nodeId) => Send(nodeId, 0);
+
+    /// <summary>Has the kernel ask again for every name that it knows (Linux 6.16; older ones ignore it).</summary>
+    public void DropNames()
     {
-        var message = new NotifyInvalidateInodeOut { NodeId = nodeId, Offset = -1 };
+        var message = new OutHeader { Length = (uint)Unsafe.SizeOf<OutHeader>(), Error = (int)NotifyCode.IncrementEpoch };
+        Interlocked.Increment(ref sent);
+        _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<OutHeader>(in message))); // best effort: without attributes a name is of little use
+    }
+
+    private void Send(ulong nodeId, long offset)
+    {
+        var message = new NotifyInvalidateInodeOut { NodeId = nodeId, Offset = offset };
         message.Header.Length = (uint)Unsafe.SizeOf<NotifyInvalidateInodeOut>();
         message.Header.Error = (int)NotifyCode.InvalidateInode;
         Interlocked.Increment(ref sent);

@@ -34,6 +34,7 @@ internal sealed class Interruption
 {
     private ulong unique;
     private ulong marked;
+    private volatile bool expectsClosing;
 
     /// <summary>The number of the current request, or 0.</summary>
     public ulong Unique => Volatile.Read(ref unique);
@@ -41,8 +42,15 @@ internal sealed class Interruption
     /// <summary>Whether the current request was interrupted. Only the worker asks.</summary>
     public bool IsRaised => Volatile.Read(ref marked) == unique && unique != 0;
 
+    /// <summary>Whether the current request waits for the <see cref="Gate"/> to close, which must not wait for it.</summary>
+    public bool ExpectsClosing { get => expectsClosing; set => expectsClosing = value; }
+
     /// <summary>The worker starts on a request; whoever looks for it afterwards finds it.</summary>
-    public void Begin(ulong request) => Interlocked.Exchange(ref unique, request);
+    public void Begin(ulong request)
+    {
+        expectsClosing = false;
+        Interlocked.Exchange(ref unique, request);
+    }
 
     /// <summary>The worker is done with its request.</summary>
     public void End() => Volatile.Write(ref unique, 0);

@@ -46,6 +46,7 @@ public sealed partial class Server : IDisposable
     private readonly ServerOptions options;
     private readonly Notifier notifier;
     private readonly Workers workers;
+    private readonly Gate gate;
     private readonly Vigil vigil = new();
     private readonly Statistics statistics = new();
     private readonly Lock interruptionsLock = new();
@@ -73,6 +74,7 @@ public sealed partial class Server : IDisposable
         ArgumentOutOfRangeException.ThrowIfGreaterThan(this.options.MaxWrite / Environment.SystemPageSize, ushort.MaxValue);
         notifier = new Notifier(device);
         workers = new Workers(this.options.StallInterval, Rest);
+        gate = new Gate(() => interruptions);
     }
 
     /// <summary>Reads INIT and answers it. Kernel and server then agree; requests may follow.</summary>
@@ -123,7 +125,7 @@ public sealed partial class Server : IDisposable
                 MaxStackDepth = (flags & InitFlags.Passthrough) != 0 ? options.MaxStackDepth : 0,
             };
             // Start first: the reply releases whatever waits for the mount.
-            fileSystem.Start(new Connection(flags, output.MaxStackDepth, device, notifier, workers, statistics, ringError));
+            fileSystem.Start(new Connection(flags, output.MaxStackDepth, device, notifier, workers, gate, statistics, ringError));
             error = Reply(exchange, header.Unique, output);
             if (error.IsError) { StopOnce(); }
             return error;
@@ -267,6 +269,7 @@ public sealed partial class Server : IDisposable
         if (Volatile.Read(ref overtaking) == header.Unique) { interruption.TryRaise(header.Unique); }
         try
         {
+            if (gate.Service != Service.All && IsRefused(exchange, header, reader)) { return; }
             Dispatch(exchange, new Request(header, interruption), ref reader);
         }
 #pragma warning disable CA1031 // the one guard: a bug in a request costs that request, not the mount
@@ -281,6 +284,20 @@ public sealed partial class Server : IDisposable
             interruption.End();
             if (worker.IsReplaced) { worker.Crew.EndBlocking(); }
         }
+    }
+
+    /// <summary>Answers a request that the gate keeps from the filesystem.</summary>
+    private bool IsRefused(Exchange exchange, in InHeader header, RequestReader reader)
+    {
+        ulong unique = header.Unique;
+        if (gate.TryRevoke(header, reader, out EntryOut entry))
+        {
+            _ = Reply(exchange, unique, entry); // an error: who looked it up is gone
+            return true;
+        }
+        if (!gate.Refuses(header, reader, out Errno error)) { return false; }
+        if (HasReply(header.Opcode)) { ReplyError(exchange, unique, error); }
+        return true;
     }
 
     /// <summary>Whether the kernel waits for an answer. That to INTERRUPT is optional.</summary>
