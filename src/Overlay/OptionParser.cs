@@ -36,6 +36,9 @@ public sealed class OptionParser
     private KernelFeature passthrough;
     private KernelFeature ioUring;
     private Sync sync;
+    private OnError? errors;
+    private bool syncOnUnmount;
+    private bool revocable;
     private int? threads;
     private InUse inUse;
 
@@ -112,6 +115,10 @@ public sealed class OptionParser
             }
             redirected = RedirectDirectory.On;
         }
+        if (revocable && passthrough == KernelFeature.Require)
+        {
+            throw new OverlayMountException("revocable and passthrough=require exclude each other: leave one of them out.");
+        }
 
         return new OverlayOptions
         {
@@ -128,9 +135,12 @@ public sealed class OptionParser
             Xino = xino,
             UserXattr = userXattr,
             Coherent = coherent,
-            Passthrough = passthrough,
+            Passthrough = revocable ? KernelFeature.Off : passthrough,
             IoUring = ioUring,
             Sync = sync,
+            Errors = errors ?? (sync == Sync.Volatile ? OnError.Shutdown : OnError.Continue),
+            SyncOnUnmount = syncOnUnmount,
+            Revocable = revocable,
             Threads = threads,
             InUse = inUse,
             Spelled = [.. spelled],
@@ -241,6 +251,15 @@ public sealed class OptionParser
                 return true;
             case "fsync":
                 sync = Choose(name, value, ("auto", Sync.Auto), ("strict", Sync.Strict), ("volatile", Sync.Volatile), ("1", Sync.Auto), ("0", Sync.Volatile));
+                return true;
+            case "errors":
+                errors = Choose(name, value, ("continue", OnError.Continue), ("remount-ro", OnError.ReadOnly), ("shutdown", OnError.Shutdown));
+                return true;
+            case "sync_on_unmount":
+                syncOnUnmount = Flag(name, value);
+                return true;
+            case "revocable":
+                revocable = Flag(name, value);
                 return true;
             case "coherent":
                 coherent = Flag(name, value);
@@ -429,7 +448,7 @@ public sealed class OptionParser
     private static readonly string[] Names =
     [
         "lowerdir", "lowerdir+", "upperdir", "workdir", "redirect_dir", "metacopy", "index", "xino", "uuid", "nfs_export",
-        "verity", "userxattr", "volatile", "fsync", "coherent", "passthrough", "io_uring", "threads", "inuse", "allow_other",
+        "verity", "userxattr", "volatile", "fsync", "errors", "sync_on_unmount", "revocable", "coherent", "passthrough", "io_uring", "threads", "inuse", "allow_other",
         "default_permissions", "fsname", "debug", "remount", "ro", "rw", "nosuid", "nodev", "noexec", "noatime",
         "relatime", "strictatime", "nodiratime", "dirsync", "nosymfollow",
     ];

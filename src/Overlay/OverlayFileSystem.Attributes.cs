@@ -64,6 +64,7 @@ internal sealed partial class OverlayFileSystem
         result = default;
         Errno error = volume.Inodes.Find(request.NodeId, out Inode inode, out bool isSuperseded);
         if (error.IsError) { return error; }
+        errors.Touch();
         bool sizes = (input.Valid & SetAttrValid.Size) != 0;
         bool resizes = sizes && SizeOf(inode) != (long)input.Size;
         error = CheckProtection(inode, onlyAdds: (input.Valid & (Something & ~(SetAttrValid.AccessTime | SetAttrValid.ModifyTime))) == 0 && SetsTimesToNow(input.Valid));

@@ -22,6 +22,12 @@ internal sealed partial class OverlayFileSystem
                 return AnswerLayers(request, argument, document);
             case Query.Changes:
                 return AnswerChanges(argument, document);
+            case Query.Durability:
+                if (!argument.IsEmpty) { return Errno.EINVAL; }
+                WriteDurability(document);
+                return Errno.None;
+            case Query.Sync:
+                return StartSync(argument, document);
             default:
                 return Errno.EOPNOTSUPP;
         }

@@ -118,14 +118,14 @@ internal sealed partial class OverlayFileSystem
 
     public Errno FSyncDir(in Request request, in FSyncIn input)
     {
-        if (!volume.IsDurable) { return Errno.None; }
+        if (!volume.IsDurable) { return errors.Check(-1); }
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode directory);
         if (error.IsError) { return error; }
         int descriptor;
         volume.RenameLock.EnterReadLock();
         try
         {
-            if (directory.Upper is not { } upper) { return Errno.None; } // nothing of it is ours to write
+            if (directory.Upper is not { } upper) { return Failed(); } // nothing of it is ours to write
             error = volume.Objects.Of(upper, Libc.Self, out RealReference real);
             if (error.IsError) { return error; }
             using (real) { error = real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor); }

@@ -20,9 +20,9 @@ internal sealed partial class OverlayFileSystem
     /// Not O_APPEND: the kernel tells the offset of every write. It also writes the dirty pages of a map through any
     /// descriptor that was mapped, and pwrite(2) would append them.
     /// </remarks>
-    private static OpenFlags RealFlags(OpenFlags flags)
+    private OpenFlags RealFlags(OpenFlags flags)
     {
-        OpenFlags kept = flags & (OpenFlags.AccessMode | OpenFlags.Sync | OpenFlags.DataSync);
+        OpenFlags kept = flags & (volume.IsDurable ? OpenFlags.AccessMode | OpenFlags.Sync | OpenFlags.DataSync : OpenFlags.AccessMode);
         // O_RDONLY|O_TRUNC truncates all the same.
         if ((flags & OpenFlags.Truncate) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadOnly) { kept |= OpenFlags.ReadWrite; }
         return kept | OpenFlags.LargeFile | OpenFlags.NonBlock;
@@ -128,13 +128,14 @@ internal sealed partial class OverlayFileSystem
         // Others may have superseded the nodeid while we waited for a copy-up.
         if (!volume.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing)) { return Errno.ESTALE; }
         Pass pass = backings is null || descriptor < 0 ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(backing, descriptor) : Pass.Nothing;
-        if (backing.Admit(descriptor, isLower, Writes(flags), pass, backings, ref result) == Admission.Superseded)
+        if (backing.Admit(descriptor, isLower, Writes(flags), writesComeToUs: !volume.IsDurable && (flags & OpenFlags.Sync) != 0, pass, backings, ref result) == Admission.Superseded)
         {
             Supersede(inode, nodeId, backing);
             return Errno.ESTALE;
         }
         if ((result.Flags & OpenReply.Passthrough) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadWrite) { inode.ChangesUnseen = true; }
-        result.Fh = files.Add(inode, backing, flags, descriptor, isLower);
+        if (Writes(flags)) { errors.Touch(); }
+        result.Fh = files.Add(inode, nodeId, backing, flags, descriptor, isLower);
         return Errno.None;
     }
 
@@ -240,6 +241,11 @@ internal sealed partial class OverlayFileSystem
     public void Release(ulong nodeId, ulong fh)
     {
         if (files.Take(fh) is not { } file) { return; }
+        if (Writes(file.Flags))
+        {
+            if (!errors.IsExact) { _ = errors.Check(file.Descriptor); } // kept for the next fsync
+            errors.Touch();
+        }
         file.Backing.Leave(Writes(file.Flags), backings);
         if (file.Descriptor >= 0)
         {
@@ -316,6 +322,7 @@ internal sealed partial class OverlayFileSystem
         Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
         if (error.IsError) { return error; }
         if (file.IsLower) { return Errno.EBADF; } // never: an open that may write has copied up
+        errors.Touch();
         if ((input.WriteFlags & WriteFlags.KillSuidGid) != 0)
         {
             error = SetId.Clear(descriptor, Libc.Self);
@@ -337,16 +344,20 @@ internal sealed partial class OverlayFileSystem
 
     public Errno FSync(in Request request, in FSyncIn input)
     {
-        if (!volume.IsDurable) { return Errno.None; }
         Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
         if (error.IsError) { return error; }
-        return file.IsLower ? Errno.None : SyncDescriptor(descriptor, input.DataOnly);
+        if (file.IsLower) { return Failed(); }
+        return volume.IsDurable ? SyncDescriptor(descriptor, input.DataOnly) : errors.Check(descriptor);
     }
+
+    /// <summary>What a sync gives that has nothing to do.</summary>
+    private Errno Failed() => errors.Failure.IsError ? Errno.EIO : Errno.None;
 
     private Errno SyncDescriptor(int descriptor, bool dataOnly)
     {
+        if (errors.Failure.IsError) { return Errno.EIO; }
         workers?.BeginBlocking();
-        try { return Libc.Sync(descriptor, dataOnly); }
+        try { return errors.Synced(Libc.Sync(descriptor, dataOnly)); }
         finally { workers?.EndBlocking(); }
     }
 
@@ -355,6 +366,7 @@ internal sealed partial class OverlayFileSystem
         Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
         if (error.IsError) { return error; }
         if (file.IsLower) { return Errno.EBADF; }
+        errors.Touch();
         error = CheckProtection(file.Inode, onlyAdds: (input.Mode & ~AllocateMode.KeepSize) == 0); // Kernel: vfs_fallocate()
         return error.IsError ? error : Libc.Allocate(descriptor, input.Mode, (long)input.Offset, (long)input.Length);
     }
@@ -377,6 +389,7 @@ internal sealed partial class OverlayFileSystem
         error = DescriptorOf(input.FhOut, out int target, out OpenFile file);
         if (error.IsError) { return error; }
         if (file.IsLower) { return Errno.EBADF; }
+        errors.Touch();
         long from = (long)input.OffsetIn, to = (long)input.OffsetOut;
         workers?.BeginBlocking();
         try { error = Libc.CopyFileRange(source, ref from, target, ref to, (long)Math.Min(input.Length, long.MaxValue), out long count); copied = error.IsError ? 0 : (ulong)count; }
@@ -389,6 +402,7 @@ internal sealed partial class OverlayFileSystem
         outputLength = 0;
         result = 0;
         if (input.Command == ControlMessage.Request) { return control.Serve(request, argument, output, out outputLength); }
+        if (input.Command == ShutdownRequest) { return ShutDown(request); }
         if ((input.Flags & IoctlFlags.Compat) != 0) { return Errno.ENOTTY; }
         Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }

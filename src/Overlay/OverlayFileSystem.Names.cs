@@ -78,6 +78,7 @@ internal sealed partial class OverlayFileSystem
         descriptor = -1;
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
         if (error.IsError) { return error; }
+        errors.Touch();
         error = CheckProtection(parent, onlyAdds: true);
         if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);

@@ -2,6 +2,7 @@ using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Durability;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;
@@ -32,9 +33,11 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private readonly OpenFiles files = new();
     private readonly byte[] serverIdentity;
     private readonly ControlChannel control;
+    private readonly WritebackErrors errors;
     private bool opensDirectoriesItself;
     private Connection? connection;
     private BackingIds? backings;
+    private Gate? gate;
     private Workers? workers;
     private Notifier? notifier;
     private long discarded; // bytes of listings that were read to their end
@@ -43,6 +46,8 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public OverlayFileSystem(Volume volume)
     {
         this.volume = volume;
+        bool acts = volume.Mark is not null || volume.Options.Errors != OnError.Continue;
+        errors = new WritebackErrors(volume.Sentinel, volume.IsInMemory, acts ? ActOnError : null);
         control = new ControlChannel(Libc.EffectiveUid, Answer);
         copyUp = new CopyUp(volume);
         create = new Create(volume);
@@ -65,6 +70,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         this.connection = connection;
         workers = copyUp.Workers = connection.Workers;
         notifier = copyUp.Notifier = connection.Notifier;
+        gate = connection.Gate;
         opensDirectoriesItself = (connection.Flags & InitFlags.NoOpenDirSupport) != 0;
         Libc.SetUmask(0); // modes come with the caller's umask
         bool passes = (connection.Flags & InitFlags.Passthrough) != 0 && BackingIds.IsPermitted;
@@ -105,8 +111,43 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public void Stop()
     {
         ahead.Stop();
-        foreach (int descriptor in files.RemoveAll()) { Libc.Close(descriptor); }
+        EndSync();
+        if (errors.Check(-1).IsError) { NoteFailure(errors.Failure); }
+        errors.Stop();
+        foreach (OpenFile file in files.RemoveAll())
+        {
+            file.Backing.Leave(Writes(file.Flags), backings);
+            if (file.Descriptor >= 0) { Libc.Close(file.Descriptor); }
+        }
         volume.Inodes.Clear();
+    }
+
+    /// <summary>Writing something back has failed. Called once, by a thread of its own.</summary>
+    private void ActOnError(Errno error)
+    {
+        NoteFailure(error);
+        string what = $"writing to the filesystem of the upper directory {volume.Options.UpperDirectory} failed ({error})";
+        switch (volume.Options.Errors)
+        {
+            case OnError.Shutdown:
+                ShutDown($": {what}");
+                break;
+            case OnError.ReadOnly:
+                volume.Log($"veneer: the overlay cannot be changed any more: {what}");
+                gate?.Close(Service.Reading);
+                break;
+            default:
+                volume.Log($"veneer: fsync fails from now on: {what}");
+                break;
+        }
+    }
+
+    private void NoteFailure(Errno error)
+    {
+        if (volume.Mark is { } mark && mark.NoteFailure(error) is { IsError: true } problem)
+        {
+            volume.Log($"veneer: that writing to upper failed cannot be noted down ({problem}): discard it");
+        }
     }
 
     /// <summary>Finds a name and lends the kernel one reference to what it leads to. Caller holds the rename lock shared.</summary>

@@ -1,5 +1,6 @@
 using Veneer.Fuse;
 using Veneer.Linux;
+using Veneer.Overlay.Durability;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
@@ -19,16 +20,18 @@ public sealed class OverlayMount : IDisposable
 
     private readonly Volume volume;
     private readonly List<IDisposable> held;
+    private readonly OverlayFileSystem fileSystem;
+    private bool disposed;
 
     private OverlayMount(Volume volume, List<IDisposable> held)
     {
         this.volume = volume;
         this.held = held;
-        FileSystem = new OverlayFileSystem(volume);
+        fileSystem = new OverlayFileSystem(volume) { LetGo = Dispose };
     }
 
     /// <summary>What answers the kernel's requests.</summary>
-    public IFileSystem FileSystem { get; }
+    public IFileSystem FileSystem => fileSystem;
 
     /// <summary>Stacked filesystems that may lie below a file that is passed through.</summary>
     public uint MaxStackDepth => 1;
@@ -73,9 +76,12 @@ public sealed class OverlayMount : IDisposable
 
         var layers = new Layer?[lowers.Count + 1];
         WorkDirectory? workDirectory = null;
+        var xattr = new OverlayXattr(options.UserXattr);
+        VolatileMark? mark = null;
+        ErrorSentinel? sentinel = null;
         if (upper >= 0)
         {
-            (layers[0], workDirectory) = OpenUpper(options, upper, work, features, inUse.HasWork, opened);
+            (layers[0], workDirectory, mark, sentinel) = OpenUpper(options, upper, work, features, inUse.HasWork, xattr, opened);
             layers[0]!.Named = upper;
         }
         for (int i = 0; i < lowers.Count; i++)
@@ -85,7 +91,6 @@ public sealed class OverlayMount : IDisposable
             opened.Add(layers[i + 1]!);
         }
 
-        var xattr = new OverlayXattr(options.UserXattr);
         if (Libc.OpenFileLimit(out ulong descriptors).IsError) { descriptors = 1024; }
         int quarter = (int)Math.Min(descriptors, int.MaxValue) / 4;
         var directories = new DirectoryCache(Math.Min(quarter, MaxDirectories));
@@ -113,6 +118,9 @@ public sealed class OverlayMount : IDisposable
             Work = workDirectory,
             NamedWork = work,
             InUse = inUse,
+            Mark = options.Sync == Sync.Volatile ? mark : null,
+            IsInMemory = mark?.Now.IsInMemory ?? true,
+            Sentinel = sentinel,
             Log = log,
             NameLength = nameLength,
             MaxOpenFiles = 4 * quarter - Math.Min(quarter, MaxDirectories) - Math.Min(quarter, MaxReserve),
@@ -127,7 +135,8 @@ public sealed class OverlayMount : IDisposable
         return descriptor;
     }
 
-    private static (Layer Upper, WorkDirectory Work) OpenUpper(OverlayOptions options, int upper, int work, UpperFeatures features, bool hasWork, List<IDisposable> opened)
+    private static (Layer Upper, WorkDirectory Work, VolatileMark Mark, ErrorSentinel? Sentinel) OpenUpper(
+        OverlayOptions options, int upper, int work, UpperFeatures features, bool hasWork, OverlayXattr xattr, List<IDisposable> opened)
     {
         Layer layer;
         int workRoot = work;
@@ -145,10 +154,60 @@ public sealed class OverlayMount : IDisposable
             layer = Layer.OpenUpper(options.UpperDirectory!, upper, isPrivate: false, "."u8);
             opened.Add(layer);
         }
+        VolatileMark mark = Judge(options, upper, work, layer, xattr);
         WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, features.TemporaryFiles, isShared: !hasWork);
         opened.Add(workDirectory);
-        if (options.Sync == Sync.Volatile) { workDirectory.MarkVolatile(options.WorkDirectory!); }
-        return (layer, workDirectory);
+        ErrorSentinel? sentinel = Watch(options, work, workDirectory, mark);
+        if (sentinel is not null) { opened.Add(sentinel); }
+        if (mark.Exists) { mark = Judge(options, upper, work, layer, xattr); } // once more: something may have failed before the sentinel was there
+        if (options.Sync != Sync.Volatile) { return (layer, workDirectory, mark, sentinel); }
+        Errno marked = mark.Lay(workDirectory.Descriptor);
+        if (marked.IsError) { throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be marked as volatile ({marked}): mount without the option volatile."); }
+        return (layer, workDirectory, mark, sentinel);
+    }
+
+    /// <summary>Refuses an upper that may lack what was written to it while it was volatile.</summary>
+    /// <param name="upper">As the user named it: its mount tells more than the private copy.</param>
+    private static VolatileMark Judge(OverlayOptions options, int upper, int work, Layer layer, OverlayXattr xattr)
+    {
+        byte[] path = CommonMount.PathFrom(upper, work);
+        if (Libc.Reopen(upper, OpenFlags.ReadOnly | OpenFlags.Directory, out int readable).IsError)
+        {
+            throw new OverlayMountException($"The upper directory {options.UpperDirectory} cannot be read: give this user permission to list it.");
+        }
+        using var opened = new Fd(readable);
+        var mark = new VolatileMark(readable, layer.Root.Descriptor, work, xattr, path);
+        if (!mark.Exists) { return mark; }
+        string upperPath = options.UpperDirectory!, workPath = options.WorkDirectory!;
+        Verdict verdict = mark.Judge();
+        switch (verdict.Kind)
+        {
+            case VerdictKind.Doubtful:
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced, and {verdict.Reason}: run veneer sync {upperPath}.");
+            case VerdictKind.Lost:
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {verdict.Reason}: discard it and {workPath}.");
+            case VerdictKind.Unknown:
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {verdict.Reason}: discard it and {workPath}, or, if the machine has not crashed since, sync their filesystem and remove {workPath}/work/incompat/volatile.");
+        }
+        if (options.Sync != Sync.Volatile)
+        {
+            throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced: run veneer sync {upperPath}, or mount it with volatile again.");
+        }
+        return mark;
+    }
+
+    /// <summary>From now on no failed write is missed. Not for what is only in memory.</summary>
+    private static ErrorSentinel? Watch(OverlayOptions options, int work, WorkDirectory workDirectory, VolatileMark mark)
+    {
+        if (mark.Now.IsInMemory) { return null; }
+        Errno error = ErrorSentinel.Create(work, workDirectory, options.UserXattr, out ErrorSentinel? sentinel);
+        bool isUnseen = error == Errno.EIO || mark.Now.Errors is { } errors and not 0 && (errors & ErrorSequence.Seen) == 0;
+        if (isUnseen && options.Sync == Sync.Volatile)
+        {
+            sentinel?.Dispose();
+            throw new OverlayMountException($"Writing to the filesystem of the upper directory {options.UpperDirectory} has failed, and nobody has been told of it yet: run sync -f {options.UpperDirectory} and see what is lost before you mount it with volatile."); // as the kernel: ovl_fill_super()
+        }
+        return sentinel;
     }
 
     private static int NameLengthOf(Layer?[] layers)
@@ -220,9 +279,16 @@ public sealed class OverlayMount : IDisposable
     /// <param name="device">The number of the mount's device, as mountinfo has it.</param>
     public void Announce(string mountPoint, int mountId, string device) => volume.InUse.Announce(mountPoint, mountId, device);
 
+    /// <summary>After the mount is gone, and before <see cref="Dispose"/>: what <see cref="OverlayOptions.SyncOnUnmount"/> asks for. Takes as long as it takes.</summary>
+    public void SyncAtEnd() => fileSystem.SyncAtEnd();
+
+    /// <summary>Has another process look up as many names as it says in the mount's root, which is how a shutdown reaches files that are passed through; null: it does not reach them.</summary>
+    public Action<int>? LookUpRevoked { get => fileSystem.LookUpRevoked; set => fileSystem.LookUpRevoked = value; }
+
     /// <summary>Lets go of every layer.</summary>
     public void Dispose()
     {
+        if (Interlocked.Exchange(ref disposed, true)) { return; }
         for (int i = held.Count - 1; i >= 0; i--) { held[i].Dispose(); }
         volume.RenameLock.Dispose();
     }

@@ -63,6 +63,15 @@ public sealed record OverlayOptions
     /// <summary>What is on the disk when an fsync has returned. Default: <see cref="Sync.Auto"/>.</summary>
     public Sync Sync { get; init; } = Sync.Auto;
 
+    /// <summary>What happens when the upper's filesystem fails to write something back. Default: <see cref="OnError.Shutdown"/> when volatile, else <see cref="OnError.Continue"/>.</summary>
+    public OnError Errors { get; init; }
+
+    /// <summary>Whether a volatile upper is synced when the overlay is unmounted, so that it is no longer volatile then. Default: no.</summary>
+    public bool SyncOnUnmount { get; init; }
+
+    /// <summary>Whether no open file is left to the kernel, so that a shutdown reaches all of them. Default: no.</summary>
+    public bool Revocable { get; init; }
+
     /// <summary>How many threads are ready for requests that do not come over io_uring, or null for as many as suit the machine.</summary>
     public int? Threads { get; init; }
 
@@ -125,4 +134,15 @@ public enum Sync
     Strict,
     /// <summary>Nothing: faster, and the upper is lost with the machine.</summary>
     Volatile,
+}
+
+/// <summary>What happens when the upper's filesystem fails to write something back (<c>errors=</c>). fsync gives EIO from then on in any case.</summary>
+public enum OnError
+{
+    /// <summary>Nothing else.</summary>
+    Continue,
+    /// <summary>The overlay cannot be changed any more.</summary>
+    ReadOnly,
+    /// <summary>The overlay is shut down: every operation gives EIO.</summary>
+    Shutdown,
 }

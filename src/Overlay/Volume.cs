@@ -1,3 +1,4 @@
+using Veneer.Overlay.Durability;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
@@ -44,6 +45,11 @@ internal sealed class Volume
 
     /// <summary>The locks on upper and work.</summary>
     public required InUseLock InUse { get; init; }
+    /// <summary>The mark of a volatile upper; null when upper is none.</summary>
+    public required VolatileMark? Mark { get; init; }
+
+    /// <summary>All errors of upper's filesystem, or null where those of open files must do.</summary>
+    public required ErrorSentinel? Sentinel { get; init; }
 
     /// <summary>One line about something that went wrong and is not told to a caller.</summary>
     public required Action<string> Log { get; init; }
@@ -56,6 +62,9 @@ internal sealed class Volume
 
     /// <summary>Whether there is an upper.</summary>
     public bool IsWritable => Work is not null;
+
+    /// <summary>Whether nothing of upper is ever written back, since its filesystem is in memory.</summary>
+    public required bool IsInMemory { get; init; }
 
     /// <summary>Whether copies reach the disk before they are published.</summary>
     public bool IsDurable => Options.Sync != Sync.Volatile;

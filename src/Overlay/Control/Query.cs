@@ -11,4 +11,8 @@ public enum Query : uint
     Layers = 16,
     /// <summary>What upper changes in what the lowers show, part by part.</summary>
     Changes = 17,
+    /// <summary>Whether what was written is safe, and how far a sync is.</summary>
+    Durability = 32,
+    /// <summary>Starts to bring upper to the disk; the answer is that of <see cref="Durability"/>.</summary>
+    Sync = 33,
 }

@@ -25,6 +25,7 @@ internal sealed class OverlayXattr
         Impure = Name("impure"u8);
         ProtAttr = Name("protattr"u8);
         Whiteout = Name("whiteout"u8);
+        Volatile = Name("volatile"u8);
     }
 
     /// <summary>Whether the names are in the user namespace.</summary>
@@ -43,6 +44,9 @@ internal sealed class OverlayXattr
     public byte[] ProtAttr { get; }
     /// <summary>On an empty regular file: it is a whiteout.</summary>
     public byte[] Whiteout { get; }
+
+    /// <summary>On upper, and on the kernel's mark of a volatile one: what is needed to tell whether all is there. Ours.</summary>
+    public byte[] Volatile { get; }
 
     private byte[] Name(ReadOnlySpan<byte> suffix) => [.. prefix, .. suffix, 0];
 

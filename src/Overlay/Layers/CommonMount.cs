@@ -42,6 +42,19 @@ internal static class CommonMount
         return false;
     }
 
+    /// <summary>Where one directory is, seen from another, without NUL; empty when that cannot be said.</summary>
+    public static byte[] PathFrom(int from, int to)
+    {
+        if (!TryPath(from, out byte[] start) || !TryPath(to, out byte[] end)) { return []; }
+        int common = CommonLength([.. start, (byte)'/'], [.. end, (byte)'/']);
+        var path = new List<byte>();
+        for (int i = common; i < start.Length; i++)
+        {
+            if (start[i] == '/') { path.AddRange("../"u8); }
+        }
+        return [.. path, .. end[Math.Min(common + 1, end.Length)..]];
+    }
+
     private static bool TryPath(int descriptor, out byte[] path)
     {
         Span<byte> link = stackalloc byte[32];

@@ -45,14 +45,18 @@ internal sealed class BackingFile
     /// <summary>Whether the file is open for writing.</summary>
     public bool HasWriters => Volatile.Read(ref writers) > 0;
 
+    /// <summary>Whether the kernel reaches the real file without us, for the files that are open now.</summary>
+    public bool IsPassthrough { get { lock (gate) { return isPassthrough; } } }
+
     /// <summary>Lets one more open in.</summary>
     /// <param name="descriptor">The real file, opened.</param>
     /// <param name="lower">Whether the real file is in a lower layer.</param>
     /// <param name="writes">Whether the open may write.</param>
+    /// <param name="writesComeToUs">Whether what this open writes must not go to the real file unseen, though others' may.</param>
     /// <param name="pass">What policy allows for this file.</param>
     /// <param name="backings">Where to register the file, or null without passthrough.</param>
     /// <param name="reply">What to tell the kernel.</param>
-    public Admission Admit(int descriptor, bool lower, bool writes, Pass pass, BackingIds? backings, ref OpenOut reply)
+    public Admission Admit(int descriptor, bool lower, bool writes, bool writesComeToUs, Pass pass, BackingIds? backings, ref OpenOut reply)
     {
         lock (gate)
         {
@@ -72,7 +76,7 @@ internal sealed class BackingFile
             {
                 // Writes to upper go past the pages that an earlier cached open may have left; a lower never changes.
                 if (!isLower) { pagesAreValid = false; }
-                reply.Flags = onlyMaps ? OpenReply.Passthrough | OpenReply.DirectIo : OpenReply.Passthrough;
+                reply.Flags = onlyMaps || writesComeToUs ? OpenReply.Passthrough | OpenReply.DirectIo : OpenReply.Passthrough;
                 reply.BackingId = backingId;
             }
             else

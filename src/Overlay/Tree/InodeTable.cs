@@ -114,6 +114,24 @@ internal sealed class InodeTable
         }
     }
 
+    /// <summary>The nodeids of all inodes, those that they had before included, but not the root's.</summary>
+    public List<ulong> NodeIds()
+    {
+        lock (gate)
+        {
+            var all = new List<ulong>(count + superseded.Count);
+            foreach (Inode? first in byNodeId)
+            {
+                for (Inode? inode = first; inode is not null; inode = inode.NextByNodeId)
+                {
+                    if (inode.NodeId != RootId) { all.Add(inode.NodeId); }
+                }
+            }
+            all.AddRange(superseded.Keys);
+            return all;
+        }
+    }
+
     /// <summary>Enters the root, which is never forgotten.</summary>
     public void AddRoot(DirectoryInode root)
     {

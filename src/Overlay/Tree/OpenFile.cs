@@ -10,6 +10,9 @@ internal sealed class OpenFile
     /// <summary>The file.</summary>
     public Inode Inode { get; private set; } = null!;
 
+    /// <summary>What the kernel called the inode when it was opened.</summary>
+    public ulong NodeId { get; private set; }
+
     /// <summary>The mode in which it was admitted; not the inode's current one after it was superseded.</summary>
     public BackingFile Backing { get; private set; } = null!;
 
@@ -29,9 +32,10 @@ internal sealed class OpenFile
     public bool IsOpen { get; set; }
 
     /// <summary>It means this file from now on. Caller holds the lock of the table.</summary>
-    public void BeginLocked(Inode inode, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
+    public void BeginLocked(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
     {
         Inode = inode;
+        NodeId = nodeId;
         Backing = backing;
         Flags = flags;
         Descriptor = descriptor;
@@ -65,7 +69,7 @@ internal sealed class OpenFiles
     public int Count { get { lock (gate) { return used - free.Count; } } }
 
     /// <summary>Gives an open file a number.</summary>
-    public ulong Add(Inode inode, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
+    public ulong Add(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
     {
         lock (gate)
         {
@@ -74,7 +78,7 @@ internal sealed class OpenFiles
                 index = used++;
                 if (index == items.Length) { Array.Resize(ref items, items.Length * 2); }
             }
-            (items[index] ??= new OpenFile()).BeginLocked(inode, backing, flags, descriptor, isLower);
+            (items[index] ??= new OpenFile()).BeginLocked(inode, nodeId, backing, flags, descriptor, isLower);
             return (ulong)index + 1;
         }
     }
@@ -113,17 +117,23 @@ internal sealed class OpenFiles
         }
     }
 
+    /// <summary>What is open at the moment.</summary>
+    public List<OpenFile> ToList()
+    {
+        lock (gate) { return [.. items.OfType<OpenFile>().Where(file => file.IsOpen)]; }
+    }
+
     /// <summary>Empties the table.</summary>
-    /// <returns>The descriptors of what was open, as far as there are any.</returns>
-    public List<int> RemoveAll()
+    /// <returns>What was open, for the caller to close.</returns>
+    public List<OpenFile> RemoveAll()
     {
         lock (gate)
         {
-            List<int> descriptors = [.. items.Where(file => file is { IsOpen: true, Descriptor: >= 0 }).Select(file => file!.Descriptor)];
+            List<OpenFile> open = ToList();
             items = new OpenFile?[64];
             free.Clear();
             used = 0;
-            return descriptors;
+            return open;
         }
     }
 }

@@ -50,7 +50,7 @@ internal sealed class WorkDirectory : IDisposable
     /// <summary>Whether what is made here belongs to root and its group.</summary>
     public bool GivesRoot { get; private init; }
 
-    /// <summary>Makes the directory ready: creates it, or empties it.</summary>
+    /// <summary>Makes the directory ready: creates it, or empties it but for the mark of a volatile upper, which somebody else judges.</summary>
     /// <param name="workdir">A descriptor of the directory that the user named.</param>
     /// <param name="path">For messages.</param>
     /// <param name="hasTemporaryFiles">Whether the filesystem has O_TMPFILE.</param>
@@ -59,7 +59,7 @@ internal sealed class WorkDirectory : IDisposable
     {
         ReadOnlySpan<byte> name = "work\0"u8;
         RefuseIncompatible(workdir, path);
-        Errno error = isShared ? Errno.None : RemoveTree(workdir, name, 0);
+        Errno error = isShared ? Errno.None : RemoveContents(workdir, name);
         if (error.IsError && error != Errno.ENOENT) { throw new OverlayMountException($"The work directory {path} cannot be emptied ({error}): remove {path}/work by hand, nothing in it is needed."); }
         // Nobody's business, as the kernel has it; but without privilege its owner must get in.
         uint mode = Libc.EffectiveUid == 0 ? 0 : 0x1C0u;
@@ -84,24 +84,35 @@ internal sealed class WorkDirectory : IDisposable
         Errno error = Libc.OpenAt(workdir, "work/incompat\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
         if (error.IsError) { return; }
         var reader = new RealDirectoryReader(descriptor);
-        bool found = reader.MoveNext();
-        string feature = found ? Text.Printable(reader.Name) : "";
+        string feature = "";
+        while (reader.MoveNext())
+        {
+            if (!reader.Name.SequenceEqual("volatile"u8)) { feature = Text.Printable(reader.Name); }
+        }
         reader.Dispose();
         Libc.Close(descriptor);
-        if (found)
+        if (feature.Length > 0)
         {
-            throw new OverlayMountException($"The upper of the work directory {path} was last mounted with the option {feature}, so it is incomplete if the machine has crashed since: discard both, or, if it has not, sync their filesystem and remove {path}/work/incompat/{feature}.");
+            throw new OverlayMountException($"The upper of the work directory {path} was last mounted with a feature {feature}, which Veneer does not know: mount it with what has written it, or discard both.");
         }
     }
 
-    /// <summary>Says on disk that upper may be incomplete after a crash, so that nobody takes it for whole: <c>incompat/volatile/dirty</c>, as the kernel does.</summary>
-    /// <remarks>Stays after unmount: what was written may not have reached the disk. Kernel: ovl_create_volatile_dirty().</remarks>
-    public void MarkVolatile(string path)
+    /// <summary>The mark of a volatile upper is never gone, not even for a moment: it stays where it is.</summary>
+    private static Errno RemoveContents(int parent, ReadOnlySpan<byte> name)
     {
-        Errno error = Libc.MakeDirectoryAt(Descriptor, "incompat\0"u8, 0x1C0);
-        if (!error.IsError) { error = Libc.MakeDirectoryAt(Descriptor, "incompat/volatile\0"u8, 0x1C0); }
-        if (!error.IsError) { error = Libc.MakeNodeAt(Descriptor, "incompat/volatile/dirty\0"u8, FileType.Regular | 0x180, 0); }
-        if (error.IsError) { throw new OverlayMountException($"The work directory {path} cannot be marked as volatile ({error}): mount without the option volatile."); }
+        Errno error = Libc.OpenAt(parent, name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
+        if (error == Errno.ENOTDIR) { return Libc.UnlinkAt(parent, name); }
+        if (error.IsError) { return error; }
+        var reader = new RealDirectoryReader(descriptor);
+        while (reader.MoveNext())
+        {
+            if (reader.Name.SequenceEqual("incompat"u8)) { continue; }
+            Errno inner = RemoveTree(descriptor, reader.TerminatedName, 1);
+            if (inner.IsError) { error = inner; }
+        }
+        reader.Dispose();
+        Libc.Close(descriptor);
+        return error;
     }
 
     /// <summary>A name that nothing in work has.</summary>

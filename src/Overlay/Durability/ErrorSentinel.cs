@@ -1,0 +1,66 @@
+using Veneer.Linux;
+using Veneer.Overlay.Upper;
+
+namespace Veneer.Overlay.Durability;
+
+/// <summary>Tells whether the kernel has failed to write anything back to upper's filesystem since this was made. Costs one short system call.</summary>
+/// <remarks>
+/// A volatile mount of kernel overlayfs, attached nowhere, over empty directories of upper's filesystem that are removed
+/// at once: it syncs nothing, and its fsync(2) compares the filesystem's error sequence with the one at its mount. It
+/// misses nothing, also not what somebody else has been told of. Kernel: ovl_sync_status().
+/// See docs/adr/0011-finding-failed-writes.md.
+/// </remarks>
+internal sealed class ErrorSentinel : IDisposable
+{
+    private readonly Fd directory;
+
+    private ErrorSentinel(int descriptor) => directory = new Fd(descriptor);
+
+    /// <summary>Makes one.</summary>
+    /// <param name="workdir">The directory that the user named, in a mount that is attached.</param>
+    /// <param name="work">What is in it.</param>
+    /// <param name="userXattr">Whether only <c>user.overlay.*</c> attributes can be written.</param>
+    /// <param name="sentinel">What was made.</param>
+    /// <returns><see cref="Errno.EIO"/> when writing something back has failed that nobody has been told of; any other error: it cannot be had here.</returns>
+    public static Errno Create(int workdir, WorkDirectory work, bool userXattr, out ErrorSentinel? sentinel)
+    {
+        sentinel = null;
+        byte[] name = work.NewName(stackalloc byte[WorkDirectory.NameLength]).ToArray();
+        Errno error = Libc.MakeDirectoryAt(work.Descriptor, name, 0x1C0);
+        if (error.IsError) { return error; }
+        try
+        {
+            string place = $"/proc/self/fd/{workdir}/work/{PathText.Decode(name)}";
+            foreach (string part in (ReadOnlySpan<string>)["/l", "/u", "/w"])
+            {
+                error = Libc.MakeDirectoryAt(Libc.AtCwd, PathText.Encode(place + part), 0x1C0);
+                if (error.IsError) { return error; }
+            }
+            error = Libc.OpenFileSystem("overlay\0"u8, out int context);
+            if (error.IsError) { return error; }
+            using var setUp = new Fd(context);
+            if (!error.IsError) { error = Libc.ConfigureFileSystem(context, "lowerdir\0"u8, PathText.Encode(place + "/l")); }
+            if (!error.IsError) { error = Libc.ConfigureFileSystem(context, "upperdir\0"u8, PathText.Encode(place + "/u")); }
+            if (!error.IsError) { error = Libc.ConfigureFileSystem(context, "workdir\0"u8, PathText.Encode(place + "/w")); }
+            if (!error.IsError) { error = Libc.ConfigureFileSystem(context, "volatile\0"u8, default); }
+            if (!error.IsError && userXattr) { error = Libc.ConfigureFileSystem(context, "userxattr\0"u8, default); }
+            if (error.IsError) { return error; }
+            error = Libc.MountFileSystem(context, out int mount);
+            if (error.IsError) { return error; }
+            using var attached = new Fd(mount);
+            error = Libc.OpenAt(mount, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int root);
+            if (!error.IsError) { sentinel = new ErrorSentinel(root); }
+            return error;
+        }
+        finally
+        {
+            work.Discard(name);
+        }
+    }
+
+    /// <summary>The error of the last write that failed since the sentinel was made, or <see cref="Errno.None"/>. Always the same from the first one on, or that of a later one.</summary>
+    public Errno Check() => Libc.Sync(directory.Value, dataOnly: false);
+
+    /// <inheritdoc/>
+    public void Dispose() => directory.Dispose();
+}

@@ -1,0 +1,124 @@
+using System.Globalization;
+using System.Text;
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Durability;
+
+/// <summary>What is written down of a volatile upper, so that the next mount can tell whether all that was written is still there.</summary>
+/// <remarks>
+/// Text, one <c>name value</c> a line, the version first. A reader that finds another version, a name too many or too few,
+/// or a value that it does not understand, knows nothing: the upper must not be used.
+/// </remarks>
+internal sealed record VolatileRecord
+{
+    private const string Header = "veneer-volatile 1";
+
+    /// <summary>A record is no longer than this, in bytes.</summary>
+    public const int MaxLength = 8192;
+
+    /// <summary>The kernel's number for the time between two starts of the machine.</summary>
+    public required string Boot { get; init; }
+
+    /// <summary>Number of the device that holds upper, <c>MAJOR:MINOR</c>.</summary>
+    public required string Device { get; init; }
+
+    /// <summary>The filesystem's id, in hexadecimal digits.</summary>
+    public required string FileSystemId { get; init; }
+
+    /// <summary>The number of the filesystem's directory in sysfs, which is a new one each time that it is mounted; 0 where it has none.</summary>
+    public required ulong Instance { get; init; }
+
+    /// <summary>The unique id of the mount through which upper is reached; 0 where the kernel has none.</summary>
+    public required ulong Mount { get; init; }
+
+    /// <summary>Inode number of the upper directory.</summary>
+    public required ulong Upper { get; init; }
+
+    /// <summary>The filesystem's error sequence when the first volatile mount began; null where it cannot be read.</summary>
+    public required uint? Errors { get; init; }
+
+    /// <summary>Whether nothing on this filesystem is ever written back, since it is all in memory.</summary>
+    public required bool IsInMemory { get; init; }
+
+    /// <summary>The errno with which writing back failed, or <c>-</c>.</summary>
+    public required string Failure { get; init; }
+
+    /// <summary>The work directory, from upper, in hexadecimal digits of its bytes; empty where it is not known.</summary>
+    public required string Work { get; init; }
+
+    /// <summary>The record as it is stored.</summary>
+    public byte[] ToBytes() => Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture,
+        $"{Header}\nboot {Boot}\ndevice {Device}\nfsid {FileSystemId}\ninstance {Instance}\nmount {Mount}\nupper {Upper}\nerrors {(Errors is { } value ? value.ToString("x", CultureInfo.InvariantCulture) : "?")}\nmemory {(IsInMemory ? 1 : 0)}\nfailure {Failure}\nwork {Work}\n"));
+
+    /// <summary>Reads one.</summary>
+    /// <returns>Null when it is none, or of another version.</returns>
+    public static VolatileRecord? Parse(ReadOnlySpan<byte> bytes)
+    {
+        if (bytes.Length > MaxLength || bytes.ContainsAnyExceptInRange((byte)'\n', (byte)'~')) { return null; }
+        string[] lines = PathText.Decode(bytes).Split('\n');
+        string[] names = ["boot", "device", "fsid", "instance", "mount", "upper", "errors", "memory", "failure", "work"];
+        if (lines.Length != names.Length + 2 || lines[0] != Header || lines[^1].Length > 0) { return null; }
+        string[] values = new string[names.Length];
+        for (int i = 0; i < names.Length; i++)
+        {
+            if (!lines[i + 1].StartsWith(names[i] + " ", StringComparison.Ordinal)) { return null; }
+            values[i] = lines[i + 1][(names[i].Length + 1)..];
+        }
+        uint errors = 0;
+        if (!TryNumber(values[3], out ulong instance) || !TryNumber(values[4], out ulong mount) || !TryNumber(values[5], out ulong upper)) { return null; }
+        if (values[6] != "?" && !uint.TryParse(values[6], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out errors)) { return null; }
+        if (values[7] is not ("0" or "1") || values[8].Length == 0 || values[9].Length % 2 != 0 || !values[9].All(char.IsAsciiHexDigit)) { return null; }
+        return new VolatileRecord
+        {
+            Boot = values[0], Device = values[1], FileSystemId = values[2], Instance = instance, Mount = mount, Upper = upper,
+            Errors = values[6] == "?" ? null : errors, IsInMemory = values[7] == "1", Failure = values[8], Work = values[9],
+        };
+    }
+
+    private static bool TryNumber(string text, out ulong number) => ulong.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out number);
+
+    /// <summary>Whether what was written under this record is still there, or what speaks against it.</summary>
+    /// <param name="now">The same upper as it is found now.</param>
+    public Verdict Judge(VolatileRecord now)
+    {
+        if (Failure != "-") { return Verdict.Lost($"writing to its filesystem failed ({Failure})"); }
+        if (Upper != now.Upper) { return Verdict.Lost("the record in it is that of another directory, so that it is a copy"); }
+        if (Boot != now.Boot) { return Verdict.Lost("the machine has been started anew"); }
+        if (Device != now.Device || FileSystemId != now.FileSystemId) { return Verdict.Lost("it is on another filesystem"); }
+        if (Instance != 0 && now.Instance != 0 ? Instance != now.Instance : !IsInMemory && (Mount == 0 || Mount != now.Mount))
+        {
+            return Verdict.Lost("its filesystem has been mounted anew");
+        }
+        if (IsInMemory && now.IsInMemory) { return Verdict.Whole; }
+        if (Errors is not { } then || now.Errors is not { } count) { return Verdict.Doubtful("whether writing to its filesystem failed cannot be told without CAP_BPF and CAP_PERFMON"); }
+        return then != count ? Verdict.Lost("writing to its filesystem failed") : Verdict.Whole;
+    }
+}
+
+/// <summary>What a record says of an upper.</summary>
+/// <param name="Kind">How bad it is.</param>
+/// <param name="Reason">The end of a sentence that begins with "since".</param>
+internal readonly record struct Verdict(VerdictKind Kind, string Reason)
+{
+    /// <summary>All that was written is there, if only in memory.</summary>
+    public static Verdict Whole => new(VerdictKind.Whole, "");
+
+    /// <summary>A sync can tell.</summary>
+    public static Verdict Doubtful(string reason) => new(VerdictKind.Doubtful, reason);
+
+    /// <summary>Something may be lost, and nothing can tell what.</summary>
+    public static Verdict Lost(string reason) => new(VerdictKind.Lost, reason);
+}
+
+/// <summary>How much an upper can be trusted. The later, the less.</summary>
+internal enum VerdictKind
+{
+    /// <summary>As it is.</summary>
+    Whole,
+    /// <summary>After a sync.</summary>
+    Doubtful,
+    /// <summary>Not at all.</summary>
+    Lost,
+    /// <summary>There is no record.</summary>
+    Unknown,
+}

@@ -1,0 +1,110 @@
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+
+namespace Veneer.Overlay.Durability;
+
+/// <summary>An upper that is not mounted, or that somebody else has mounted, to be synced by who knows its path.</summary>
+public sealed class VolatileUpper : IDisposable
+{
+    private readonly Fd upper;
+    private readonly Fd work;
+    private readonly VolatileMark mark;
+    private readonly string path;
+
+    private VolatileUpper(string path, Fd upper, Fd work, VolatileMark mark, bool isInUse)
+    {
+        this.path = path;
+        this.upper = upper;
+        this.work = work;
+        this.mark = mark;
+        IsInUse = isInUse;
+    }
+
+    /// <summary>Whether an overlay is mounted over it, so that its mark has to stay.</summary>
+    public bool IsInUse { get; }
+
+    /// <summary>Whether it has a mark to take away.</summary>
+    public bool IsMarked => mark.Exists;
+
+    /// <summary>Takes hold of it; no overlay can be mounted over it meanwhile.</summary>
+    /// <param name="path">The upper directory.</param>
+    /// <param name="workPath">Its work directory, or null for the one that its record names.</param>
+    /// <exception cref="OverlayMountException">It is not there, or may lack something that no sync brings back; the message is a sentence for the user.</exception>
+    public static VolatileUpper Open(string path, string? workPath)
+    {
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor);
+        if (error.IsError)
+        {
+            throw new OverlayMountException(error switch
+            {
+                Errno.ENOENT => $"{path} does not exist: name a mount point, or an upper directory.",
+                Errno.ENOTDIR => $"{path} is not a directory: name a mount point, or an upper directory.",
+                _ => $"{path} cannot be read ({error}): become root, or the user who owns it.",
+            });
+        }
+        var directory = new Fd(descriptor);
+        var workDirectory = new Fd(-1);
+        try
+        {
+            // Whichever prefix it was mounted with.
+            var xattr = new OverlayXattr(user: false);
+            var found = new VolatileMark(descriptor, descriptor, -1, xattr, []);
+            if (!found.Exists)
+            {
+                var user = new OverlayXattr(user: true);
+                var other = new VolatileMark(descriptor, descriptor, -1, user, []);
+                if (other.Exists) { (xattr, found) = (user, other); }
+            }
+            byte[] from = found.WorkPath;
+            if (workPath is not null) { error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(workPath), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out descriptor); }
+            else if (from.Length > 0) { error = Libc.OpenAt(directory.Value, [.. from, 0], OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out descriptor); }
+            else { error = found.Exists ? Errno.ENOENT : Errno.None; descriptor = -1; }
+            if (error.IsError)
+            {
+                throw new OverlayMountException(workPath is not null
+                    ? $"The work directory {workPath} cannot be opened ({error}): see whether it is there."
+                    : $"The work directory of {path} is not where it was{(from.Length > 0 ? $" ({PathText.Decode(from)} from there)" : "")}: name it with --work DIR.");
+            }
+            workDirectory = new Fd(descriptor);
+            found = new VolatileMark(directory.Value, directory.Value, workDirectory.Value, xattr, []);
+            Verdict verdict = found.Exists ? found.Judge() : Verdict.Whole;
+            if (verdict.Kind is VerdictKind.Lost or VerdictKind.Unknown)
+            {
+                throw new OverlayMountException($"{path} may lack what was written while it was volatile, since {verdict.Reason}, and a sync does not bring that back: discard it and its work directory.");
+            }
+            bool isFree = !Libc.TryLockExclusive(directory.Value).IsError;
+            return new VolatileUpper(path, directory, workDirectory, found, isInUse: !isFree);
+        }
+        catch
+        {
+            directory.Dispose();
+            workDirectory.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The sync of what is in it.</summary>
+    /// <param name="perSecond">As for <see cref="UpperSync"/>.</param>
+    public UpperSync Sync(int perSecond) => new(upper.Value, perSecond);
+
+    /// <summary>After a sync that succeeded: it is not volatile any more.</summary>
+    /// <exception cref="OverlayMountException">Writing to its filesystem failed meanwhile, or the mark cannot be removed.</exception>
+    public void ClearMark()
+    {
+        // Once more: what failed during the sync may have been told to somebody else.
+        var now = new VolatileMark(upper.Value, upper.Value, work.Value, mark.Xattr, []);
+        if (now.Exists && now.Judge() is { Kind: VerdictKind.Lost } verdict)
+        {
+            throw new OverlayMountException($"{path} may lack what was written while it was volatile, since {verdict.Reason}: discard it and its work directory.");
+        }
+        Errno error = mark.Clear();
+        if (error.IsError) { throw new OverlayMountException($"{path} is synced, but its mark cannot be removed ({error}): see the permissions of its work directory."); }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        upper.Dispose();
+        work.Dispose();
+    }
+}

@@ -1,0 +1,104 @@
+using System.Buffers.Text;
+using System.Text.Json;
+using Veneer.Linux;
+using Veneer.Overlay.Durability;
+
+namespace Veneer.Overlay;
+
+/// <summary>What tools ask about what is on the disk, and the sync that they ask for.</summary>
+internal sealed partial class OverlayFileSystem
+{
+    private readonly Lock syncLock = new(); // a leaf
+    private UpperSync? lastSync;
+    private Thread? syncThread;
+
+    /// <summary>Starts to sync upper, and says how far it is.</summary>
+    /// <param name="argument">The most operations a second, in digits.</param>
+    /// <param name="document">As for the question "durability".</param>
+    /// <returns><see cref="Errno.EROFS"/> without upper, <see cref="Errno.EBUSY"/> while it is being synced.</returns>
+    private Errno StartSync(ReadOnlySpan<byte> argument, Utf8JsonWriter document)
+    {
+        if (!Utf8Parser.TryParse(argument, out int perSecond, out int used) || used != argument.Length || perSecond < 0) { return Errno.EINVAL; }
+        if (volume.Layers[0] is not { } layer) { return Errno.EROFS; }
+        lock (syncLock)
+        {
+            if (syncThread is { IsAlive: true }) { return Errno.EBUSY; }
+            var sync = new UpperSync(layer.Root.Descriptor, perSecond);
+            lastSync = sync;
+            // A deep tree takes as many frames.
+            syncThread = new Thread(() => sync.Run(() => endsSync), maxStackSize: 8 << 20) { IsBackground = true, Name = "sync" };
+            syncThread.Start();
+        }
+        WriteDurability(document);
+        return Errno.None;
+    }
+
+    private volatile bool endsSync;
+
+    private void EndSync()
+    {
+        endsSync = true;
+        Thread? thread;
+        lock (syncLock) { thread = syncThread; }
+        thread?.Join();
+    }
+
+    private void WriteDurability(Utf8JsonWriter document)
+    {
+        document.WriteStartObject();
+        document.WriteString("fsync"u8, volume.Options.Sync switch { Sync.Volatile => "volatile", Sync.Strict => "strict", _ => "auto" });
+        document.WriteString("errors"u8, volume.Options.Errors switch { OnError.Shutdown => "shutdown", OnError.ReadOnly => "remount-ro", _ => "continue" });
+        document.WriteBoolean("sync_on_unmount"u8, volume.Options.SyncOnUnmount);
+        document.WriteBoolean("revocable"u8, volume.Options.Revocable);
+        document.WriteString("watch"u8, errors.IsInMemory ? "nothing" : errors.IsExact ? "filesystem" : "open files");
+        _ = errors.Check(-1); // what it finds is kept
+        if (errors.Failure.IsError) { document.WriteString("failure"u8, errors.Failure.ToString()); }
+        else { document.WriteNull("failure"u8); }
+        if (volume.Mark is { } mark) { document.WriteBoolean("reusable"u8, !errors.Failure.IsError && (errors.IsInMemory || mark.FirstErrors is not null)); }
+        else { document.WriteNull("reusable"u8); }
+        if (lastSync is { } sync)
+        {
+            document.WriteStartObject("sync"u8);
+            document.WriteBoolean("over"u8, sync.IsOver);
+            document.WriteNumber("done"u8, sync.Done);
+            document.WriteNumber("total"u8, sync.Total);
+            document.WriteNumber("failed"u8, sync.Failed);
+            document.WriteStartArray("failures"u8);
+            foreach (SyncFailure failure in sync.IsOver ? sync.Failures : [])
+            {
+                document.WriteStartObject();
+                document.WriteString("path"u8, Text.Printable(PathText.Encode(failure.Path).AsSpan()[..^1]));
+                document.WriteString("error"u8, failure.Error.ToString());
+                document.WriteEndObject();
+            }
+            document.WriteEndArray();
+            document.WriteEndObject();
+        }
+        else
+        {
+            document.WriteNull("sync"u8);
+        }
+        document.WriteEndObject();
+    }
+
+    /// <summary>After the last request: syncs upper and takes the mark away, when the mount was asked to.</summary>
+    internal void SyncAtEnd()
+    {
+        if (volume is not { Mark: { } mark, Layers: [{ } layer, ..] } || !volume.Options.SyncOnUnmount || IsShutDown) { return; }
+        if (errors.Failure.IsError)
+        {
+            volume.Log($"veneer: upper is not synced, since writing to its filesystem failed ({errors.Failure})");
+            return;
+        }
+        var sync = new UpperSync(layer.Root.Descriptor, 0);
+        bool isSynced = sync.Run();
+        foreach (SyncFailure failure in sync.Failures) { volume.Log($"veneer: {volume.Options.UpperDirectory}/{Text.Printable(PathText.Encode(failure.Path).AsSpan()[..^1])} cannot be synced ({failure.Error})"); }
+        if (!isSynced || errors.Check(-1).IsError || mark.HasFailed())
+        {
+            NoteFailure(errors.Failure.IsError ? errors.Failure : sync.Failures is [{ } first, ..] ? first.Error : Errno.EIO);
+            return;
+        }
+        Errno error = mark.Clear();
+        if (error.IsError) { volume.Log($"veneer: upper is synced, but its mark cannot be removed ({error})"); }
+    }
+}
