@@ -21,6 +21,8 @@ internal static class ExitCode
     public const int Corrupt = 7;
     /// <summary>What was recorded is not there, or has become something else.</summary>
     public const int NotSame = 8;
+    /// <summary>Something is not on the disk, or may be lost; what, was named.</summary>
+    public const int Unsynced = 9;
     /// <summary>It could not be mounted or unmounted.</summary>
     public const int Failure = 32;
 }

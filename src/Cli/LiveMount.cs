@@ -97,7 +97,7 @@ internal static class LiveMount
     private static string Gone(string path) => $"The server of {path} is gone: unmount it with veneer umount -l.";
 
     /// <summary>Opens a file or directory of a mount of ours to ask about it; of any other, not even its server is waited for.</summary>
-    private static Fd Open(string place, out string path)
+    public static Fd Open(string place, out string path)
     {
         Errno error = Target.FindAround(place, out path, out MountEntry? mount, out int found);
         if (error.IsError)
@@ -125,6 +125,7 @@ internal static class LiveMount
         {
             Errno.EACCES or Errno.EPERM => $"{path} cannot be opened by this user: ask as the user who mounted it, or as root.",
             Errno.ENOTCONN or Errno.ECONNABORTED => Gone(path),
+            Errno.EIO => $"{path} gives EIO, as after a shutdown: unmount it with veneer umount.",
             _ => $"{path} cannot be opened ({error}): name the mount point.",
         });
     }

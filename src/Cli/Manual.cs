@@ -13,6 +13,9 @@ internal static class Manual
         "stats" => Stats,
         "checkpoint" => Checkpoint,
         "restore" => Restore,
+        "shutdown" => Shutdown,
+        "sync" => Sync,
+        "status" => Status,
         _ => null,
     };
 
@@ -38,6 +41,9 @@ internal static class Manual
             veneer stats [-w [SECONDS]] [--json | --openmetrics] MOUNTPOINT
             veneer checkpoint MOUNTPOINT > FILE
             veneer restore FILE [MOUNTPOINT]
+            veneer sync [--iops N] MOUNTPOINT | UPPER
+            veneer status [--json] MOUNTPOINT
+            veneer shutdown MOUNTPOINT
             veneer COMMAND --help
             veneer --version
             mount -t fuse.veneer SOURCE MOUNTPOINT -o OPTIONS
@@ -60,6 +66,9 @@ internal static class Manual
             stats       show what a mount has served, and what its server holds
             checkpoint  write down what is needed to mount it again
             restore     mount it again, wherever its layers are now
+            sync        bring the upper to the disk
+            status      say whether what was written is safe
+            shutdown    end an overlay though its mount stays
 
             veneer COMMAND --help describes each.
 
@@ -150,13 +159,25 @@ internal static class Manual
             userxattr
                 Keep the overlay's attributes in user.overlay.* instead of
                 trusted.overlay.*, as users other than root must.
-            volatile, fsync=auto|strict|volatile
-                volatile: nothing is synced; after a crash of the machine the upper
-                is lost. auto: copies of files with data are synced before they get
-                their names. strict: so are those of directories and of empty files,
-                for filesystems that do not keep their order. Default: auto.
+            volatile, fsync=auto|strict|volatile, fsync=1|0
+                volatile, 0: nothing is synced, and fsync returns at once; after a
+                crash of the machine the upper is lost. It can be mounted again with
+                volatile as long as nothing is lost, and otherwise after veneer sync.
+                auto, 1: copies of files with data are synced before they get their
+                names. strict: so are those of directories and of empty files, for
+                filesystems that do not keep their order. Default: auto.
 
           Of Veneer
+            errors=continue|remount-ro|shutdown
+                What happens when the kernel cannot write something back to the
+                upper's filesystem. fsync gives EIO from then on in any case.
+                remount-ro: so does whatever changes something, EROFS. shutdown: see
+                veneer shutdown. Default: shutdown with volatile, else continue.
+            sync_on_unmount
+                Sync a volatile upper when it is unmounted, as veneer sync does.
+            revocable
+                The kernel never reads and writes files without the server, so that a
+                shutdown reaches all that is open or mapped; costs speed.
             coherent
                 Whoever has a lower file open sees what is written to it later, in
                 every case; costs speed.
@@ -503,6 +524,128 @@ internal static class Manual
 
         SEE ALSO
             veneer checkpoint --help, veneer mount --help, docs/checkpoint.md
+
+        """;
+
+    public const string Shutdown = """
+        NAME
+            veneer shutdown - end an overlay though its mount stays
+
+        SYNOPSIS
+            veneer shutdown MOUNTPOINT
+
+        DESCRIPTION
+            Every operation on the overlay fails with EIO from now on, in whatever
+            mount namespace its mount was copied into. Operations that were begun end
+            first, and what was changed through maps is written. Then the server lets
+            go of the layers and of its locks: they can be unmounted, removed, or
+            mounted again. The mount itself stays until it is unmounted.
+
+            Files that are open fail as well, also where the kernel reads and writes
+            them without the server. What had been mapped of such a file before can
+            still be read and written through the map, and keeps the layer's filesystem
+            in use until it is unmapped. With the mount option revocable there are none.
+
+            For those with CAP_SYS_ADMIN in the user namespace of the mount, and for
+            the user who mounted it without being root. Programs call ioctl(2) with
+            FS_IOC_SHUTDOWN on any file or directory of the mount.
+
+        OPTIONS
+            -h, --help      show this page
+
+        EXAMPLES
+            Free the layers of a mount that some process has a copy of:
+                veneer shutdown merged
+                veneer umount -l merged
+
+        EXIT STATUS
+            0    it is shut down
+            1    the command line is wrong
+            2    the system has no process or memory left
+            3    MOUNTPOINT is not in a mount of Veneer
+            4    the caller may not do this
+            32   it could not be shut down
+
+        SEE ALSO
+            veneer(1), ioctl(2)
+
+        """;
+
+    public const string Sync = """
+        NAME
+            veneer sync - bring an upper directory to the disk
+
+        SYNOPSIS
+            veneer sync [--iops N] MOUNTPOINT
+            veneer sync [--iops N] [--work DIR] UPPER
+
+        DESCRIPTION
+            Writes what was written to an overlay to the disk: each file and directory
+            of its upper, and nothing else of that filesystem. The overlay goes on
+            meanwhile. What cannot be written is named, file by file.
+
+            When all is there, and the overlay is not mounted, the mark of a volatile
+            upper is removed, so that it can be mounted without volatile, also by the
+            kernel. A mounted one stays volatile: unmount it and sync once more. The
+            mount option sync_on_unmount does that by itself.
+
+            What may lack something that no sync brings back, since the machine was
+            started anew, the filesystem mounted anew, or writing to it failed, is
+            refused, and nothing is changed.
+
+        OPTIONS
+            --iops N      at most N operations a second: files, directories, and pieces
+                          of large files of 1 MiB
+            --work DIR    the work directory, where it is not where it was
+            -h, --help    show this page
+
+        EXAMPLES
+            Make a volatile upper an ordinary one, without pressing the disk:
+                veneer umount merged
+                veneer sync --iops 100 upper
+
+        EXIT STATUS
+            0    all is on the disk
+            1    the command line is wrong
+            2    the system has no process or memory left
+            9    something is not on the disk, or may be lost: it was named
+            32   nothing was synced
+
+        SEE ALSO
+            veneer mount --help, fsync(2)
+
+        """;
+
+    public const string Status = """
+        NAME
+            veneer status - whether what was written to an overlay is safe
+
+        SYNOPSIS
+            veneer status [--json] MOUNTPOINT
+
+        DESCRIPTION
+            Says what fsync(2) does on the overlay, whether anything could not be
+            written back since it was mounted, which failures are found, what follows
+            after one, and how its upper can be mounted again. The user who mounted it
+            may ask, and root.
+
+        OPTIONS
+            --json        the answer as docs/control.md has it
+            -h, --help    show this page
+
+        EXAMPLES
+            Has anything been lost?
+                veneer status --json merged | jq .failure
+
+        EXIT STATUS
+            0    it was said
+            1    the command line is wrong
+            2    the system has no process or memory left
+            3    MOUNTPOINT is not in a mount of Veneer
+            32   the server gives no answer
+
+        SEE ALSO
+            veneer sync --help, docs/control.md
 
         """;
 }

@@ -117,6 +117,7 @@ internal static class MountCommand
             });
             using Device device = mount.Device;
             overlay.Announce(mount.MountPoint, mount.Id, mount.DeviceNumber);
+            overlay.LookUpRevoked = count => Revocation.Run(mount.DeviceNumber, count);
             using var signals = new TerminationSignals(mount, log);
             var settings = new ServerOptions
             {
@@ -144,6 +145,7 @@ internal static class MountCommand
                 _ = mount.Detach(); // best effort: it goes with this process
             }
             server.WaitForEnd();
+            overlay.SyncAtEnd();
         }
         return ExitCode.Success;
     }

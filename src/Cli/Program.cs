@@ -15,6 +15,9 @@ internal static class Program
         if (ServerIdentity.IsAsking && arguments.Length == 1) { return ServerIdentity.PassOn(arguments[0]); }
         if (LiveMount.IsAsking && arguments.Length == 3) { return LiveMount.PassOn(arguments[0], arguments[1], arguments[2]); }
 
+        if (Revocation.IsAsked && arguments.Length == 2) { return Revocation.LookUp(arguments[0], arguments[1]); }
+        if (ShutdownCommand.IsAsked && arguments.Length == 1) { return ShutdownCommand.PassOn(arguments[0]); }
+
         // The helpers of mount(8) and umount(8) are symbolic links to us.
         if (invocation.Name.StartsWith("mount.", StringComparison.Ordinal)) { return MountCommand.Run(invocation, arguments, asHelper: true); }
         if (invocation.Name.StartsWith("umount.", StringComparison.Ordinal)) { return UmountCommand.Run(arguments); }
@@ -38,6 +41,12 @@ internal static class Program
                 return LayersCommand.Run(arguments[1..]);
             case "diff":
                 return DiffCommand.Run(arguments[1..]);
+            case "sync":
+                return SyncCommand.Run(arguments[1..]);
+            case "status":
+                return StatusCommand.Run(arguments[1..]);
+            case "shutdown":
+                return ShutdownCommand.Run(arguments[1..]);
             case "help" when arguments.Length > 1 && Manual.Of(arguments[1]) is null:
                 return Unknown(arguments[1]);
             case "help" or "--help" or "-h":

@@ -128,7 +128,7 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses(
             "veneer mount -o $LAYERS m",
             32,
-            "The upper of the work directory w was last mounted with the option volatile, so it is incomplete if the machine has crashed since: discard both, or, if it has not, sync their filesystem and remove w/work/incompat/volatile.",
+            "The upper directory u was last mounted with volatile and may lack what was written then, since there is no record by which that could be told, as after kernel overlayfs: discard it and w, or, if the machine has not crashed since, sync their filesystem and remove w/work/incompat/volatile.",
             prepare: "mkdir -p w/work/incompat/volatile");
     }
 

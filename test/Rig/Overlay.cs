@@ -187,6 +187,14 @@ public sealed class Overlay : IDisposable
         foreach (int pid in Servers) { _ = Native.kill(pid, hold ? Stop : Continue); } // best effort: it may have ended
     }
 
+    /// <summary>Removes what a volatile mount leaves behind, as if everything had been synced.</summary>
+    public void ForgetVolatile()
+    {
+        Sys.RemoveTree(Work / "work/incompat");
+        _ = Sys.ErrorOf(() => Sys.Unlink(Work / "veneer-volatile")); // best effort: the kernel leaves none
+        _ = Sys.ErrorOf(() => Sys.RemoveXattr(Upper, "trusted.overlay.volatile")); // as above
+    }
+
     /// <summary>Ends the server at once, as a crash would, and takes its mount away.</summary>
     public void KillServer()
     {

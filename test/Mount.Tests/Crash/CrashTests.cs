@@ -68,12 +68,13 @@ public sealed class CrashTests
             // Who held it stays written there; nobody believes it without the lock (ADR 10).
             if (Sys.HasXattr(overlay.Upper, "trusted.overlay.veneer.owner")) { Sys.RemoveXattr(overlay.Upper, "trusted.overlay.veneer.owner"); }
             Assert.True(wasKilled || mark.Exists, "It serves, but upper has no mark.");
+            _ = Sys.ErrorOf(() => Sys.RemoveXattr(overlay.Upper, "trusted.overlay.volatile")); // the record, which there may not be yet
             string difference = TreeImage.Difference(upper, TreeImage.Of(overlay.Upper, kept));
             Assert.True(difference == "", $"{at}: upper has changed: {difference}");
             overlay.Options = "";
             Assert.True(TryMount(Mounter.UnderTest) != mark.Exists, $"{at}: Veneer mounts it: {!mark.Exists}");
             Assert.True(TryMount(Mounter.Kernel) != mark.Exists, $"{at}: the kernel mounts it: {!mark.Exists}");
-            Sys.RemoveTree(overlay.Work / "work/incompat");
+            overlay.ForgetVolatile();
             Assert.True(TryMount(Mounter.UnderTest), $"{at}: Veneer does not mount it without the mark");
 
             bool TryMount(Mounter by)
@@ -99,7 +100,7 @@ public sealed class CrashTests
 
         foreach (string name in (string[])["file", "sparse", "one", "deep/er/est/file", "full"]) { Sys.SetXattr(overlay.Merged / name, "user.x", "y"); }
         overlay.Unmount();
-        Sys.RemoveTree(overlay.Work / "work/incompat");
+        overlay.ForgetVolatile();
 
         // Only the parent may be marked after the copy was synced.
         string[] steps = [.. server.Steps.Where(step => !step.Contains("trusted.overlay.impure", StringComparison.Ordinal))];

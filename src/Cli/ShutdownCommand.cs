@@ -1,0 +1,82 @@
+using System.CommandLine;
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer shutdown</c>: ends an overlay though its mount stays, so that its layers are free.</summary>
+internal static class ShutdownCommand
+{
+    private const string Mark = "VENEER_SHUTDOWN";
+
+    /// <summary>FS_IOC_SHUTDOWN.</summary>
+    private const ulong ShutdownRequest = 0x8004587D;
+
+    /// <summary>Whether this process is the one that calls, for its parent.</summary>
+    public static bool IsAsked => Self.IsStartedAs(Mark);
+
+    /// <param name="arguments">The words after <c>shutdown</c>.</param>
+    public static int Run(string[] arguments)
+    {
+        try
+        {
+            var help = new Option<bool>("-h", "--help");
+            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+            var command = new Command("shutdown") { help, places };
+            ParseResult parsed = command.Parse(CommandLine.Prepare(arguments), CommandLine.Configuration);
+            if (parsed.GetValue(help))
+            {
+                Terminal.Write(Manual.Shutdown);
+                return ExitCode.Success;
+            }
+            string[] words = CommandLine.Places(parsed, places, arguments, "shutdown");
+            if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to shut down." : $"{words[1]} is one word too many: give one mount point."); }
+            // As long as it takes: what is being served ends first.
+            Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(words[0])[..^1]], -1, out byte[] complaint, out _);
+            if (error.IsError) { throw new MountException($"A process that asks the server cannot be started ({error}): see the limits of this process."); }
+            if (complaint.Length == 0) { return ExitCode.Success; }
+            Terminal.Complain(PathText.Decode(complaint.AsSpan(1)));
+            return complaint[0];
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+        catch (MountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+    }
+
+    /// <summary>In the child: shuts down, or writes the exit code, as one byte, and why it could not.</summary>
+    public static int PassOn(string place)
+    {
+        string complaint;
+        int code = ExitCode.Failure;
+        try
+        {
+            using Fd target = LiveMount.Open(place, out string path);
+            Errno error = Libc.Ioctl(target.Value, ShutdownRequest, 0, out _);
+            if (!error.IsError) { return ExitCode.Success; }
+            if (error is Errno.EPERM or Errno.EACCES) { code = ExitCode.Denied; }
+            complaint = error switch
+            {
+                Errno.EPERM or Errno.EACCES => $"Only a process with CAP_SYS_ADMIN in the user namespace of {path}, or who mounted it, may shut it down, and its server must see that process: become root there.",
+                Errno.EIO => $"{path} has been shut down already: unmount it.",
+                Errno.ENOTTY => $"{path} is served by an older Veneer, which cannot be shut down: unmount it.",
+                Errno.ENOTCONN or Errno.ECONNABORTED => $"The server of {path} is gone: unmount it with veneer umount -l.",
+                _ => $"{path} cannot be shut down ({error}): see the system's log.",
+            };
+        }
+        catch (MountException problem)
+        {
+            complaint = problem.Message;
+            code = ExitCode.NotAnOverlay;
+        }
+        _ = Libc.Write(2, [(byte)code, .. PathText.Encode(complaint).AsSpan()[..^1]], out _); // best effort: nobody may wait for it
+        return code;
+    }
+}

@@ -1,0 +1,84 @@
+using System.CommandLine;
+using System.Text;
+using System.Text.Json;
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay;
+using Veneer.Overlay.Control;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer status</c>: whether what was written to a mount is safe.</summary>
+internal static class StatusCommand
+{
+    /// <param name="arguments">The words after <c>status</c>.</param>
+    public static int Run(string[] arguments)
+    {
+        try
+        {
+            var json = new Option<bool>("--json");
+            var help = new Option<bool>("-h", "--help");
+            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+            var command = new Command("status") { json, help, places };
+            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+            if (parsed.GetValue(help))
+            {
+                Terminal.Write(Manual.Status);
+                return ExitCode.Success;
+            }
+            string[] words = CommandLine.Places(parsed, places, arguments, "status");
+            if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
+
+            Errno error = Target.FindAround(words[0], out string path, out MountEntry? mount, out int descriptor);
+            if (!error.IsError) { Libc.Close(descriptor); }
+            if (error.IsError || mount?.Type != "fuse.veneer")
+            {
+                Terminal.Complain(error.IsError ? $"{words[0]} cannot be looked at ({error}): name the mount point of an overlay." : $"{path} is not in a mount of Veneer: name the mount point of one, see findmnt -t fuse.veneer.");
+                return ExitCode.NotAnOverlay;
+            }
+            byte[] answer = LiveMount.Ask(words[0], Query.Durability);
+            Terminal.Write(parsed.GetValue(json) ? Encoding.UTF8.GetString(answer) + "\n" : Describe(answer));
+            return ExitCode.Success;
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+        catch (MountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+    }
+
+    private static string Describe(byte[] answer)
+    {
+        using JsonDocument document = JsonDocument.Parse(answer);
+        JsonElement root = document.RootElement;
+        string watch = root.GetProperty("watch").GetString() switch
+        {
+            "nothing" => "none, the upper is in memory or there is none",
+            "filesystem" => "all of the upper's filesystem",
+            _ => "of files that are open; others may be missed",
+        };
+        string reuse = root.GetProperty("reusable") switch
+        {
+            { ValueKind: JsonValueKind.Null } => "with any options",
+            { ValueKind: JsonValueKind.True } => "with volatile, until the filesystem is mounted anew; otherwise after veneer sync",
+            _ when root.GetProperty("failure").ValueKind != JsonValueKind.Null => "no, something may be lost",
+            _ => "after veneer sync",
+        };
+        var text = new StringBuilder();
+        text.Append("fsync            ").Append(root.GetProperty("fsync").GetString()).Append('\n');
+        text.Append("failed writes    ").Append(root.GetProperty("failure").GetString() ?? "none").Append('\n');
+        text.Append("which are found  ").Append(watch).Append('\n');
+        text.Append("after one        ").Append(root.GetProperty("errors").GetString()).Append('\n');
+        text.Append("can be reused    ").Append(reuse).Append('\n');
+        if (root.GetProperty("sync") is { ValueKind: JsonValueKind.Object } sync)
+        {
+            text.Append("sync             ").Append(sync.GetProperty("done")).Append(" of ").Append(sync.GetProperty("total")).Append(sync.GetProperty("over").GetBoolean() ? ", over\n" : "\n");
+        }
+        return text.ToString();
+    }
+}

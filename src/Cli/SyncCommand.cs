@@ -1,0 +1,187 @@
+using System.CommandLine;
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.Json;
+using Spectre.Console;
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay;
+using Veneer.Overlay.Control;
+using Veneer.Overlay.Durability;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer sync</c>: brings an upper to the disk, and takes the mark of a volatile one away.</summary>
+internal static class SyncCommand
+{
+    /// <summary>How often to look how far it is.</summary>
+    private static readonly TimeSpan interval = TimeSpan.FromMilliseconds(100);
+
+    /// <summary>A sync that is over by then needs no words.</summary>
+    private static readonly TimeSpan patience = TimeSpan.FromSeconds(1);
+
+    /// <summary>How far a sync is.</summary>
+    private sealed record State(bool IsOver, long Done, long Total, IReadOnlyList<(string Path, string Error)> Failures, long Failed);
+
+    /// <param name="arguments">The words after <c>sync</c>.</param>
+    public static int Run(string[] arguments)
+    {
+        try
+        {
+            var perSecond = new Option<string>("--iops");
+            var work = new Option<string>("--work");
+            var help = new Option<bool>("-h", "--help");
+            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+            var command = new Command("sync") { perSecond, work, help, places };
+            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+            if (parsed.GetValue(help))
+            {
+                Terminal.Write(Manual.Sync);
+                return ExitCode.Success;
+            }
+            string[] words = CommandLine.Places(parsed, places, arguments, "sync");
+            if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "Nothing is named: name a mount point, or an upper directory." : $"{words[1]} is one word too many: name one mount point, or one upper directory."); }
+            int limit = 0;
+            if (parsed.GetValue(perSecond) is { } text && (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out limit) || limit == 0))
+            {
+                throw new OverlayMountException($"--iops {text} is not understood: give a number of operations a second, from 1.");
+            }
+            string place = words[0];
+            Errno error = Target.FindAround(place, out _, out MountEntry? mount, out int descriptor);
+            if (!error.IsError) { Libc.Close(descriptor); }
+            if (!error.IsError && mount?.Type == "fuse.veneer")
+            {
+                if (parsed.GetValue(work) is not null) { throw new OverlayMountException("A mount point and --work exclude each other: the mount knows its work directory."); }
+                return SyncMount(place, limit);
+            }
+            return SyncUpper(place, parsed.GetValue(work), limit);
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+        catch (MountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+    }
+
+    private static int SyncMount(string place, int limit)
+    {
+        using JsonDocument before = JsonDocument.Parse(LiveMount.Ask(place, Query.Sync, limit.ToString(CultureInfo.InvariantCulture)));
+        bool isVolatile = before.RootElement.GetProperty("fsync").ValueEquals("volatile");
+        string? failure = null;
+        State Look()
+        {
+            using JsonDocument answer = JsonDocument.Parse(LiveMount.Ask(place, Query.Durability));
+            failure = answer.RootElement.GetProperty("failure").GetString();
+            JsonElement sync = answer.RootElement.GetProperty("sync");
+            return new State(
+                sync.GetProperty("over").GetBoolean(), sync.GetProperty("done").GetInt64(), sync.GetProperty("total").GetInt64(),
+                [.. sync.GetProperty("failures").EnumerateArray().Select(one => (one.GetProperty("path").GetString()!, one.GetProperty("error").GetString()!))],
+                sync.GetProperty("failed").GetInt64());
+        }
+        State state = Watch(Look);
+        if (!Report(state)) { return ExitCode.Unsynced; }
+        if (failure is not null)
+        {
+            Terminal.Complain($"Writing to the upper's filesystem failed since {place} was mounted ({failure}): what it lacks cannot be told.");
+            return ExitCode.Unsynced;
+        }
+        Terminal.Write($"{state.Done} files and directories synced\n");
+        if (isVolatile) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
+        return ExitCode.Success;
+    }
+
+    private static int SyncUpper(string path, string? work, int limit)
+    {
+        VolatileUpper upper;
+        try
+        {
+            upper = VolatileUpper.Open(path, work);
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Failure;
+        }
+        using (upper)
+        {
+            UpperSync sync = upper.Sync(limit);
+            var thread = new Thread(() => sync.Run(), maxStackSize: 8 << 20) { IsBackground = true };
+            thread.Start();
+            State state = Watch(() => new State(sync.IsOver, sync.Done, sync.Total, [], sync.Failed));
+            thread.Join();
+            state = state with { Failures = [.. sync.Failures.Select(one => (one.Path, one.Error.ToString()))] };
+            if (!Report(state)) { return ExitCode.Unsynced; }
+            if (upper.IsInUse)
+            {
+                Terminal.Write($"{state.Done} files and directories synced\n");
+                if (upper.IsMarked) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
+                return ExitCode.Success;
+            }
+            try
+            {
+                upper.ClearMark();
+            }
+            catch (OverlayMountException problem)
+            {
+                Terminal.Complain(problem.Message);
+                return ExitCode.Unsynced;
+            }
+            Terminal.Write($"{state.Done} files and directories synced\n");
+            return ExitCode.Success;
+        }
+    }
+
+    /// <summary>Says file by file what could not be synced.</summary>
+    /// <returns>Whether there was nothing of the kind.</returns>
+    private static bool Report(State state)
+    {
+        foreach ((string path, string error) in state.Failures) { Terminal.Complain($"{(path.Length == 0 ? "the upper directory itself" : path)} cannot be synced ({error})"); }
+        if (state.Failed > state.Failures.Count) { Terminal.Complain($"and {state.Failed - state.Failures.Count} more"); }
+        return state.Failed == 0;
+    }
+
+    /// <summary>Shows how far it is until it is over: a bar, or lines where nobody sees a bar.</summary>
+    private static State Watch(Func<State> look)
+    {
+        if (!Console.IsErrorRedirected) { return WatchWithBar(look); }
+        State state = look();
+        long started = Stopwatch.GetTimestamp();
+        for (long next = 1; !state.IsOver; state = look())
+        {
+            // One line for each tenth, of what takes its time.
+            if (state.Total > 0 && state.Done * 10 / state.Total >= next && Stopwatch.GetElapsedTime(started) > patience)
+            {
+                Terminal.Trace($"{state.Done} of {state.Total}");
+                next = (state.Done * 10 / state.Total) + 1;
+            }
+            Thread.Sleep(interval);
+        }
+        return state;
+    }
+
+    private static State WatchWithBar(Func<State> look)
+    {
+        IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Error) });
+        return console.Progress()
+            .AutoClear(true)
+            .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new RemainingTimeColumn())
+            .Start(progress =>
+            {
+                ProgressTask task = progress.AddTask("Syncing", maxValue: 1);
+                State state = look();
+                for (; !state.IsOver; state = look())
+                {
+                    task.MaxValue = Math.Max(1, state.Total);
+                    task.Value = state.Done;
+                    Thread.Sleep(interval);
+                }
+                task.Value = task.MaxValue;
+                return state;
+            });
+    }
+}

@@ -1,0 +1,122 @@
+namespace Veneer.Mount.Tests;
+
+/// <summary>
+/// A filesystem on a loop device whose image lies on a tmpfs that a test can fill up: write(2) succeeds, and writing back
+/// fails. On it are upper and work; lower and the mount point are beside it.
+/// </summary>
+public sealed class FailingDisk : IDisposable
+{
+    private readonly FilePath home;
+    private readonly Filesystem kind;
+
+    public FailingDisk(Filesystem kind)
+    {
+        this.kind = kind;
+        home = Scratch.New();
+        Sys.MakeDirectory(home / "host", Oct(755));
+        Scratch.MountTmpfs(home / "host", kind == Filesystem.Xfs ? "96m" : "48m"); // the smallest log of xfs has 64 MiB
+        Command.Require("truncate", "-s", "512M", Image);
+        string[] make = kind switch
+        {
+            Filesystem.Ext4 => ["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", Image],
+            Filesystem.Xfs => ["mkfs.xfs", "-q", "-f", Image],
+            _ => ["mkfs.btrfs", "-q", "-f", Image],
+        };
+        Command.Require(make);
+        foreach (string name in (string[])["disk", "lower", "merged"]) { Sys.MakeDirectory(home / name, Oct(755)); }
+        Sys.Write(home / "lower/file", "lower");
+        Sys.Write(home / "boot", "11111111-2222-3333-4444-555555555555\n");
+        MountDisk();
+        Sys.MakeDirectory(Upper, Oct(755));
+        Sys.MakeDirectory(Work, Oct(755));
+        Command.Require("sync", "-f", Disk);
+    }
+
+    public FilePath Disk => home / "disk";
+
+    public FilePath Upper => Disk / "upper";
+
+    public FilePath Work => Disk / "work";
+
+    public FilePath Merged => home / "merged";
+
+    private string Image => home / "host/image";
+
+    /// <summary>Where the record of a volatile upper is, beside the attributes.</summary>
+    public FilePath Record => Work / "veneer-volatile";
+
+    public FilePath DirtyMark => Work / "work/incompat/volatile/dirty";
+
+    private void MountDisk() => Command.Require("mount", "-o", "loop", Image, Disk);
+
+    /// <summary>Runs veneer, with the machine's start as the test has it.</summary>
+    public Command.Result Veneer(params string[] words) =>
+        Command.Run([Mounter.Binary, .. words], environment: new Dictionary<string, string>(StringComparer.Ordinal) { ["VENEER_TEST_BOOT_ID"] = home / "boot" });
+
+    public Command.Result TryMount(string options) =>
+        Veneer("mount", "-o", $"lowerdir={home / "lower"},upperdir={Upper},workdir={Work},{options}", Merged);
+
+    public void Mount(string options)
+    {
+        Command.Result result = TryMount(options);
+        Assert.True(result.ExitCode == 0, result.Text);
+    }
+
+    public void Unmount()
+    {
+        Command.Result result = Veneer("umount", Merged);
+        Assert.True(result.ExitCode == 0, result.Text);
+    }
+
+    public void KillServer()
+    {
+        Overlay.Abort(Merged);
+        Libc.Unmount(Merged.Bytes, lazy: true);
+        while (Overlay.ServersOf(Merged).Count > 0) { Thread.Sleep(5); }
+    }
+
+    /// <summary>As if the machine had been started anew: another number, and the same files.</summary>
+    public void Reboot() => Sys.Write(home / "boot", "99999999-2222-3333-4444-555555555555\n");
+
+    public void RemountDisk()
+    {
+        Command.Require("umount", Disk);
+        MountDisk();
+    }
+
+    /// <summary>Has the kernel fail to write something back, as it might half a minute after the write. The disk works again after that.</summary>
+    /// <param name="file">What cannot be written; by default something that has nothing to do with the overlay.</param>
+    public void FailToWrite(FilePath? file = null)
+    {
+        FilePath target = file ?? Disk / "unrelated";
+        using Descriptor real = Sys.Open(target, OpenFlags.ReadWrite | OpenFlags.Create, Oct(600));
+        using Descriptor filler = Sys.Open(home / "host/filler", OpenFlags.WriteOnly | OpenFlags.Create, Oct(600));
+        StatFs free = Sys.StatFileSystem(home / "host");
+        filler.Allocate(AllocateMode.Default, 0, (long)(free.BlocksFree * (ulong)free.BlockSize));
+        byte[] data = new byte[1 << 20];
+        Random.Shared.NextBytes(data);
+        for (int i = 0; i < 4; i++) { SysException.ThrowIf(Libc.WriteAt(real.Value, data, i * (long)data.Length, out _), $"write({target})"); }
+        using (Descriptor other = Sys.Open(target, OpenFlags.ReadWrite)) { Assert.NotEqual(Errno.None, Libc.SyncRange(other.Value, 0, 0)); }
+        Sys.Unlink(home / "host/filler");
+    }
+
+    /// <summary>Somebody else syncs the filesystem, and is told of the error.</summary>
+    public void SomebodyElseSyncs() => Assert.NotEqual(0, Command.Run(["sync", "-f", Disk]).ExitCode);
+
+    /// <summary>What fsync(2) of a file of the overlay gives.</summary>
+    public Errno SyncOf(string name, bool write = true)
+    {
+        using Descriptor file = Sys.Open(Merged / name, write ? OpenFlags.ReadWrite | OpenFlags.Create : OpenFlags.ReadOnly, write ? Oct(600) : 0);
+        return Libc.Sync(file.Value, dataOnly: false);
+    }
+
+    public void Dispose()
+    {
+        if (Overlay.ServersOf(Merged).Count > 0) { KillServer(); }
+        Libc.Unmount(Disk.Bytes, lazy: true);
+        Libc.Unmount((home / "host").Bytes, lazy: true);
+        Sys.RemoveTree(home);
+    }
+
+    public override string ToString() => $"{kind}";
+}

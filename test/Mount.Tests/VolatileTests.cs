@@ -1,0 +1,405 @@
+namespace Veneer.Mount.Tests;
+
+/// <summary>What cannot be written back is never passed over in silence, and a volatile upper is used again only when all is there.</summary>
+public sealed class VolatileTests
+{
+    private const string OnlyVeneer = "Nobody else has this.";
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData("volatile", Filesystem.Ext4)]
+    [InlineData("volatile", Filesystem.Xfs)]
+    [InlineData("volatile", Filesystem.Btrfs)]
+    [InlineData("fsync=auto", Filesystem.Ext4)]
+    [InlineData("fsync=strict", Filesystem.Xfs)]
+    [InlineData("fsync=1", Filesystem.Btrfs)]
+    public void After_an_error_every_fsync_fails_for_good(string option, Filesystem filesystem)
+    {
+        using var disk = new FailingDisk(filesystem);
+        disk.Mount($"{option},errors=continue");
+        Assert.Equal(Errno.None, disk.SyncOf("new"));
+
+        disk.FailToWrite();
+
+        for (int i = 0; i < 3; i++)
+        {
+            Assert.Equal(Errno.EIO, disk.SyncOf("new"));
+            Assert.Equal(Errno.EIO, disk.SyncOf("file", write: false));
+        }
+        using (Descriptor directory = Sys.Open(disk.Merged, OpenFlags.ReadOnly | OpenFlags.Directory)) { Assert.Equal(Errno.EIO, Libc.Sync(directory.Value, dataOnly: true)); }
+        Assert.Equal("lower", Sys.ReadText(disk.Merged / "file"));
+        disk.Unmount();
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void An_error_that_somebody_else_was_told_of_first_is_found_all_the_same()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile,errors=continue");
+        disk.FailToWrite();
+
+        disk.SomebodyElseSyncs();
+
+        Assert.Equal(Errno.EIO, disk.SyncOf("new"));
+        Assert.Equal(Errno.EIO, disk.SyncOf("new"));
+        disk.Unmount();
+        Assert.Contains("writing to its filesystem failed (ENOSPC)", disk.TryMount("volatile").Error, StringComparison.Ordinal);
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void An_error_before_the_mount_that_nobody_knows_of_forbids_volatile()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.FailToWrite();
+
+        Command.Result refused = disk.TryMount("volatile");
+
+        Assert.Equal(32, refused.ExitCode);
+        Assert.Equal($"veneer: Writing to the filesystem of the upper directory {disk.Upper} has failed, and nobody has been told of it yet: run sync -f {disk.Upper} and see what is lost before you mount it with volatile.", refused.Error.Trim());
+        Assert.False(disk.DirtyMark.Exists);
+        Assert.False(disk.Record.Exists);
+
+        disk.SomebodyElseSyncs();
+        disk.Mount("volatile");
+        Assert.Equal(Errno.None, disk.SyncOf("new"));
+        disk.Unmount();
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void An_error_before_the_mount_is_no_matter_to_others()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.FailToWrite();
+
+        disk.Mount("fsync=auto");
+
+        Assert.Equal(Errno.None, disk.SyncOf("new"));
+        disk.Unmount();
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData(Filesystem.Ext4)]
+    [InlineData(Filesystem.Xfs)]
+    [InlineData(Filesystem.Btrfs)]
+    public void A_volatile_upper_can_be_mounted_volatile_again(Filesystem filesystem)
+    {
+        using var disk = new FailingDisk(filesystem);
+        disk.Mount("volatile");
+        Sys.Write(disk.Merged / "one", "1");
+        disk.Unmount();
+        Assert.True(disk.DirtyMark.Exists);
+
+        disk.Mount("fsync=0");
+        Assert.True(disk.DirtyMark.Exists);
+        Sys.Write(disk.Merged / "two", "2");
+        disk.KillServer();
+        disk.Mount("fsync=volatile");
+
+        Assert.Equal("12", Sys.ReadText(disk.Merged / "one") + Sys.ReadText(disk.Merged / "two"));
+        disk.Unmount();
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void The_record_survives_callers_who_remove_the_kernels_mark()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile");
+        disk.Unmount();
+        Sys.RemoveTree(disk.Work / "work/incompat/volatile");
+
+        Assert.Contains("has not been synced", disk.TryMount("fsync=auto").Error, StringComparison.Ordinal);
+        disk.Mount("volatile");
+
+        Assert.True(disk.DirtyMark.Exists);
+        disk.Unmount();
+        Sys.RemoveTree(disk.Work / "work");
+        disk.Reboot();
+        Assert.Contains("the machine has been started anew", disk.TryMount("volatile").Error, StringComparison.Ordinal);
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData("error between", "writing to its filesystem failed")]
+    [InlineData("error between, that somebody else was told of", "writing to its filesystem failed")]
+    [InlineData("error while mounted", "writing to its filesystem failed (ENOSPC)")]
+    [InlineData("error after the server was killed", "writing to its filesystem failed")]
+    [InlineData("reboot", "the machine has been started anew")]
+    [InlineData("filesystem remounted", "its filesystem has been mounted anew")]
+    [InlineData("copied", "the record in it is that of another directory, so that it is a copy")]
+    [InlineData("damaged record", "its record is damaged, or of another version of Veneer")]
+    [InlineData("record of another version", "its record is damaged, or of another version of Veneer")]
+    [InlineData("no record", "there is no record by which that could be told, as after kernel overlayfs")]
+    public void A_volatile_upper_that_may_lack_something_is_refused(string what, string reason)
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile,errors=continue");
+        Sys.Write(disk.Merged / "new", "new");
+        if (what == "error while mounted") { disk.FailToWrite(); }
+        if (what == "error after the server was killed") { disk.KillServer(); } else { disk.Unmount(); }
+        switch (what)
+        {
+            case "error between" or "error after the server was killed":
+                disk.FailToWrite();
+                break;
+            case "error between, that somebody else was told of":
+                disk.FailToWrite();
+                disk.SomebodyElseSyncs();
+                break;
+            case "reboot":
+                disk.Reboot();
+                break;
+            case "filesystem remounted":
+                disk.RemountDisk();
+                break;
+            case "copied":
+                Sys.Rename(disk.Upper, disk.Disk / "old");
+                Command.Require("cp", "-a", disk.Disk / "old", disk.Upper);
+                break;
+            case "damaged record":
+                Sys.Write(disk.Record, Sys.ReadText(disk.Record)[..40]);
+                break;
+            case "record of another version":
+                string record = Sys.ReadText(disk.Record);
+                Sys.SetXattr(disk.Upper, "trusted.overlay.volatile", record.Replace("veneer-volatile 1", "veneer-volatile 2", StringComparison.Ordinal));
+                break;
+            case "no record":
+                Sys.Unlink(disk.Record);
+                Sys.RemoveXattr(disk.Upper, "trusted.overlay.volatile");
+                Sys.RemoveXattr(disk.Work / "work/incompat/volatile", "trusted.overlay.volatile");
+                break;
+        }
+
+        foreach (string option in (string[])["volatile", "fsync=auto"])
+        {
+            Command.Result refused = disk.TryMount(option);
+
+            Assert.Equal(32, refused.ExitCode);
+            Assert.StartsWith($"veneer: The upper directory {disk.Upper} was last mounted with volatile and may lack what was written then, since {reason}: discard it and {disk.Work}", refused.Error, StringComparison.Ordinal);
+            Assert.Single(refused.Error.Trim().Split('\n'));
+        }
+        Assert.True(disk.DirtyMark.Exists);
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void Kernel_overlayfs_refuses_a_volatile_upper()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile");
+        disk.Unmount();
+
+        Command.Result refused = Command.Run(["mount", "-t", "overlay", "overlay", "-o", $"lowerdir={disk.Disk},upperdir={disk.Upper},workdir={disk.Work}", disk.Merged]);
+
+        Assert.NotEqual(0, refused.ExitCode);
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData("volatile")]
+    [InlineData("fsync=auto,errors=shutdown")]
+    public void An_error_shuts_the_overlay_down(string options)
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount(options);
+        using Descriptor file = Sys.Open(disk.Merged / "new", OpenFlags.ReadWrite | OpenFlags.Create, Oct(600));
+        file.WriteAt("new", 0);
+
+        disk.FailToWrite();
+
+        Patience.Eventually(() => Assert.Equal(Errno.EIO, Sys.ErrorOf(() => Sys.Stat(disk.Merged))));
+        Assert.Equal(Errno.EIO, Sys.ErrorOf(() => Sys.Read(disk.Merged / "file")));
+        Assert.Equal(Errno.EIO, Libc.ReadAt(file.Value, new byte[3], 0, out _));
+        Assert.Equal(Errno.EIO, Libc.Sync(file.Value, dataOnly: false));
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void An_error_makes_the_overlay_read_only_when_asked()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile,errors=remount-ro");
+        Sys.Write(disk.Merged / "new", "new");
+
+        disk.FailToWrite();
+
+        Patience.Eventually(() => Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.MakeDirectory(disk.Merged / Guid.NewGuid().ToString()))));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Write(disk.Merged / "new", "again")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Unlink(disk.Merged / "file")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.ChangeMode(disk.Merged / "file", Oct(600))));
+        Assert.Equal("new", Sys.ReadText(disk.Merged / "new"));
+        disk.Unmount();
+    }
+
+    /// <summary>A map of a passed-through file is one of the real file: msync(2) goes there, as with kernel overlayfs, and tells the error of that file.</summary>
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void Msync_of_a_shared_map_tells_of_its_own_error()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile,errors=continue");
+        using (Descriptor file = Sys.Open(disk.Merged / "new", OpenFlags.ReadWrite | OpenFlags.Create, Oct(600)))
+        {
+            file.Truncate(4096);
+            using Map map = file.Map(4096, write: true);
+            map.Write(0, "mapped");
+
+            disk.FailToWrite(disk.Upper / "new");
+
+            Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(map.Sync));
+            Assert.Equal(Errno.EIO, Libc.Sync(file.Value, dataOnly: false));
+        }
+        disk.Unmount();
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData(Filesystem.Ext4)]
+    [InlineData(Filesystem.Xfs)]
+    [InlineData(Filesystem.Btrfs)]
+    public void After_a_sync_a_volatile_upper_is_like_any_other(Filesystem filesystem)
+    {
+        using var disk = new FailingDisk(filesystem);
+        disk.Mount("volatile");
+        Sys.MakeDirectory(disk.Merged / "dir");
+        Sys.Write(disk.Merged / "dir/large", new byte[3 << 20]);
+        Sys.Write(disk.Merged / "file", "copied up");
+        Sys.Write(disk.Disk / "unrelated", new byte[1 << 20]);
+        disk.Unmount();
+
+        Command.Result synced = disk.Veneer("sync", disk.Upper);
+
+        Assert.Equal((0, "4 files and directories synced\n"), (synced.ExitCode, synced.Output.TrimEnd() + "\n"));
+        foreach ((FilePath path, bool isDirty) in (ReadOnlySpan<(FilePath, bool)>)[(disk.Upper / "dir/large", false), (disk.Upper / "file", false), (disk.Disk / "unrelated", true)])
+        {
+            using Descriptor file = Sys.Open(path, OpenFlags.ReadOnly);
+            Assert.Equal((path.Text, isDirty), (path.Text, Libc.IsDirty(file.Value, 0, 0)));
+        }
+        Assert.False(disk.DirtyMark.Exists);
+        Assert.False(disk.Record.Exists);
+        Assert.False(Sys.HasXattr(disk.Upper, "trusted.overlay.volatile"));
+        disk.Mount("fsync=auto");
+        Assert.Equal("copied up", Sys.ReadText(disk.Merged / "file"));
+        disk.Unmount();
+        Command.Require("mount", "-t", "overlay", "overlay", "-o", $"lowerdir={disk.Merged.Parent / "lower"},upperdir={disk.Upper},workdir={disk.Work}", disk.Merged);
+        Command.Require("umount", disk.Merged);
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void A_mounted_upper_is_synced_and_stays_volatile()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile");
+        Sys.Write(disk.Merged / "new", new byte[1 << 20]);
+
+        foreach (FilePath place in (FilePath[])[disk.Merged, disk.Upper])
+        {
+            Command.Result synced = disk.Veneer("sync", place);
+            Assert.True(synced.ExitCode == 0, synced.Text);
+            Assert.StartsWith("2 files and directories synced", synced.Output, StringComparison.Ordinal);
+            Assert.Contains("stays volatile while it is mounted", synced.Output, StringComparison.Ordinal);
+            Assert.True(disk.DirtyMark.Exists);
+        }
+
+        using (Descriptor real = Sys.Open(disk.Upper / "new", OpenFlags.ReadOnly)) { Assert.False(Libc.IsDirty(real.Value, 0, 0)); }
+        disk.Unmount();
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void A_sync_names_what_it_cannot_write_and_leaves_the_mark()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile,errors=continue");
+        Sys.Write(disk.Merged / "good", "good");
+        Sys.Write(disk.Merged / "bad", "bad");
+        using (Descriptor keeps = Sys.Open(disk.Upper / "bad", OpenFlags.ReadOnly))
+        {
+            disk.FailToWrite(disk.Upper / "bad");
+
+            Command.Result mounted = disk.Veneer("sync", disk.Merged);
+
+            Assert.Equal(9, mounted.ExitCode);
+            disk.Unmount();
+        }
+        Command.Result refused = disk.Veneer("sync", disk.Upper);
+        Assert.Equal(32, refused.ExitCode);
+        Assert.Equal($"veneer: {disk.Upper} may lack what was written while it was volatile, since writing to its filesystem failed (ENOSPC), and a sync does not bring that back: discard it and its work directory.", refused.Error.Trim());
+        Assert.True(disk.DirtyMark.Exists);
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void A_slow_sync_takes_its_time_and_the_overlay_goes_on()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile");
+        for (int i = 0; i < 20; i++) { Sys.Write(disk.Merged / $"file{i}", "x"); }
+        var clock = System.Diagnostics.Stopwatch.StartNew();
+        Command.Result? synced = null;
+        var syncing = new Thread(() => synced = disk.Veneer("sync", "--iops", "20", disk.Merged));
+        syncing.Start();
+
+        int made = 0;
+        while (syncing.IsAlive)
+        {
+            Sys.MakeDirectory(disk.Merged / $"dir{made++}");
+            Thread.Sleep(20);
+        }
+
+        Assert.True(synced!.ExitCode == 0, synced.Text);
+        Assert.InRange(clock.Elapsed.TotalSeconds, 0.9, 10);
+        Assert.InRange(made, 10, 1000);
+        disk.Unmount();
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void Sync_on_unmount_leaves_no_mark()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile,sync_on_unmount");
+        Sys.Write(disk.Merged / "new", new byte[1 << 20]);
+        Assert.True(disk.DirtyMark.Exists);
+
+        disk.Unmount();
+
+        Assert.False(disk.DirtyMark.Exists);
+        using (Descriptor real = Sys.Open(disk.Upper / "new", OpenFlags.ReadOnly)) { Assert.False(Libc.IsDirty(real.Value, 0, 0)); }
+        disk.Mount("fsync=auto");
+        disk.Unmount();
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void The_status_says_how_it_stands()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile,errors=continue");
+        Command.Result good = disk.Veneer("status", disk.Merged);
+        Assert.Equal(
+            "fsync            volatile\nfailed writes    none\nwhich are found  all of the upper's filesystem\nafter one        continue\n"
+            + "can be reused    with volatile, until the filesystem is mounted anew; otherwise after veneer sync", good.Output.Trim());
+
+        disk.FailToWrite();
+
+        Command.Result bad = disk.Veneer("status", "--json", disk.Merged);
+        Assert.Contains("\"failure\":\"ENOSPC\",\"reusable\":false", bad.Output, StringComparison.Ordinal);
+        Assert.Equal(3, disk.Veneer("status", "/proc").ExitCode);
+        disk.Unmount();
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData("passthrough=auto")]
+    [InlineData("passthrough=off")]
+    public void No_sync_of_a_volatile_overlay_writes_anything(string passthrough)
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount($"volatile,{passthrough}");
+        using Descriptor file = Sys.Open(disk.Merged / "new", OpenFlags.ReadWrite | OpenFlags.Create, Oct(600));
+        file.WriteAt("buffered", 0);
+        using (Descriptor synchronous = Sys.Open(disk.Merged / "new", OpenFlags.WriteOnly | OpenFlags.Sync)) { synchronous.WriteAt("synced", 4096); }
+
+        Assert.Equal(Errno.None, Libc.Sync(file.Value, dataOnly: false));
+        Assert.Equal(Errno.None, Libc.Sync(file.Value, dataOnly: true));
+        Assert.Equal(Errno.None, Libc.SyncRange(file.Value, 0, 0));
+        using (Descriptor directory = Sys.Open(disk.Merged, OpenFlags.ReadOnly | OpenFlags.Directory)) { Assert.Equal(Errno.None, Libc.Sync(directory.Value, dataOnly: false)); }
+        Command.Require("sync", "-f", disk.Merged);
+
+        using (Descriptor real = Sys.Open(disk.Upper / "new", OpenFlags.ReadOnly))
+        {
+            Assert.True(Libc.IsDirty(real.Value, 0, 4096));
+            Assert.True(Libc.IsDirty(real.Value, 4096, 4096));
+        }
+        file.Dispose();
+        disk.Unmount();
+    }
+}
