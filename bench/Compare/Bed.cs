@@ -97,6 +97,10 @@ internal sealed class Bed : IDisposable
         return result.ExitCode == 0 ? double.Parse(result.Output, CultureInfo.InvariantCulture) : throw new InvalidOperationException(result.Text);
     }
 
+    /// <summary>Has <c>veneer diff</c> list what was changed, whoever mounted.</summary>
+    /// <returns>Milliseconds.</returns>
+    public double Diff() => Clock(() => Command.Require(Mounter.Binary, "diff", "--upper", home / "u", "--lower", string.Join(':', lowers)));
+
     /// <summary>Runs a script in the mount; <c>$beside</c> is where archives are.</summary>
     /// <returns>Milliseconds.</returns>
     public double Shell(string script) =>

@@ -120,6 +120,14 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
         {
             yield return Of($"walk-files-{files}", $"files-{files}", "Walking a tree, for each file, by count of files", files, bed => bed.Work("walk", "t", 1));
         }
+        foreach (int files in counts)
+        {
+            yield return Of($"diff-100-of-{files}", $"files-{files}", "Listing 100 changes, for each, by count of files in lower", files, bed =>
+            {
+                bed.Shell("find t -type f | head -n 100 | while read -r file; do echo x >>\"$file\"; done");
+                return bed.Diff() * 1e6 / 100;
+            }) with { Needs = Abilities.Layers | Abilities.CopyUp | Abilities.Format, Program = Mounter.Binary };
+        }
         foreach (int whiteouts in counts)
         {
             yield return Of($"list-whiteouts-{whiteouts}", $"entries-{whiteouts}", "Listing a directory that upper hides, for each whiteout, by their count", whiteouts, bed => bed.Work("list", "flat", whiteouts))

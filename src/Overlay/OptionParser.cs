@@ -143,7 +143,7 @@ public sealed class OptionParser
             Revocable = revocable,
             Threads = threads,
             InUse = inUse,
-            Spelled = [.. spelled],
+            Spelled = spelled.Count == 0 ? [] : [.. spelled],
         };
     }
 
