@@ -183,6 +183,21 @@ public static unsafe partial class Libc
         fixed (byte* p = name) { return Check(fchownat(directory, p, uid, gid, AtSymlinkNoFollow | AtEmptyPath)); }
     }
 
+    [LibraryImport(Library)]
+    private static partial int clock_gettime(int clock, TimeSpec* time);
+
+    /// <summary>The time that a file would get that changed now: it goes on with each tick, every few milliseconds. See clock_gettime(2), CLOCK_REALTIME_COARSE.</summary>
+    public static TimeSpec FileTime
+    {
+        get
+        {
+            const int coarse = 5;
+            TimeSpec time;
+            _ = clock_gettime(coarse, &time); // cannot fail for a clock that every kernel has
+            return time;
+        }
+    }
+
     [LibraryImport(Library, SetLastError = true)]
     private static partial int utimensat(int directory, byte* name, TimeSpec* times, int flags);
 

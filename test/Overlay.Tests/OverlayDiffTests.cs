@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Text;
+using Veneer.Linux;
 using Veneer.Overlay.Changes;
 
 namespace Veneer.Overlay.Tests;
@@ -48,6 +49,41 @@ public sealed class OverlayDiffTests : IDisposable
         Assert.All(diff.Disturbances, d => Assert.Equal((DisturbanceKind.Moved, "changed while it was read"), (d.Kind, d.Reason)));
         Assert.Equal(7, diff.Changes().Count());
         Assert.Empty(diff.Disturbances);
+    }
+
+    [Fact]
+    public void Not_a_moment_is_missed_between_before_and_meanwhile()
+    {
+        foreach (string file in (string[])["a", "b"]) { File.WriteAllText(Upper(file), ""); }
+        using OverlayDiff diff = Open();
+        for (int i = 0; i < 30; i++)
+        {
+            File.AppendAllText(Upper("a"), "just before");
+            File.AppendAllText(Upper("b"), "just before");
+            foreach (Change change in diff.Changes())
+            {
+                if (change.Path == "a") { File.AppendAllText(Upper("b"), "just after"); }
+            }
+
+            Assert.Equal(["b"], diff.Disturbances.Select(d => d.Path));
+        }
+    }
+
+    [Fact]
+    public void A_file_that_changes_while_it_is_compared_is_not_said_to_be_the_same()
+    {
+        foreach (string layer in (string[])["lower", "upper"]) { File.WriteAllText(Path.Combine(root, layer, "f"), "same"); }
+        var descriptors = new[] { "upper", "lower" }.Select(layer => (OverlayDiff.OpenLayer(Path.Combine(root, layer), layer), layer)).ToArray();
+        using LayerSet layers = LayerSet.Hold(descriptors, userXattr: true, hasUpper: true);
+        Step step = Assert.Single(new UpperWalk(layers, DiffPosition.Begin(), expandRenamed: false, (_, _) => { }).Run());
+        var comparison = new Comparison(layers);
+
+        Assert.Equal((Errno.None, false), (comparison.Run(step, step.Base!, out bool content, out _), content));
+        using (FileStream file = File.OpenWrite(Upper("f"))) { file.Write("else"u8); }
+        using (FileStream file = File.OpenWrite(Upper("f"))) { file.Write("same"u8); }
+
+        Assert.Equal(Errno.ESTALE, comparison.Run(step, step.Base!, out _, out _));
+        foreach ((int descriptor, _) in descriptors) { Libc.Close(descriptor); }
     }
 
     [Fact]

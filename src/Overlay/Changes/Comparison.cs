@@ -15,7 +15,7 @@ internal sealed class Comparison(LayerSet layers)
     /// <param name="was">As it was.</param>
     /// <param name="content">Whether content differs.</param>
     /// <param name="attributes">Whether attributes differ.</param>
-    /// <returns>What kept it from telling.</returns>
+    /// <returns>What kept it from telling; <see cref="Errno.ESTALE"/> when the object changed meanwhile.</returns>
     public Errno Run(Step step, Baseline was, out bool content, out bool attributes)
     {
         content = false;
@@ -56,9 +56,12 @@ internal sealed class Comparison(LayerSet layers)
             if (!error.IsError) { error = ReadFully(other.Value, theirs, at, out int counted); differ = counted != count; }
             if (error.IsError) { return error; }
             differ |= !ours.AsSpan(0, count).SequenceEqual(theirs.AsSpan(0, count));
-            if (differ || count == 0) { return Errno.None; }
+            if (differ || count == 0) { break; }
             at += count;
         }
+        // What was equal when it was read may not be any more.
+        error = Libc.StatAt(one.Value, Libc.Self, StatxMask.Basic, out Statx now);
+        return !error.IsError && Timestamp.Of(now.ChangeTime) != Timestamp.Of(step.Found.Stat.ChangeTime) ? Errno.ESTALE : error;
     }
 
     /// <summary>Fills the buffer, or reads up to the end of the file.</summary>

@@ -7,7 +7,7 @@ namespace Veneer.Overlay.Changes;
 /// <summary>Writes changes as a layer of an OCI image: a tar in which <c>.wh.NAME</c> deletes and <c>.wh..wh..opq</c> empties.</summary>
 /// <remarks>
 /// The same layers give the same bytes: the order is that of the paths, names of users and times of access are left out,
-/// and every field that is not taken from an object is fixed. ADR 14 says why this is not System.Formats.Tar. See the
+/// and every field that is not taken from an object is fixed. ADR 12 says why this is not System.Formats.Tar. See the
 /// image specification's layer.md, and pax(1).
 /// </remarks>
 internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], DisturbanceKind, string> disturb)

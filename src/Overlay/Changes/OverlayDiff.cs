@@ -59,10 +59,10 @@ public sealed class OverlayDiff : IDisposable
 
     /// <summary>The changes, ordered by path as bytes. Each enumeration reads the layers anew.</summary>
     /// <remarks>The root itself is not among them: upper's root was made by whoever made upper.</remarks>
-    public IEnumerable<Change> Changes() => Changes(DiffPosition.Start);
+    public IEnumerable<Change> Changes() => Changes(null);
 
-    /// <summary>The changes behind a position.</summary>
-    internal IEnumerable<Change> Changes(DiffPosition position)
+    /// <summary>The changes behind a position; null is the beginning, when the first is asked for.</summary>
+    internal IEnumerable<Change> Changes(DiffPosition? position)
     {
         foreach ((_, Change? change) in Walk(position, expandRenamed: false))
         {
@@ -80,17 +80,18 @@ public sealed class OverlayDiff : IDisposable
     public void WriteTar(Stream output)
     {
         var tar = new LayerTar(layers, output, Disturb);
-        foreach ((Step step, Change? change) in Walk(DiffPosition.Start, expandRenamed: true)) { tar.Write(step, change); }
+        foreach ((Step step, Change? change) in Walk(null, expandRenamed: true)) { tar.Write(step, change); }
         tar.Finish();
     }
 
     /// <summary>Every name in upper, and what changed about it, if anything.</summary>
-    private IEnumerable<(Step Step, Change? Change)> Walk(DiffPosition position, bool expandRenamed)
+    private IEnumerable<(Step Step, Change? Change)> Walk(DiffPosition? from, bool expandRenamed)
     {
         disturbances.Clear();
         disturbed.Clear();
+        DiffPosition position = from ?? DiffPosition.Begin();
         var renames = new Renames(layers);
-        foreach (Step step in new UpperWalk(layers, DiffPosition.Start, expandRenamed: false, static (_, _) => { }).Run()) { renames.Learn(step); }
+        foreach (Step step in new UpperWalk(layers, position with { After = [] }, expandRenamed: false, static (_, _) => { }).Run()) { renames.Learn(step); }
         renames.Settle();
         var comparison = new Comparison(layers);
         foreach (Step step in new UpperWalk(layers, position, expandRenamed, Disturb).Run()) { yield return (step, Describe(step, renames, comparison)); }

@@ -158,7 +158,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool exp
     {
         if (level.Directory.Upper is not { } upper) { return; }
         Errno error = layers.Stat(new RealName(upper, [0]), out Statx now);
-        if (error.IsError || Timestamp.Of(now.ChangeTime).IsAfter(position.Since) || Timestamp.Of(level.Seen.ChangeTime) != Timestamp.Of(now.ChangeTime)) { disturbed(level.Path, Errno.None); }
+        if (error.IsError || position.Since.IsUpTo(Timestamp.Of(now.ChangeTime)) || Timestamp.Of(level.Seen.ChangeTime) != Timestamp.Of(now.ChangeTime)) { disturbed(level.Path, Errno.None); }
     }
 
     private Step? Examine(Level level, Item item, byte[] path)
@@ -187,7 +187,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool exp
             disturbed(path, error == Errno.ENOENT ? Errno.None : error);
             return null;
         }
-        if (found.HasUpper && Timestamp.Of(found.Stat.ChangeTime).IsAfter(position.Since)) { disturbed(path, Errno.None); }
+        if (found.HasUpper && position.Since.IsUpTo(Timestamp.Of(found.Stat.ChangeTime))) { disturbed(path, Errno.None); }
         if (!found.Stat.IsDirectory) { return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, IsWhole = level.IsWhole }; }
 
         var directory = new DirectoryInode
@@ -207,19 +207,19 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool exp
 /// <summary>An instant, to tell what changed after it.</summary>
 internal readonly record struct Timestamp(long Seconds, uint Nanoseconds)
 {
-    /// <summary>The present, by the clock that filesystems take their times from.</summary>
-    public static Timestamp Now
+    /// <summary>Waits for an instant that files changed before do not have, and files changed from then on have or are past: a tick of the clock, some milliseconds.</summary>
+    public static Timestamp Next()
     {
-        get
-        {
-            TimeSpan time = DateTimeOffset.UtcNow - DateTimeOffset.UnixEpoch;
-            return new Timestamp(time.Ticks / TimeSpan.TicksPerSecond, (uint)(time.Ticks % TimeSpan.TicksPerSecond * 100));
-        }
+        Timestamp before = Of(Libc.FileTime), now;
+        while ((now = Of(Libc.FileTime)) == before) { Thread.Sleep(1); }
+        return now;
     }
+
+    private static Timestamp Of(TimeSpec time) => new(time.Seconds, (uint)time.Nanoseconds);
 
     /// <summary>A time of a file.</summary>
     public static Timestamp Of(in StatxTime time) => new(time.Seconds, time.Nanoseconds);
 
-    /// <summary>Whether this is the later one.</summary>
-    public bool IsAfter(Timestamp other) => Seconds > other.Seconds || (Seconds == other.Seconds && Nanoseconds > other.Nanoseconds);
+    /// <summary>Whether this is not the later one.</summary>
+    public bool IsUpTo(Timestamp other) => Seconds < other.Seconds || (Seconds == other.Seconds && Nanoseconds <= other.Nanoseconds);
 }
