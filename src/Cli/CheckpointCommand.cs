@@ -70,7 +70,6 @@ internal static class CheckpointCommand
             else if (layer.Index < 0) { work = path; }
             else { lowers.Add(path); }
         }
-        if (lowers.Count == 0) { throw new LayerException($"{words[0]} is damaged: it has no lower layer.", ExitCode.Corrupt); }
         int code = checkpoint.Type == "overlay" ? MountWithKernel(checkpoint, lowers, upper, work, mountPoint) : MountWithVeneer(checkpoint, lowers, upper, work, mountPoint);
         if (code == ExitCode.Success) { Check(checkpoint, mountPoint); }
         return code;
@@ -80,10 +79,23 @@ internal static class CheckpointCommand
     {
         byte[] content;
         Errno error = Libc.ReadWhole(file == "-" ? "/proc/self/fd/0\0"u8 : PathText.Encode(file), out content);
-        if (error.IsError) { throw new LayerException(error == Errno.ENOENT ? $"{file} does not exist: name a file that veneer checkpoint has written." : $"{file} cannot be read ({error}): see its permissions.", ExitCode.Usage); }
+        if (error.IsError)
+        {
+            throw new LayerException(error switch
+            {
+                Errno.ENOENT or Errno.ENOTDIR => $"{file} does not exist: name a file that veneer checkpoint has written.",
+                Errno.EISDIR => $"{file} is a directory: name a file that veneer checkpoint has written.",
+                Errno.EACCES => $"{file} cannot be read by this user: see its permissions.",
+                _ => $"{file} cannot be read ({error}): name a file that veneer checkpoint has written.",
+            }, error == Errno.EACCES ? ExitCode.Denied : ExitCode.Usage);
+        }
         try
         {
             return Checkpoint.Read(content);
+        }
+        catch (OtherVersionException problem)
+        {
+            throw new LayerException($"{file} {problem.Message}: use the veneer that made it, or make one anew with veneer checkpoint.", ExitCode.OtherVersion);
         }
         catch (FormatException problem)
         {
@@ -173,11 +185,6 @@ internal static class CheckpointCommand
         {
             Terminal.Complain(problem.Message);
             return problem.ExitCode;
-        }
-        catch (Fuse.MountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Failure;
         }
         catch (OverlayMountException problem)
         {

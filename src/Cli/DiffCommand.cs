@@ -59,11 +59,6 @@ internal static class DiffCommand
             Terminal.Complain(problem.Message);
             return problem.ExitCode;
         }
-        catch (Fuse.MountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Failure;
-        }
         catch (OverlayMountException problem)
         {
             Terminal.Complain(problem.Message);

@@ -9,7 +9,7 @@ internal static class ExitCode
     public const int Usage = 1;
     /// <summary>The system failed us: no process, no memory.</summary>
     public const int System = 2;
-    /// <summary>What is named is not an overlay, or none that the command can look at.</summary>
+    /// <summary>What is named is a mount, but not an overlay, or none that the command can look at.</summary>
     public const int NotAnOverlay = 3;
     /// <summary>The caller may not do this.</summary>
     public const int Denied = 4;
@@ -17,12 +17,18 @@ internal static class ExitCode
     public const int Unsettled = 5;
     /// <summary>The answer lacks something, which was named.</summary>
     public const int Incomplete = 6;
-    /// <summary>A record is damaged, or of a version that is not known.</summary>
+    /// <summary>A record is damaged, or is something else.</summary>
     public const int Corrupt = 7;
     /// <summary>What was recorded is not there, or has become something else.</summary>
     public const int NotSame = 8;
     /// <summary>Something is not on the disk, or may be lost; what, was named.</summary>
     public const int Unsynced = 9;
+    /// <summary>What is named is not there, or is no mount.</summary>
+    public const int NotAMount = 11;
+    /// <summary>A path does not lead into the mount, or nothing is and was there.</summary>
+    public const int Outside = 12;
+    /// <summary>A record is of a version that is not known.</summary>
+    public const int OtherVersion = 13;
     /// <summary>It could not be mounted or unmounted.</summary>
     public const int Failure = 32;
 }

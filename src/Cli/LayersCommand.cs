@@ -35,7 +35,7 @@ internal static class LayersCommand
             OverlayTopology topology = Describe(words[0], words.Length == 2 ? words[1] : null, out string mountPoint);
             if (topology.Path is { } path && topology.Parts.Count == 0)
             {
-                throw new LayerException($"No layer has {path}: name something in {mountPoint}, or something that was deleted there.", ExitCode.Failure);
+                throw new LayerException($"No layer has {path}: name something in {mountPoint}, or something that was deleted there.", ExitCode.Outside);
             }
             if (parsed.GetValue(json)) { WriteJson(topology); }
             else { Terminal.Write(Tree(topology, mountPoint)); }
@@ -45,11 +45,6 @@ internal static class LayersCommand
         {
             Terminal.Complain(problem.Message);
             return problem.ExitCode;
-        }
-        catch (Fuse.MountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Failure;
         }
         catch (OverlayMountException problem)
         {
@@ -65,18 +60,18 @@ internal static class LayersCommand
         string prefix = mountPoint == "/" ? "/" : mountPoint + "/";
         if (resolved != mountPoint)
         {
-            if (path is not null) { throw new LayerException($"{resolved} is not a mount point: name the mount point of an overlay.", ExitCode.NotAnOverlay); }
+            if (path is not null) { throw MountedLayers.NotAMount(resolved); }
             path = resolved;
         }
         if (path is not null)
         {
+            if (path.Split('/').Contains("..")) { throw new LayerException($"{path} has .. in it, which may lead out of {mountPoint}: name the path without.", ExitCode.Outside); }
             if (path.Trim('/').Length > 0 && path.StartsWith('/') && path != mountPoint && !path.StartsWith(prefix, StringComparison.Ordinal))
             {
-                throw new LayerException($"{path} is not in {mountPoint}: name something below it, or a path that starts there.", ExitCode.Usage);
+                throw new LayerException($"{path} is not in {mountPoint}: name something below it, or a path that starts there.", ExitCode.Outside);
             }
             path = path == mountPoint || path.Trim('/').Length == 0 ? "" : path.StartsWith('/') ? path[prefix.Length..] : path;
-            path = path.Trim('/');
-            if (path.Split('/').Any(name => name is "." or "..")) { throw new LayerException($"{path} has . or .. in it: name the path without.", ExitCode.Usage); }
+            path = string.Join('/', path.Split('/').Where(name => name is not ("" or ".")));
             if (mount.Root != "/" && mount.Type == "fuse.veneer") { path = $"{mount.Root[1..]}/{path}".TrimEnd('/'); } // a part of the overlay, bind-mounted
         }
         OverlayTopology topology = KernelOverlay.Of(mount) is { } kernel ? OfKernel(mountPoint, kernel, path) : MountedLayers.Ask(mountPoint, path is null ? "" : $"/{path}");

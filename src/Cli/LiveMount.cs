@@ -1,5 +1,4 @@
 using System.Globalization;
-using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
 
@@ -16,7 +15,7 @@ internal static class LiveMount
     /// <summary>How often to ask again when others have pushed our answer out before we had read it.</summary>
     private const int Tries = 3;
 
-    /// <summary>What the child's words begin with: an answer, or a sentence about what is wrong.</summary>
+    /// <summary>What the child's words begin with: an answer, or an exit status and a sentence about what is wrong.</summary>
     private const byte IsAnswer = (byte)'A', IsComplaint = (byte)'C';
 
     /// <summary>Whether this process only asks, for its parent.</summary>
@@ -28,22 +27,22 @@ internal static class LiveMount
     /// <param name="argument">What it is about: text without NUL, at most <see cref="ControlMessage.MaxLength"/> bytes.</param>
     /// <param name="milliseconds">The longest time to wait, or -1 for as long as it takes.</param>
     /// <returns>The answer, JSON in UTF-8.</returns>
-    /// <exception cref="MountException">There is none; the message is a sentence for the user.</exception>
+    /// <exception cref="LayerException">There is none; the message is a sentence for the user.</exception>
     public static byte[] Ask(string place, Query query, string argument = "", int milliseconds = AnswerTime)
     {
         string number = ((uint)query).ToString(CultureInfo.InvariantCulture);
         byte[][] words = ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], PathText.Encode(number)[..^1], PathText.Encode(argument)[..^1]];
         Errno error = Self.Ask(Mark, words, milliseconds, out byte[] answer, out bool hangs);
-        if (error.IsError) { throw new MountException($"A process that asks the server cannot be started ({error}): see the limits of this process."); }
+        if (error.IsError) { throw new LayerException($"A process that asks the server cannot be started ({error}): see the limits of this process.", ExitCode.System); }
         if (hangs)
         {
-            throw new MountException(string.Create(CultureInfo.InvariantCulture, $"The server of {place} has not answered for {milliseconds / 1000} seconds: see what it waits for, or unmount with veneer umount -l."));
+            throw new LayerException(string.Create(CultureInfo.InvariantCulture, $"The server of {place} has not answered for {milliseconds / 1000} seconds: see what it waits for, or unmount with veneer umount -l."), ExitCode.Failure);
         }
         return answer switch
         {
             [IsAnswer, .. byte[] document] => document,
-            [IsComplaint, .. byte[] sentence] => throw new MountException(PathText.Decode(sentence)),
-            _ => throw new MountException($"The process that asked the server of {place} ended early: see whether there is memory left."),
+            [IsComplaint, byte code, .. byte[] sentence] => throw new LayerException(PathText.Decode(sentence), code),
+            _ => throw new LayerException($"The process that asked the server of {place} ended early: see whether there is memory left.", ExitCode.System),
         };
     }
 
@@ -55,10 +54,10 @@ internal static class LiveMount
             Write(IsAnswer, AskHere(place, (Query)uint.Parse(query, CultureInfo.InvariantCulture), PathText.Encode(argument).AsSpan()[..^1]));
             return ExitCode.Success;
         }
-        catch (MountException problem)
+        catch (LayerException problem)
         {
-            Write(IsComplaint, PathText.Encode(problem.Message).AsSpan()[..^1]);
-            return ExitCode.Failure;
+            Write(IsComplaint, [(byte)problem.ExitCode, .. PathText.Encode(problem.Message).AsSpan()[..^1]]);
+            return problem.ExitCode;
         }
     }
 
@@ -82,7 +81,7 @@ internal static class LiveMount
             Errno error = Converse(target.Value, query, argument, out byte[] answer);
             if (!error.IsError) { return answer; }
             if (error == Errno.ESTALE && i < Tries) { continue; }
-            throw new MountException(error switch
+            throw new LayerException(error switch
             {
                 Errno.EPERM or Errno.EACCES or Errno.EOVERFLOW => $"Only root, or the user who mounted it, may ask the server of {path}: become one of them.",
                 Errno.ENOTTY or Errno.EOPNOTSUPP => $"{path} is served by an older Veneer, which does not know the question: unmount it, and mount it anew.",
@@ -90,7 +89,7 @@ internal static class LiveMount
                 Errno.ENOTCONN or Errno.ECONNABORTED => Gone(path),
                 Errno.ESTALE => $"Too many ask the server of {path} at once: try again.",
                 _ => $"The server of {path} gives no answer ({error}): see the system's log.",
-            });
+            }, CodeOf(error));
         }
     }
 
@@ -102,33 +101,40 @@ internal static class LiveMount
         Errno error = Target.FindAround(place, out path, out MountEntry? mount, out int found);
         if (error.IsError)
         {
-            throw new MountException(error switch
+            throw new LayerException(error switch
             {
                 Errno.ENOENT or Errno.ENOTDIR => $"{place} does not exist: name a mount point.",
                 Errno.EACCES => $"{place} cannot be reached by this user: ask as the user who mounted it, or as root.",
                 Errno.ENOTCONN or Errno.ECONNABORTED => Gone(place),
                 _ => $"{place} cannot be looked at ({error}): see whether /proc is mounted.",
-            });
+            }, CodeOf(error));
         }
         using var reached = new Fd(found);
         if (mount?.Type != "fuse.veneer")
         {
-            throw new MountException($"{path} is not in a mount of Veneer{(mount is null ? "" : $", but in one of type {mount.Type}")}: name the mount point of one, see findmnt -t fuse.veneer.");
+            throw new LayerException($"{path} is not in a mount of Veneer{(mount is null ? "" : $", but in one of type {mount.Type}")}: name the mount point of one, see findmnt -t fuse.veneer.", ExitCode.NotAnOverlay);
         }
         error = Libc.StatAt(reached.Value, Libc.Self, StatxMask.Basic, out Statx stat);
         // Opening a device would open the device.
-        if (!error.IsError && stat.Type is not (FileType.Directory or FileType.Regular)) { throw new MountException($"{path} is neither a file nor a directory: name the mount point."); }
+        if (!error.IsError && stat.Type is not (FileType.Directory or FileType.Regular)) { throw new LayerException($"{path} is neither a file nor a directory: name the mount point.", ExitCode.NotAMount); }
         int descriptor = -1;
         if (!error.IsError) { error = Libc.Reopen(reached.Value, OpenFlags.ReadOnly | OpenFlags.NonBlock, out descriptor); }
         if (!error.IsError) { return new Fd(descriptor); }
-        throw new MountException(error switch
+        throw new LayerException(error switch
         {
             Errno.EACCES or Errno.EPERM => $"{path} cannot be opened by this user: ask as the user who mounted it, or as root.",
             Errno.ENOTCONN or Errno.ECONNABORTED => Gone(path),
             Errno.EIO => $"{path} gives EIO, as after a shutdown: unmount it with veneer umount.",
             _ => $"{path} cannot be opened ({error}): name the mount point.",
-        });
+        }, CodeOf(error));
     }
+
+    private static int CodeOf(Errno error) => error switch
+    {
+        Errno.ENOENT or Errno.ENOTDIR => ExitCode.NotAMount,
+        Errno.EPERM or Errno.EACCES or Errno.EOVERFLOW => ExitCode.Denied,
+        _ => ExitCode.Failure,
+    };
 
     private static Errno Converse(int descriptor, Query query, ReadOnlySpan<byte> argument, out byte[] answer)
     {

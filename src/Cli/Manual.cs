@@ -344,10 +344,11 @@ internal static class Manual
             0    everything was listed, also when there is nothing
             1    the command line is wrong, or a layer is not there
             2    the output could not be written
-            3    MOUNTPOINT is not an overlay
+            3    MOUNTPOINT is a mount, but not an overlay
             4    the caller may not read the layers
             5    everything was listed, but something changed meanwhile: it was named
             6    something could not be read, or be put into a tar: it was named
+            11   MOUNTPOINT is not there, or is no mount point
             32   the mount does not tell its layers
 
         SEE ALSO
@@ -392,10 +393,12 @@ internal static class Manual
 
         EXIT STATUS
             0    shown
-            1    the command line is wrong, or PATH is not in the overlay
-            3    MOUNTPOINT is not an overlay
+            1    the command line is wrong
+            3    MOUNTPOINT is a mount, but not an overlay
             4    the caller may not read the layers
-            32   no layer has PATH, or the mount does not tell its layers
+            11   MOUNTPOINT is not there, or is no mount point
+            12   PATH is not in the overlay, or no layer has it
+            32   the mount does not tell its layers
 
         SEE ALSO
             veneer diff --help, docs/control.md, open_by_handle_at(2)
@@ -484,7 +487,9 @@ internal static class Manual
             0    written
             1    the command line is wrong
             2    the output could not be written
-            3    MOUNTPOINT is not an overlay
+            3    MOUNTPOINT is a mount, but not an overlay
+            4    the caller may not ask for it
+            11   MOUNTPOINT is not there, or is no mount point
             32   the mount does not tell its layers
 
         SEE ALSO
@@ -518,8 +523,10 @@ internal static class Manual
         EXIT STATUS
             0    mounted
             1    the command line is wrong, or FILE cannot be read
-            7    FILE is not a checkpoint, is damaged, or of another version
+            4    the caller may not read FILE
+            7    FILE is not a checkpoint, or is damaged
             8    a layer is not found, or is not the same directory
+            13   FILE is a checkpoint of another version
             32   the mount failed
 
         SEE ALSO

@@ -11,8 +11,7 @@ internal sealed record MountedLayers(string? UpperDirectory, IReadOnlyList<strin
 {
     /// <summary>The layers of a mount of Veneer.</summary>
     /// <returns>Null when no path leads to one of them from here.</returns>
-    /// <exception cref="LayerException">The answer is not understood.</exception>
-    /// <exception cref="Fuse.MountException">The server does not answer.</exception>
+    /// <exception cref="LayerException">The server does not answer, or the answer is not understood.</exception>
     public static MountedLayers? TryOfVeneer(string mountPoint)
     {
         OverlayTopology topology = Ask(mountPoint, "");
@@ -48,7 +47,7 @@ internal sealed record MountedLayers(string? UpperDirectory, IReadOnlyList<strin
     public static MountEntry FindMount(string place)
     {
         MountEntry mount = FindAround(place, out string path);
-        return mount.MountPoint == path ? mount : throw NotOverlay($"{path} is not a mount point");
+        return mount.MountPoint == path ? mount : throw NotAMount(path);
     }
 
     /// <summary>The overlay that a path leads into.</summary>
@@ -64,15 +63,16 @@ internal sealed record MountedLayers(string? UpperDirectory, IReadOnlyList<strin
                 Errno.ENOENT or Errno.ENOTDIR => $"{place} does not exist: name a mount point.",
                 Errno.EACCES => $"{place} cannot be reached: ask as the user who mounted it, or as root.",
                 _ => $"{place} cannot be looked at ({error}): see whether /proc is mounted.",
-            }, error == Errno.EACCES ? ExitCode.Denied : ExitCode.NotAnOverlay);
+            }, error == Errno.EACCES ? ExitCode.Denied : ExitCode.NotAMount);
         }
         Libc.Close(descriptor);
         return mount?.Type is "overlay" or "fuse.veneer" ? mount
-            : mount is null || mount.MountPoint != path ? throw NotOverlay($"{path} is not a mount point")
-            : throw NotOverlay($"{path} is a mount of type {mount.Type}, not an overlay");
+            : mount is null || mount.MountPoint != path ? throw NotAMount(path)
+            : throw new LayerException($"{path} is a mount of type {mount.Type}, not an overlay: name the mount point of an overlay.", ExitCode.NotAnOverlay);
     }
 
-    private static LayerException NotOverlay(string what) => new($"{what}: name the mount point of an overlay.", ExitCode.NotAnOverlay);
+    /// <summary>What is said of a path that names no mount.</summary>
+    public static LayerException NotAMount(string path) => new($"{path} is not a mount point: name the mount point of an overlay.", ExitCode.NotAMount);
 
     /// <summary>The layers of an overlay of the kernel.</summary>
     public static MountedLayers OfKernel(string path, KernelOverlay overlay)

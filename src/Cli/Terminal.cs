@@ -9,8 +9,8 @@ internal static class Terminal
     /// <returns><see cref="Errno.EPIPE"/> when nobody reads it any more.</returns>
     public static Errno Write(string text) => WriteTo(1, text);
 
-    /// <summary>Writes one sentence to standard error.</summary>
-    public static void Complain(string sentence) => WriteTo(2, $"veneer: {sentence}\n");
+    /// <summary>Writes one sentence to standard error, on one line whatever names are in it.</summary>
+    public static void Complain(string sentence) => WriteTo(2, $"veneer: {PathText.OnOneLine(sentence)}\n");
 
     /// <summary>Writes one line to standard error, as it is.</summary>
     public static void Trace(string line) => WriteTo(2, line + "\n");

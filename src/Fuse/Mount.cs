@@ -4,7 +4,7 @@ using Veneer.Linux;
 namespace Veneer.Fuse;
 
 /// <summary>A filesystem cannot be mounted or unmounted. The message is one sentence for the user.</summary>
-public sealed class MountException : Exception
+public class MountException : Exception
 {
     /// <summary>Without a sentence.</summary>
     public MountException() { }

@@ -11,7 +11,7 @@ namespace Veneer.Linux;
 /// </remarks>
 public static class PathText
 {
-    private const int Escape = 0xDC00;
+    private const int Lone = 0xDC00;
 
     /// <summary>The text of a path in bytes, which end at the first NUL or at the end of the span.</summary>
     public static string Decode(ReadOnlySpan<byte> path)
@@ -30,7 +30,7 @@ public static class PathText
             else
             {
                 used = 1; // the others of a broken sequence are looked at again, each on its own
-                text.Append((char)(Escape + path[0]));
+                text.Append((char)(Lone + path[0]));
             }
             path = path[used..];
         }
@@ -51,9 +51,9 @@ public static class PathText
             else
             {
                 used = 1;
-                if (rest[0] is >= (char)(Escape + 0x80) and <= (char)(Escape + 0xFF))
+                if (rest[0] is >= (char)(Lone + 0x80) and <= (char)(Lone + 0xFF))
                 {
-                    bytes.Write([(byte)(rest[0] - Escape)]);
+                    bytes.Write([(byte)(rest[0] - Lone)]);
                 }
                 else
                 {
@@ -78,7 +78,12 @@ public static class PathText
     }
 
     /// <summary>A path for a terminal, on one line: bytes that are not UTF-8, and characters that are not seen, are written \xNN, a backslash is written twice.</summary>
-    public static string Printable(string path)
+    public static string Printable(string path) => Escape(path, isDoubled: true);
+
+    /// <summary>A sentence that may have such paths in it: as <see cref="Printable"/>, but backslashes stay as they are, so that what is printable already does not change.</summary>
+    public static string OnOneLine(string sentence) => Escape(sentence, isDoubled: false);
+
+    private static string Escape(string path, bool isDoubled)
     {
         var text = new StringBuilder(path.Length);
         ReadOnlySpan<char> rest = path;
@@ -88,7 +93,7 @@ public static class PathText
             bool isText = Rune.DecodeFromUtf16(rest, out Rune rune, out int used) == OperationStatus.Done;
             if (isText && rune.Value == '\\')
             {
-                text.Append(@"\\");
+                text.Append(isDoubled ? @"\\" : @"\");
             }
             else if (isText && (rune.Value == ' ' || IsSeen(Rune.GetUnicodeCategory(rune))))
             {
@@ -101,7 +106,7 @@ public static class PathText
             else
             {
                 used = 1;
-                text.Append(CultureInfo.InvariantCulture, $"\\x{(byte)(rest[0] - Escape):x2}");
+                text.Append(CultureInfo.InvariantCulture, $"\\x{(byte)(rest[0] - Lone):x2}");
             }
             rest = rest[used..];
         }

@@ -89,9 +89,12 @@ public sealed class CliCheckpointTests : IDisposable
         Refuses(7, "l/f is not a checkpoint of veneer: make one with veneer checkpoint\\.", "veneer restore l/f");
         Refuses(7, "c is not a checkpoint of veneer: make one with veneer checkpoint\\.", "echo '{\"a\": 1}' >c; veneer restore c");
         Refuses(7, "c is not a checkpoint of veneer: make one with veneer checkpoint\\.", made + "truncate -s -20 c; veneer restore c");
-        Refuses(7, "c is a checkpoint of version 2, and this veneer reads version 1: make one with veneer checkpoint\\.", made + "sed -i 's/\"veneer_checkpoint\": 1/\"veneer_checkpoint\": 2/' c; veneer restore c");
-        Refuses(7, "c is damaged: something is missing in it: make one with veneer checkpoint\\.", made + "sed -i /root_ino/d c; veneer restore c");
-        Refuses(3, "l is not a mount point: name the mount point of an overlay\\.", "veneer checkpoint l");
+        Refuses(13, "c is a checkpoint of version 2, and this veneer reads version 1: use the veneer that made it, or make one anew with veneer checkpoint\\.", made + "sed -i 's/\"veneer_checkpoint\": 1/\"veneer_checkpoint\": 2/' c; veneer restore c");
+        Refuses(7, "c is damaged: something in it is missing, or is not what it should be: make one with veneer checkpoint\\.", made + "sed -i /root_ino/d c; veneer restore c");
+        Refuses(1, "l is a directory: name a file that veneer checkpoint has written\\.", "veneer restore l");
+        Refuses(4, "c cannot be read by this user: see its permissions\\.", CliSandbox.AsNobody + "touch c; chmod 600 c; as veneer restore c");
+        Refuses(3, "/proc is a mount of type proc, not an overlay: name the mount point of an overlay\\.", "veneer checkpoint /proc");
+        Refuses(11, "l is not a mount point: name the mount point of an overlay\\.", "veneer checkpoint l");
         Refuses(1, "No mount point is given: name the one of an overlay\\.", "veneer checkpoint");
     }
 }

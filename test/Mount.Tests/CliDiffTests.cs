@@ -74,10 +74,10 @@ public sealed class CliDiffTests : IDisposable
         Prints("", "veneer diff --json --stat m", 1, "veneer: --json, --stat and --tar exclude each other: take one.\n");
         Prints("", $"veneer diff m {Named}", 1, "veneer: A mount point and --upper, --lower or --userxattr exclude each other: the mount knows its layers.\n");
         Prints("", "veneer diff --upper u --lower l/f", 1, "veneer: The lower directory l/f is not a directory: name the one of the overlay.\n");
-        Prints("", "veneer diff m", 3, "veneer: m is not a mount point: name the mount point of an overlay.\n");
-        Prints("", Kernel + "mkdir m/d; veneer diff m/d", 3, "veneer: m/d is not a mount point: name the mount point of an overlay.\n");
+        Prints("", "veneer diff m", 11, "veneer: m is not a mount point: name the mount point of an overlay.\n");
+        Prints("", Kernel + "mkdir m/d; veneer diff m/d", 11, "veneer: m/d is not a mount point: name the mount point of an overlay.\n");
         Prints("", "mount -t tmpfs t m; veneer diff m", 3, "veneer: m is a mount of type tmpfs, not an overlay: name the mount point of an overlay.\n");
-        Prints("", "veneer diff none", 3, "veneer: none does not exist: name a mount point.\n");
+        Prints("", "veneer diff none", 11, "veneer: none does not exist: name a mount point.\n");
         Prints("", CliSandbox.AsNobody + $"as veneer diff {Named}", 4, "veneer: Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.\n");
         Prints("", "mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m; veneer diff m", 32, "veneer: m was mounted with the relative path l, which the kernel does not keep the start of: name the layers with --upper and --lower.\n");
         Prints("", Kernel + "mv u v; mkdir u; veneer diff m", 32, "veneer: The mount m names u as its upper, but that is not what it has mounted: name the layers with --upper and --lower.\n");

@@ -84,6 +84,14 @@ public sealed class CliLayersTests : IDisposable
     }
 
     [CliFact]
+    public void A_path_may_be_written_in_many_ways()
+    {
+        string output = Succeeds("mkdir l/d; touch l/d/x; " + Veneer + "for path in d/x ./d//x d/x/ $PWD/m/d/x; do veneer layers m $path | tail -n 2; done; veneer layers m/d/x | tail -n 2; veneer layers m . | tail -n 3 | head -n 1");
+
+        Assert.Equal([.. Enumerable.Repeat("d/x", 5), "."], output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Where(line => line[0] is 'd' or '.'));
+    }
+
+    [CliFact]
     public void A_metacopy_has_its_data_elsewhere()
     {
         const string kernel = "mount -t overlay o -o lowerdir=$PWD/l,upperdir=$PWD/u,workdir=$PWD/w,metacopy=on m; chmod 600 m/f; mv m/f m/g; umount m; ";
@@ -131,11 +139,16 @@ public sealed class CliLayersTests : IDisposable
     {
         Refuses(1, "No mount point is given: name the one of an overlay.", "veneer layers");
         Refuses(1, "c is one word too many: give a mount point, and a path in it, if any.", "veneer layers a b c");
-        Refuses(3, "l is not a mount point: name the mount point of an overlay.", "veneer layers l");
-        Refuses(3, "none does not exist: name a mount point.", "veneer layers none");
-        Refuses(32, "No layer has nothing/at/all: name something in m, or something that was deleted there.", Veneer + "veneer layers m nothing/at/all");
-        Refuses(32, "No layer has nothing: name something in m, or something that was deleted there.", Kernel + "veneer layers m nothing");
-        Refuses(1, "/etc is not in m: name something below it, or a path that starts there.", Veneer + "veneer layers m /etc");
-        Refuses(1, "../l has . or .. in it: name the path without.", Veneer + "veneer layers m ../l");
+        Refuses(11, "l is not a mount point: name the mount point of an overlay.", "veneer layers l");
+        Refuses(11, "none does not exist: name a mount point.", "veneer layers none");
+        Refuses(11, "m/f is not a mount point: name the mount point of an overlay.", Veneer + "veneer layers m/f f");
+        Refuses(3, "/proc is a mount of type proc, not an overlay: name the mount point of an overlay.", "veneer layers /proc");
+        Refuses(12, "No layer has nothing/at/all: name something in m, or something that was deleted there.", Veneer + "veneer layers m nothing/at/all");
+        Refuses(12, "No layer has nothing: name something in m, or something that was deleted there.", Kernel + "veneer layers m nothing");
+        Refuses(12, "/etc is not in m: name something below it, or a path that starts there.", Veneer + "veneer layers m /etc");
+        Refuses(12, "../l has .. in it, which may lead out of m: name the path without.", Veneer + "veneer layers m ../l");
+        Refuses(12, @"No layer has \xff\x0a: name something in m, or something that was deleted there.", Veneer + "veneer layers m $'\\xff\\n'");
+        Refuses(4, "Only root, or the user who mounted it, may ask the server of m: become one of them.", CliSandbox.AsNobody + Veneer + "as veneer layers m");
+        Refuses(4, "m cannot be opened by this user: ask as the user who mounted it, or as root.", CliSandbox.AsNobody + Veneer + "chmod 700 m; as veneer diff m");
     }
 }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using Veneer.Overlay.Changes;
 
@@ -43,32 +44,62 @@ public sealed record Checkpoint
     }
 
     /// <summary>Reads what <see cref="Write"/> wrote.</summary>
-    /// <exception cref="FormatException">It is no checkpoint, or one of another version; the message is the end of a sentence: "is not a checkpoint".</exception>
+    /// <exception cref="OtherVersionException">It is one of another version; the message is the end of a sentence: "is of version 2".</exception>
+    /// <exception cref="FormatException">It is no checkpoint, or a damaged one; the message is the end of a sentence: "is not a checkpoint".</exception>
     public static Checkpoint Read(ReadOnlyMemory<byte> document)
     {
+        JsonDocument parsed;
         try
         {
-            using JsonDocument parsed = JsonDocument.Parse(document);
-            JsonElement root = parsed.RootElement;
-            if (root.ValueKind != JsonValueKind.Object || !root.TryGetProperty("veneer_checkpoint"u8, out JsonElement version)) { throw new FormatException("is not a checkpoint of veneer"); }
-            if (version.GetInt32() != CurrentVersion) { throw new FormatException($"is a checkpoint of version {version.GetInt32()}, and this veneer reads version {CurrentVersion}"); }
-            return new Checkpoint
-            {
-                Type = root.GetProperty("type"u8).GetString() is ("fuse.veneer" or "overlay") and { } type ? type : throw new FormatException("is damaged: its type is none of an overlay"),
-                MountPoint = ChangeJson.ReadPath(root, "mount_point") ?? throw new FormatException("is damaged: it has no mount point"),
-                Source = ChangeJson.ReadPath(root, "source") ?? "veneer",
-                Flags = root.GetProperty("flags"u8).GetString() ?? "",
-                RootIno = root.GetProperty("root_ino"u8).GetUInt64(),
-                Topology = OverlayTopology.Read(root.GetProperty("overlay"u8)),
-            };
+            parsed = JsonDocument.Parse(document);
         }
         catch (JsonException problem)
         {
             throw new FormatException("is not a checkpoint of veneer", problem);
         }
-        catch (Exception problem) when (problem is KeyNotFoundException or InvalidOperationException)
+        using (parsed)
         {
-            throw new FormatException("is damaged: something is missing in it", problem);
+            JsonElement root = parsed.RootElement;
+            if (root.ValueKind != JsonValueKind.Object || !root.TryGetProperty("veneer_checkpoint"u8, out JsonElement version)) { throw new FormatException("is not a checkpoint of veneer"); }
+            if (version.GetRawText() is var number && number != CurrentVersion.ToString(CultureInfo.InvariantCulture))
+            {
+                throw new OtherVersionException($"is a checkpoint of version {number}, and this veneer reads version {CurrentVersion}");
+            }
+            try
+            {
+                Checkpoint checkpoint = Read(root);
+                int lowers = checkpoint.Topology.Layers.Count(layer => layer.Index > 0);
+                int[] indices = [.. checkpoint.Topology.Layers.Select(layer => layer.Index)];
+                bool isWhole = lowers > 0 && (indices.SequenceEqual(Enumerable.Range(1, lowers)) || indices.SequenceEqual([.. Enumerable.Range(0, lowers + 1), -1]));
+                return isWhole ? checkpoint : throw new FormatException("The layers are not those of an overlay.");
+            }
+            catch (Exception problem) when (problem is FormatException or KeyNotFoundException or InvalidOperationException)
+            {
+                throw new FormatException("is damaged: something in it is missing, or is not what it should be", problem);
+            }
         }
     }
+
+    private static Checkpoint Read(JsonElement root) => new()
+    {
+        Type = root.GetProperty("type"u8).GetString() is ("fuse.veneer" or "overlay") and { } type ? type : throw new FormatException("The type is none of an overlay."),
+        MountPoint = ChangeJson.ReadPath(root, "mount_point") ?? throw new FormatException("There is no mount point."),
+        Source = ChangeJson.ReadPath(root, "source") ?? "veneer",
+        Flags = root.GetProperty("flags"u8).GetString() ?? "",
+        RootIno = root.GetProperty("root_ino"u8).GetUInt64(),
+        Topology = OverlayTopology.Read(root.GetProperty("overlay"u8)),
+    };
+}
+
+/// <summary>A document is whole, as far as can be told, and of a version that is not known.</summary>
+public sealed class OtherVersionException : FormatException
+{
+    /// <summary>Without a message.</summary>
+    public OtherVersionException() { }
+
+    /// <inheritdoc/>
+    public OtherVersionException(string message) : base(message) { }
+
+    /// <inheritdoc/>
+    public OtherVersionException(string message, Exception innerException) : base(message, innerException) { }
 }
