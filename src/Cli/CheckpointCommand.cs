@@ -18,8 +18,9 @@ internal static class CheckpointCommand
         if (words is null) { return ExitCode.Success; }
         if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one of an overlay." : $"{words[1]} is one word too many: give one mount point."); }
 
-        MountEntry mount = MountedLayers.FindMount(words[0]);
-        OverlayTopology topology = Describe(mount);
+        var overlay = MountedOverlay.At(words[0], LiveMount.AskFor);
+        MountEntry mount = overlay.Mount;
+        OverlayTopology topology = overlay.Layers();
         foreach (LayerDescription layer in topology.Layers)
         {
             if (layer.Path is null && layer.Handle.Length == 0) { throw new LayerException($"The {layer.Role} layer {layer.Given} has no file handle and is out of reach: nothing would find it again.", ExitCode.Failure); }
@@ -34,24 +35,6 @@ internal static class CheckpointCommand
         return Terminal.TryWrite(output.WrittenSpan) ? ExitCode.Success : throw new LayerException("Standard output takes no more: the checkpoint is cut off.", ExitCode.System);
     });
 
-    private static OverlayTopology Describe(MountEntry mount)
-    {
-        OverlayTopology topology;
-        if (KernelOverlay.Of(mount) is { } kernel)
-        {
-            MountedLayers layers = MountedLayers.OfKernel(mount.MountPoint, kernel);
-            topology = OverlayTopology.Of(layers.UpperDirectory, layers.LowerDirectories, kernel.WorkDirectory, layers.UserXattr, null) with
-            {
-                Options = [.. kernel.Options.Where(option => option is not ("rw" or "ro"))],
-            };
-        }
-        else
-        {
-            topology = MountedLayers.Ask(mount.MountPoint, "");
-        }
-        return topology with { Layers = [.. topology.Layers.Select(layer => layer with { Path = LayerFinder.Find(layer) })] };
-    }
-
     /// <param name="arguments">The words after <c>restore</c>.</param>
     public static int Restore(string[] arguments) => Guard(() =>
     {
@@ -61,16 +44,16 @@ internal static class CheckpointCommand
 
         Checkpoint checkpoint = Read(words[0]);
         string mountPoint = words.Length == 2 ? words[1] : checkpoint.MountPoint;
-        var lowers = new List<string>();
+        List<string> lowers = [], data = [];
         string? upper = null, work = null;
         foreach (LayerDescription layer in checkpoint.Topology.Layers)
         {
             string path = Locate(layer);
             if (layer.Index == 0) { upper = path; }
             else if (layer.Index < 0) { work = path; }
-            else { lowers.Add(path); }
+            else { (layer.IsDataOnly ? data : lowers).Add(path); }
         }
-        int code = checkpoint.Type == "overlay" ? MountWithKernel(checkpoint, lowers, upper, work, mountPoint) : MountWithVeneer(checkpoint, lowers, upper, work, mountPoint);
+        int code = checkpoint.Type == "overlay" ? MountWithKernel(checkpoint, lowers, data, upper, work, mountPoint) : MountWithVeneer(checkpoint, lowers, upper, work, mountPoint);
         if (code == ExitCode.Success) { Check(checkpoint, mountPoint); }
         return code;
     });
@@ -132,9 +115,9 @@ internal static class CheckpointCommand
         return text.ToString();
     }
 
-    private static int MountWithKernel(Checkpoint checkpoint, List<string> lowers, string? upper, string? work, string mountPoint)
+    private static int MountWithKernel(Checkpoint checkpoint, List<string> lowers, List<string> data, string? upper, string? work, string mountPoint)
     {
-        var options = new List<string>(checkpoint.Topology.Options) { $"lowerdir={string.Join(':', lowers.Select(Escaped))}" };
+        var options = new List<string>(checkpoint.Topology.Options) { $"lowerdir={string.Join("::", [string.Join(':', lowers.Select(Escaped)), .. data.Select(Escaped)])}" };
         if (upper is not null) { options.Add($"upperdir={upper.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(",", "\\,", StringComparison.Ordinal)}"); }
         if (work is not null) { options.Add($"workdir={work.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(",", "\\,", StringComparison.Ordinal)}"); }
         var flags = new OptionParser();
@@ -146,12 +129,12 @@ internal static class CheckpointCommand
     /// <summary>What is mounted is what was meant, also if somebody moved a layer while it was mounted; otherwise it is unmounted again.</summary>
     private static void Check(Checkpoint checkpoint, string mountPoint)
     {
-        MountEntry mount = MountedLayers.FindMount(mountPoint);
-        OverlayTopology now = Describe(mount);
+        var overlay = MountedOverlay.At(mountPoint, LiveMount.AskFor);
+        OverlayTopology now = overlay.Layers();
         bool isSame = now.Layers.Count == checkpoint.Topology.Layers.Count
             && now.Layers.Zip(checkpoint.Topology.Layers).All(pair => pair.First.Ino == pair.Second.Ino && pair.First.Handle == pair.Second.Handle);
         if (isSame) { return; }
-        _ = Libc.Unmount(PathText.Encode(mount.MountPoint), lazy: true); // best effort: the sentence tells
+        _ = Libc.Unmount(PathText.Encode(overlay.MountPoint), lazy: true); // best effort: the sentence tells
         throw new LayerException($"A layer was replaced while it was mounted on {mountPoint}: see who did it, and restore again.", ExitCode.NotSame);
     }
 
@@ -180,6 +163,11 @@ internal static class CheckpointCommand
         try
         {
             return command();
+        }
+        catch (OverlayQueryException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return LayerException.CodeOf(problem);
         }
         catch (LayerException problem)
         {

@@ -42,17 +42,15 @@ internal static class DiffCommand
             if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1) { throw new OverlayMountException("--json, --stat and --tar exclude each other: take one."); }
             Format format = parsed.GetValue(json) ? Format.Json : parsed.GetValue(stat) ? Format.Stat : Format.Text;
 
-            MountedLayers? layers = Find(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr), out string? remote);
-            if (remote is not null)
-            {
-                if (archive is not null) { throw new LayerException($"The layers of {remote} cannot be reached from here, and only they can be made a tar of: ask as root, in the mount namespace of the server.", ExitCode.Denied); }
-                var asked = new RemoteDiff(remote);
-                return Write(asked.Changes(), () => asked.Disturbances, format);
-            }
-            // Without an upper nothing can have changed.
-            using OverlayDiff? diff = layers!.UpperDirectory is { } directory ? OverlayDiff.Open(directory, layers.LowerDirectories, layers.UserXattr) : null;
-            if (archive is null) { return Write(diff?.Changes() ?? [], () => diff?.Disturbances ?? [], format); }
-            return diff is null ? throw new LayerException($"{words[0]} has no upper, and nothing that a layer could be made of: name an overlay with one.", ExitCode.Failure) : WriteTar(diff, archive);
+            using OverlayDiff diff = Open(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr));
+            if (archive is null) { return Write(diff, format); }
+            if (!diff.ReadsLayers) { throw new LayerException($"The layers of {words[0]} cannot be reached from here, and only they can be made a tar of: ask as root, in the mount namespace of the server.", ExitCode.Denied); }
+            return WriteTar(diff, archive);
+        }
+        catch (OverlayQueryException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return LayerException.CodeOf(problem);
         }
         catch (LayerException problem)
         {
@@ -66,42 +64,31 @@ internal static class DiffCommand
         }
     }
 
-    /// <summary>The layers that are meant; or the mount whose server must be asked, since they cannot be reached.</summary>
-    private static MountedLayers? Find(string[] words, string? upper, string[] lowers, bool userXattr, out string? remote)
+    private static OverlayDiff Open(string[] words, string? upper, string[] lowers, bool userXattr)
     {
-        remote = null;
-        MountedLayers layers;
         if (words.Length > 1) { throw new OverlayMountException($"{words[1]} is one word too many: give one mount point."); }
         if (words.Length == 1)
         {
             if (upper is not null || lowers.Length > 0 || userXattr) { throw new OverlayMountException("A mount point and --upper, --lower or --userxattr exclude each other: the mount knows its layers."); }
-            MountEntry mount = MountedLayers.FindMount(words[0]);
-            if (KernelOverlay.Of(mount) is { } kernel) { layers = MountedLayers.OfKernel(mount.MountPoint, kernel); }
-            else if (MountedLayers.TryOfVeneer(mount.MountPoint) is { } found && (found.UserXattr || Privileges.SeesTrustedAttributes)) { return found; }
-            else
-            {
-                remote = mount.MountPoint;
-                return null;
-            }
+            return MountedOverlay.At(words[0], LiveMount.AskFor).Diff();
         }
-        else
+        if (upper is null || lowers.Length == 0) { throw new OverlayMountException("No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR."); }
+        if (!userXattr && !Capabilities.SeesTrustedAttributes)
         {
-            if (upper is null || lowers.Length == 0) { throw new OverlayMountException("No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR."); }
-            var parser = new OptionParser();
-            // The first list may take the place of others, but every --lower is to count: all in one.
-            parser.Add($"lowerdir={string.Join(':', lowers).Replace(",", "\\,", StringComparison.Ordinal)}");
-            layers = new MountedLayers(upper, parser.Build(null, "").LowerDirectories, userXattr);
+            throw new LayerException("Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.", ExitCode.Denied);
         }
-        return layers.UserXattr || Privileges.SeesTrustedAttributes ? layers
-            : throw new LayerException("Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.", ExitCode.Denied);
+        var parser = new OptionParser();
+        // The first list may take the place of others, but every --lower is to count: all in one.
+        parser.Add($"lowerdir={string.Join(':', lowers).Replace(",", "\\,", StringComparison.Ordinal)}");
+        return OverlayDiff.Open(upper, parser.Build(null, "").LowerDirectories, userXattr);
     }
 
-    private static int Write(IEnumerable<Change> changes, Func<IReadOnlyList<Disturbance>> disturbances, Format format)
+    private static int Write(OverlayDiff diff, Format format)
     {
         var output = new ArrayBufferWriter<byte>(PieceSize + 8192);
         var totals = new SortedDictionary<ChangeKind, (long Count, long Bytes)>();
         long count = 0;
-        foreach (Change change in changes)
+        foreach (Change change in diff.Changes())
         {
             count++;
             switch (format)
@@ -119,9 +106,9 @@ internal static class DiffCommand
             }
             if (output.WrittenCount >= PieceSize && !Flush(output)) { return ExitCode.System; }
         }
-        if (format == Format.Json) { ChangeJson.WriteEnd(output, count, disturbances()); }
+        if (format == Format.Json) { ChangeJson.WriteEnd(output, count, diff.Disturbances); }
         if (format == Format.Stat) { output.Write(Encoding.UTF8.GetBytes(Summary(totals))); }
-        return Flush(output) ? Conclude(disturbances()) : ExitCode.System;
+        return Flush(output) ? Conclude(diff.Disturbances) : ExitCode.System;
     }
 
     /// <summary>False when nobody listens.</summary>

@@ -1,4 +1,5 @@
 using Veneer.Fuse;
+using Veneer.Overlay;
 
 namespace Veneer.Cli;
 
@@ -7,4 +8,13 @@ internal sealed class LayerException(string message, int exitCode) : MountExcept
 {
     /// <summary>One of <see cref="Cli.ExitCode"/>.</summary>
     public int ExitCode { get; } = exitCode;
+
+    /// <summary>The exit status for what the library says of a mount.</summary>
+    public static int CodeOf(OverlayQueryException problem) => problem.Problem switch
+    {
+        QueryProblem.NotAMount => Cli.ExitCode.NotAMount,
+        QueryProblem.NotAnOverlay => Cli.ExitCode.NotAnOverlay,
+        QueryProblem.Denied => Cli.ExitCode.Denied,
+        _ => Cli.ExitCode.Failure,
+    };
 }

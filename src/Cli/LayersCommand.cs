@@ -41,6 +41,11 @@ internal static class LayersCommand
             else { Terminal.Write(Tree(topology, mountPoint)); }
             return ExitCode.Success;
         }
+        catch (OverlayQueryException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return LayerException.CodeOf(problem);
+        }
         catch (LayerException problem)
         {
             Terminal.Complain(problem.Message);
@@ -55,12 +60,12 @@ internal static class LayersCommand
 
     private static OverlayTopology Describe(string place, string? path, out string mountPoint)
     {
-        MountEntry mount = MountedLayers.FindAround(place, out string resolved);
-        mountPoint = mount.MountPoint;
+        MountedOverlay overlay = MountedOverlay.Around(place, out string resolved, LiveMount.AskFor);
+        mountPoint = overlay.MountPoint;
         string prefix = mountPoint == "/" ? "/" : mountPoint + "/";
         if (resolved != mountPoint)
         {
-            if (path is not null) { throw MountedLayers.NotAMount(resolved); }
+            if (path is not null) { throw new LayerException($"{resolved} is not a mount point: name the mount point of an overlay.", ExitCode.NotAMount); }
             path = resolved;
         }
         if (path is not null)
@@ -72,20 +77,8 @@ internal static class LayersCommand
             }
             path = path == mountPoint || path.Trim('/').Length == 0 ? "" : path.StartsWith('/') ? path[prefix.Length..] : path;
             path = string.Join('/', path.Split('/').Where(name => name is not ("" or ".")));
-            if (mount.Root != "/" && mount.Type == "fuse.veneer") { path = $"{mount.Root[1..]}/{path}".TrimEnd('/'); } // a part of the overlay, bind-mounted
         }
-        OverlayTopology topology = KernelOverlay.Of(mount) is { } kernel ? OfKernel(mountPoint, kernel, path) : MountedLayers.Ask(mountPoint, path is null ? "" : $"/{path}");
-        return topology with { Layers = [.. topology.Layers.Select(layer => layer with { Path = LayerFinder.Find(layer) })] };
-    }
-
-    private static OverlayTopology OfKernel(string mountPoint, KernelOverlay kernel, string? path)
-    {
-        MountedLayers layers = MountedLayers.OfKernel(mountPoint, kernel);
-        if (path is not null && !layers.UserXattr && !Privileges.SeesTrustedAttributes)
-        {
-            throw new LayerException("Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root.", ExitCode.Denied);
-        }
-        return OverlayTopology.Of(layers.UpperDirectory, layers.LowerDirectories, kernel.WorkDirectory, layers.UserXattr, path);
+        return overlay.Layers(path);
     }
 
     private static void WriteJson(OverlayTopology topology)

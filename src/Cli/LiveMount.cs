@@ -1,5 +1,6 @@
 using System.Globalization;
 using Veneer.Linux;
+using Veneer.Overlay;
 using Veneer.Overlay.Control;
 
 namespace Veneer.Cli;
@@ -11,9 +12,6 @@ internal static class LiveMount
 
     /// <summary>How long a server may take that has nothing to do but to answer, in milliseconds.</summary>
     public const int AnswerTime = 5_000;
-
-    /// <summary>How often to ask again when others have pushed our answer out before we had read it.</summary>
-    private const int Tries = 3;
 
     /// <summary>What the child's words begin with: an answer, or an exit status and a sentence about what is wrong.</summary>
     private const byte IsAnswer = (byte)'A', IsComplaint = (byte)'C';
@@ -46,6 +44,9 @@ internal static class LiveMount
         };
     }
 
+    /// <summary>Asks as <see cref="MountedOverlay"/> has it asked: what changed, for as long as it takes to read upper.</summary>
+    public static byte[] AskFor(string mountPoint, Query query, string argument) => Ask(mountPoint, query, argument, query == Query.Changes ? -1 : AnswerTime);
+
     /// <summary>In the child: asks, and passes the answer on.</summary>
     public static int PassOn(string place, string query, string argument)
     {
@@ -54,10 +55,11 @@ internal static class LiveMount
             Write(IsAnswer, AskHere(place, (Query)uint.Parse(query, CultureInfo.InvariantCulture), PathText.Encode(argument).AsSpan()[..^1]));
             return ExitCode.Success;
         }
-        catch (LayerException problem)
+        catch (Exception problem) when (problem is LayerException or OverlayQueryException)
         {
-            Write(IsComplaint, [(byte)problem.ExitCode, .. PathText.Encode(problem.Message).AsSpan()[..^1]]);
-            return problem.ExitCode;
+            int code = problem is LayerException layer ? layer.ExitCode : LayerException.CodeOf((OverlayQueryException)problem);
+            Write(IsComplaint, [(byte)code, .. PathText.Encode(problem.Message).AsSpan()[..^1]]);
+            return code;
         }
     }
 
@@ -76,21 +78,7 @@ internal static class LiveMount
     private static byte[] AskHere(string place, Query query, ReadOnlySpan<byte> argument)
     {
         using Fd target = Open(place, out string path);
-        for (int i = 1; ; i++)
-        {
-            Errno error = Converse(target.Value, query, argument, out byte[] answer);
-            if (!error.IsError) { return answer; }
-            if (error == Errno.ESTALE && i < Tries) { continue; }
-            throw new LayerException(error switch
-            {
-                Errno.EPERM or Errno.EACCES or Errno.EOVERFLOW => $"Only root, or the user who mounted it, may ask the server of {path}: become one of them.",
-                Errno.ENOTTY or Errno.EOPNOTSUPP => $"{path} is served by an older Veneer, which does not know the question: unmount it, and mount it anew.",
-                Errno.EINVAL or Errno.EPROTO => $"{path} is served by another version of Veneer, with another form of questions: use that version's veneer, or unmount it and mount it anew.",
-                Errno.ENOTCONN or Errno.ECONNABORTED => Gone(path),
-                Errno.ESTALE => $"Too many ask the server of {path} at once: try again.",
-                _ => $"The server of {path} gives no answer ({error}): see the system's log.",
-            }, CodeOf(error));
-        }
+        return ControlClient.Ask(target.Value, path, query, argument);
     }
 
     private static string Gone(string path) => $"The server of {path} is gone: unmount it with veneer umount -l.";
@@ -135,30 +123,4 @@ internal static class LiveMount
         Errno.EPERM or Errno.EACCES or Errno.EOVERFLOW => ExitCode.Denied,
         _ => ExitCode.Failure,
     };
-
-    private static Errno Converse(int descriptor, Query query, ReadOnlySpan<byte> argument, out byte[] answer)
-    {
-        answer = [];
-        if (argument.Length > ControlMessage.MaxLength) { return Errno.E2BIG; }
-        byte[] document = [];
-        ulong id = 0, offset = 0;
-        do
-        {
-            var message = new ControlMessage(query, offset == 0 ? argument : default) { Document = id, Offset = offset };
-            Errno error = Libc.Ioctl(descriptor, ControlMessage.Request, ref message, out _);
-            if (error == Errno.EINTR && offset > 0) { continue; }
-            if (error.IsError) { return error; }
-            // What is not as it should be is not from us.
-            if (offset == 0) { document = message.Total <= int.MaxValue ? new byte[message.Total] : []; }
-            if (message.Length > ControlMessage.MaxLength || offset + message.Length > (ulong)document.Length || (message.Length == 0 && message.Document != 0)) { return Errno.EPROTO; }
-            ReadOnlySpan<byte> part = message.Bytes;
-            part[..(int)message.Length].CopyTo(document.AsSpan((int)offset));
-            offset += message.Length;
-            id = message.Document;
-        }
-        while (id != 0);
-        if (offset != (ulong)document.Length) { return Errno.EPROTO; }
-        answer = document;
-        return Errno.None;
-    }
 }

@@ -98,6 +98,64 @@ public static class MountTable
         return longest < 0 ? null : Parse(best);
     }
 
+    /// <summary>Opens what a path leads to, O_PATH, and says its full name. The caller closes it, or it keeps the mount busy. No server is asked.</summary>
+    public static Errno OpenPlace(string path, out string resolved, out int descriptor)
+    {
+        resolved = path;
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path, 0, ResolveFlags.None, out descriptor);
+        if (error.IsError) { return error; }
+        Span<byte> name = stackalloc byte[4096];
+        error = Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode($"/proc/self/fd/{descriptor}"), name, out int length);
+        if (error.IsError)
+        {
+            Libc.Close(descriptor);
+            descriptor = -1;
+            return error;
+        }
+        resolved = PathText.Decode(name[..length]);
+        return Errno.None;
+    }
+
+    /// <summary>The mount that a path leads into, or null when it cannot be told of, and what the path leads to, O_PATH, for the caller to close.</summary>
+    /// <remarks>As mountinfo has it; of an overlay of the kernel as statmount(2) has it, which tells exactly that mount, and options of any length without escapes.</remarks>
+    public static Errno FindAround(string path, out string resolved, out MountEntry? mount, out int descriptor)
+    {
+        mount = null;
+        Errno error = OpenPlace(path, out resolved, out descriptor);
+        if (error.IsError) { return error; }
+        // Not statx(2), which would ask the server.
+        error = Libc.ReadWhole(PathText.Encode($"/proc/self/fdinfo/{descriptor}"), out byte[] content);
+        List<MountEntry> table = [];
+        if (!error.IsError) { error = Read(out table); }
+        if (error.IsError)
+        {
+            Libc.Close(descriptor);
+            return error;
+        }
+        int id = MountId(content);
+        mount = table.Find(entry => entry.Id == id) ?? FindElsewhere(path, id);
+        if (mount is { Type: "overlay" } && !Libc.StatAt(descriptor, Libc.Self, StatxMask.UniqueMountId, out Statx stat).IsError
+            && (stat.Mask & StatxMask.UniqueMountId) != 0 && !Libc.StatMount(stat.MountId, out MountEntry? told).IsError && told!.MountPoint == mount.MountPoint)
+        {
+            mount = told;
+        }
+        return Errno.None;
+    }
+
+    /// <summary>Behind <c>/proc/PID/root</c> is another mount namespace, whose table has the mount.</summary>
+    private static MountEntry? FindElsewhere(string path, int id)
+    {
+        if (path.Split('/') is not ["", "proc", var process, "root", ..]) { return null; }
+        return Libc.ReadWhole(PathText.Encode($"/proc/{process}/mountinfo"), out byte[] table).IsError ? null : ParseAll(table).Find(entry => entry.Id == id);
+    }
+
+    private static int MountId(ReadOnlySpan<byte> content)
+    {
+        ReadOnlySpan<byte> key = "mnt_id:\t"u8;
+        int start = content.IndexOf(key);
+        return start >= 0 && Utf8Parser.TryParse(content[(start + key.Length)..], out int id, out _) ? id : -1;
+    }
+
     /// <summary>One line: <c>36 35 98:0 /root /point options [optional ...] - type source superoptions</c>.</summary>
     public static MountEntry? Parse(ReadOnlySpan<byte> line)
     {

@@ -41,6 +41,9 @@ public sealed class AbiTests
         #ifndef __NR_fchmodat2
         #define __NR_fchmodat2 452 /* Linux 6.6; one number on every architecture, as for all newer calls */
         #endif
+        #ifndef __NR_statmount
+        #define __NR_statmount 457 /* Linux 6.8 */
+        #endif
         #ifndef __NR_setxattrat
         #define __NR_setxattrat 463 /* Linux 6.13 */
         #define __NR_getxattrat 464
@@ -150,6 +153,7 @@ public sealed class AbiTests
         .Constant("Syscall", "__NR_faccessat2", Number("SysFaccessAt2"))
         .Constant("Syscall", "__NR_fchmodat2", Number("SysFchmodAt2"))
         .Constant("Syscall", "__NR_getdents64", Number("SysGetDents64"))
+        .Constant("Syscall", "__NR_statmount", Number("SysStatMount"))
         .Constant("Syscall", "__NR_setxattrat", Number("SysSetXattrAt"))
         .Constant("Syscall", "__NR_getxattrat", Number("SysGetXattrAt"))
         .Constant("Syscall", "__NR_listxattrat", Number("SysListXattrAt"))

@@ -62,4 +62,32 @@ public sealed class MountTableTests
 
         Assert.Equal(("/u2", "/w", null), (entry.Option("upperdir"), entry.Option("workdir"), entry.Option("upper")));
     }
+
+    [Fact]
+    public void A_mount_is_told_of_as_in_the_table()
+    {
+        Needs.Root();
+        string directory = Directory.CreateTempSubdirectory("veneer-mount-").FullName;
+        string point = $"{directory}/an odd,name\\";
+        Directory.CreateDirectory(point);
+        try
+        {
+            Assert.Equal(Errno.None, Libc.Mount("a source\0"u8, PathText.Encode(point), "tmpfs\0"u8, MountFlags.NoSetUid | MountFlags.NoAccessTime | MountFlags.NoExecute, "size=40k,mode=751\0"u8));
+            Assert.Equal(Errno.None, Libc.StatAt(Libc.AtCwd, PathText.Encode(point), StatxMask.UniqueMountId, out Statx stat));
+            Errno error = Libc.StatMount(stat.MountId, out MountEntry? told);
+            Needs.That(error is not (Errno.ENOSYS or Errno.EOPNOTSUPP), "Linux 6.13");
+            Assert.Equal(Errno.None, error);
+            Assert.Equal(Errno.None, MountTable.Read(out List<MountEntry> table));
+            MountEntry listed = table.Single(entry => entry.MountPoint == point);
+
+            Assert.Equal(listed with { FileSystemOptions = [] }, told! with { FileSystemOptions = [] });
+            Assert.Equal(listed.FileSystemOptions.Where(option => option is not ("rw" or "ro")), told.FileSystemOptions);
+            Assert.Equal(Errno.ENOENT, Libc.StatMount(ulong.MaxValue - 1, out _));
+        }
+        finally
+        {
+            _ = Libc.Unmount(PathText.Encode(point), lazy: true);
+            Directory.Delete(directory, recursive: true);
+        }
+    }
 }

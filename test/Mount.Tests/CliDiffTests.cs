@@ -54,6 +54,26 @@ public sealed class CliDiffTests : IDisposable
         Prints("added               1\nmodified            1  9 bytes\nin all              2  9 bytes\n", $"veneer diff --stat {Named}");
     }
 
+    /// <summary>The lower is itself a mount of Veneer, which counts what it is asked.</summary>
+    [CliTheory]
+    [InlineData(100)]
+    [InlineData(5000)]
+    public void Of_the_lowers_only_what_has_the_name_of_a_change_is_read(int files)
+    {
+        Outcome outcome = sandbox.Run(
+            $"set -e; mkdir l/d l/e; seq -f l/d/f%g {files} | xargs touch; seq -f l/e/f%g {files} | xargs touch; mkdir u/d; echo x | tee u/d/f1 u/d/f2 >u/d/new; touch u/d/f3;"
+            + "veneer mount -o lowerdir=l m; veneer stats --json m >before; veneer diff --upper u --lower m --stat; veneer stats --json m >after;"
+            + "for f in before after; do grep -oE '\"(opcode|count)\": ?[^,]*' $f | paste - - | tr -d '\" ,' | sed 's/opcode:\\(.*\\)\\tcount:/\\1 /' >$f.txt; done; echo ===; sort before.txt after.txt | uniq -u");
+        string[] halves = outcome.Output.Split("===\n");
+        int Count(string opcode) => halves[1].Split('\n').Where(line => line.StartsWith(opcode + " ", StringComparison.Ordinal)).Select(line => int.Parse(line.Split(' ')[1], System.Globalization.CultureInfo.InvariantCulture)).DefaultIfEmpty(0).Max();
+
+        Assert.True(outcome is { ExitCode: 0, Error: "" }, $"{outcome.ExitCode}: {outcome.Error}");
+        Assert.Contains("in all              4", halves[0], StringComparison.Ordinal);
+        Assert.InRange(Count("lookup"), 5, 20); // d, its four names, and what the walk through f1 to f3 opens
+        Assert.Equal((0, 0, 0), (Count("opendir"), Count("readdir"), Count("readdirplus")));
+        Assert.InRange(Count("open"), 0, 3);
+    }
+
     [CliFact]
     public void What_cannot_be_read_is_named()
     {
@@ -79,8 +99,8 @@ public sealed class CliDiffTests : IDisposable
         Prints("", "mount -t tmpfs t m; veneer diff m", 3, "veneer: m is a mount of type tmpfs, not an overlay: name the mount point of an overlay.\n");
         Prints("", "veneer diff none", 11, "veneer: none does not exist: name a mount point.\n");
         Prints("", CliSandbox.AsNobody + $"as veneer diff {Named}", 4, "veneer: Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.\n");
-        Prints("", "mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m; veneer diff m", 32, "veneer: m was mounted with the relative path l, which the kernel does not keep the start of: name the layers with --upper and --lower.\n");
-        Prints("", Kernel + "mv u v; mkdir u; veneer diff m", 32, "veneer: The mount m names u as its upper, but that is not what it has mounted: name the layers with --upper and --lower.\n");
+        Prints("", "mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m; veneer diff m", 32, "veneer: m was mounted with the relative path l, and the kernel does not keep where that begins: mount it by absolute paths, or name the layers to veneer diff with --upper and --lower.\n");
+        Prints("", Kernel + "mv u v; mkdir u; veneer diff m", 32, "veneer: The mount m names u as its upper, but that is not what it has mounted: name the layers to veneer diff with --upper and --lower.\n");
         Prints("", $"veneer diff {Named} >/dev/full; touch u/new; veneer diff {Named} >/dev/full", 2);
     }
 }

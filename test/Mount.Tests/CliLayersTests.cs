@@ -83,6 +83,27 @@ public sealed class CliLayersTests : IDisposable
             all);
     }
 
+    private const string DataOnly =
+        "mkdir d1 d2 lm; echo data >d1/blob; touch lm/f; truncate -s 5 lm/f; setfattr -n trusted.overlay.metacopy lm/f; setfattr -n trusted.overlay.redirect -v /blob lm/f; "
+        + "mount -t overlay o -o lowerdir=$PWD/lm:$PWD/l::$PWD/d1::$PWD/d2,metacopy=on,redirect_dir=on m; ";
+
+    [CliFact]
+    public void Data_only_layers_of_the_kernel_are_shown_and_kept()
+    {
+        Assert.Equal(["lower ROOT/lm", "lower ROOT/l", "data ROOT/d1", "data ROOT/d2"], Paths(Succeeds(DataOnly + "veneer layers --json m")));
+        Assert.Equal("data\nold\n", Succeeds("rm -r d1 d2 lm;" + DataOnly + "cat m/f >/dev/null; veneer checkpoint m >c; umount m; mv d1 d3; veneer restore c; cat m/f; rm lm/f; umount m; veneer restore c; cat m/f"));
+        Refuses(32, "m has data-only layers, in which Veneer does not look objects up yet: ask about the layers alone.", "rm -r d2 d3 lm; " + DataOnly + "veneer layers m f");
+    }
+
+    [CliTheory]
+    [InlineData(Veneer)]
+    [InlineData(Kernel)]
+    public void A_mount_that_is_elsewhere_is_not_mistaken_for_one_here(string mount)
+    {
+        Refuses(32, "/proc/self/fd/3 is in another mount namespace, or below another mount: ask where it is seen on m, as with nsenter -m.", mount + "exec 3<m; mount -t tmpfs t m; veneer layers /proc/self/fd/3");
+        Refuses(32, "/proc/self/fd/3 is in another mount namespace, or below another mount: ask where it is seen on m, as with nsenter -m.", mount + "exec 3<m; mount -t overlay o -o lowerdir=/mnt:/opt m; veneer layers /proc/self/fd/3");
+    }
+
     [CliFact]
     public void A_path_may_be_written_in_many_ways()
     {

@@ -91,6 +91,14 @@ public sealed class LayerArchive
     /// <summary>Applies the layer to a tree, which holds what the layers below show.</summary>
     public void ApplyTo(FilePath root)
     {
+        DeleteFrom(root);
+        foreach (Entry entry in Entries.Where(e => !e.Name.StartsWith(".wh.", StringComparison.Ordinal))) { Put(root, entry); }
+        foreach (Entry entry in Entries.Where(e => !e.Name.StartsWith(".wh.", StringComparison.Ordinal)).Reverse()) { Sys.ChangeTimes(root / entry.Path, entry.Modified, entry.Modified); }
+    }
+
+    /// <summary>The half of it that deletes.</summary>
+    public void DeleteFrom(FilePath root)
+    {
         // A whiteout means the layers below, so all of them come first.
         foreach (Entry entry in Entries)
         {
@@ -102,8 +110,6 @@ public sealed class LayerArchive
                 Sys.RemoveTree(path.Parent / entry.Name[4..]);
             }
         }
-        foreach (Entry entry in Entries.Where(e => !e.Name.StartsWith(".wh.", StringComparison.Ordinal))) { Put(root, entry); }
-        foreach (Entry entry in Entries.Where(e => !e.Name.StartsWith(".wh.", StringComparison.Ordinal)).Reverse()) { Sys.ChangeTimes(root / entry.Path, entry.Modified, entry.Modified); }
     }
 
     private static void Put(FilePath root, Entry entry)

@@ -161,6 +161,42 @@ public sealed class LayerTarTests
         Assert.Equal([".wh.file", "dir/", "dir/a", LongName + "/", LongName + "/é"], names.Order(StringComparer.Ordinal));
     }
 
+    /// <summary>Whiteouts are for whoever unpacks layers; all else is tar's.</summary>
+    [MountFact]
+    public void GNU_tar_unpacks_all_of_it()
+    {
+        using var overlay = Overlay.With(lower: Image, options: "redirect_dir=on");
+        FilePath m = overlay.Merged;
+        Sys.Append(m / "dir/a", "more");
+        Sys.Unlink(m / "dir/b");
+        Sys.Rename(m / "untouched", m / "touched");
+        Sys.MakeDirectory(m / LongName);
+        Sys.MakeDirectory(m / LongName / LongName);
+        Sys.Write(m / LongName / LongName / "far", "far");
+        Sys.SymbolicLink(new string('t', 300), m / "long-target");
+        Sys.Write(m / "not-utf8-\udcff", "bytes");
+        Sys.Write(m / $"{LongName}-\udcfe", "bytes");
+        Sys.Write(m / "line\nbreak", "x");
+        Sys.Link(m / "line\nbreak", m / LongName / "link");
+        Sys.MakeNode(m / "device", FileType.CharacterDevice, Oct(600), 259, 70_000);
+        Sys.MakeNode(m / "fifo", FileType.Fifo, Oct(640));
+        using (Descriptor sparse = Sys.Open(m / "sparse", OpenFlags.WriteOnly | OpenFlags.Create)) { sparse.WriteAt("end"u8, 20_000_000); }
+        Sys.ChangeOwner(m / "device", 3_000_000, 2_999_999);
+        Sys.ChangeTimes(m / "fifo", Node.LongAgo, new TimeSpec { Seconds = -5, Nanoseconds = 250_000_000 });
+        Sys.ChangeTimes(m / "device", Node.LongAgo, new TimeSpec { Seconds = 20_000_000_000, Nanoseconds = 1 });
+        Sys.SetXattr(m / "sparse", "user.binary", [0, 1, (byte)'\n', 255, (byte)'=']);
+        Sys.SetXattr(m / "dir/a", "security.capability", Convert.FromHexString("0100000202000000000000000000000000000000"));
+        byte[] archive = Make(overlay);
+        FilePath file = overlay.Beside("layer.tar"), there = overlay.Beside("unpacked");
+        Sys.Write(file, archive);
+        Command.Require("cp", "-a", overlay.Lower, there);
+
+        LayerArchive.Parse(archive).DeleteFrom(there);
+        Command.Require("tar", "--xattrs", "--xattrs-include=*", "--exclude=.wh.*", "-xpf", file, "-C", there);
+
+        Assert.Equal("", TreeImage.Difference(TreeImage.Of(m).Without("."), TreeImage.Of(there).Without(".")));
+    }
+
     [MountFact]
     public void A_file_that_cannot_be_written_is_left_as_it_was()
     {

@@ -12,11 +12,16 @@ namespace Veneer.Overlay.Changes;
 /// </remarks>
 public sealed class OverlayDiff : IDisposable
 {
-    private readonly LayerSet layers;
+    private readonly LayerSet? layers;
+    private readonly AskedDiff? asked;
     private readonly List<Disturbance> disturbances = [];
     private readonly HashSet<(string, DisturbanceKind, string)> disturbed = [];
 
-    private OverlayDiff(LayerSet layers) => this.layers = layers;
+    private OverlayDiff(LayerSet? layers, AskedDiff? asked)
+    {
+        this.layers = layers;
+        this.asked = asked;
+    }
 
     /// <summary>What changed while it was read or could not be read, so far, each path once.</summary>
     public IReadOnlyList<Disturbance> Disturbances => disturbances;
@@ -33,7 +38,7 @@ public sealed class OverlayDiff : IDisposable
         {
             opened.Add((OpenLayer(upper, "upper"), upper));
             foreach (string lower in lowers) { opened.Add((OpenLayer(lower, "lower"), lower)); }
-            return new OverlayDiff(LayerSet.Hold(opened, userXattr, hasUpper: true));
+            return new OverlayDiff(LayerSet.Hold(opened, userXattr, hasUpper: true), null);
         }
         finally
         {
@@ -42,7 +47,16 @@ public sealed class OverlayDiff : IDisposable
     }
 
     /// <summary>Takes hold of layers that are open.</summary>
-    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr) => new(LayerSet.Hold(layers, userXattr, hasUpper: true));
+    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr) => new(LayerSet.Hold(layers, userXattr, hasUpper: true), null);
+
+    /// <summary>The changes of an overlay without an upper.</summary>
+    internal static OverlayDiff OfNothing() => new(null, null);
+
+    /// <summary>The changes as a server tells them.</summary>
+    internal static OverlayDiff Ask(Func<string, byte[]> ask) => new(null, new AskedDiff(ask));
+
+    /// <summary>Whether the layers are read here; otherwise the server of the mount is asked, and <see cref="WriteTar"/> cannot be done.</summary>
+    public bool ReadsLayers => asked is null;
 
     internal static int OpenLayer(string path, string role)
     {
@@ -64,7 +78,14 @@ public sealed class OverlayDiff : IDisposable
     /// <summary>The changes behind a position; null is the beginning, when the first is asked for.</summary>
     internal IEnumerable<Change> Changes(DiffPosition? position)
     {
-        foreach ((_, Change? change) in Walk(position, expandRenamed: false))
+        if (asked is not null)
+        {
+            disturbances.Clear();
+            disturbed.Clear();
+            foreach (Change change in asked.Changes(Disturb)) { yield return change; }
+            yield break;
+        }
+        foreach ((_, Change? change) in Walk(position, forArchive: false))
         {
             if (change is not null) { yield return change; }
         }
@@ -77,24 +98,27 @@ public sealed class OverlayDiff : IDisposable
     /// a directory is read from the lowers too. What a layer cannot hold is among <see cref="Disturbances"/>.
     /// </remarks>
     /// <exception cref="IOException">The output takes no more.</exception>
+    /// <exception cref="InvalidOperationException"><see cref="ReadsLayers"/> is false.</exception>
     public void WriteTar(Stream output)
     {
-        var tar = new LayerTar(layers, output, Disturb);
-        foreach ((Step step, Change? change) in Walk(null, expandRenamed: true)) { tar.Write(step, change); }
+        if (asked is not null) { throw new InvalidOperationException("The layers are out of reach."); }
+        var tar = new LayerTar(layers!, output, Disturb); // without layers there is only its end
+        foreach ((Step step, Change? change) in Walk(null, forArchive: true)) { tar.Write(step, change); }
         tar.Finish();
     }
 
     /// <summary>Every name in upper, and what changed about it, if anything.</summary>
-    private IEnumerable<(Step Step, Change? Change)> Walk(DiffPosition? from, bool expandRenamed)
+    private IEnumerable<(Step Step, Change? Change)> Walk(DiffPosition? from, bool forArchive)
     {
         disturbances.Clear();
         disturbed.Clear();
+        if (layers is null) { yield break; }
         DiffPosition position = from ?? DiffPosition.Begin();
         var renames = new Renames(layers);
-        foreach (Step step in new UpperWalk(layers, position with { After = [] }, expandRenamed: false, static (_, _) => { }).Run()) { renames.Learn(step); }
+        foreach (Step step in new UpperWalk(layers, position with { After = [] }, forArchive: false, static (_, _) => { }).Run()) { renames.Learn(step); }
         renames.Settle();
         var comparison = new Comparison(layers);
-        foreach (Step step in new UpperWalk(layers, position, expandRenamed, Disturb).Run()) { yield return (step, Describe(step, renames, comparison)); }
+        foreach (Step step in new UpperWalk(layers, position, forArchive, Disturb).Run()) { yield return (step, Describe(step, renames, comparison)); }
     }
 
     private void Disturb(byte[] path, Errno error) => Disturb(
@@ -112,7 +136,12 @@ public sealed class OverlayDiff : IDisposable
     private void Disturb(byte[] path, DisturbanceKind kind, string reason)
     {
         string text = path.Length == 0 ? "." : PathText.Decode(path);
-        if (disturbed.Add((text, kind, kind == DisturbanceKind.LeftOut ? reason : ""))) { disturbances.Add(new Disturbance(text, kind, reason)); }
+        Disturb(new Disturbance(text, kind, reason));
+    }
+
+    private void Disturb(Disturbance disturbance)
+    {
+        if (disturbed.Add((disturbance.Path, disturbance.Kind, disturbance.Kind == DisturbanceKind.LeftOut ? disturbance.Reason : ""))) { disturbances.Add(disturbance); }
     }
 
     private Change? Describe(Step step, Renames renames, Comparison comparison)
@@ -186,5 +215,5 @@ public sealed class OverlayDiff : IDisposable
     };
 
     /// <summary>Lets go of the layers.</summary>
-    public void Dispose() => layers.Dispose();
+    public void Dispose() => layers?.Dispose();
 }

@@ -7,14 +7,15 @@ namespace Veneer.Overlay.Changes;
 
 /// <summary>Goes through an upper, and for each name in it through as much of the lowers as tells what it means.</summary>
 /// <remarks>
-/// In the order of the paths as bytes, so that <c>a</c>, <c>a-b</c> and <c>a/b</c> come in this order. Directories are
+/// In the order of the paths as bytes, so that <c>a</c>, <c>a-b</c> and <c>a/b</c> come in this order; or, for an archive,
+/// with each directory followed by what is in it, since GNU tar sets its times when it meets anything else. Directories are
 /// walked with a stack of our own, and descriptors are the cache's: neither depth nor length of a path is limited.
 /// </remarks>
 /// <param name="layers">The layers.</param>
 /// <param name="position">What was walked before, and when that began: what changes from then on is disturbed.</param>
-/// <param name="expandRenamed">Whether everything in a renamed directory is walked, also what only lower layers have.</param>
+/// <param name="forArchive">Whether everything in a renamed directory is walked, also what only lower layers have, and directories come whole.</param>
 /// <param name="disturbed">Called with a path (without NUL), and the errno, or None when the object changed meanwhile.</param>
-internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool expandRenamed, Action<byte[], Errno> disturbed)
+internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool forArchive, Action<byte[], Errno> disturbed)
 {
     /// <summary>One directory on the way.</summary>
     private sealed class Level
@@ -64,7 +65,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool exp
                 continue;
             }
             if (item.Of!.Step is not { Directory: { } directory } entered) { continue; }
-            bool isWhole = level.IsWhole || (expandRenamed && entered.IsRenamedDirectory);
+            bool isWhole = level.IsWhole || (forArchive && entered.IsRenamedDirectory);
             // What has no upper is only of interest where everything is.
             if (Enter(directory, entered.Path, entered.Source, isWhole) is { } below)
             {
@@ -109,17 +110,17 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool exp
                 if (error.IsError) { disturbed(path, error); }
             }
         }
-        level.Items.Sort(static (a, b) => Order(a.Key, a.IsEntry, b.Key, b.IsEntry));
+        level.Items.Sort(Order);
         return level;
     }
 
-    /// <summary>As whole paths would be ordered: what is below a directory comes where its name with a slash would.</summary>
-    private static int Order(ReadOnlySpan<byte> a, bool entersA, ReadOnlySpan<byte> b, bool entersB)
+    /// <summary>As whole paths would be ordered, what is below a directory comes where its name with a slash would; in an archive right behind the directory.</summary>
+    private int Order(Item a, Item b)
     {
-        int common = a.CommonPrefixLength(b);
-        return NextByte(a, common, entersA).CompareTo(NextByte(b, common, entersB));
+        int common = a.Key.CommonPrefixLength(b.Key);
+        return NextByte(a, common).CompareTo(NextByte(b, common));
 
-        static int NextByte(ReadOnlySpan<byte> key, int at, bool enters) => at < key.Length ? key[at] : enters ? '/' : -1;
+        int NextByte(Item item, int at) => at < item.Key.Length ? item.Key[at] : !item.IsEntry ? -1 : forArchive ? 0 : '/';
     }
 
     private Errno Read(Level level, RealDirectory real, bool isUpper, HashSet<string>? known)

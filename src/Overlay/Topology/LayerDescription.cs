@@ -36,8 +36,11 @@ public sealed record LayerDescription
     /// <summary>The file handle in hexadecimal, empty where the filesystem has none. See name_to_handle_at(2).</summary>
     public string Handle { get; init; } = "";
 
-    /// <summary><c>upper</c>, <c>lower</c> or <c>work</c>.</summary>
-    public string Role => Index switch { 0 => "upper", < 0 => "work", _ => "lower" };
+    /// <summary>Whether it is a lower that shows nothing by itself, and has only the data of metacopies.</summary>
+    public bool IsDataOnly { get; init; }
+
+    /// <summary><c>upper</c>, <c>lower</c>, <c>data</c> or <c>work</c>.</summary>
+    public string Role => Index switch { 0 => "upper", < 0 => "work", _ => IsDataOnly ? "data" : "lower" };
 
     /// <summary>Describes a directory that is open.</summary>
     /// <param name="index">As <see cref="Index"/>.</param>

@@ -28,8 +28,9 @@ public sealed record OverlayTopology
     /// <param name="work">The work directory, or null.</param>
     /// <param name="userXattr">Whether the overlay was mounted with <c>userxattr</c>.</param>
     /// <param name="path">The object to tell of, from the root of the overlay, or null.</param>
+    /// <param name="data">Data-only layers, topmost first.</param>
     /// <exception cref="OverlayMountException">A layer cannot be examined; the message is a sentence for the user.</exception>
-    public static OverlayTopology Of(string? upper, IReadOnlyList<string> lowers, string? work, bool userXattr, string? path)
+    public static OverlayTopology Of(string? upper, IReadOnlyList<string> lowers, string? work, bool userXattr, string? path, IReadOnlyList<string>? data = null)
     {
         var opened = new List<Fd>();
         try
@@ -37,7 +38,12 @@ public sealed record OverlayTopology
             var layers = new List<(int, string)>();
             if (upper is not null) { layers.Add((Open(upper, "upper"), upper)); }
             foreach (string lower in lowers) { layers.Add((Open(lower, "lower"), lower)); }
-            return Of(layers, upper is not null, work is null ? null : (Open(work, "work"), work), userXattr, path);
+            OverlayTopology topology = Of(layers, upper is not null, work is null ? null : (Open(work, "work"), work), userXattr, path);
+            if (data is not { Count: > 0 }) { return topology; }
+            List<LayerDescription> all = [.. topology.Layers];
+            int at = lowers.Count + (upper is null ? 0 : 1);
+            foreach (string directory in data) { all.Insert(at++, LayerDescription.Of(at - (upper is null ? 0 : 1), directory, Open(directory, "data-only")) with { IsDataOnly = true }); }
+            return topology with { Layers = all };
         }
         finally
         {
@@ -170,6 +176,7 @@ public sealed record OverlayTopology
     private static LayerDescription ReadLayer(JsonElement layer) => new()
     {
         Index = layer.GetProperty("index"u8).GetInt32(),
+        IsDataOnly = Text(layer, "role") == "data",
         Given = ChangeJson.ReadPath(layer, "given"),
         Path = ChangeJson.ReadPath(layer, "path"),
         Device = Text(layer, "device"),

@@ -1,10 +1,9 @@
 using System.Globalization;
-using Veneer.Linux;
 
-namespace Veneer.Cli;
+namespace Veneer.Linux;
 
-/// <summary>What this process may do.</summary>
-internal static class Privileges
+/// <summary>What this process may do. See capabilities(7).</summary>
+public static class Capabilities
 {
     /// <summary>Whether <c>trusted.*</c> attributes can be read: to anybody else the kernel says that there are none.</summary>
     /// <remarks>CAP_SYS_ADMIN in the initial user namespace, whose inode number is fixed. See xattr(7), namespaces(7).</remarks>

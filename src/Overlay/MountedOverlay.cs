@@ -1,0 +1,190 @@
+using System.Text.Json;
+using Veneer.Linux;
+using Veneer.Overlay.Changes;
+using Veneer.Overlay.Control;
+using Veneer.Overlay.Topology;
+
+namespace Veneer.Overlay;
+
+/// <summary>Asks the server of a mount of Veneer.</summary>
+/// <param name="mountPoint">Where it is mounted.</param>
+/// <param name="query">The question.</param>
+/// <param name="argument">What it is about.</param>
+/// <returns>The answer, JSON in UTF-8.</returns>
+public delegate byte[] Asker(string mountPoint, Query query, string argument);
+
+/// <summary>An overlay that is mounted, of Veneer or of the kernel, and what can be known of it.</summary>
+/// <remarks>
+/// Nothing here changes anything, but for access times where the caller may not keep them. A method throws
+/// <see cref="OverlayQueryException"/> when the mount cannot be looked at, and <see cref="OverlayMountException"/> when a
+/// layer cannot be read; both have a sentence for the user.
+/// </remarks>
+public sealed class MountedOverlay
+{
+    private readonly KernelOverlay? kernel;
+    private readonly Asker ask;
+
+    private MountedOverlay(MountEntry mount, Asker ask)
+    {
+        Mount = mount;
+        kernel = KernelOverlay.Of(mount);
+        this.ask = ask;
+    }
+
+    /// <summary>The mount, as the mount table has it.</summary>
+    public MountEntry Mount { get; }
+
+    /// <summary>Where it is mounted.</summary>
+    public string MountPoint => Mount.MountPoint;
+
+    /// <summary>Whether the kernel's own overlayfs mounted it.</summary>
+    public bool IsKernel => kernel is not null;
+
+    /// <summary>The overlay that is mounted at a path.</summary>
+    /// <param name="path">The mount point.</param>
+    /// <param name="ask">How a server is asked; otherwise by <see cref="ControlClient"/>, which waits for one that hangs.</param>
+    /// <exception cref="OverlayQueryException">There is none.</exception>
+    public static MountedOverlay At(string path, Asker? ask = null)
+    {
+        MountedOverlay overlay = Around(path, out string resolved, ask);
+        return overlay.MountPoint == resolved ? overlay : throw NotAMount(resolved);
+    }
+
+    /// <summary>The overlay that a path leads into.</summary>
+    /// <param name="path">The path.</param>
+    /// <param name="resolved">The same without symbolic links.</param>
+    /// <param name="ask">As for <see cref="At"/>.</param>
+    /// <exception cref="OverlayQueryException">It leads into none.</exception>
+    public static MountedOverlay Around(string path, out string resolved, Asker? ask = null)
+    {
+        Errno error = MountTable.FindAround(path, out resolved, out MountEntry? mount, out int descriptor);
+        if (error.IsError)
+        {
+            throw new OverlayQueryException(
+                error switch
+                {
+                    Errno.ENOENT or Errno.ENOTDIR => $"{path} does not exist: name a mount point.",
+                    Errno.EACCES => $"{path} cannot be reached: ask as the user who mounted it, or as root.",
+                    _ => $"{path} cannot be looked at ({error}): see whether /proc is mounted.",
+                },
+                error == Errno.EACCES ? QueryProblem.Denied : QueryProblem.NotAMount);
+        }
+        Libc.Close(descriptor);
+        if (mount?.Type is "overlay" or "fuse.veneer")
+        {
+            error = MountTable.FindAround(mount.MountPoint, out _, out MountEntry? here, out descriptor);
+            if (!error.IsError) { Libc.Close(descriptor); }
+            return here?.Id == mount.Id ? new MountedOverlay(mount, ask ?? AskHere)
+                : throw new OverlayQueryException($"{path} is in another mount namespace, or below another mount: ask where it is seen on {mount.MountPoint}, as with nsenter -m.", QueryProblem.OutOfReach);
+        }
+        throw mount is null || mount.MountPoint != resolved
+            ? NotAMount(resolved)
+            : new OverlayQueryException($"{resolved} is a mount of type {mount.Type}, not an overlay: name the mount point of an overlay.", QueryProblem.NotAnOverlay);
+    }
+
+    /// <summary>What is said of a path that is no mount point.</summary>
+    private static OverlayQueryException NotAMount(string path) => new($"{path} is not a mount point: name the mount point of an overlay.", QueryProblem.NotAMount);
+
+    /// <summary>What it is made of, and, if asked, what its layers contribute to one object.</summary>
+    /// <param name="path">The object, from the mount point; empty for the root, null for none.</param>
+    public OverlayTopology Layers(string? path = null)
+    {
+        OverlayTopology topology;
+        if (kernel is not null)
+        {
+            CheckKernelPaths(kernel);
+            if (path is not null) { CheckDataOnly(kernel); }
+            if (path is not null && !kernel.UserXattr) { CheckTrusted("become root."); }
+            topology = OverlayTopology.Of(kernel.UpperDirectory, kernel.LowerDirectories, kernel.WorkDirectory, kernel.UserXattr, path, kernel.DataDirectories) with
+            {
+                Options = [.. kernel.Options.Where(option => option is not ("rw" or "ro"))],
+            };
+        }
+        else
+        {
+            // Of a mount that shows a part of the overlay, the server knows the whole.
+            string? whole = path is null ? null : $"{Mount.Root.TrimEnd('/')}/{path}";
+            topology = Parse(ask(MountPoint, Query.Layers, whole ?? ""), OverlayTopology.Read);
+        }
+        return topology with { Layers = [.. topology.Layers.Select(layer => layer with { Path = LayerFinder.Find(layer) })] };
+    }
+
+    /// <summary>What its upper changes. Where the layers are out of reach, as in a container, the server tells.</summary>
+    public OverlayDiff Diff()
+    {
+        if (kernel is not null) { CheckDataOnly(kernel); }
+        OverlayTopology topology = Layers();
+        List<LayerDescription> layers = [.. topology.Layers.Where(layer => layer.Index >= 0)];
+        if (layers[0].Index > 0) { return OverlayDiff.OfNothing(); } // no upper, no change
+        bool isReached = layers.All(layer => layer.Path is not null) && (topology.UserXattr || Capabilities.SeesTrustedAttributes);
+        if (isReached) { return OverlayDiff.Open(layers[0].Path!, [.. layers.Skip(1).Select(layer => layer.Path!)], topology.UserXattr); }
+        if (!IsKernel) { return OverlayDiff.Ask(position => ask(MountPoint, Query.Changes, position)); }
+        CheckTrusted("become root.");
+        throw new OverlayQueryException($"A layer of {MountPoint} is out of reach: see veneer layers {MountPoint}.", QueryProblem.OutOfReach);
+    }
+
+    /// <summary>What its server has served, and what it holds. For overlays of Veneer only.</summary>
+    public Stats Stats() => IsKernel
+        ? throw new OverlayQueryException($"{MountPoint} is an overlay of the kernel, which does not count: name one of Veneer.", QueryProblem.NotAnOverlay)
+        : Parse(ask(MountPoint, Query.Stats, ""), root => root.Deserialize(ControlJson.Default.Stats) ?? throw new FormatException("There is nothing in it."));
+
+    private T Parse<T>(byte[] answer, Func<JsonElement, T> read)
+    {
+        try
+        {
+            using JsonDocument document = JsonDocument.Parse(answer);
+            return read(document.RootElement);
+        }
+        catch (Exception problem) when (problem is JsonException or FormatException)
+        {
+            throw new OverlayQueryException($"The answer of the server of {MountPoint} is not understood: use the veneer that it was mounted with.", problem);
+        }
+    }
+
+    private void CheckDataOnly(KernelOverlay overlay)
+    {
+        if (overlay.DataDirectories.Count == 0) { return; }
+        throw new OverlayQueryException($"{MountPoint} has data-only layers, in which Veneer does not look objects up yet: ask about the layers alone.", QueryProblem.OutOfReach);
+    }
+
+    private static void CheckTrusted(string remedy)
+    {
+        if (Capabilities.SeesTrustedAttributes) { return; }
+        throw new OverlayQueryException($"Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: {remedy}", QueryProblem.Denied);
+    }
+
+    /// <summary>Whether the paths that an overlay of the kernel was mounted with still mean its layers.</summary>
+    private void CheckKernelPaths(KernelOverlay overlay)
+    {
+        foreach (string? layer in (IEnumerable<string?>)[.. overlay.LowerDirectories, .. overlay.DataDirectories, overlay.UpperDirectory, overlay.WorkDirectory])
+        {
+            if (layer is null || layer.StartsWith('/')) { continue; }
+            throw new OverlayQueryException($"{MountPoint} was mounted with the relative path {layer}, and the kernel does not keep where that begins: mount it by absolute paths, or name the layers to veneer diff with --upper and --lower.", QueryProblem.OutOfReach);
+        }
+        // The paths may lead elsewhere by now, or may be those of another mount namespace.
+        if (overlay.UpperDirectory is { } directory && !IsUpper(directory))
+        {
+            throw new OverlayQueryException($"The mount {MountPoint} names {directory} as its upper, but that is not what it has mounted: name the layers to veneer diff with --upper and --lower.", QueryProblem.OutOfReach);
+        }
+    }
+
+    /// <summary>Whether a directory has the inode number that the root of a kernel overlay shows, which is its upper's. The highest bits may tell the layer (xino).</summary>
+    private bool IsUpper(string directory)
+    {
+        const ulong withoutLayer = (1UL << 48) - 1;
+        return !Libc.StatAt(Libc.AtCwd, PathText.Encode(MountPoint), StatxMask.Basic, out Statx root).IsError
+            && !Libc.StatAt(Libc.AtCwd, PathText.Encode(directory + "/."), StatxMask.Basic, out Statx upper).IsError
+            && (root.Ino & withoutLayer) == (upper.Ino & withoutLayer);
+    }
+
+    private static byte[] AskHere(string mountPoint, Query query, string argument)
+    {
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(mountPoint), OpenFlags.ReadOnly | OpenFlags.NonBlock, 0, ResolveFlags.None, out int descriptor);
+        if (error.IsError)
+        {
+            throw new OverlayQueryException($"{mountPoint} cannot be opened ({error}): ask as the user who mounted it, or as root.", error is Errno.EACCES or Errno.EPERM ? QueryProblem.Denied : QueryProblem.NoAnswer);
+        }
+        using var mount = new Fd(descriptor);
+        return ControlClient.Ask(mount.Value, mountPoint, query, PathText.Encode(argument).AsSpan()[..^1]);
+    }
+}
