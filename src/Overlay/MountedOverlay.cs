@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
@@ -39,6 +40,17 @@ public sealed class MountedOverlay
 
     /// <summary>Whether the kernel's own overlayfs mounted it.</summary>
     public bool IsKernel => kernel is not null;
+
+    /// <summary>The overlays that can be seen in this mount namespace, in the order of the mount table.</summary>
+    /// <param name="ask">As for <see cref="At"/>.</param>
+    /// <exception cref="OverlayQueryException">There is no mount table.</exception>
+    public static IReadOnlyList<MountedOverlay> List(Asker? ask = null)
+    {
+        Errno error = MountTable.Read(out List<MountEntry> table);
+        if (error.IsError) { throw new OverlayQueryException($"The mounts cannot be listed ({error}): see whether /proc is mounted."); }
+        // Of several mounts on one place the last one is seen.
+        return [.. table.Where(mount => mount.Type is "overlay" or "fuse.veneer" && table.FindLast(other => other.MountPoint == mount.MountPoint) == mount).Select(mount => new MountedOverlay(mount, ask ?? AskHere))];
+    }
 
     /// <summary>The overlay that is mounted at a path.</summary>
     /// <param name="path">The mount point.</param>
@@ -124,9 +136,14 @@ public sealed class MountedOverlay
     }
 
     /// <summary>What its server has served, and what it holds. For overlays of Veneer only.</summary>
-    public Stats Stats() => IsKernel
-        ? throw new OverlayQueryException($"{MountPoint} is an overlay of the kernel, which does not count: name one of Veneer.", QueryProblem.NotAnOverlay)
-        : Parse(ask(MountPoint, Query.Stats, ""), root => root.Deserialize(ControlJson.Default.Stats) ?? throw new FormatException("There is nothing in it."));
+    public Stats Stats() => Ask(Query.Stats, ControlJson.Default.Stats);
+
+    /// <summary>Whether what was written to it is safe. For overlays of Veneer only.</summary>
+    public OverlayStatus Status() => Ask(Query.Durability, ControlJson.Default.OverlayStatus);
+
+    private T Ask<T>(Query query, JsonTypeInfo<T> type) => IsKernel
+        ? throw new OverlayQueryException($"{MountPoint} is an overlay of the kernel, which does not tell: name one of Veneer.", QueryProblem.NotAnOverlay)
+        : Parse(ask(MountPoint, query, ""), root => root.Deserialize(type) ?? throw new FormatException("There is nothing in it."));
 
     private T Parse<T>(byte[] answer, Func<JsonElement, T> read)
     {

@@ -86,6 +86,32 @@ public sealed class LibraryTests
         Assert.Contains(stats.Requests, request => request is { Opcode: "lookup", Count: > 0 });
     }
 
+    [MountFact(OnlyVeneer = "The kernel does not tell.")]
+    public void The_status_says_what_is_safe()
+    {
+        using var overlay = Rig.Overlay.With(lower: Image, options: "fsync=strict,errors=continue");
+        Change(overlay);
+
+        OverlayStatus status = MountedOverlay.At(overlay.Merged.Text).Status();
+
+        Assert.Equal(("strict", "continue", null, null, null), (status.Fsync, status.Errors, status.Failure, status.Reusable, status.Sync));
+    }
+
+    [MountFact]
+    public void Mounts_are_listed()
+    {
+        using var overlay = Rig.Overlay.With(lower: Image);
+        using var other = Rig.Overlay.With(lower: Image, mounter: Mounter.Kernel);
+
+        IReadOnlyList<MountedOverlay> all = MountedOverlay.List();
+
+        Assert.Equal(Mounter.UnderTest.IsKernel, all.Single(one => one.MountPoint == overlay.Merged.Text).IsKernel);
+        MountedOverlay kernel = all.Single(one => one.MountPoint == other.Merged.Text);
+        Assert.True(kernel.IsKernel);
+        Assert.Equal(other.Upper.Text, kernel.Layers().Layers[0].Path);
+        Assert.Equal(QueryProblem.NotAnOverlay, Assert.Throws<OverlayQueryException>(kernel.Stats).Problem);
+    }
+
     [MountFact]
     public void What_is_wrong_is_a_sentence_and_a_kind()
     {

@@ -65,6 +65,24 @@ public sealed class CliCheckpointTests : IDisposable
     }
 
     [CliFact]
+    public void What_is_volatile_stays_so_and_is_used_again_only_if_it_may_be()
+    {
+        const string boot = "echo 11111111-2222-3333-4444-555555555555 >boot; export VENEER_TEST_BOOT_ID=$PWD/boot; ";
+        const string made = boot + "mount -t tmpfs t /mnt; mkdir /mnt/u /mnt/w; veneer mount -o lowerdir=l,upperdir=/mnt/u,workdir=/mnt/w,volatile m; echo more >>m/f; veneer checkpoint m >c; veneer umount m; mv /mnt/w /mnt/w2; ";
+
+        Assert.Equal("old\nmore\nfsync            volatile\n", Succeeds(made + "test -e /mnt/w2/work/incompat/volatile/dirty; veneer restore c; cat m/f; veneer status m | head -n 1; veneer umount m; test -e /mnt/w2/work/incompat/volatile/dirty"));
+        Refuses(32, ".*the machine has been started anew.*", made + "echo 99999999-2222-3333-4444-555555555555 >boot; veneer restore c");
+    }
+
+    [CliFact]
+    public void An_overlay_without_upper_is_mounted_again()
+    {
+        const string again = "veneer checkpoint m >c; umount m; mv l l3; veneer restore c; cat m/f m/g; touch m/x 2>/dev/null || echo read-only";
+        Assert.Equal("old\nsecond\nread-only\n", Succeeds("mkdir l2; echo second >l2/g; veneer mount -o lowerdir=l:l2 m; " + again));
+        Assert.Equal("old\nsecond\nread-only\n", Succeeds("rm -r l2; mv l3 l; mkdir l2; echo second >l2/g; mount -t overlay o -o lowerdir=$PWD/l:$PWD/l2 m; " + again));
+    }
+
+    [CliFact]
     public void It_may_be_mounted_elsewhere_and_come_from_a_pipe()
     {
         Assert.Equal("old\nmore\n", Succeeds(Veneer + Change + "veneer checkpoint m >c; veneer umount m; mkdir n; cat c | veneer restore - n; cat n/f; veneer umount n"));

@@ -175,4 +175,5 @@ public sealed record ProcessStats
 /// <summary>The answers between objects and JSON.</summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
 [JsonSerializable(typeof(Stats))]
+[JsonSerializable(typeof(OverlayStatus))]
 public sealed partial class ControlJson : JsonSerializerContext;
