@@ -117,7 +117,7 @@ internal static class MountCommand
             });
             using Device device = mount.Device;
             overlay.Announce(mount.MountPoint, mount.Id, mount.DeviceNumber);
-            overlay.LookUpRevoked = count => Revocation.Run(mount.DeviceNumber, count);
+            overlay.LookUpRevoked = Revocation.Run;
             using var signals = new TerminationSignals(mount, log);
             var settings = new ServerOptions
             {

@@ -6,8 +6,7 @@ namespace Veneer.Cli;
 
 /// <summary>Looks up the names by which the kernel learns that files it reads and writes by itself are gone. See <see cref="Gate.Revoke"/>.</summary>
 /// <remarks>
-/// In a process of its own: the server would wait for itself. The mount is looked for in our mount namespace, and then in
-/// those of others, since it may be left there alone.
+/// In a process of its own: the server would wait for itself.
 /// </remarks>
 internal static class Revocation
 {
@@ -17,18 +16,12 @@ internal static class Revocation
     /// <summary>Whether this process is the one that looks up.</summary>
     public static bool IsAsked => Self.IsStartedAs(Mark);
 
-    /// <summary>In the server: has the names looked up. Best effort: where the mount cannot be found, files that are open already go on.</summary>
-    /// <param name="device">The number of the mount's device.</param>
-    /// <param name="count">How many names.</param>
-    public static void Run(string device, int count)
+    /// <summary>In the server: has so many names looked up.</summary>
+    /// <returns>False when they were not found, or no process could be started.</returns>
+    public static bool Run(string place, int count)
     {
-        if (device.Length == 0) { return; }
         byte[] number = PathText.Encode(count.ToString(CultureInfo.InvariantCulture))[..^1];
-        foreach (string place in Places(device))
-        {
-            Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], number], AnswerTime, out byte[] answer, out _);
-            if (error.IsError || answer.Length > 0) { return; }
-        }
+        return !Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], number], AnswerTime, out byte[] answer, out _).IsError && answer.Length > 0;
     }
 
     /// <summary>In the child: writes something when all names were found.</summary>
@@ -43,38 +36,5 @@ internal static class Revocation
         }
         _ = Libc.Write(2, "."u8, out _); // best effort: the server may be gone
         return ExitCode.Success;
-    }
-
-    private static IEnumerable<string> Places(string device)
-    {
-        var seen = new HashSet<string>(StringComparer.Ordinal);
-        foreach (string process in Processes())
-        {
-            // One process of each mount namespace will do.
-            if (!TryNamespace(process, out string name) || !seen.Add(name)) { continue; }
-            if (MountTable.Read(process, out List<MountEntry> mounts).IsError) { continue; }
-            foreach (MountEntry entry in mounts)
-            {
-                if (entry.Device == device && entry.Root == "/") { yield return process == "self" ? entry.MountPoint : $"/proc/{process}/root{entry.MountPoint}"; }
-            }
-        }
-    }
-
-    private static bool TryNamespace(string process, out string name)
-    {
-        Span<byte> link = stackalloc byte[64];
-        bool isThere = !Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode($"/proc/{process}/ns/mnt"), link, out int length).IsError;
-        name = isThere ? PathText.Decode(link[..length]) : "";
-        return isThere;
-    }
-
-    private static IEnumerable<string> Processes()
-    {
-        yield return "self";
-        foreach (string path in System.IO.Directory.EnumerateDirectories("/proc"))
-        {
-            string name = path[(path.LastIndexOf('/') + 1)..];
-            if (char.IsAsciiDigit(name[0])) { yield return name; }
-        }
     }
 }

@@ -6,6 +6,7 @@ using Spectre.Console;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
+using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Durability;
 
@@ -80,7 +81,7 @@ internal static class SyncCommand
             JsonElement sync = answer.RootElement.GetProperty("sync");
             return new State(
                 sync.GetProperty("over").GetBoolean(), sync.GetProperty("done").GetInt64(), sync.GetProperty("total").GetInt64(),
-                [.. sync.GetProperty("failures").EnumerateArray().Select(one => (one.GetProperty("path").GetString()!, one.GetProperty("error").GetString()!))],
+                [.. sync.GetProperty("failures").EnumerateArray().Select(one => (ChangeJson.ReadPath(one, "path")!, one.GetProperty("error").GetString()!))],
                 sync.GetProperty("failed").GetInt64());
         }
         State state = Watch(Look);
@@ -140,7 +141,7 @@ internal static class SyncCommand
     /// <returns>Whether there was nothing of the kind.</returns>
     private static bool Report(State state)
     {
-        foreach ((string path, string error) in state.Failures) { Terminal.Complain($"{(path.Length == 0 ? "the upper directory itself" : path)} cannot be synced ({error})"); }
+        foreach ((string path, string error) in state.Failures) { Terminal.Complain($"{(path.Length == 0 ? "The upper directory itself" : PathText.Printable(path))} cannot be synced ({error})"); }
         if (state.Failed > state.Failures.Count) { Terminal.Complain($"and {state.Failed - state.Failures.Count} more"); }
         return state.Failed == 0;
     }

@@ -41,14 +41,9 @@ public sealed record MountEntry
 public static class MountTable
 {
     /// <summary>Reads the table, parents before what is mounted on them.</summary>
-    public static Errno Read(out List<MountEntry> mounts) => Read("self", out mounts);
-
-    /// <summary>Reads the table of another process, whose paths begin at that process's root directory.</summary>
-    /// <param name="process">Its number, or <c>self</c>.</param>
-    /// <param name="mounts">Parents before what is mounted on them.</param>
-    public static Errno Read(string process, out List<MountEntry> mounts)
+    public static Errno Read(out List<MountEntry> mounts)
     {
-        Errno error = Libc.ReadWhole(PathText.Encode($"/proc/{process}/mountinfo"), out byte[] content);
+        Errno error = Libc.ReadWhole("/proc/self/mountinfo\0"u8, out byte[] content);
         mounts = error.IsError ? [] : ParseAll(content);
         return error;
     }

@@ -1,6 +1,7 @@
 using System.Buffers.Text;
 using System.Text.Json;
 using Veneer.Linux;
+using Veneer.Overlay.Changes;
 using Veneer.Overlay.Durability;
 
 namespace Veneer.Overlay;
@@ -67,7 +68,7 @@ internal sealed partial class OverlayFileSystem
             foreach (SyncFailure failure in sync.IsOver ? sync.Failures : [])
             {
                 document.WriteStartObject();
-                document.WriteString("path"u8, Text.Printable(PathText.Encode(failure.Path).AsSpan()[..^1]));
+                ChangeJson.WritePath(document, "path", failure.Path);
                 document.WriteString("error"u8, failure.Error.ToString());
                 document.WriteEndObject();
             }
@@ -92,7 +93,7 @@ internal sealed partial class OverlayFileSystem
         }
         var sync = new UpperSync(layer.Root.Descriptor, 0);
         bool isSynced = sync.Run();
-        foreach (SyncFailure failure in sync.Failures) { volume.Log($"veneer: {volume.Options.UpperDirectory}/{Text.Printable(PathText.Encode(failure.Path).AsSpan()[..^1])} cannot be synced ({failure.Error})"); }
+        foreach (SyncFailure failure in sync.Failures) { volume.Log($"veneer: {PathText.Printable($"{volume.Options.UpperDirectory}/{failure.Path}")} cannot be synced ({failure.Error})"); }
         if (!isSynced || errors.Check(-1).IsError || mark.HasFailed())
         {
             NoteFailure(errors.Failure.IsError ? errors.Failure : sync.Failures is [{ } first, ..] ? first.Error : Errno.EIO);

@@ -1,6 +1,7 @@
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay.Durability;
+using Veneer.Overlay.Host;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay;
@@ -18,8 +19,11 @@ internal sealed partial class OverlayFileSystem
     /// <summary>Set by who owns the layers: lets go of them.</summary>
     public Action? LetGo { get; set; }
 
-    /// <summary>Set by who knows where the mount is: has another process look up so many names in its root. See <see cref="Gate.Revoke"/>.</summary>
-    public Action<int>? LookUpRevoked { get; set; }
+    /// <summary>Set by who can: has another process look up so many names in a directory, and says whether it could. See <see cref="Gate.Revoke"/>.</summary>
+    public Func<string, int, bool>? LookUpRevoked { get; set; }
+
+    /// <summary>The number of the mount's device, as mount tables have it; set when it is mounted.</summary>
+    public string Device { get; set; } = "";
 
     /// <summary>Whether the overlay is down, or on its way there.</summary>
     public bool IsShutDown => Volatile.Read(ref shutdowns) > 0;
@@ -80,7 +84,14 @@ internal sealed partial class OverlayFileSystem
         ulong[] nodes = [.. files.ToList().Where(file => file.Backing.IsPassthrough).Select(file => file.NodeId).Distinct()];
         if (nodes.Length == 0) { return; }
         entrance.Revoke(nodes);
-        LookUpRevoked(nodes.Length);
+        // The mount may be left in another namespace than ours. Where none can be found, what is open goes on.
+        foreach (MountNamespace space in MountNamespace.Visible())
+        {
+            foreach (MountEntry mount in space.Mounts.Where(mount => mount.Device == Device && mount.Root == "/"))
+            {
+                if (LookUpRevoked(space.Process == "self" ? mount.MountPoint : $"/proc/{space.Process}/root{mount.MountPoint}", nodes.Length)) { return; }
+            }
+        }
     }
 
     /// <summary>The ioctl.</summary>

@@ -277,13 +277,21 @@ public sealed class OverlayMount : IDisposable
     /// <param name="mountPoint">The mount point's full path.</param>
     /// <param name="mountId">The mount's id, as mountinfo has it.</param>
     /// <param name="device">The number of the mount's device, as mountinfo has it.</param>
-    public void Announce(string mountPoint, int mountId, string device) => volume.InUse.Announce(mountPoint, mountId, device);
+    public void Announce(string mountPoint, int mountId, string device)
+    {
+        fileSystem.Device = device;
+        volume.InUse.Announce(mountPoint, mountId, device);
+    }
 
     /// <summary>After the mount is gone, and before <see cref="Dispose"/>: what <see cref="OverlayOptions.SyncOnUnmount"/> asks for. Takes as long as it takes.</summary>
     public void SyncAtEnd() => fileSystem.SyncAtEnd();
 
-    /// <summary>Has another process look up as many names as it says in the mount's root, which is how a shutdown reaches files that are passed through; null: it does not reach them.</summary>
-    public Action<int>? LookUpRevoked { get => fileSystem.LookUpRevoked; set => fileSystem.LookUpRevoked = value; }
+    /// <summary>
+    /// Has another process look up names in a directory, which is a mount point of this overlay: <see cref="Gate.RevokedPrefix"/>
+    /// with each number from 0 to below the one given; it says whether all were found. That is how a shutdown reaches files
+    /// that are passed through; null: it does not reach them.
+    /// </summary>
+    public Func<string, int, bool>? LookUpRevoked { get => fileSystem.LookUpRevoked; set => fileSystem.LookUpRevoked = value; }
 
     /// <summary>Lets go of every layer.</summary>
     public void Dispose()

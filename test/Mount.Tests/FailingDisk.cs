@@ -47,6 +47,11 @@ public sealed class FailingDisk : IDisposable
 
     public FilePath DirtyMark => Work / "work/incompat/volatile/dirty";
 
+    public FilePath Lower => home / "lower";
+
+    /// <summary>What stands for the number of the machine's start.</summary>
+    public FilePath Boot => home / "boot";
+
     private void MountDisk() => Command.Require("mount", "-o", "loop", Image, Disk);
 
     /// <summary>Runs veneer, with the machine's start as the test has it.</summary>
@@ -90,14 +95,40 @@ public sealed class FailingDisk : IDisposable
     {
         FilePath target = file ?? Disk / "unrelated";
         using Descriptor real = Sys.Open(target, OpenFlags.ReadWrite | OpenFlags.Create, Oct(600));
-        using Descriptor filler = Sys.Open(home / "host/filler", OpenFlags.WriteOnly | OpenFlags.Create, Oct(600));
-        StatFs free = Sys.StatFileSystem(home / "host");
-        filler.Allocate(AllocateMode.Default, 0, (long)(free.BlocksFree * (ulong)free.BlockSize));
+        using IDisposable full = Fill();
         byte[] data = new byte[1 << 20];
         Random.Shared.NextBytes(data);
         for (int i = 0; i < 4; i++) { SysException.ThrowIf(Libc.WriteAt(real.Value, data, i * (long)data.Length, out _), $"write({target})"); }
         using (Descriptor other = Sys.Open(target, OpenFlags.ReadWrite)) { Assert.NotEqual(Errno.None, Libc.SyncRange(other.Value, 0, 0)); }
-        Sys.Unlink(home / "host/filler");
+    }
+
+    /// <summary>From now on nothing can be written that has no place on the disk yet, until the result is disposed of.</summary>
+    public IDisposable Fill()
+    {
+        using Descriptor filler = Sys.Open(Filler, OpenFlags.WriteOnly | OpenFlags.Create, Oct(600));
+        StatFs free = Sys.StatFileSystem(home / "host");
+        filler.Allocate(AllocateMode.Default, 0, (long)(free.BlocksFree * (ulong)free.BlockSize));
+        return new Fullness(Filler);
+    }
+
+    private FilePath Filler => home / "host/filler";
+
+    private sealed class Fullness(FilePath filler) : IDisposable
+    {
+        public void Dispose() => Sys.Unlink(filler);
+    }
+
+    /// <summary>As if the machine had lost its power: what was not written to the device is gone, and the server as well.</summary>
+    public void Crash()
+    {
+        FilePath copy = home / "copy";
+        Command.Require("cp", "--sparse=always", Image, copy);
+        if (Overlay.ServersOf(Merged).Count > 0) { KillServer(); }
+        Patience.Eventually(() => Assert.Equal(0, Command.Run(["umount", Disk]).ExitCode)); // a killed process is not seen any more before it has let go of its files
+        Command.Require("cp", "--sparse=always", copy, Image);
+        Sys.Unlink(copy);
+        MountDisk();
+        Reboot();
     }
 
     /// <summary>Somebody else syncs the filesystem, and is told of the error.</summary>

@@ -126,6 +126,14 @@ public sealed class FileContentTests
             file.SetFlags(file.GetFlags() & ~(immutable | noDump));
         }
         Sys.Unlink(overlay.Merged / "file");
+        using Descriptor directory = Sys.Open(overlay.Merged / "d", OpenFlags.ReadOnly | OpenFlags.Directory);
+        directory.SetFlags(directory.GetFlags() | noDump | append);
+        Assert.Equal(noDump | append, directory.GetFlags() & (noDump | append));
+        Sys.Write(overlay.Merged / "d/new", "");
+        Assert.Equal(Errno.EPERM, Sys.ErrorOf(() => Sys.Unlink(overlay.Merged / "d/x")));
+        using (Descriptor real = Sys.Open(overlay.Upper / "d", OpenFlags.ReadOnly | OpenFlags.Directory)) { Assert.Equal(noDump, real.GetFlags() & noDump); }
+        directory.SetFlags(directory.GetFlags() & ~(noDump | append));
+        Sys.Unlink(overlay.Merged / "d/x");
     }
 
     [MountFact]

@@ -213,9 +213,10 @@ public sealed class ShutdownTests
     public void Any_file_or_directory_takes_the_ioctl()
     {
         const ulong request = 0x8004587D;
-        foreach (string name in (string[])["", "dir", "dir/file"])
+        foreach (string name in (string[])["", "dir", "dir/file", "new"])
         {
             using var overlay = Overlay.With(lower: Tree.Of(("dir/file", "x")));
+            Sys.Write(overlay.Merged / "new", "passed through");
             using Descriptor opened = Sys.Open(overlay.Merged / name, OpenFlags.ReadOnly);
             uint flags = 0;
             Assert.Equal(Errno.None, Libc.Ioctl(opened.Value, request, ref flags, out _));
@@ -241,6 +242,21 @@ public sealed class ShutdownTests
             Assert.StartsWith("veneer: Only a process with CAP_SYS_ADMIN in the user namespace of", refused.Error, StringComparison.Ordinal);
         }
         Assert.Equal("x", Sys.ReadText(overlay.Merged / "file"));
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void Who_mounted_in_a_user_namespace_may()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+
+        Command.Result result = Command.Run(["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c",
+            $"{Mounter.Binary} mount -o lowerdir={disk.Lower},upperdir={disk.Upper},workdir={disk.Work},userxattr {disk.Merged} && echo new > {disk.Merged}/new && exec 5< {disk.Merged}/new "
+            + $"&& {Mounter.Binary} shutdown {disk.Merged}; echo $?; cat <&5; cat {disk.Merged}/new"]);
+
+        Assert.Equal("0", result.Output.Trim());
+        Assert.Equal(2, result.Error.Split("Input/output error").Length - 1);
+        disk.RemountDisk();
+        Assert.Equal("new\n", Sys.ReadText(disk.Upper / "new"));
     }
 
     [MountFact(OnlyVeneer = OnlyVeneer)]

@@ -5,6 +5,10 @@ public sealed class VolatileTests
 {
     private const string OnlyVeneer = "Nobody else has this.";
 
+    private static readonly Filesystem[] Kinds = [Filesystem.Ext4, Filesystem.Xfs, Filesystem.Btrfs];
+
+    public static TheoryData<Filesystem> Filesystems => [.. Kinds];
+
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [InlineData("volatile", Filesystem.Ext4)]
     [InlineData("volatile", Filesystem.Xfs)]
@@ -30,10 +34,11 @@ public sealed class VolatileTests
         disk.Unmount();
     }
 
-    [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void An_error_that_somebody_else_was_told_of_first_is_found_all_the_same()
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void An_error_that_somebody_else_was_told_of_first_is_found_all_the_same(Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.Mount("volatile,errors=continue");
         disk.FailToWrite();
 
@@ -45,10 +50,11 @@ public sealed class VolatileTests
         Assert.Contains("writing to its filesystem failed (ENOSPC)", disk.TryMount("volatile").Error, StringComparison.Ordinal);
     }
 
-    [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void An_error_before_the_mount_that_nobody_knows_of_forbids_volatile()
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void An_error_before_the_mount_that_nobody_knows_of_forbids_volatile(Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.FailToWrite();
 
         Command.Result refused = disk.TryMount("volatile");
@@ -64,10 +70,11 @@ public sealed class VolatileTests
         disk.Unmount();
     }
 
-    [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void An_error_before_the_mount_is_no_matter_to_others()
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void An_error_before_the_mount_is_no_matter_to_others(Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.FailToWrite();
 
         disk.Mount("fsync=auto");
@@ -98,10 +105,11 @@ public sealed class VolatileTests
         disk.Unmount();
     }
 
-    [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void The_record_survives_callers_who_remove_the_kernels_mark()
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void The_record_survives_callers_who_remove_the_kernels_mark(Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.Mount("volatile");
         disk.Unmount();
         Sys.RemoveTree(disk.Work / "work/incompat/volatile");
@@ -116,20 +124,38 @@ public sealed class VolatileTests
         Assert.Contains("the machine has been started anew", disk.TryMount("volatile").Error, StringComparison.Ordinal);
     }
 
-    [MountTheory(OnlyVeneer = OnlyVeneer)]
-    [InlineData("error between", "writing to its filesystem failed")]
-    [InlineData("error between, that somebody else was told of", "writing to its filesystem failed")]
-    [InlineData("error while mounted", "writing to its filesystem failed (ENOSPC)")]
-    [InlineData("error after the server was killed", "writing to its filesystem failed")]
-    [InlineData("reboot", "the machine has been started anew")]
-    [InlineData("filesystem remounted", "its filesystem has been mounted anew")]
-    [InlineData("copied", "the record in it is that of another directory, so that it is a copy")]
-    [InlineData("damaged record", "its record is damaged, or of another version of Veneer")]
-    [InlineData("record of another version", "its record is damaged, or of another version of Veneer")]
-    [InlineData("no record", "there is no record by which that could be told, as after kernel overlayfs")]
-    public void A_volatile_upper_that_may_lack_something_is_refused(string what, string reason)
+    private static readonly (string What, string Reason)[] doubts =
+    [
+        ("error between", "writing to its filesystem failed"),
+        ("error between, that somebody else was told of", "writing to its filesystem failed"),
+        ("error while mounted", "writing to its filesystem failed (ENOSPC)"),
+        ("error after the server was killed", "writing to its filesystem failed"),
+        ("reboot", "the machine has been started anew"),
+        ("filesystem remounted", "its filesystem has been mounted anew"),
+        ("copied", "the record in it is that of another directory, so that it is a copy"),
+        ("damaged record", "its record is damaged, or of another version of Veneer"),
+        ("record of another version", "its record is damaged, or of another version of Veneer"),
+        ("no record", "there is no record by which that could be told, as after kernel overlayfs"),
+    ];
+
+    public static TheoryData<string, string, Filesystem> Doubts
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        get
+        {
+            var data = new TheoryData<string, string, Filesystem>();
+            foreach ((string what, string reason) in doubts)
+            {
+                foreach (Filesystem filesystem in Kinds) { data.Add(what, reason, filesystem); }
+            }
+            return data;
+        }
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Doubts))]
+    public void A_volatile_upper_that_may_lack_something_is_refused(string what, string reason, Filesystem filesystem)
+    {
+        using var disk = new FailingDisk(filesystem);
         disk.Mount("volatile,errors=continue");
         Sys.Write(disk.Merged / "new", "new");
         if (what == "error while mounted") { disk.FailToWrite(); }
@@ -178,10 +204,11 @@ public sealed class VolatileTests
         Assert.True(disk.DirtyMark.Exists);
     }
 
-    [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void Kernel_overlayfs_refuses_a_volatile_upper()
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void Kernel_overlayfs_refuses_a_volatile_upper(Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.Mount("volatile");
         disk.Unmount();
 
@@ -191,11 +218,13 @@ public sealed class VolatileTests
     }
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
-    [InlineData("volatile")]
-    [InlineData("fsync=auto,errors=shutdown")]
-    public void An_error_shuts_the_overlay_down(string options)
+    [InlineData("volatile", Filesystem.Ext4)]
+    [InlineData("volatile", Filesystem.Xfs)]
+    [InlineData("volatile", Filesystem.Btrfs)]
+    [InlineData("fsync=auto,errors=shutdown", Filesystem.Ext4)]
+    public void An_error_shuts_the_overlay_down(string options, Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.Mount(options);
         using Descriptor file = Sys.Open(disk.Merged / "new", OpenFlags.ReadWrite | OpenFlags.Create, Oct(600));
         file.WriteAt("new", 0);
@@ -208,10 +237,11 @@ public sealed class VolatileTests
         Assert.Equal(Errno.EIO, Libc.Sync(file.Value, dataOnly: false));
     }
 
-    [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void An_error_makes_the_overlay_read_only_when_asked()
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void An_error_makes_the_overlay_read_only_when_asked(Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.Mount("volatile,errors=remount-ro");
         Sys.Write(disk.Merged / "new", "new");
 
@@ -226,10 +256,11 @@ public sealed class VolatileTests
     }
 
     /// <summary>A map of a passed-through file is one of the real file: msync(2) goes there, as with kernel overlayfs, and tells the error of that file.</summary>
-    [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void Msync_of_a_shared_map_tells_of_its_own_error()
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void Msync_of_a_shared_map_tells_of_its_own_error(Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.Mount("volatile,errors=continue");
         using (Descriptor file = Sys.Open(disk.Merged / "new", OpenFlags.ReadWrite | OpenFlags.Create, Oct(600)))
         {
@@ -277,10 +308,11 @@ public sealed class VolatileTests
         Command.Require("umount", disk.Merged);
     }
 
-    [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void A_mounted_upper_is_synced_and_stays_volatile()
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void A_mounted_upper_is_synced_and_stays_volatile(Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.Mount("volatile");
         Sys.Write(disk.Merged / "new", new byte[1 << 20]);
 
@@ -298,7 +330,7 @@ public sealed class VolatileTests
     }
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void A_sync_names_what_it_cannot_write_and_leaves_the_mark()
+    public void What_a_failed_write_has_lost_no_sync_brings_back()
     {
         using var disk = new FailingDisk(Filesystem.Ext4);
         disk.Mount("volatile,errors=continue");
@@ -343,10 +375,11 @@ public sealed class VolatileTests
         disk.Unmount();
     }
 
-    [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void Sync_on_unmount_leaves_no_mark()
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void Sync_on_unmount_leaves_no_mark(Filesystem filesystem)
     {
-        using var disk = new FailingDisk(Filesystem.Ext4);
+        using var disk = new FailingDisk(filesystem);
         disk.Mount("volatile,sync_on_unmount");
         Sys.Write(disk.Merged / "new", new byte[1 << 20]);
         Assert.True(disk.DirtyMark.Exists);
@@ -401,5 +434,191 @@ public sealed class VolatileTests
         }
         file.Dispose();
         disk.Unmount();
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void A_sync_names_each_file_that_it_cannot_write(Filesystem filesystem)
+    {
+        foreach (bool isMounted in (bool[])[true, false])
+        {
+            using var disk = new FailingDisk(filesystem);
+            disk.Mount("volatile,errors=continue");
+            Sys.Write(disk.Merged / "good", "good");
+            Command.Require("sync", "-f", disk.Disk);
+            FilePath bad = disk.Merged / [(byte)'b', (byte)'a', (byte)'d', 0xFF];
+            byte[] data = new byte[3 << 20];
+            Random.Shared.NextBytes(data);
+            Sys.Write(bad, data);
+            if (!isMounted) { disk.Unmount(); }
+            using (disk.Fill())
+            {
+                Command.Result failed = disk.Veneer("sync", isMounted ? disk.Merged : disk.Upper);
+
+                Assert.Equal(9, failed.ExitCode);
+                Assert.Contains("veneer: bad\\xff cannot be synced (ENOSPC)\n", failed.Error, StringComparison.Ordinal);
+                Assert.DoesNotContain("good", failed.Error, StringComparison.Ordinal);
+                Assert.DoesNotContain("synced", failed.Output, StringComparison.Ordinal);
+                if (isMounted) { Assert.Contains("\"path\":\"bad\\uFFFD\",\"path_base64\":\"YmFk/w==\",\"error\":\"ENOSPC\"", disk.Veneer("status", "--json", disk.Merged).Output, StringComparison.Ordinal); }
+            }
+            if (isMounted) { disk.Unmount(); }
+            Assert.True(disk.DirtyMark.Exists);
+            Assert.Equal(32, disk.TryMount("volatile").ExitCode); // ext4 and btrfs may be read-only by now
+        }
+    }
+
+    /// <summary>The disk as it is at that moment, with another start of the machine. The owner of a symbolic link is what no fsync names.</summary>
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData(Filesystem.Ext4, "sync")]
+    [InlineData(Filesystem.Xfs, "sync")]
+    [InlineData(Filesystem.Btrfs, "sync")]
+    [InlineData(Filesystem.Ext4, "sync_on_unmount")]
+    [InlineData(Filesystem.Btrfs, "sync_on_unmount")]
+    public void What_was_synced_survives_a_crash_and_the_mark_does_not(Filesystem filesystem, string how)
+    {
+        using var disk = new FailingDisk(filesystem);
+        disk.Mount("volatile");
+        Sys.MakeDirectory(disk.Merged / "dir");
+        Sys.SymbolicLink("target", disk.Merged / "dir/link");
+        Command.Require("sync", "-f", disk.Disk);
+        Sys.Write(disk.Merged / "dir/large", new string('x', 3 << 20));
+        Sys.Unlink(disk.Merged / "file");
+        Command.Require("chown", "-h", "1000:1000", disk.Merged / "dir/link");
+        if (how == "sync")
+        {
+            disk.Unmount();
+            Command.Result synced = disk.Veneer("sync", disk.Upper);
+            Assert.True(synced.ExitCode == 0, synced.Text);
+        }
+        else
+        {
+            disk.Unmount();
+            disk.Mount("volatile,sync_on_unmount");
+            disk.Unmount();
+        }
+
+        disk.Crash();
+
+        Assert.False(disk.DirtyMark.Exists);
+        disk.Mount("fsync=auto");
+        Assert.Equal(new string('x', 3 << 20), Sys.ReadText(disk.Merged / "dir/large"));
+        Assert.Equal(1000u, Sys.Stat(disk.Merged / "dir/link").Uid);
+        Assert.False((disk.Merged / "file").Exists);
+        disk.Unmount();
+    }
+
+    /// <summary>The content of a file that was there before can reach the disk without the filesystem's journal.</summary>
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(Filesystems))]
+    public void After_a_crash_the_mark_is_there_before_anything_that_was_written(Filesystem filesystem)
+    {
+        using var disk = new FailingDisk(filesystem);
+        disk.Mount("fsync=auto");
+        Sys.Write(disk.Merged / "old", new string('a', 1 << 20));
+        disk.Unmount();
+        Command.Require("sync", "-f", disk.Disk);
+        disk.Mount("volatile");
+        using (Descriptor file = Sys.Open(disk.Merged / "old", OpenFlags.WriteOnly)) { file.WriteAt(new string('b', 4096), 0); }
+        using (Descriptor real = Sys.Open(disk.Upper / "old", OpenFlags.ReadWrite)) { Assert.Equal(Errno.None, Libc.SyncRange(real.Value, 0, 0)); }
+
+        disk.Crash();
+
+        if (filesystem != Filesystem.Btrfs) { Assert.Equal("b", Sys.ReadText(disk.Upper / "old")[..1]); } // which writes elsewhere
+        Assert.True(disk.DirtyMark.Exists);
+        foreach (string option in (string[])["volatile", "fsync=auto"]) { Assert.Contains("may lack what was written then", disk.TryMount(option).Error, StringComparison.Ordinal); }
+    }
+
+    /// <summary>As when a server is killed while it lays the mark down or takes it away.</summary>
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData("file")]
+    [InlineData("upper")]
+    [InlineData("volatile")]
+    [InlineData("file", "upper")]
+    [InlineData("dirty", "file")]
+    public void What_is_left_of_a_mark_still_asks_for_a_sync(params string[] left)
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile");
+        Sys.Write(disk.Merged / "new", "new");
+        disk.KillServer();
+        if (!left.Contains("file")) { Sys.Unlink(disk.Record); }
+        if (!left.Contains("upper")) { Sys.RemoveXattr(disk.Upper, "trusted.overlay.volatile"); }
+        if (!left.Contains("dirty")) { Sys.Unlink(disk.DirtyMark); }
+        if (!left.Contains("volatile"))
+        {
+            Sys.RemoveXattr(disk.DirtyMark.Parent, "trusted.overlay.volatile");
+            if (!left.Contains("dirty")) { Sys.RemoveTree(disk.DirtyMark.Parent.Parent); }
+        }
+
+        Assert.Contains("has not been synced", disk.TryMount("fsync=auto").Error, StringComparison.Ordinal);
+        disk.Mount("volatile");
+        Assert.Equal("new", Sys.ReadText(disk.Merged / "new"));
+        Assert.True(disk.DirtyMark.Exists);
+        disk.Unmount();
+        Assert.Equal(0, disk.Veneer("sync", disk.Upper).ExitCode);
+        disk.Mount("fsync=auto");
+        disk.Unmount();
+    }
+
+    /// <summary>In a user namespace nobody has CAP_BPF, so that the error sequence of the past cannot be compared.</summary>
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void Without_the_privilege_to_know_a_volatile_upper_is_used_again_after_a_sync()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        string[] inside = ["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-ec"];
+        string mount = $"{Mounter.Binary} mount -o lowerdir={disk.Lower},upperdir={disk.Upper},workdir={disk.Work},userxattr,volatile";
+        Command.Result first = Command.Run([.. inside, $"{mount} {disk.Merged}; echo new > {disk.Merged}/new; {Mounter.Binary} status {disk.Merged}; umount {disk.Merged}"]);
+        Assert.True(first.ExitCode == 0, first.Text);
+        Assert.Contains("can be reused    after veneer sync", first.Output, StringComparison.Ordinal);
+
+        Command.Result refused = Command.Run([.. inside, $"{mount} {disk.Merged}"]);
+
+        Assert.Equal(32, refused.ExitCode);
+        Assert.Contains("whether writing to its filesystem failed cannot be told without CAP_BPF and CAP_PERFMON: run veneer sync", refused.Error, StringComparison.Ordinal);
+        Command.Result again = Command.Run([.. inside, $"{Mounter.Binary} sync {disk.Upper}; {mount} {disk.Merged}; cat {disk.Merged}/new"]);
+        Assert.True(again.ExitCode == 0, again.Text);
+        Assert.EndsWith("\nnew", again.Output.TrimEnd(), StringComparison.Ordinal);
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void A_sync_shows_on_a_terminal_how_far_it_is()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile");
+        for (int i = 0; i < 10; i++) { Sys.Write(disk.Merged / $"file{i}", "x"); }
+        disk.Unmount();
+
+        Command.Result synced = Command.Run(["script", "-qec", $"{Mounter.Binary} sync --iops 10 {disk.Upper}", "/dev/null"], environment: new Dictionary<string, string>(StringComparer.Ordinal) { ["TERM"] = "xterm", ["VENEER_TEST_BOOT_ID"] = disk.Boot });
+
+        Assert.True(synced.ExitCode == 0, synced.Text);
+        Assert.Contains("Syncing", synced.Output, StringComparison.Ordinal);
+        Assert.Matches("[1-9][0-9]%", synced.Output);
+        Assert.Contains("11 files and directories synced", synced.Output, StringComparison.Ordinal);
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void What_cannot_be_synced_is_refused_in_a_sentence()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        foreach ((string[] words, int code, string sentence) in (ReadOnlySpan<(string[], int, string)>)[
+            (["sync"], 1, "Nothing is named: name a mount point, or an upper directory."),
+            (["sync", "a", "b"], 1, "b is one word too many: name one mount point, or one upper directory."),
+            (["sync", "--iops", "0", disk.Upper], 1, "--iops 0 is not understood: give a number of operations a second, from 1."),
+            (["sync", "--iops", "many", disk.Upper], 1, "--iops many is not understood: give a number of operations a second, from 1."),
+            (["sync", "/nothing"], 32, "/nothing does not exist: name a mount point, or an upper directory."),
+            (["sync", "/etc/passwd"], 32, "/etc/passwd is not a directory: name a mount point, or an upper directory."),
+            (["sync", "--work", "/nothing", disk.Upper], 32, "The work directory /nothing cannot be opened (ENOENT): see whether it is there."),
+            (["status"], 1, "No mount point is given: name the one to look at."),
+            (["status", "/nothing"], 3, "/nothing cannot be looked at (ENOENT): name the mount point of an overlay."),
+            (["status", "/proc"], 3, "/proc is not in a mount of Veneer: name the mount point of one, see findmnt -t fuse.veneer.")])
+        {
+            Command.Result refused = disk.Veneer(words);
+            Assert.Equal((code, $"veneer: {sentence}"), (refused.ExitCode, refused.Error.Trim()));
+        }
+        disk.Mount("volatile");
+        disk.Unmount();
+        Sys.Rename(disk.Work, disk.Disk / "elsewhere");
+        Assert.Equal($"veneer: The work directory of {disk.Upper} is not where it was (../work from there): name it with --work DIR.", disk.Veneer("sync", disk.Upper).Error.Trim());
+        Assert.Equal(0, disk.Veneer("sync", "--work", disk.Disk / "elsewhere", disk.Upper).ExitCode);
     }
 }

@@ -139,6 +139,27 @@ public sealed class OptionParserTests
     }
 
     [Theory]
+    [InlineData("volatile", OnError.Shutdown)]
+    [InlineData("fsync=0", OnError.Shutdown)]
+    [InlineData("fsync=auto", OnError.Continue)]
+    [InlineData("fsync=strict", OnError.Continue)]
+    [InlineData("volatile,errors=continue", OnError.Continue)]
+    [InlineData("volatile,errors=remount-ro", OnError.ReadOnly)]
+    [InlineData("errors=shutdown", OnError.Shutdown)]
+    public void What_follows_a_failed_write_depends_on_what_is_synced(string options, OnError expected)
+    {
+        Assert.Equal(expected, Parse("lowerdir=/l,upperdir=/u,workdir=/w," + options).Errors);
+    }
+
+    [Fact]
+    public void Nothing_is_passed_through_that_must_be_revocable()
+    {
+        Assert.Equal(KernelFeature.Off, Parse("lowerdir=/l,revocable").Passthrough);
+        Assert.Equal("revocable and passthrough=require exclude each other: leave one of them out.", Refusal("lowerdir=/l,revocable,passthrough=require"));
+        Assert.Contains("errors=panic", Refusal("lowerdir=/l,errors=panic"), StringComparison.Ordinal);
+    }
+
+    [Theory]
     [InlineData("fsync=0", Sync.Volatile)]
     [InlineData("fsync=1", Sync.Auto)]
     [InlineData("fsync=auto", Sync.Auto)]

@@ -104,10 +104,10 @@ internal sealed class VolatileMark
     public Errno Lay(int workDirectory)
     {
         byte[] record = (Now with { Errors = FirstErrors }).ToBytes();
-        Errno error = Ensure(Libc.MakeDirectoryAt(workDirectory, "incompat\0"u8, 0x1C0));
+        Errno error = WriteFile(record); // first: killed after it, the upper is one that can be used
+        if (!error.IsError) { error = Ensure(Libc.MakeDirectoryAt(workDirectory, "incompat\0"u8, 0x1C0)); }
         if (!error.IsError) { error = Ensure(Libc.MakeDirectoryAt(workDirectory, "incompat/volatile\0"u8, 0x1C0)); }
         if (!error.IsError) { error = Ensure(Libc.MakeNodeAt(workDirectory, "incompat/volatile/dirty\0"u8, FileType.Regular | 0x180, 0)); }
-        if (!error.IsError) { error = WriteFile(record); }
         // What can be changed in place needs no change of the filesystem's structure, and so does not come after the mark.
         // Where upper has its attribute, which comes last, this was done before.
         if (!error.IsError && !isLaid && !IsEmpty(upper)) { error = SyncMark(workDirectory); }
