@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Veneer.Fuse.Wire;
+using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
@@ -46,4 +47,25 @@ public sealed class Notifier
         // ENOENT: the kernel does not know the inode any more, so nothing is stale.
         _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<NotifyInvalidateInodeOut>(in message))); // best effort: a dead connection has no caches
     }
+
+    /// <summary>Gives the kernel the content of a file from its beginning, as if it had been read (FUSE_NOTIFY_STORE).</summary>
+    /// <remarks>
+    /// The kernel waits for each of these pages while somebody else fills it, which may be with a READ that we have to
+    /// answer: only for files of which no page can be in use. What reaches beyond its st_size makes the file longer there.
+    /// </remarks>
+    /// <param name="nodeId">The inode.</param>
+    /// <param name="message">The content, after <see cref="StoreHeader"/> bytes that this method fills.</param>
+    /// <returns>Whether the kernel has taken all of it.</returns>
+    public bool Store(ulong nodeId, Span<byte> message)
+    {
+        var store = new NotifyStoreOut { NodeId = nodeId, Size = (uint)(message.Length - StoreHeader) };
+        store.Header.Length = (uint)message.Length;
+        store.Header.Error = (int)NotifyCode.Store;
+        MemoryMarshal.Write(message, store);
+        Interlocked.Increment(ref sent);
+        return !device.Write(message).IsError;
+    }
+
+    /// <summary>How many bytes <see cref="Store"/> wants before the content.</summary>
+    public static int StoreHeader => Unsafe.SizeOf<NotifyStoreOut>();
 }

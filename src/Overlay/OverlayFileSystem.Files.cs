@@ -56,6 +56,10 @@ internal sealed partial class OverlayFileSystem
             // The copy has another st_ctime, and this answer has no place for attributes.
             if (!wasUpper) { notifier?.InvalidateAttributes(request.NodeId); }
         }
+        else if (inode.IsSmall && !inode.HasUpper && IsCached(inode) && (input.Flags & OpenFlags.Direct) == 0)
+        {
+            FillPages(inode, request.NodeId);
+        }
         while (true)
         {
             int descriptor = -1;
@@ -87,6 +91,23 @@ internal sealed partial class OverlayFileSystem
             // Copied up between opening and admission: the lower file is the wrong one by now.
             if (!isLower || !HasUpperData(inode)) { return Errno.None; }
             Release(request.NodeId, result.Fh);
+        }
+    }
+
+    /// <summary>Saves the READ that would come for the content of a small lower file. If that fails, the READ comes and says why.</summary>
+    private void FillPages(Inode inode, ulong nodeId)
+    {
+        if (notifier is null || !volume.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing) || !backing.HasNoPages || !smallReads.IsLikely()) { return; }
+        Span<byte> message = stackalloc byte[Notifier.StoreHeader + (int)SmallestImage];
+        // Whoever changes the file, be it only its size, copies it up first.
+        lock (inode.CopyUpLock)
+        {
+            if (inode.HasUpper || OpenReal(inode, RealFlags(OpenFlags.ReadOnly), out int descriptor, out _, out _).IsError) { return; }
+            Errno error = Libc.ReadAt(descriptor, message[Notifier.StoreHeader..], 0, out int count);
+            Libc.Close(descriptor);
+            // As much as there was room for is not the whole of it: the file is not what it was.
+            if (error.IsError || count == 0 || count == (int)SmallestImage) { return; }
+            backing.Fill(notifier, nodeId, message[..(Notifier.StoreHeader + count)]);
         }
     }
 
@@ -289,6 +310,7 @@ internal sealed partial class OverlayFileSystem
             if (error.IsError) { return error; }
             if (file.Descriptor < 0)
             {
+                smallReads.SawRead();
                 file.IsLower = isLower;
                 file.Descriptor = descriptor;
                 return Errno.None;

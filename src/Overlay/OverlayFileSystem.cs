@@ -40,6 +40,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private Gate? gate;
     private Workers? workers;
     private Notifier? notifier;
+    private readonly SmallReads smallReads = new();
     private long discarded; // bytes of listings that were read to their end
     private long collected; // bytes of garbage at the last collection
 

@@ -109,6 +109,7 @@ public sealed class WireTests
         #define OUR_NOTIFY_PRUNE 9 /* came to 7.45 later than the number */
 
         struct our_create_out { struct fuse_entry_out entry; struct our_open_out open; };
+        struct our_notify_store { struct fuse_out_header header; struct fuse_notify_store_out content; };
         struct our_notify_retrieve { struct fuse_out_header header; struct fuse_notify_retrieve_out content; };
         struct our_notify_inval_inode { struct fuse_out_header header; struct fuse_notify_inval_inode_out content; };
         """;
@@ -167,6 +168,7 @@ public sealed class WireTests
         .Structure(typeof(RingHeader), "struct our_uring_req_header", "in_out op_in ring_ent_in_out")
         .Structure(typeof(DirEnt), "struct fuse_dirent", "ino off namelen type")
         .Structure(typeof(NotifyInvalidateInodeOut), "struct our_notify_inval_inode", "header content.ino content.off content.len")
+        .Structure(typeof(NotifyStoreOut), "struct our_notify_store", "header content.nodeid content.offset content.size content.padding")
         .Structure(typeof(NotifyRetrieveOut), "struct our_notify_retrieve", "header content.notify_unique content.nodeid content.offset content.size content.padding")
         .Structure(typeof(BackingMap), "struct our_backing_map", "fd flags padding")
         // The attributes of STATX travel in the same structure as those of statx(2); the mount id is in what FUSE leaves free.

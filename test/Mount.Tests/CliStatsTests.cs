@@ -35,6 +35,19 @@ public sealed partial class CliStatsTests : IDisposable
     private static long OfOpcode(JsonElement stats, string opcode, string what = "count") =>
         stats.GetProperty("requests").EnumerateArray().Where(one => one.GetProperty("opcode").GetString() == opcode).Select(one => one.GetProperty(what).GetInt64()).SingleOrDefault();
 
+    /// <summary>The content of small files goes to the kernel when they are opened, once it is seen that they are read.</summary>
+    [CliFact]
+    public void Small_files_need_no_request_for_their_content()
+    {
+        JsonElement[] stats = Documents(Succeeds(
+            "for i in $(seq 100); do echo $i >l/f$i; done; veneer mount -o $LAYERS m; veneer stats --json m; "
+            + "cat m/f[0-9]* | cmp - <(cat l/f[0-9]*); veneer stats --json m; veneer umount m"));
+
+        long Served(string opcode) => OfOpcode(stats[1], opcode) - OfOpcode(stats[0], opcode);
+        Assert.InRange(Served("open"), 100, 110);
+        Assert.InRange(Served("read"), 1, 30);
+    }
+
     [CliFact]
     public void Numbers_move_as_things_are_done()
     {

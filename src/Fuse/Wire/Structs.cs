@@ -493,6 +493,17 @@ public struct NotifyInvalidateInodeOut
     public long Length;
 }
 
+/// <summary>Begins a message with bytes for the kernel's pages of a file, which follow.</summary>
+[StructLayout(LayoutKind.Sequential), WireSize(40)]
+public struct NotifyStoreOut
+{
+    public OutHeader Header;
+    public ulong NodeId;
+    public ulong Offset;
+    public uint Size;
+    private uint padding;
+}
+
 /// <summary>Asks for what the kernel has of a file; a NOTIFY_REPLY brings it.</summary>
 [StructLayout(LayoutKind.Sequential), WireSize(48)]
 public struct NotifyRetrieveOut

@@ -48,6 +48,9 @@ internal sealed class BackingFile
     /// <summary>Whether the kernel reaches the real file without us, for the files that are open now.</summary>
     public bool IsPassthrough { get { lock (gate) { return isPassthrough; } } }
 
+    /// <summary>Whether the kernel can have no page of the file. True may be false a moment later.</summary>
+    public bool HasNoPages { get { lock (gate) { return opens == 0 && !pagesAreValid; } } }
+
     /// <summary>Lets one more open in.</summary>
     /// <param name="descriptor">The real file, opened.</param>
     /// <param name="lower">Whether the real file is in a lower layer.</param>
@@ -85,6 +88,19 @@ internal sealed class BackingFile
                 pagesAreValid = true;
             }
             return Admission.Admitted;
+        }
+    }
+
+    /// <summary>Gives the kernel the file's pages before somebody reads them, if it cannot have any of them yet.</summary>
+    /// <remarks>Caller holds <see cref="Inode.CopyUpLock"/> and has seen that there is no copy: nothing changes the size meanwhile.</remarks>
+    /// <param name="notifier">The way to the kernel.</param>
+    /// <param name="nodeId">The inode.</param>
+    /// <param name="message">The whole content, behind room for a header: see <see cref="Notifier.Store"/>.</param>
+    public void Fill(Notifier notifier, ulong nodeId, Span<byte> message)
+    {
+        lock (gate)
+        {
+            if (opens == 0 && !pagesAreValid) { pagesAreValid = notifier.Store(nodeId, message); }
         }
     }
 
