@@ -24,10 +24,11 @@ internal sealed partial class OverlayFileSystem
     {
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode directory);
         if (error.IsError) { return error; }
+        MergedDirectory? content = null;
         volume.RenameLock.EnterReadLock();
         try
         {
-            error = ListingOf(directory, input.Offset, out MergedDirectory content);
+            error = ListingOf(directory, input.Offset, out content);
             if (error.IsError) { return error; }
             ulong offset = input.Offset;
             for (; offset < MergedDirectory.FirstOffset; offset++)
@@ -41,16 +42,13 @@ internal sealed partial class OverlayFileSystem
             while (index < content.Count && AddEntry(directory, content, index, ref writer)) { index++; }
             if (input.Offset != 0 && writer.IsPlus) { ahead.WentOn(directory, content, index); }
             // Read to the end: whoever comes next finds it in the kernel, or wants it fresh.
-            if (index == content.Count && writer.Used == 0)
-            {
-                directory.Listing = null;
-                Interlocked.Add(ref discarded, content.Size);
-            }
+            if (index == content.Count && writer.Used == 0) { volume.Listings.Hide(directory, content); }
             return Errno.None;
         }
         finally
         {
             volume.RenameLock.ExitReadLock();
+            volume.Listings.Return(content);
         }
     }
 
@@ -60,14 +58,14 @@ internal sealed partial class OverlayFileSystem
     /// </summary>
     private Errno ListingOf(DirectoryInode directory, ulong offset, out MergedDirectory content)
     {
-        MergedDirectory? listing = directory.Listing;
-        if (listing is not null && (offset != 0 || listing.Version == volume.Inodes.VersionOf(directory)))
+        if (volume.Listings.Find(directory) is { } listing)
         {
             content = listing;
-            return Errno.None;
+            if (offset != 0 || listing.Version == volume.Inodes.VersionOf(directory)) { return Errno.None; }
+            volume.Listings.Return(listing);
         }
         Errno error = MergedDirectory.Read(volume, directory, out content);
-        if (!error.IsError) { directory.Listing = content; }
+        if (!error.IsError) { volume.Listings.Show(directory, content); }
         return error;
     }
 

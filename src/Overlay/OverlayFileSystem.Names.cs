@@ -288,13 +288,22 @@ internal sealed partial class OverlayFileSystem
             error = CheckProtection(inode);
             if (error.IsError || !directory) { return error; }
             if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
-            error = MergedDirectory.Read(volume, removed, out MergedDirectory content, onlyWhetherEmpty: true);
-            return error.IsError ? error : content.Count > 0 ? Errno.ENOTEMPTY : Errno.None;
+            return CheckEmpty(removed);
         }
         finally
         {
             volume.RenameLock.ExitReadLock();
         }
+    }
+
+    /// <summary>Whether users see nothing in a directory. Caller holds the rename lock.</summary>
+    private Errno CheckEmpty(DirectoryInode directory)
+    {
+        Errno error = MergedDirectory.Read(volume, directory, out MergedDirectory content, onlyWhetherEmpty: true);
+        if (error.IsError) { return error; }
+        bool isEmpty = content.Count == 0;
+        volume.Listings.Return(content);
+        return isEmpty ? Errno.None : Errno.ENOTEMPTY;
     }
 
     /// <summary>The inode that a name leads to, or none when users see nothing there. Caller holds the rename lock, and gives back what he gets.</summary>
@@ -418,8 +427,7 @@ internal sealed partial class OverlayFileSystem
             if (replaced is DirectoryInode directory)
             {
                 if (!old.IsDirectory) { return Errno.EISDIR; }
-                error = MergedDirectory.Read(volume, directory, out MergedDirectory content, onlyWhetherEmpty: true);
-                return error.IsError ? error : content.Count > 0 ? Errno.ENOTEMPTY : Errno.None;
+                return CheckEmpty(directory);
             }
             return old.IsDirectory ? Errno.ENOTDIR : Errno.None;
         }

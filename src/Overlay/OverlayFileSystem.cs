@@ -16,7 +16,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private const ulong CacheSeconds = 24 * 60 * 60;
 
     /// <summary>Bytes of garbage that are worth a collection.</summary>
-    private const long EnoughGarbage = 8 << 20;
+    private const long EnoughGarbage = 4 << 20;
 
     private const InitFlags Wanted =
         InitFlags.AsyncRead | InitFlags.AtomicOTrunc | InitFlags.BigWrites | InitFlags.DontMask | InitFlags.HasIoctlDir |
@@ -41,7 +41,6 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private Workers? workers;
     private Notifier? notifier;
     private readonly SmallReads smallReads = new();
-    private long discarded; // bytes of listings that were read to their end
     private long collected; // bytes of garbage at the last collection
 
     public OverlayFileSystem(Volume volume)
@@ -101,11 +100,12 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     /// </remarks>
     public void Rest()
     {
-        long garbage = Interlocked.Read(ref discarded) + (volume.Inodes.Dropped * InodeTable.BytesOfInode);
+        long garbage = volume.Listings.Discarded + (volume.Inodes.Dropped * InodeTable.BytesOfInode);
         long living = (long)volume.Inodes.Count * InodeTable.BytesOfInode;
         if (garbage - collected < Math.Max(EnoughGarbage, 4 * living)) { return; }
         collected = garbage;
         volume.Inodes.DropSpares();
+        volume.Listings.DropSpares();
         GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
     }
 

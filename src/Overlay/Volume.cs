@@ -34,6 +34,9 @@ internal sealed class Volume
     /// <summary>Finds real objects.</summary>
     public required RealObjects Objects { get; init; }
 
+    /// <summary>Listings of directories.</summary>
+    public Listings Listings { get; } = new();
+
     /// <summary>Finds names.</summary>
     public required LayeredLookup Lookup { get; init; }
 

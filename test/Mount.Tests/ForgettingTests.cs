@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.Text;
 
 namespace Veneer.Mount.Tests;
@@ -44,6 +45,60 @@ public sealed class ForgettingTests
         {
             Assert.Equal(ContentOf(name), Sys.ReadText(overlay.Lower / name));
             Assert.Equal(number, Sys.Stat(overlay.Merged / name).Ino);
+        }
+    }
+
+    /// <summary>Some listings are merged, some are not, and most are read by several at a time, with and without attributes.</summary>
+    [MountFact]
+    public void Every_directory_lists_its_own_while_others_are_read_and_the_kernel_forgets()
+    {
+        const int directories = 8;
+        static int CountOf(int directory) => 5 + (directory * 60);
+        var files = from d in Enumerable.Range(0, directories) from f in Enumerable.Range(0, CountOf(d)) select ($"d{d}/{d}-{f}", (Node)new string('x', (d * 5) + (f % 31)));
+        using var overlay = Overlay.With(lower: Tree.Of([.. files]));
+        var since = Stopwatch.StartNew();
+        List<Exception> failures = [];
+        int ended = 0;
+        Thread[] threads = [.. Enumerable.Range(0, Threads).Select(t => new Thread(() =>
+        {
+            try
+            {
+                var random = new Random(t);
+                while (since.Elapsed < duration && failures.Count == 0) { Look(overlay.Merged, random.Next(directories), CountOf, changes: t < 2 ? t : -1, looksAtAll: random.Next(2) == 0); }
+            }
+            catch (Exception exception)
+            {
+                lock (failures) { failures.Add(exception); }
+            }
+            Interlocked.Increment(ref ended);
+        }))];
+
+        foreach (Thread thread in threads) { thread.Start(); }
+        while (Volatile.Read(ref ended) < Threads)
+        {
+            Sys.DropCaches();
+            Thread.Sleep(20);
+        }
+        foreach (Thread thread in threads) { thread.Join(); }
+
+        Assert.Empty(failures);
+    }
+
+    private static void Look(FilePath merged, int directory, Func<int, int> countOf, int changes, bool looksAtAll)
+    {
+        FilePath place = merged / $"d{directory}";
+        if (changes >= 0) { Sys.Write(place / $"{directory}-new-{changes}", ""); }
+        List<string> names = [.. Sys.ReadDirectory(place).Select(entry => entry.Name).Where(name => name is not "." and not "..")];
+        if (changes >= 0) { Sys.Unlink(place / $"{directory}-new-{changes}"); }
+        Assert.Equal(names.Count, names.Distinct().Count());
+        Assert.All(names, name => Assert.StartsWith($"{directory}-", name, StringComparison.Ordinal));
+        string[] lasting = [.. names.Where(name => !name.Contains("new", StringComparison.Ordinal))];
+        Assert.Equal(countOf(directory), lasting.Length);
+        if (!looksAtAll) { return; }
+        foreach (string name in lasting)
+        {
+            int number = int.Parse(name[(name.IndexOf('-', StringComparison.Ordinal) + 1)..], CultureInfo.InvariantCulture);
+            Assert.Equal((ulong)((directory * 5) + (number % 31)), Sys.Stat(place / name).Size);
         }
     }
 

@@ -8,7 +8,7 @@ namespace Veneer.Overlay.Tests;
 /// <summary>Requests whose answer is a matter of system calls make no garbage.</summary>
 public sealed class AllocationTests : IDisposable
 {
-    private const int Rounds = 2000, Warm = 200;
+    private const int Rounds = 300, Warm = 100, Tries = 3;
 
     private readonly DirectoryInfo scratch = Directory.CreateTempSubdirectory("veneer-allocation-");
     private readonly OverlayMount overlay;
@@ -125,6 +125,32 @@ public sealed class AllocationTests : IDisposable
         });
     }
 
+    [Theory]
+    [InlineData("directory", false)]
+    [InlineData("directory", true)]
+    [InlineData("merged", false)]
+    [InlineData("merged", true)]
+    public void Reading_a_directory_from_its_beginning_to_its_end_allocates_nothing(string name, bool isPlus)
+    {
+        foreach (string layer in (string[])["lower", "upper"])
+        {
+            string directory = scratch.CreateSubdirectory($"{layer}/merged").FullName;
+            for (int i = 0; i < 150; i++) { File.WriteAllText(Path.Combine(directory, $"{layer}-{i}"), ""); }
+        }
+        byte[] buffer = new byte[128 * 1024];
+        Assert.Equal(Errno.None, fileSystem.Lookup(Ask(1), Encoding.UTF8.GetBytes(name + "\0"), out EntryOut entry));
+        AssertNoGarbage(() =>
+        {
+            var reader = new DirectoryWriter(buffer, isPlus);
+            Errno error = fileSystem.ReadDir(Ask(entry.NodeId), new ReadIn { Size = (uint)buffer.Length }, ref reader);
+            Assert.True(reader.Used > 0);
+            reader = new DirectoryWriter(buffer, isPlus);
+            if (!error.IsError) { error = fileSystem.ReadDir(Ask(entry.NodeId), new ReadIn { Size = (uint)buffer.Length, Offset = long.MaxValue }, ref reader); }
+            Assert.True(reader.Used == 0);
+            return error;
+        });
+    }
+
     [Fact]
     public void Creating_writing_and_removing_allocates_nothing()
     {
@@ -145,7 +171,7 @@ public sealed class AllocationTests : IDisposable
     [InlineData("upper")]
     public void A_file_that_was_never_seen_allocates_nothing(string where)
     {
-        string[] names = [.. Enumerable.Range(0, Rounds + Warm).Select(i => $"file-{i}")];
+        string[] names = [.. Enumerable.Range(0, Warm + (Tries * Rounds)).Select(i => $"file-{i}")];
         string layer = Path.Combine(scratch.FullName, where.StartsWith("directory", StringComparison.Ordinal) ? "lower/directory" : "upper");
         foreach (string name in names) { File.WriteAllText(Path.Combine(layer, name), "x"); }
         ulong directory = 1;
@@ -171,7 +197,7 @@ public sealed class AllocationTests : IDisposable
     [Fact]
     public void Removing_a_lower_file_allocates_nothing()
     {
-        string[] names = [.. Enumerable.Range(0, Rounds + Warm).Select(i => $"file-{i}")];
+        string[] names = [.. Enumerable.Range(0, Warm + (Tries * Rounds)).Select(i => $"file-{i}")];
         foreach (string name in names) { File.WriteAllText(Path.Combine(scratch.FullName, "lower", name), "x"); }
         AssertNoGarbageAnew(i => names[i], name =>
         {
@@ -189,14 +215,24 @@ public sealed class AllocationTests : IDisposable
 
     private static void AssertNoGarbage(Func<Errno> request) => AssertNoGarbageAnew(static _ => "", _ => request());
 
-    /// <summary>Every round with a name of its own. Tables have grown in the rounds before: what counts is what a request leaves behind.</summary>
+    /// <summary>Every round with a name of its own.</summary>
+    /// <remarks>
+    /// What a request leaves behind is found each time. A table that grows, or the first object of a kind of which there
+    /// are more than before, may fall into one of the tries, but not into all.
+    /// </remarks>
     private static void AssertNoGarbageAnew(Func<int, string> nameOf, NamedRequest request)
     {
-        byte[][] names = [.. Enumerable.Range(0, Warm + Rounds).Select(i => Encoding.UTF8.GetBytes(nameOf(i) + "\0"))];
+        byte[][] names = [.. Enumerable.Range(0, Warm + (Tries * Rounds)).Select(i => Encoding.UTF8.GetBytes(nameOf(i) + "\0"))];
         for (int i = 0; i < Warm; i++) { Assert.Equal(Errno.None, request(names[i])); } // compiled, caches filled
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        Errno error = Errno.None;
-        for (int i = Warm; i < names.Length && !error.IsError; i++) { error = request(names[i]); }
-        Assert.Equal((Errno.None, 0), (error, GC.GetAllocatedBytesForCurrentThread() - before));
+        long least = long.MaxValue;
+        for (int next = Warm; next < names.Length && least > 0;)
+        {
+            long before = GC.GetAllocatedBytesForCurrentThread();
+            Errno error = Errno.None;
+            for (int end = next + Rounds; next < end && !error.IsError; next++) { error = request(names[next]); }
+            least = Math.Min(least, GC.GetAllocatedBytesForCurrentThread() - before);
+            Assert.Equal(Errno.None, error);
+        }
+        Assert.Equal(0, least);
     }
 }

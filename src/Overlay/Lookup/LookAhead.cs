@@ -45,7 +45,7 @@ internal sealed class LookAhead(Volume volume)
         public int Child;
     }
 
-    /// <summary>What to look at. The nodeid is lent, so that the directory stays.</summary>
+    /// <summary>What to look at. The nodeid is lent, so that the directory stays, and the listing is used.</summary>
     private readonly record struct Work(DirectoryInode? Directory, ulong NodeId, MergedDirectory? Listing, int First);
 
     /// <summary>Somebody begins to read a directory with attributes. Caller holds the rename lock shared.</summary>
@@ -55,14 +55,14 @@ internal sealed class LookAhead(Volume volume)
         {
             bool isRight = guess == directory.Key;
             trust = isRight ? Math.Min(trust + 1, MostTrusted) : Math.Max(trust - 1, 0);
-            while (walk.Count > 0 && (!ReferenceEquals(walk[^1].Directory, directory.Parent) || walk.Count == MaxDepth)) { walk.RemoveAt(walk.Count - 1); }
+            while (walk.Count > 0 && (!ReferenceEquals(walk[^1].Directory, directory.Parent) || walk.Count == MaxDepth)) { ForgetLast(); }
             if (walk.Count > 0)
             {
                 Visit parent = walk[^1];
                 parent.Child = parent.Listing.IndexOf(directory.Name);
-                if (parent.Child < 0) { walk.Clear(); } else { walk[^1] = parent; }
+                if (parent.Child < 0) { ForgetWalk(); } else { walk[^1] = parent; }
             }
-            if (listing.Count <= MaxListed) { walk.Add(new Visit { Directory = directory, Listing = listing, Child = -1 }); }
+            if (listing.Count <= MaxListed) { walk.Add(new Visit { Directory = directory, Listing = volume.Listings.Share(listing), Child = -1 }); }
             guess = null;
             if (!TryGuess(out DirectoryInode parentOfNext, out RealKey key)) { return; }
             guess = key;
@@ -72,12 +72,25 @@ internal sealed class LookAhead(Volume volume)
         }
     }
 
+    /// <summary>Caller holds the gate.</summary>
+    private void ForgetLast()
+    {
+        volume.Listings.Return(walk[^1].Listing);
+        walk.RemoveAt(walk.Count - 1);
+    }
+
+    /// <summary>Caller holds the gate.</summary>
+    private void ForgetWalk()
+    {
+        while (walk.Count > 0) { ForgetLast(); }
+    }
+
     /// <summary>Somebody has read a directory with attributes up to an entry, and not from its beginning. Caller holds the rename lock shared.</summary>
     public void WentOn(DirectoryInode directory, MergedDirectory listing, int index)
     {
         if (directory.Upper is not null || index >= listing.Count) { return; }
         if (listing.Ahead is { } ahead && index >= ahead.First && index < ahead.End - (Reach / 2)) { return; }
-        lock (gate) { Ask(new Work(directory, volume.Inodes.Lend(directory), listing, index)); }
+        lock (gate) { Ask(new Work(directory, volume.Inodes.Lend(directory), volume.Listings.Share(listing), index)); }
     }
 
     /// <summary>The directory that comes next when a tree is walked depth first, in the order of the listings. Caller holds the gate.</summary>
@@ -105,15 +118,21 @@ internal sealed class LookAhead(Volume volume)
     {
         if (isOver)
         {
-            volume.Inodes.Forget(work.NodeId, 1);
+            Forget(work);
             return;
         }
-        if (next.NodeId != 0) { volume.Inodes.Forget(next.NodeId, 1); }
+        if (next.NodeId != 0) { Forget(next); }
         next = work;
         Monitor.Pulse(gate);
         if (thread is not null) { return; }
         thread = new Thread(Run, 256 << 10) { IsBackground = true, Name = "look ahead" };
         thread.Start();
+    }
+
+    private void Forget(Work work)
+    {
+        volume.Listings.Return(work.Listing);
+        volume.Inodes.Forget(work.NodeId, 1);
     }
 
     private void Run()
@@ -128,9 +147,10 @@ internal sealed class LookAhead(Volume volume)
                 work = next;
                 next = default;
             }
+            MergedDirectory? listing = work.Listing;
             try
             {
-                if (work.Directory is { } directory) { Look(directory, work.Listing, work.First); }
+                if (work.Directory is { } directory) { Look(directory, ref listing, work.First); }
             }
 #pragma warning disable CA1031 // a bug here must not end the mount: whoever asks finds out by himself
             catch (Exception exception)
@@ -138,11 +158,14 @@ internal sealed class LookAhead(Volume volume)
                 volume.Log($"veneer: looking ahead failed: {exception}");
             }
 #pragma warning restore CA1031
-            volume.Inodes.Forget(work.NodeId, 1);
+            Forget(work with { Listing = listing });
         }
     }
 
-    private void Look(DirectoryInode directory, MergedDirectory? listing, int first)
+    /// <param name="directory">The directory.</param>
+    /// <param name="listing">What it lists; if nobody has read it yet, it is read, for the caller to give back.</param>
+    /// <param name="first">The first entry.</param>
+    private void Look(DirectoryInode directory, ref MergedDirectory? listing, int first)
     {
         Sights? sights = null;
         for (int index = first; sights is null || index < sights.End;)
@@ -154,13 +177,9 @@ internal sealed class LookAhead(Volume volume)
                 if (listing is null)
                 {
                     if (MergedDirectory.Read(volume, directory, out listing).IsError) { return; }
-                    directory.Listing ??= listing;
+                    volume.Listings.Show(directory, listing);
                 }
-                if (sights is null)
-                {
-                    sights = new Sights(first, Math.Min(Reach, listing.Count - first));
-                    listing.Ahead = sights;
-                }
+                sights ??= listing.LookAhead(first, Reach);
                 // Overtaken: the reader does the half that comes next, and need not wait for the other one.
                 if (index <= sights.Reader) { index = sights.Reader + 1 + ((sights.End - sights.Reader) / 2); }
                 for (int end = Math.Min(index + Stride, sights.End); index < end && index > sights.Reader; index++)
@@ -183,8 +202,8 @@ internal sealed class LookAhead(Volume volume)
         lock (gate)
         {
             isOver = true;
-            walk.Clear();
-            if (next.NodeId != 0) { volume.Inodes.Forget(next.NodeId, 1); }
+            ForgetWalk();
+            if (next.NodeId != 0) { Forget(next); }
             next = default;
             Monitor.Pulse(gate);
         }

@@ -20,8 +20,9 @@ internal sealed class MergedDirectory
     private Entry[] entries = new Entry[64];
     private ulong[] offsets = [];
     private int count;
-    private int[]? table;
+    private int[] table = [];
     private Sights? ahead;
+    private Sights? spareSights;
 
     private struct Entry
     {
@@ -39,8 +40,20 @@ internal sealed class MergedDirectory
     /// <summary>How many entries there are, without "." and "..".</summary>
     public int Count => count;
 
+    /// <summary>How many use it. Protected by <see cref="Listings"/>.</summary>
+    public int Users { get; set; }
+
     /// <summary>Bytes of memory that it takes.</summary>
-    public long Size => names.Length + (entries.Length * (long)Unsafe.SizeOf<Entry>()) + (offsets.Length * sizeof(ulong));
+    public long Size => names.Length + (entries.Length * (long)Unsafe.SizeOf<Entry>()) + (offsets.Length * sizeof(ulong)) + (table.Length * sizeof(int)) + (spareSights?.Size ?? 0);
+
+    /// <summary>As new, for another directory. Nobody uses it.</summary>
+    public void Clear()
+    {
+        count = namesLength = Version = UpperWhiteouts = 0;
+        HasVisible = false;
+        spareSights = ahead ?? spareSights;
+        ahead = null;
+    }
 
     /// <summary>The offset behind an entry: where a reader goes on.</summary>
     public ulong OffsetOf(int index) => offsets[index];
@@ -48,7 +61,7 @@ internal sealed class MergedDirectory
     /// <summary>The first entry behind an offset.</summary>
     public int FirstBehind(ulong offset)
     {
-        int index = Array.BinarySearch(offsets, offset);
+        int index = Array.BinarySearch(offsets, 0, count, offset);
         return index < 0 ? ~index : index + 1;
     }
 
@@ -71,7 +84,19 @@ internal sealed class MergedDirectory
     public int FirstLower(int index) => Math.Max((int)entries[index].Lower, 0);
 
     /// <summary>What has been looked at ahead of the reader; null when nothing was.</summary>
-    public Sights? Ahead { get => Volatile.Read(ref ahead); set => Volatile.Write(ref ahead, value); }
+    public Sights? Ahead => Volatile.Read(ref ahead);
+
+    /// <summary>Makes room for what is looked at ahead. For the one thread that looks.</summary>
+    /// <param name="first">The first entry.</param>
+    /// <param name="most">So many at most.</param>
+    public Sights LookAhead(int first, int most)
+    {
+        // The first is that of another directory, which nobody reads any more; who reads this one may still use the last.
+        Sights sights = Interlocked.Exchange(ref spareSights, null) ?? new Sights();
+        sights.Begin(first, Math.Min(most, count - first));
+        Volatile.Write(ref ahead, sights);
+        return sights;
+    }
 
     /// <summary>The entry of a name, or -1.</summary>
     /// <param name="name">With its NUL.</param>
@@ -89,30 +114,40 @@ internal sealed class MergedDirectory
     /// <summary>The real object's filesystem and number.</summary>
     public (ulong Device, ulong Ino) RealNumber(int index) => (entries[index].Device, entries[index].Ino);
 
-    /// <summary>Reads a directory. The caller holds the rename lock shared.</summary>
+    /// <summary>Reads a directory. The caller holds the rename lock shared, and gives the listing back to <see cref="Listings"/>.</summary>
     /// <param name="volume">The overlay.</param>
     /// <param name="directory">The directory.</param>
-    /// <param name="merged">What it lists.</param>
+    /// <param name="merged">What it lists; null after an error.</param>
     /// <param name="onlyWhetherEmpty">Stop at the first entry that users see.</param>
     public static Errno Read(Volume volume, DirectoryInode directory, out MergedDirectory merged, bool onlyWhetherEmpty = false)
     {
-        merged = new MergedDirectory { Version = volume.Inodes.VersionOf(directory) };
+        merged = volume.Listings.Take();
+        Errno error = merged.Read(volume, directory, onlyWhetherEmpty);
+        if (!error.IsError) { return Errno.None; }
+        volume.Listings.Return(merged);
+        merged = null!;
+        return error;
+    }
+
+    private Errno Read(Volume volume, DirectoryInode directory, bool onlyWhetherEmpty)
+    {
+        Version = volume.Inodes.VersionOf(directory);
         int layers = directory.Lowers.Length + (directory.Upper is null ? 0 : 1);
         bool isMerge = layers > 1;
         if (directory.Upper is { } upper)
         {
-            Errno error = merged.ReadReal(volume, upper, InUpper, isMerge, onlyWhetherEmpty);
+            Errno error = ReadReal(volume, upper, InUpper, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
         }
         for (short i = 0; i < directory.Lowers.Length; i++)
         {
-            if (onlyWhetherEmpty && merged.HasVisible) { break; }
-            Errno error = merged.ReadReal(volume, directory.Lowers[i], i, isMerge, onlyWhetherEmpty);
+            if (onlyWhetherEmpty && HasVisible) { break; }
+            Errno error = ReadReal(volume, directory.Lowers[i], i, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
         }
-        merged.table = null;
-        merged.RemoveWhiteouts();
-        if (!onlyWhetherEmpty) { merged.Sort(); }
+        if (isMerge) { Array.Clear(table); }
+        RemoveWhiteouts();
+        if (!onlyWhetherEmpty) { Sort(); }
         return Errno.None;
     }
 
@@ -182,8 +217,8 @@ internal sealed class MergedDirectory
     /// <summary>Puts the next entry's name into the set of names; false when it is there.</summary>
     private bool TryClaim(ReadOnlySpan<byte> name)
     {
-        if (table is null || count * 2 >= table.Length) { GrowTable(); }
-        for (uint slot = Hash(name) & (uint)(table!.Length - 1); ; slot = (slot + 1) & (uint)(table.Length - 1))
+        if (count * 2 >= table.Length) { GrowTable(); }
+        for (uint slot = Hash(name) & (uint)(table.Length - 1); ; slot = (slot + 1) & (uint)(table.Length - 1))
         {
             if (table[slot] == 0)
             {
@@ -196,7 +231,7 @@ internal sealed class MergedDirectory
 
     private void GrowTable()
     {
-        int[] grown = new int[table is null ? 256 : table.Length * 4];
+        int[] grown = new int[Math.Max(256, table.Length * 4)];
         for (int i = 0; i < count; i++)
         {
             uint slot = Hash(NameOf(i)) & (uint)(grown.Length - 1);
@@ -222,7 +257,7 @@ internal sealed class MergedDirectory
 
     private void Sort()
     {
-        offsets = new ulong[count];
+        if (offsets.Length < count) { offsets = new ulong[entries.Length]; }
         for (int i = 0; i < count; i++) { offsets[i] = Offset(NameOf(i)); }
         Array.Sort(offsets, entries, 0, count);
         for (int i = 1; i < count; i++)

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
@@ -6,9 +7,11 @@ namespace Veneer.Overlay.Lookup;
 
 /// <summary>What <see cref="LookAhead"/> has seen of some entries of a listing, all of them lower objects with nothing below.</summary>
 /// <remarks>One thread adds, any number reads. True for as long as the directory is not in upper: lower layers do not change.</remarks>
-internal sealed class Sights(int first, int count)
+internal sealed class Sights
 {
-    private readonly Sight[] seen = new Sight[count];
+    private Sight[] seen = [];
+    private int first;
+    private int count;
     private volatile int reader = -1;
 
     private struct Sight
@@ -23,10 +26,23 @@ internal sealed class Sights(int first, int count)
     public int First => first;
 
     /// <summary>The entry behind the last one.</summary>
-    public int End => first + seen.Length;
+    public int End => first + count;
+
+    /// <summary>Bytes of memory that it takes.</summary>
+    public long Size => seen.Length * (long)Unsafe.SizeOf<Sight>();
 
     /// <summary>The last entry that somebody asked for in vain, and so looks at himself.</summary>
     public int Reader => reader;
+
+    /// <summary>With nothing seen yet. Nobody else knows it.</summary>
+    public void Begin(int firstEntry, int entries)
+    {
+        first = firstEntry;
+        count = entries;
+        reader = -1;
+        if (seen.Length < entries) { seen = new Sight[entries]; }
+        else { seen.AsSpan(0, entries).Clear(); }
+    }
 
     /// <summary>Remembers what was found, when it is simple enough: most objects are.</summary>
     public void Add(int index, in Found found)

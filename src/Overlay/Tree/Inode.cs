@@ -265,7 +265,6 @@ internal sealed class DirectoryInode : Inode
 {
     /// <summary>The directory in upper, or null. Set once, under the copy-up lock.</summary>
     private RealDirectory? upper;
-    private MergedDirectory? listing;
 
     /// <summary>The directory in upper, or null.</summary>
     public RealDirectory? Upper
@@ -296,8 +295,8 @@ internal sealed class DirectoryInode : Inode
     /// <summary>Counts changes of names, so that a lookup that ran beside one tries again. Protected by the table.</summary>
     public int Version;
 
-    /// <summary>What the directory lists, while somebody reads it; replaced as a whole.</summary>
-    public MergedDirectory? Listing { get => Volatile.Read(ref listing); set => Volatile.Write(ref listing, value); }
+    /// <summary>What the directory lists, while somebody reads it. Protected by <see cref="Listings"/>.</summary>
+    public MergedDirectory? Listing { get; set; }
 
     /// <summary>Serializes changes of names in this directory.</summary>
     public object NamesLock { get; } = new();

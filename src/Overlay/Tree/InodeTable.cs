@@ -59,8 +59,8 @@ internal sealed class InodeTable
     /// <summary>How many buckets there are for them, in either table.</summary>
     public int Buckets { get { lock (gate) { return byNodeId.Length; } } }
 
-    /// <summary>How many inodes have been left to the collector.</summary>
-    public long Dropped { get { lock (gate) { return dropped; } } }
+    /// <summary>How many inodes have been left to the collector, or will be before it is called.</summary>
+    public long Dropped { get { lock (gate) { return dropped + spares; } } }
 
     /// <summary>How many dead inodes wait for an object.</summary>
     public int Spares { get { lock (gate) { return spares; } } }
@@ -109,6 +109,7 @@ internal sealed class InodeTable
     {
         lock (gate)
         {
+            dropped += spares;
             spare = null;
             spares = 0;
         }

@@ -114,7 +114,9 @@ internal sealed class Remove(Volume volume)
         leftover = null;
         Errno error = MergedDirectory.Read(volume, removed, out MergedDirectory content, onlyWhetherEmpty: true);
         if (error.IsError) { return error; }
-        if (content.Count > 0) { return Errno.ENOTEMPTY; }
+        int count = content.Count, whiteouts = content.UpperWhiteouts;
+        volume.Listings.Return(content);
+        if (count > 0) { return Errno.ENOTEMPTY; }
         error = IsLowerPositive(parent, name, found, out bool positive);
         if (error.IsError) { return error; }
         error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
@@ -128,8 +130,8 @@ internal sealed class Remove(Volume volume)
             else
             {
                 _ = volume.Directories.Keep(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
-                error = positive ? CoverDirectory(directory.Directory, name, content.UpperWhiteouts, out leftover)
-                    : content.UpperWhiteouts > 0 ? MoveAway(directory.Directory, name, content.UpperWhiteouts, out leftover)
+                error = positive ? CoverDirectory(directory.Directory, name, whiteouts, out leftover)
+                    : whiteouts > 0 ? MoveAway(directory.Directory, name, whiteouts, out leftover)
                     : Libc.RemoveDirectoryAt(directory.Directory, name);
             }
         }

@@ -73,8 +73,10 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
             {
                 error = MergedDirectory.Read(volume, replaced, out MergedDirectory content, onlyWhetherEmpty: true);
                 if (error.IsError) { return error; }
-                if (content.Count > 0) { return Errno.ENOTEMPTY; }
+                bool isEmpty = content.Count == 0;
                 if (to.Found.HasUpper) { whiteouts = content.UpperWhiteouts; }
+                volume.Listings.Return(content);
+                if (!isEmpty) { return Errno.ENOTEMPTY; }
             }
         }
 
