@@ -121,8 +121,9 @@ public interface IFileSystem
     /// <summary>FUSE_COPY_FILE_RANGE and FUSE_COPY_FILE_RANGE_64.</summary>
     Errno CopyFileRange(in Request request, in CopyFileRangeIn input, out ulong copied);
 
-    /// <summary>No request has come for a moment, or they have not ceased for long: a time to tidy up. Nobody waits for it; requests may come meanwhile.</summary>
-    void Rest();
+    /// <summary>A time to tidy up. Nobody waits for it; requests may come meanwhile.</summary>
+    /// <param name="isQuiet">Whether no request has come for a moment; if not, they have not ceased for long.</param>
+    void Rest(bool isQuiet);
 
     /// <summary>FUSE_DESTROY, or the end of the connection.</summary>
     void Stop();

@@ -142,11 +142,11 @@ public sealed partial class Server : IDisposable
         StopOnce();
     }
 
-    private void Rest()
+    private void Rest(bool isQuiet)
     {
         try
         {
-            fileSystem.Rest();
+            fileSystem.Rest(isQuiet);
         }
 #pragma warning disable CA1031 // a bug in tidying up must not cost the mount
         catch (Exception bug)

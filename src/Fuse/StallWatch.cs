@@ -8,8 +8,8 @@ namespace Veneer.Fuse;
 /// </remarks>
 /// <param name="crews">Whose threads are looked at.</param>
 /// <param name="interval">The time from look to look: a request that is seen twice has taken that long.</param>
-/// <param name="rest">Called before it sleeps, and now and then while it cannot.</param>
-internal sealed class StallWatch(List<Crew> crews, TimeSpan interval, Action rest) : IDisposable
+/// <param name="rest">Called before it sleeps, and now and then while it cannot; told whether it is quiet.</param>
+internal sealed class StallWatch(List<Crew> crews, TimeSpan interval, Action<bool> rest) : IDisposable
 {
     /// <summary>After so many looks that saw nothing new, it sleeps.</summary>
     private const int Patience = 10;
@@ -52,10 +52,10 @@ internal sealed class StallWatch(List<Crew> crews, TimeSpan interval, Action res
             {
                 wake.WaitOne(interval); // nobody wakes it but to stop it
                 if (Look()) { quiet = 0; }
-                if (++looks % Endurance == 0) { rest(); }
+                if (++looks % Endurance == 0) { rest(false); }
             }
             if (stopping) { return; }
-            rest();
+            rest(true);
             Interlocked.Exchange(ref sleeps, 1);
             if (Look()) { Wake(); } // it began while we were going to sleep
         }

@@ -12,7 +12,7 @@ public sealed class Workers : IDisposable
     private bool stopped;
     private bool disposed;
 
-    internal Workers(TimeSpan stallInterval, Action rest) => watch = new StallWatch(crews, stallInterval, rest);
+    internal Workers(TimeSpan stallInterval, Action<bool> rest) => watch = new StallWatch(crews, stallInterval, rest);
 
     /// <summary>How many threads exist.</summary>
     public int Count => crews.Sum(crew => crew.Count);

@@ -81,7 +81,7 @@ internal sealed partial class OverlayFileSystem
     private void Revoke(Gate entrance)
     {
         if (backings is null || LookUpRevoked is null) { return; }
-        ulong[] nodes = [.. files.ToList().Where(file => file.Backing.IsPassthrough).Select(file => file.NodeId).Distinct()];
+        ulong[] nodes = [.. files.ToList().Where(file => file.Backing is { IsPassthrough: true }).Select(file => file.NodeId).Distinct()];
         if (nodes.Length == 0) { return; }
         entrance.Revoke(nodes);
         // The mount may be left in another namespace than ours. Where none can be found, what is open goes on.

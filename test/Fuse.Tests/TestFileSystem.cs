@@ -131,7 +131,7 @@ internal sealed class TestFileSystem : IFileSystem
         Starting?.Invoke();
     }
 
-    public void Rest() => Interlocked.Increment(ref Rests);
+    public void Rest(bool isQuiet) => Interlocked.Increment(ref Rests);
 
     public void Stop() => Interlocked.Increment(ref Stops);
 
