@@ -170,8 +170,9 @@ internal static class Manual
           Of Veneer
             errors=continue|remount-ro|shutdown
                 What happens when the kernel cannot write something back to the
-                upper's filesystem. fsync gives EIO from then on in any case.
-                remount-ro: so does whatever changes something, EROFS. shutdown: see
+                upper's filesystem, from when on fsync gives EIO in any case, or when
+                a layer is moved or removed, which is logged in any case.
+                remount-ro: whatever changes something gives EROFS. shutdown: see
                 veneer shutdown. Default: shutdown with volatile, else continue.
             sync_on_unmount
                 Sync a volatile upper when it is unmounted, as veneer sync does.
@@ -199,6 +200,10 @@ internal static class Manual
                 upper or the work, or changes a lower. warn: mount all the same, and
                 say so in the log; what both do to it is undefined. Default: refuse,
                 and name who has it.
+            pin
+                While mounted, the layers cannot be removed or renamed in this mount
+                namespace: that gives EBUSY. Needs the right to mount. Without it, what
+                happens when one is, errors= says.
 
           Of any mount
             ro, rw, nosuid, suid, nodev, dev, noexec, exec, sync, async, dirsync,

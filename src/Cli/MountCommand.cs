@@ -109,6 +109,10 @@ internal static class MountCommand
 
         using (overlay)
         {
+            if (overlay.PinDirectory is { } pins && PinWatch.Start(pins) is var failure && failure.IsError)
+            {
+                log($"veneer: no process can be started that takes away the pins if this one is killed ({failure}): the next veneer mount or umount does");
+            }
             Mount mount = Mount.Attach(options.MountPoint, new MountOptions
             {
                 Source = options.Source,

@@ -17,6 +17,7 @@ internal static class Program
 
         if (Revocation.IsAsked && arguments.Length == 2) { return Revocation.LookUp(arguments[0], arguments[1]); }
         if (ShutdownCommand.IsAsked && arguments.Length == 1) { return ShutdownCommand.PassOn(arguments[0]); }
+        if (PinWatch.IsWatching && arguments.Length == 1) { return PinWatch.Run(arguments[0]); }
 
         // The helpers of mount(8) and umount(8) are symbolic links to us.
         if (invocation.Name.StartsWith("mount.", StringComparison.Ordinal)) { return MountCommand.Run(invocation, arguments, asHelper: true); }

@@ -3,6 +3,7 @@ using System.Globalization;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
+using Veneer.Overlay.Layers;
 
 namespace Veneer.Cli;
 
@@ -41,6 +42,7 @@ internal static class UmountCommand
             string[] words = CommandLine.Places(parsed, places, arguments, "umount");
             if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to unmount." : $"{words[1]} is one word too many: give one mount point."); }
 
+            Pin.ReleaseLeftovers();
             string path = Unmount(words[0], parsed.GetValue(lazily));
             if (parsed.GetValue(verbose)) { Terminal.Write($"veneer: {path} unmounted\n"); }
             return ExitCode.Success;

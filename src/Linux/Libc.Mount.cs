@@ -30,6 +30,8 @@ public enum MountFlags : ulong
     NoDirectoryAccessTime = 2048,
     /// <summary>MS_BIND.</summary>
     Bind = 4096,
+    /// <summary>MS_PRIVATE: what is mounted in it is not mounted elsewhere.</summary>
+    Private = 1 << 18,
     /// <summary>MS_RELATIME.</summary>
     RelativeAccessTime = 1 << 21,
     /// <summary>MS_STRICTATIME.</summary>

@@ -41,6 +41,7 @@ public sealed class OptionParser
     private bool revocable;
     private int? threads;
     private InUse inUse;
+    private bool pin;
 
     /// <summary>A sentence for each option that was accepted without effect.</summary>
     public IReadOnlyList<string> Warnings => warnings;
@@ -144,6 +145,7 @@ public sealed class OptionParser
             Threads = threads,
             InUse = inUse,
             Spelled = spelled.Count == 0 ? [] : [.. spelled],
+            Pin = pin,
         };
     }
 
@@ -277,6 +279,9 @@ public sealed class OptionParser
                 return true;
             case "inuse":
                 inUse = Choose(name, value, ("refuse", InUse.Refuse), ("warn", InUse.Warn));
+                return true;
+            case "pin":
+                pin = Flag(name, value);
                 return true;
             case "allow_other":
                 allowOther = Flag(name, value);
@@ -448,7 +453,7 @@ public sealed class OptionParser
     private static readonly string[] Names =
     [
         "lowerdir", "lowerdir+", "upperdir", "workdir", "redirect_dir", "metacopy", "index", "xino", "uuid", "nfs_export",
-        "verity", "userxattr", "volatile", "fsync", "errors", "sync_on_unmount", "revocable", "coherent", "passthrough", "io_uring", "threads", "inuse", "allow_other",
+        "verity", "userxattr", "volatile", "fsync", "errors", "sync_on_unmount", "revocable", "coherent", "passthrough", "io_uring", "threads", "inuse", "pin", "allow_other",
         "default_permissions", "fsname", "debug", "remount", "ro", "rw", "nosuid", "nodev", "noexec", "noatime",
         "relatime", "strictatime", "nodiratime", "dirsync", "nosymfollow",
     ];

@@ -2,6 +2,7 @@ using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Host;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay;
@@ -41,7 +42,7 @@ internal sealed partial class OverlayFileSystem
         Gate.ExpectClosing();
         if (Interlocked.Increment(ref shutdowns) > 1)
         {
-            if (!WritebackErrors.IsOwnThread) { WaitForShutdown(); } // that thread is waited for itself
+            if (!WritebackErrors.IsOwnThread && !LayerWatch.IsOwnThread) { WaitForShutdown(); } // those threads are waited for themselves
             return;
         }
         volume.Log($"veneer: the overlay is shut down{reason}");

@@ -131,8 +131,16 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private void ActOnError(Errno error)
     {
         NoteFailure(error);
-        string what = $"writing to the filesystem of the upper directory {volume.Options.UpperDirectory} failed ({error})";
-        switch (volume.Options.Errors)
+        Act($"writing to the filesystem of the upper directory {volume.Options.UpperDirectory} failed ({error})", what => $"fsync fails from now on: {what}");
+    }
+
+    /// <summary>A layer was moved or removed. What is open goes on, but the next mount will not find it. Called by a thread of its own, once for each.</summary>
+    /// <param name="what">A sentence without its full stop.</param>
+    internal void ActOnLoss(string what) => Act(what, what => $"{what}: see who did it, and unmount");
+
+    private void Act(string what, Func<string, string> warning)
+    {
+        switch (gate is null ? OnError.Continue : volume.Options.Errors) // before it is served, there is nothing to end
         {
             case OnError.Shutdown:
                 ShutDown($": {what}");
@@ -142,7 +150,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 gate?.Close(Service.Reading);
                 break;
             default:
-                volume.Log($"veneer: fsync fails from now on: {what}");
+                volume.Log($"veneer: {warning(what)}");
                 break;
         }
     }

@@ -28,6 +28,7 @@ public sealed class OverlayMount : IDisposable
         this.volume = volume;
         this.held = held;
         fileSystem = new OverlayFileSystem(volume) { LetGo = Dispose };
+        if (LayerWatch.Start(volume.Places, fileSystem.ActOnLoss) is { } watch) { held.Add(watch); }
     }
 
     /// <summary>What answers the kernel's requests.</summary>
@@ -68,6 +69,8 @@ public sealed class OverlayMount : IDisposable
         List<Place> places = Probe.CheckLayers(options, lowers, upper, work);
         InUseLock inUse = InUseLock.Take(options, places, log);
         opened.Add(inUse);
+        Pin? pin = options.Pin ? Pin.Hold(places) : null;
+        if (pin is not null) { opened.Add(pin); }
         UpperFeatures features = upper < 0 ? UpperFeatures.None : Probe.CheckUpper(options, upper, work);
         if (upper >= 0 && !features.RenameWhiteout)
         {
@@ -121,6 +124,8 @@ public sealed class OverlayMount : IDisposable
             Mark = options.Sync == Sync.Volatile ? mark : null,
             IsInMemory = mark?.Now.IsInMemory ?? true,
             Sentinel = sentinel,
+            Pin = pin,
+            Places = places,
             Log = log,
             NameLength = nameLength,
             MaxOpenFiles = 4 * quarter - Math.Min(quarter, MaxDirectories) - Math.Min(quarter, MaxReserve),
@@ -272,6 +277,9 @@ public sealed class OverlayMount : IDisposable
         Errno error = Libc.StatAt(directory.Descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
         return error.IsError ? throw new OverlayMountException($"The layer {directory.Layer.Path} cannot be examined ({error}): see whether its filesystem still answers.") : stat;
     }
+
+    /// <summary>Where the layers are pinned, to be given to <see cref="Pin.Release"/> when this process is gone; or null.</summary>
+    public string? PinDirectory => volume.Pin?.Directory;
 
     /// <summary>Tells those who find upper or work in use where they are mounted.</summary>
     /// <param name="mountPoint">The mount point's full path.</param>

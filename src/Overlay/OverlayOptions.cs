@@ -63,7 +63,7 @@ public sealed record OverlayOptions
     /// <summary>What is on the disk when an fsync has returned. Default: <see cref="Sync.Auto"/>.</summary>
     public Sync Sync { get; init; } = Sync.Auto;
 
-    /// <summary>What happens when the upper's filesystem fails to write something back. Default: <see cref="OnError.Shutdown"/> when volatile, else <see cref="OnError.Continue"/>.</summary>
+    /// <summary>What happens when the upper's filesystem fails to write something back, or a layer is moved or removed. Default: <see cref="OnError.Shutdown"/> when volatile, else <see cref="OnError.Continue"/>.</summary>
     public OnError Errors { get; init; }
 
     /// <summary>Whether a volatile upper is synced when the overlay is unmounted, so that it is no longer volatile then. Default: no.</summary>
@@ -77,6 +77,9 @@ public sealed record OverlayOptions
 
     /// <summary>What becomes of a mount whose layers another overlay changes. Default: <see cref="InUse.Refuse"/>.</summary>
     public InUse InUse { get; init; }
+
+    /// <summary>Whether the layers cannot be removed or renamed while mounted, in the mount namespace of the server. Default: no.</summary>
+    public bool Pin { get; init; }
 }
 
 /// <summary>What becomes of a mount when its upper or work is in use by another overlay, or a lower is another's upper or work (<c>inuse=</c>).</summary>
@@ -136,7 +139,8 @@ public enum Sync
     Volatile,
 }
 
-/// <summary>What happens when the upper's filesystem fails to write something back (<c>errors=</c>). fsync gives EIO from then on in any case.</summary>
+/// <summary>What happens when the upper's filesystem fails to write something back, or a layer is moved or removed (<c>errors=</c>).</summary>
+/// <remarks>It is logged in any case, and after a failed write fsync gives EIO from then on.</remarks>
 public enum OnError
 {
     /// <summary>Nothing else.</summary>

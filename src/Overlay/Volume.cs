@@ -46,8 +46,15 @@ internal sealed class Volume
     /// <summary>A descriptor, O_PATH, of work through the mount that it was named in; -1 when read-only.</summary>
     public int NamedWork { get; init; } = -1;
 
+    /// <summary>What keeps the layers in their places, if they are to be.</summary>
+    public Pin? Pin { get; init; }
+
+    /// <summary>The layers as they were named.</summary>
+    public required IReadOnlyList<Place> Places { get; init; }
+
     /// <summary>The locks on upper and work.</summary>
     public required InUseLock InUse { get; init; }
+
     /// <summary>The mark of a volatile upper; null when upper is none.</summary>
     public required VolatileMark? Mark { get; init; }
 

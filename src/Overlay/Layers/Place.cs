@@ -1,4 +1,4 @@
-using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
 using Veneer.Linux;
 
 namespace Veneer.Overlay.Layers;
@@ -12,6 +12,12 @@ namespace Veneer.Overlay.Layers;
 /// <param name="Inside">Its path from the filesystem's root, or null when that is not known.</param>
 internal sealed record Place(string Role, string Path, int Descriptor, Statx Status, string? Device, string? Inside)
 {
+    /// <summary>Its full path when it was looked at, as /proc has it.</summary>
+    public string FullPath { get; init; } = "";
+
+    /// <summary>What the overlay that has locked it says of itself, if it was asked for.</summary>
+    public Format.Claim? Claim { get; init; }
+
     /// <summary>Whether both are the same directory.</summary>
     public bool IsSame(Place other) => Status.Ino == other.Status.Ino && Status.Dev == other.Status.Dev;
 
@@ -34,8 +40,9 @@ internal sealed record Place(string Role, string Path, int Descriptor, Statx Sta
         {
             throw new OverlayMountException($"The {role} directory {path} cannot be examined ({error}): see whether its filesystem still answers.");
         }
-        if (!mounts.TryGetValue(status.MountId, out MountEntry? mount)) { return new Place(role, path, descriptor, status, null, null); }
-        return new Place(role, path, descriptor, status, mount.Device, TryName(descriptor, out string? name) ? InsideOf(mount, name) : null);
+        string name = Host.Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{descriptor}")) ?? "";
+        MountEntry? mount = mounts.GetValueOrDefault(status.MountId);
+        return new Place(role, path, descriptor, status, mount?.Device, mount is null || name.Length == 0 ? null : InsideOf(mount, name)) { FullPath = name };
     }
 
     /// <summary>The path from the root of the filesystem of what is seen at a path through a mount, or null when it is not below its mount point.</summary>
@@ -47,13 +54,6 @@ internal sealed record Place(string Role, string Path, int Descriptor, Statx Sta
         if (below is null) { return null; }
         string inside = (mount.Root == "/" ? "" : mount.Root) + (below == "/" ? "" : below);
         return inside.Length == 0 ? "/" : inside;
-    }
-
-    /// <summary>The path of a descriptor, as /proc has it.</summary>
-    private static bool TryName(int descriptor, [NotNullWhen(true)] out string? name)
-    {
-        name = Host.Processes.Link($"/proc/self/fd/{descriptor}");
-        return name is not null;
     }
 
     public override string ToString() => $"{Role} directory {Path}";
