@@ -23,6 +23,8 @@ internal static class ExitCode
     public const int NotSame = 8;
     /// <summary>Something is not on the disk, or may be lost; what, was named.</summary>
     public const int Unsynced = 9;
+    /// <summary>Something holds what was asked about.</summary>
+    public const int Held = 10;
     /// <summary>What is named is not there, or is no mount.</summary>
     public const int NotAMount = 11;
     /// <summary>A path does not lead into the mount, or nothing is and was there.</summary>

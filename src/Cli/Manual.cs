@@ -10,6 +10,8 @@ internal static class Manual
         "umount" or "unmount" => Umount,
         "diff" => Diff,
         "layers" => Layers,
+        "holders" => Holders,
+        "list" => List,
         "stats" => Stats,
         "checkpoint" => Checkpoint,
         "restore" => Restore,
@@ -23,6 +25,8 @@ internal static class Manual
     public const string Synopsis = """
         veneer mount -o OPTIONS MOUNTPOINT     mount an overlay
         veneer umount MOUNTPOINT               unmount it
+        veneer list                            list the overlays of this machine
+        veneer holders DIRECTORY               see who holds a directory or a mount
         veneer diff MOUNTPOINT                 list what was changed in it
         veneer layers MOUNTPOINT [PATH]        show what it is made of
         veneer stats MOUNTPOINT                see what it does
@@ -38,6 +42,8 @@ internal static class Manual
             veneer umount [-l] MOUNTPOINT
             veneer diff MOUNTPOINT | --upper DIR --lower DIR
             veneer layers MOUNTPOINT [PATH]
+            veneer holders [--json] DIRECTORY | MOUNTPOINT
+            veneer list [--json]
             veneer stats [-w [SECONDS]] [--json | --openmetrics] MOUNTPOINT
             veneer checkpoint MOUNTPOINT > FILE
             veneer restore FILE [MOUNTPOINT]
@@ -61,6 +67,8 @@ internal static class Manual
         COMMANDS
             mount       mount an overlay and serve it
             umount      unmount it, and wait until its layers are free
+            list        list the overlays of this machine
+            holders     see who holds a directory or a mount, and why
             diff        list what the upper changes in what the lowers show
             layers      show what it is made of, and where an object comes from
             stats       show what a mount has served, and what its server holds
@@ -407,6 +415,82 @@ internal static class Manual
 
         SEE ALSO
             veneer diff --help, docs/control.md, open_by_handle_at(2)
+
+        """;
+
+    public const string Holders = """
+        NAME
+            veneer holders - see who holds a directory or a mount, and why
+
+        SYNOPSIS
+            veneer holders [--json] DIRECTORY | MOUNTPOINT
+
+        DESCRIPTION
+            Answers "device or resource busy, but nothing is mounted here". It shows, of
+            a directory or of all that a mount shows:
+
+            the overlays that have it as a layer, of Veneer and of the kernel, with
+            what keeps each of them: the mount namespaces in which a copy of it lives,
+            with the processes in them, or what else keeps a namespace (a bind mount of
+            its file, a descriptor), and the processes that use its files;
+            other mounts of it, in all mount namespaces that may be read, and what is
+            mounted in it;
+            processes with a working directory, a root directory, a program, open
+            files or maps in it, also where the mount was taken out of sight
+            (umount -l);
+            loop devices and swap files on files in it.
+
+            Nothing below a mount that hangs is touched, so the answer comes even then.
+            Root sees all; others see what /proc shows them.
+
+        OPTIONS
+            --json          an object of JSON, see docs/lifecycle.md
+            -h, --help      show this page
+
+        EXAMPLES
+            Who keeps the upper of a container?
+                veneer holders /run/container/upper
+
+        EXIT STATUS
+            0    nothing holds it
+            1    the command line is wrong
+            4    the caller may not reach it
+            6    nothing was found to hold it, but not everything could be looked at
+            10   something holds it
+            11   it does not exist, or is no directory
+            32   it cannot be looked at
+
+        SEE ALSO
+            veneer list --help, fuser(1), lsof(8), findmnt(8), mount_namespaces(7)
+
+        """;
+
+    public const string List = """
+        NAME
+            veneer list - list the overlays of this machine
+
+        SYNOPSIS
+            veneer list [--json]
+
+        DESCRIPTION
+            Shows every overlay of Veneer that can be seen, in all mount namespaces that
+            may be read, those included that are mounted nowhere any more: where it is
+            mounted, its server, how long that has served and how many requests, the
+            layers, how full upper's filesystem is, and the command.
+
+            Each server has a second to answer; one that hangs "does not answer".
+
+        OPTIONS
+            --json          an object of JSON, see docs/lifecycle.md
+            -h, --help      show this page
+
+        EXIT STATUS
+            0    listed
+            1    the command line is wrong
+            6    listed, but not everything could be looked at
+
+        SEE ALSO
+            veneer stats --help, veneer holders --help, findmnt(8)
 
         """;
 

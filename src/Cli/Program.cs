@@ -40,6 +40,10 @@ internal static class Program
                 return CheckpointCommand.Restore(arguments[1..]);
             case "layers":
                 return LayersCommand.Run(arguments[1..]);
+            case "holders":
+                return HoldersCommand.Run(arguments[1..]);
+            case "list":
+                return ListCommand.Run(arguments[1..]);
             case "diff":
                 return DiffCommand.Run(arguments[1..]);
             case "sync":

@@ -9,6 +9,30 @@ internal static class Terminal
     /// <returns><see cref="Errno.EPIPE"/> when nobody reads it any more.</returns>
     public static Errno Write(string text) => WriteTo(1, text);
 
+    /// <summary>Writes one document of JSON, for people to read as well, to standard output.</summary>
+    public static void WriteJson(Action<System.Text.Json.Utf8JsonWriter> write)
+    {
+        var output = new System.Buffers.ArrayBufferWriter<byte>();
+        using (var json = new System.Text.Json.Utf8JsonWriter(output, new System.Text.Json.JsonWriterOptions { Indented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping })) { write(json); }
+        System.Buffers.BuffersExtensions.Write(output, "\n"u8);
+        _ = TryWrite(output.WrittenSpan); // best effort: nobody listens
+    }
+
+    /// <summary>A tree as text, each line as long as it is.</summary>
+    public static string Render(Spectre.Console.Tree tree)
+    {
+        using var text = new StringWriter(System.Globalization.CultureInfo.InvariantCulture);
+        Spectre.Console.IAnsiConsole console = Spectre.Console.AnsiConsole.Create(new Spectre.Console.AnsiConsoleSettings
+        {
+            Ansi = Spectre.Console.AnsiSupport.No,
+            ColorSystem = Spectre.Console.ColorSystemSupport.NoColors,
+            Out = new Spectre.Console.AnsiConsoleOutput(text),
+        });
+        console.Profile.Width = int.MaxValue / 2;
+        console.Write(tree);
+        return string.Join('\n', text.ToString().Split('\n').Select(line => line.TrimEnd()));
+    }
+
     /// <summary>Writes one sentence to standard error, on one line whatever names are in it.</summary>
     public static void Complain(string sentence) => WriteTo(2, $"veneer: {PathText.OnOneLine(sentence)}\n");
 

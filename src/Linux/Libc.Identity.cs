@@ -56,6 +56,12 @@ public static unsafe partial class Libc
     /// <summary>Gives the calling thread a umask and a working directory of its own (CLONE_FS). See unshare(2).</summary>
     public static Errno UnshareFileSystemAttributes() => Check(unshare(0x200));
 
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int setns(int descriptor, int type);
+
+    /// <summary>Moves the calling thread into a mount namespace. It needs a working directory of its own first. See setns(2).</summary>
+    public static Errno EnterMountNamespace(int descriptor) => Check(setns(descriptor, 0x20000));
+
     /// <summary>Makes the calling thread keep its capabilities when its filesystem user id changes (SECBIT_NO_SETUID_FIXUP).</summary>
     /// <remarks>Other secure bits stay as they are; a container may have locked some.</remarks>
     /// <returns><see cref="Errno.EPERM"/> without CAP_SETPCAP.</returns>

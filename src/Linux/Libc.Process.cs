@@ -231,10 +231,13 @@ public static unsafe partial class Libc
     }
 
     /// <summary>Reads a small file of /proc to its end.</summary>
-    public static Errno ReadWhole(ReadOnlySpan<byte> path, out byte[] content)
+    public static Errno ReadWhole(ReadOnlySpan<byte> path, out byte[] content) => ReadWhole(AtCwd, path, out content);
+
+    /// <summary>Reads a small file of /proc, found from a directory, to its end.</summary>
+    public static Errno ReadWhole(int directory, ReadOnlySpan<byte> path, out byte[] content)
     {
         content = [];
-        Errno error = OpenAt(AtCwd, path, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor);
+        Errno error = OpenAt(directory, path, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor);
         if (error.IsError) { return error; }
         using var file = new Fd(descriptor);
         byte[] buffer = new byte[4096];

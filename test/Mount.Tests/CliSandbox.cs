@@ -53,7 +53,7 @@ public sealed class CliSandbox : IDisposable
 
     /// <summary>Begins a script that runs commands <c>as</c> a user who may do little, and who can reach the binary.</summary>
     public const string AsNobody =
-        "mount -t tmpfs -o mode=755 t /mnt; cp $(dirname $VENEER)/{veneer,Veneer,System}* /mnt; VENEER=/mnt/veneer; PATH=/mnt:$PATH; "
+        "mount -t tmpfs -o mode=755 t /mnt; cp $(dirname $VENEER)/{veneer,Veneer,System,Spectre}* /mnt; VENEER=/mnt/veneer; PATH=/mnt:$PATH; "
         + "as() { setpriv --reuid nobody --regid nogroup --clear-groups \"$@\"; }; ";
 
     /// <summary>Runs a script of bash, with <c>veneer</c> in its path and the sandbox as its directory.</summary>

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
 
@@ -97,14 +98,18 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount) : IDis
     /// <summary>What the path leads to, over symbolic links perhaps. Filesystems whose server may hang are not asked.</summary>
     private (ulong Dev, ulong Ino)? IdentityOf(MountEntry covering, string path)
     {
-        if (covering.Type is "autofs" or "cifs" or "smb3" or "9p" or "ceph" or "afs" or "fuse" or "fuseblk"
-            || covering.Type.StartsWith("nfs", StringComparison.Ordinal) || covering.Type.StartsWith("fuse.", StringComparison.Ordinal))
-        {
-            return null;
-        }
+        if (HostMounts.MayHang(covering)) { return null; }
         if (Root() < 0 || Libc.OpenAt(Root(), PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.InRoot, out int found).IsError) { return null; }
         using var directory = new Fd(found);
         return Libc.StatAt(found, Libc.Self, StatxMask.Basic, out Statx stat).IsError ? null : (stat.Dev, stat.Ino);
+    }
+
+    /// <summary>The path, seen from the namespace's root, of what a path leads to over symbolic links; null when it leads nowhere or may hang.</summary>
+    public string? Resolve(MountEntry covering, string path)
+    {
+        if (HostMounts.MayHang(covering) || Root() < 0 || Libc.OpenAt(Root(), PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.InRoot, out int found).IsError) { return null; }
+        using var directory = new Fd(found);
+        return Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{found}"));
     }
 
     /// <summary>Whether a path that was relative to a directory nobody knows any more is the place.</summary>

@@ -3,9 +3,9 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>A mount namespace that a process lives in, with its mounts as that process sees them.</summary>
+/// <summary>A mount namespace, with its mounts as a process in it sees them.</summary>
 /// <param name="Id">The namespace's inode number; 0 when it may not be known.</param>
-/// <param name="Process">The process through which it is seen: a number, or <c>self</c>.</param>
+/// <param name="Process">The process through which it is seen: a number, <c>PID/task/TID</c>, or <c>self</c>; empty when no process is in it.</param>
 /// <param name="Table">The mounts, as the kernel writes them.</param>
 internal sealed record MountNamespace(ulong Id, string Process, byte[] Table)
 {
@@ -16,7 +16,8 @@ internal sealed record MountNamespace(ulong Id, string Process, byte[] Table)
 
     /// <summary>Every namespace whose mounts this process may read, its own first, each once.</summary>
     /// <remarks>Lazily: whoever has seen enough stops. Without the right to know which namespace a process is in, its mounts are not read.</remarks>
-    public static IEnumerable<MountNamespace> Visible()
+    /// <param name="withThreads">Whether to look at each thread of each process, and not at its first alone.</param>
+    public static IEnumerable<MountNamespace> Visible(bool withThreads = false)
     {
         var seen = new HashSet<ulong> { 0 };
         ulong own = Processes.NamespaceOf("self", "mnt");
@@ -28,12 +29,37 @@ internal sealed record MountNamespace(ulong Id, string Process, byte[] Table)
         foreach (int pid in Processes.All())
         {
             string process = pid.ToString(CultureInfo.InvariantCulture);
-            ulong id = Processes.NamespaceOf(process, "mnt");
-            // One that has no root directory any more, since it ends, shows no mounts: the next one of the namespace may.
-            if (seen.Contains(id) || !TryRead(id, process, out MountNamespace? space)) { continue; }
-            seen.Add(id);
-            yield return space;
+            foreach (string one in withThreads ? [process, .. Processes.NumbersIn($"/proc/{process}/task").Where(thread => thread != pid).Select(thread => $"{process}/task/{thread}")] : (IEnumerable<string>)[process])
+            {
+                ulong id = Processes.NamespaceOf(one, "mnt");
+                // One that has no root directory any more, since it ends, shows no mounts: the next one of the namespace may.
+                if (seen.Contains(id) || !TryRead(id, one, out MountNamespace? space)) { continue; }
+                seen.Add(id);
+                yield return space;
+            }
         }
+    }
+
+    /// <summary>A namespace in which no process is, by going there.</summary>
+    /// <param name="id">Its inode number.</param>
+    /// <param name="path">A path that leads to it: a bind mount of its file, or a descriptor of it.</param>
+    /// <returns>Null when it may not be entered.</returns>
+    public static MountNamespace? Enter(ulong id, string path)
+    {
+        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.ReadOnly | OpenFlags.NonBlock, 0, ResolveFlags.None, out int opened).IsError) { return null; }
+        using var space = new Fd(opened);
+        if (Libc.OpenAt(Libc.AtCwd, "/proc\0"u8, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int proc).IsError) { return null; }
+        using var processes = new Fd(proc);
+        byte[] table = [];
+        // A thread of its own, which does not come back: where it is, there may be no /proc.
+        var thread = new Thread(() =>
+        {
+            if (Libc.UnshareFileSystemAttributes().IsError || Libc.EnterMountNamespace(opened).IsError) { return; }
+            _ = Libc.ReadWhole(proc, "thread-self/mountinfo\0"u8, out table); // best effort: without it the namespace is not told of
+        });
+        thread.Start();
+        thread.Join();
+        return table.Length == 0 ? null : new MountNamespace(id, "", table);
     }
 
     private static bool TryRead(ulong id, string process, [System.Diagnostics.CodeAnalysis.NotNullWhen(true)] out MountNamespace? space)

@@ -53,6 +53,16 @@ internal static class Processes
         return open > 0 && name.EndsWith(']') && ulong.TryParse(name.AsSpan(open + 1, name.Length - open - 2), NumberStyles.None, CultureInfo.InvariantCulture, out ulong number) ? number : 0;
     }
 
+    /// <summary>The number in <c>mnt:[4026531841]</c>; 0 for anything else, namespaces of other kinds among them.</summary>
+    public static ulong MountNamespaceOf(string name) => name.StartsWith("mnt:[", StringComparison.Ordinal) ? NamespaceNumber(name) : 0;
+
+    /// <summary>Whether a process is on its way out, or is gone, and so in no namespace any more.</summary>
+    public static bool HasEnded(string process)
+    {
+        Span<byte> target = stackalloc byte[64];
+        return Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode($"/proc/{process}/ns/mnt"), target, out _) is Errno.ENOENT or Errno.ESRCH;
+    }
+
     /// <summary>The name of a process, at most 15 bytes; a question mark when it has ended.</summary>
     public static string NameOf(string process) =>
         Libc.ReadWhole(PathText.Encode($"/proc/{process}/comm"), out byte[] name).IsError ? "?" : PathText.Decode(name).TrimEnd('\n');
@@ -76,6 +86,40 @@ internal static class Processes
         string text = PathText.Decode(stat);
         string[] fields = text[(text.LastIndexOf(')') + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries);
         return fields.Length > 19 && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started) ? started : null;
+    }
+
+    /// <summary>When a process was started, to the second; null when it has ended.</summary>
+    public static DateTimeOffset? StartOf(string process)
+    {
+        const ulong ticksPerSecond = 100; // USER_HZ
+        if (StartTimeOf(process) is not { } started || Libc.ReadWhole("/proc/uptime\0"u8, out byte[] uptime).IsError) { return null; }
+        if (!Utf8Parser.TryParse(uptime, out double seconds, out _)) { return null; }
+        return DateTimeOffset.FromUnixTimeSeconds(DateTimeOffset.UtcNow.ToUnixTimeSeconds() - (long)(seconds - started / (double)ticksPerSecond));
+    }
+
+    /// <summary>The device of the mount that a descriptor of /dev/fuse serves, <c>0:MINOR</c>; null before Linux 6.15.</summary>
+    public static string? FuseConnectionOf(string process, int descriptor)
+    {
+        ReadOnlySpan<byte> key = "fuse_connection:\t"u8;
+        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/fdinfo/{descriptor}"), out byte[] content).IsError) { return null; }
+        int start = content.AsSpan().IndexOf(key);
+        return start >= 0 && Utf8Parser.TryParse(content.AsSpan(start + key.Length), out uint minor, out _) ? $"0:{minor}" : null;
+    }
+
+    /// <summary>How a descriptor was opened, and whether it holds an exclusive flock(2).</summary>
+    public static (OpenFlags Flags, bool IsLocked) KindOf(string process, int descriptor)
+    {
+        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/fdinfo/{descriptor}"), out byte[] content).IsError) { return (OpenFlags.ReadOnly, false); }
+        ReadOnlySpan<byte> key = "flags:\t"u8;
+        int start = content.AsSpan().IndexOf(key);
+        if (start < 0) { return (OpenFlags.ReadOnly, false); }
+        uint flags = 0;
+        foreach (byte digit in content.AsSpan(start + key.Length))
+        {
+            if (digit is < (byte)'0' or > (byte)'7') { break; }
+            flags = flags * 8 + (uint)(digit - '0');
+        }
+        return ((OpenFlags)flags, content.AsSpan().IndexOf("FLOCK  ADVISORY  WRITE"u8) >= 0);
     }
 
     /// <summary>Where a symbolic link leads, or null.</summary>

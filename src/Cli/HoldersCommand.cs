@@ -1,0 +1,111 @@
+using System.CommandLine;
+using System.Globalization;
+using Spectre.Console;
+using Veneer.Linux;
+using Veneer.Overlay;
+using Veneer.Overlay.Host;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer holders</c>: who keeps a directory or a mount from being unmounted, removed or used anew.</summary>
+internal static class HoldersCommand
+{
+    /// <param name="arguments">The words after <c>holders</c>.</param>
+    public static int Run(string[] arguments)
+    {
+        try
+        {
+            var json = new Option<bool>("--json");
+            var help = new Option<bool>("-h", "--help");
+            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+            var command = new Command("holders") { json, help, places };
+            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+            if (parsed.GetValue(help))
+            {
+                Terminal.Write(Manual.Holders);
+                return ExitCode.Success;
+            }
+            string[] words = CommandLine.Places(parsed, places, arguments, "holders");
+            if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No directory is given: name one, or a mount point." : $"{words[1]} is one word too many: give one directory or mount point."); }
+
+            Errno error = Holders.Find(words[0], out HolderReport report);
+            if (error.IsError)
+            {
+                throw new LayerException(error switch
+                {
+                    Errno.ENOENT => $"{words[0]} does not exist: name a directory or a mount point.",
+                    Errno.ENOTDIR => $"{words[0]} is not a directory: name one, or a mount point.",
+                    Errno.EACCES => $"{words[0]} cannot be reached by this user: give permission to search the directories above it, or become root.",
+                    _ => $"{words[0]} cannot be looked at ({error}): see whether /proc is mounted.",
+                }, error switch { Errno.EACCES => ExitCode.Denied, Errno.ENOENT or Errno.ENOTDIR => ExitCode.NotAMount, _ => ExitCode.Failure });
+            }
+            if (parsed.GetValue(json)) { Terminal.WriteJson(report.Write); }
+            else { Terminal.Write(Tree(report)); }
+            if (!parsed.GetValue(json)) { foreach (string gap in report.Gaps) { Terminal.Complain(gap); } }
+            return report.IsHeld ? ExitCode.Held : report.Gaps.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;
+        }
+        catch (LayerException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return problem.ExitCode;
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+    }
+
+    private static string Tree(HolderReport report)
+    {
+        string kind = report.MountType is null ? "" : $"  {report.MountType}{(report.Server is { } server ? $", served by {Name(server)}" : "")}";
+        if (!report.IsHeld) { return $"{PathText.Printable(report.Target)}{kind}: nothing holds it\n"; }
+        var tree = new Tree(new Text(PathText.Printable(report.Target) + kind)) { Guide = TreeGuide.Line };
+        foreach (OverlayHolder overlay in report.Overlays)
+        {
+            TreeNode node = tree.AddNode(new Text(Describe(overlay)));
+            Add(overlay.Uses, node);
+            bool isGone = !overlay.IsKernel && overlay.Device.Length > 0 && overlay.Uses.Namespaces.Count == 0;
+            if (isGone) { node.AddNode(new Text(overlay.Uses.Processes.Count > 0 ? "unmounted lazily: it ends with those who use it" : "mounted nowhere that can be seen")); }
+        }
+        Add(report.Uses, tree);
+        foreach (FileHolder loop in report.LoopDevices) { tree.AddNode(new Text($"{loop.Device} has {PathText.Printable(loop.Path)}")); }
+        foreach (FileHolder swap in report.SwapFiles) { tree.AddNode(new Text($"swap file {PathText.Printable(swap.Path)}")); }
+        return Terminal.Render(tree);
+    }
+
+    private static string Describe(OverlayHolder overlay)
+    {
+        string mount = overlay.MountPoint is { } point ? $" on {PathText.Printable(point)}" : "";
+        if (overlay.IsKernel) { return $"{overlay.Role} of the kernel overlay{mount}"; }
+        string space = overlay.PidNamespace > 0 ? $" of pid namespace {overlay.PidNamespace}" : "";
+        string since = overlay.Since is { } time ? string.Create(CultureInfo.InvariantCulture, $" since {time.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}") : "";
+        return $"{overlay.Role} of the overlay{mount}{since}, served by process {overlay.Pid}{space} ({PathText.Printable(overlay.Command ?? "?")})";
+    }
+
+    private static string Name(ProcessName process) => $"{PathText.Printable(process.Name)} ({process.Pid})";
+
+    private static void Add(Uses uses, IHasTreeNodes node)
+    {
+        foreach (NamespaceUse space in uses.Namespaces)
+        {
+            IHasTreeNodes place = space.IsOwn ? node : node.AddNode(new Text($"mount namespace {space.Id}"));
+            foreach (MountUse mount in space.Mounts)
+            {
+                string point = PathText.Printable(mount.MountPoint);
+                place.AddNode(new Text(mount.Relation switch { MountRelation.Nested => $"{mount.Type} is mounted on {point}", MountRelation.Pin => $"pinned by {point}", _ => $"mounted on {point}" }));
+            }
+            if (space.IsOwn) { continue; }
+            foreach (ProcessName process in space.Processes) { place.AddNode(new Text($"kept by {Name(process)}")); }
+            foreach (string keeper in space.KeptBy) { place.AddNode(new Text($"kept by {PathText.Printable(keeper)}")); }
+        }
+        foreach (ProcessUse process in uses.Processes)
+        {
+            TreeNode user = node.AddNode(new Text(process.Process.Pid == 0 ? "a process that cannot be seen from here" : Name(process.Process)));
+            foreach (FileUse file in process.Files)
+            {
+                user.AddNode(new Text(file.Descriptor < 0 ? $"{file.Use} {PathText.Printable(file.Path)}" : string.Create(CultureInfo.InvariantCulture, $"{file.Use} {PathText.Printable(file.Path)} (descriptor {file.Descriptor})")));
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text.Json;
+using Spectre.Console;
+using Veneer.Fuse;
+using Veneer.Linux;
+using Veneer.Overlay;
+using Veneer.Overlay.Changes;
+using Veneer.Overlay.Control;
+using Veneer.Overlay.Host;
+
+namespace Veneer.Cli;
+
+/// <summary><c>veneer list</c>: the overlays of Veneer on this machine.</summary>
+internal static class ListCommand
+{
+    /// <summary>How long each server may take to answer, in milliseconds.</summary>
+    private const int AnswerTime = 1_000;
+
+    /// <summary>An overlay with what its server says.</summary>
+    /// <param name="Instance">The overlay.</param>
+    /// <param name="Requests">How many it has served, or null when it was not told.</param>
+    /// <param name="UptimeSeconds">For how long it has served.</param>
+    /// <param name="Options">The options of the overlay, but for layers and those of any mount; null when they were not told.</param>
+    /// <param name="Silence">Why it was not told.</param>
+    private sealed record Row(Instance Instance, long? Requests, double? UptimeSeconds, IReadOnlyList<string>? Options, string? Silence);
+
+    /// <param name="arguments">The words after <c>list</c>.</param>
+    public static int Run(string[] arguments)
+    {
+        try
+        {
+            var json = new Option<bool>("--json");
+            var help = new Option<bool>("-h", "--help");
+            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+            var command = new Command("list") { json, help, places };
+            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+            if (parsed.GetValue(help))
+            {
+                Terminal.Write(Manual.List);
+                return ExitCode.Success;
+            }
+            string[] words = CommandLine.Places(parsed, places, arguments, "list");
+            if (words.Length > 0) { throw new OverlayMountException($"{words[0]} is one word too many: veneer list shows all overlays."); }
+
+            List<Row> rows = [.. Holders.Instances(out IReadOnlyList<string> missing).Select(Ask)];
+            if (parsed.GetValue(json)) { Terminal.WriteJson(writer => Write(writer, rows, missing)); }
+            else
+            {
+                if (rows.Count > 0) { Terminal.Write(Terminal.Render(Tree(rows))); }
+                foreach (string sentence in missing) { Terminal.Complain(sentence); }
+            }
+            return missing.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;
+        }
+        catch (OverlayMountException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return ExitCode.Usage;
+        }
+    }
+
+    private static Row Ask(Instance instance)
+    {
+        if (instance.Mounts.Count == 0) { return new Row(instance, null, null, null, "is mounted nowhere that can be seen"); }
+        (string process, _, MountEntry mount) = instance.Mounts[0];
+        if (process.Length == 0) { return new Row(instance, null, null, null, "is mounted only in a mount namespace in which no process is"); }
+        try
+        {
+            string place = process == "self" ? mount.MountPoint : $"/proc/{process}/root{mount.MountPoint}";
+            using JsonDocument stats = JsonDocument.Parse(LiveMount.Ask(place, Query.Stats, milliseconds: AnswerTime));
+            long requests = stats.RootElement.GetProperty("requests").EnumerateArray().Sum(one => one.GetProperty("count").GetInt64());
+            using JsonDocument layers = JsonDocument.Parse(LiveMount.Ask(place, Query.Layers, milliseconds: AnswerTime));
+            List<string> options = [.. layers.RootElement.GetProperty("options").EnumerateArray().Select(option => option.GetString()!)];
+            // The server knows best, but does not tell everybody where they are.
+            List<(string Role, string Path)> told = [.. layers.RootElement.GetProperty("layers").EnumerateArray().Where(layer => layer.TryGetProperty("path", out _) && !layer.TryGetProperty("path_base64", out _)).Select(layer => (layer.GetProperty("role").GetString()!, layer.GetProperty("path").GetString()!))];
+            if (told.Count == instance.Layers.Count) { instance = instance with { Layers = told }; }
+            return new Row(instance, requests, stats.RootElement.GetProperty("uptime_seconds").GetDouble(), options, null);
+        }
+        catch (MountException problem)
+        {
+            return new Row(instance, null, null, null, instance.Pid == 0 ? "has no server that can be seen" : problem.Message.Contains("has not answered", StringComparison.Ordinal) ? "does not answer" : "does not tell");
+        }
+    }
+
+    private static Tree Tree(List<Row> rows)
+    {
+        var tree = new Tree(new Text("overlays"));
+        foreach (Row row in rows)
+        {
+            Instance one = row.Instance;
+            string server = one.Pid > 0 ? $"process {one.Pid}, " : "";
+            string state = row.Silence ?? string.Create(CultureInfo.InvariantCulture, $"up {TimeSpan.FromSeconds((long)row.UptimeSeconds!):c}, {row.Requests} requests");
+            TreeNode node = tree.AddNode(new Text($"{(one.Mounts.Count > 0 ? PathText.Printable(one.Mounts[0].Mount.MountPoint) : $"device {one.Device}")}  {server}{state}"));
+            foreach ((string process, ulong space, MountEntry mount) in one.Mounts)
+            {
+                if (process != "self") { node.AddNode(new Text($"in mount namespace {space} on {PathText.Printable(mount.MountPoint)}")); }
+                else if (mount != one.Mounts[0].Mount) { node.AddNode(new Text($"also on {PathText.Printable(mount.MountPoint)}")); }
+            }
+            if (row.Options is { } options) { node.AddNode(new Text($"options {PathText.Printable(string.Join(',', [one.Mounts[0].Mount.Options, .. options]))}")); }
+            foreach ((string role, string path) in one.Layers) { node.AddNode(new Text($"{role} {PathText.Printable(path)}")); }
+            if (one.UpperFileSystem is { } usage)
+            {
+                node.AddNode(new Text(string.Create(CultureInfo.InvariantCulture, $"upper's filesystem: {Size(Used(usage))} of {Size(usage.Blocks * (ulong)usage.BlockSize)} and {usage.Files - usage.FilesFree} of {usage.Files} inodes used")));
+            }
+            if (one.Command is { } words) { node.AddNode(new Text(PathText.Printable(words))); }
+        }
+        return tree;
+    }
+
+    private static ulong Used(in StatFs usage) => (usage.Blocks - usage.BlocksFree) * (ulong)usage.BlockSize;
+
+    private static string Size(ulong bytes) =>
+        bytes < 10 << 20 ? string.Create(CultureInfo.InvariantCulture, $"{bytes >> 10} KiB") : string.Create(CultureInfo.InvariantCulture, $"{bytes >> 20} MiB");
+
+    private static void Write(Utf8JsonWriter json, List<Row> rows, IReadOnlyList<string> missing)
+    {
+        json.WriteStartObject();
+        json.WriteStartArray("overlays");
+        foreach (Row row in rows)
+        {
+            Instance one = row.Instance;
+            json.WriteStartObject();
+            json.WriteString("device", one.Device);
+            json.WriteStartArray("mounts");
+            foreach ((_, ulong space, MountEntry mount) in one.Mounts)
+            {
+                json.WriteStartObject();
+                json.WriteNumber("id", mount.Id);
+                json.WriteNumber("mount_namespace", space);
+                ChangeJson.WritePath(json, "mount_point", mount.MountPoint);
+                json.WriteString("options", mount.Options);
+                json.WriteEndObject();
+            }
+            json.WriteEndArray();
+            if (one.Pid > 0) { json.WriteNumber("pid", one.Pid); }
+            if (one.Command is not null) { ChangeJson.WritePath(json, "command", one.Command); }
+            if (one.Since is { } since) { json.WriteString("since", since); }
+            json.WriteStartArray("layers");
+            foreach ((string role, string path) in one.Layers)
+            {
+                json.WriteStartObject();
+                json.WriteString("role", role);
+                ChangeJson.WritePath(json, "path", path);
+                json.WriteEndObject();
+            }
+            json.WriteEndArray();
+            if (one.UpperFileSystem is { } usage)
+            {
+                json.WriteStartObject("upper_filesystem");
+                json.WriteNumber("bytes", usage.Blocks * (ulong)usage.BlockSize);
+                json.WriteNumber("used_bytes", Used(usage));
+                json.WriteNumber("inodes", usage.Files);
+                json.WriteNumber("used_inodes", usage.Files - usage.FilesFree);
+                json.WriteEndObject();
+            }
+            if (row.Options is { } options)
+            {
+                json.WriteStartArray("options");
+                foreach (string option in options) { json.WriteStringValue(option); }
+                json.WriteEndArray();
+            }
+            json.WriteBoolean("answers", row.Silence is null);
+            if (row.Requests is { } requests) { json.WriteNumber("requests", requests); }
+            if (row.UptimeSeconds is { } uptime) { json.WriteNumber("uptime_seconds", uptime); }
+            json.WriteEndObject();
+        }
+        json.WriteEndArray();
+        json.WriteStartArray("gaps");
+        foreach (string sentence in missing) { json.WriteStringValue(sentence); }
+        json.WriteEndArray();
+        json.WriteEndObject();
+    }
+}

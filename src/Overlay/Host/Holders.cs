@@ -1,0 +1,352 @@
+using System.Globalization;
+using Veneer.Linux;
+using Veneer.Overlay.Layers;
+
+namespace Veneer.Overlay.Host;
+
+/// <summary>Finds out who holds a directory or a mount.</summary>
+/// <remarks>
+/// Nothing below a mount that may hang is touched: what a process uses is told by /proc, and where that lies by the mount
+/// tables; of what is in no table, the device alone is asked for, which the kernel knows without its server. A process
+/// that cannot be looked at in two seconds is left out and named.
+/// </remarks>
+public sealed class Holders
+{
+    /// <summary>So many files are told of one process.</summary>
+    private const int MostFiles = 64;
+
+    private readonly HostMounts machine;
+    private readonly List<string> gaps;
+    private readonly List<Sight> sights;
+
+    /// <summary>A directory, or the whole of a mount, whose users are wanted.</summary>
+    /// <param name="Device">The number of its filesystem's device, as mountinfo has it.</param>
+    /// <param name="Inside">Its path from the filesystem's root.</param>
+    /// <param name="Except">The mount that is asked about, or -1.</param>
+    private sealed record Subject(string Device, string Inside, int Except)
+    {
+        public List<(MountNamespace Space, MountUse Mount)> Mounts { get; } = [];
+        public List<ProcessUse> Users { get; } = [];
+
+        /// <summary>Whether what lies at a path of a filesystem is in it. Where the path is not known, it is only for certain in a whole filesystem.</summary>
+        public bool Has(string device, string? inside) =>
+            device == Device && (Inside == "/" || inside == Inside || (inside is not null && Place.IsBelow(inside, Inside)));
+    }
+
+    private Holders(HostMounts mounts)
+    {
+        machine = mounts;
+        gaps = [];
+        sights = Sight.OfAll(mounts, gaps);
+        mounts.AddEmpty(sights.SelectMany(sight => sight.Keeps), gaps);
+    }
+
+    /// <summary>Looks for the holders of a directory or a mount.</summary>
+    /// <param name="path">As the user says it.</param>
+    /// <param name="report">What was found.</param>
+    /// <returns>What kept us from looking; <see cref="Errno.ENOTDIR"/> when it is no directory.</returns>
+    public static Errno Find(string path, out HolderReport report)
+    {
+        report = null!;
+        var mounts = new HostMounts();
+        if (mounts.Spaces.Count == 0) { return Errno.ENODEV; }
+        Errno error = Locate(path, mounts, out string full, out MountEntry? mount, out Place? directory, out Subject? subject);
+        if (error.IsError) { return error; }
+        report = new Holders(mounts).Look(full, mount, directory, subject!);
+        return Errno.None;
+    }
+
+    /// <summary>Where the target is. Into a mount whose server may hang nobody goes.</summary>
+    private static Errno Locate(string path, HostMounts mounts, out string full, out MountEntry? mount, out Place? directory, out Subject? subject)
+    {
+        (mount, directory, subject) = (null, null, null);
+        full = path.StartsWith('/') ? path : $"{Processes.Link("/proc/self/cwd")}/{path}";
+        if (full.Length > 1) { full = full.TrimEnd('/'); }
+        if (mounts.Spaces[0].Covering(full) is { } outer && HostMounts.MayHang(outer) && outer.MountPoint != full)
+        {
+            subject = new Subject(outer.Device, Place.InsideOf(outer, full) ?? "/", -1);
+            return Errno.None;
+        }
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(full), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened);
+        if (error.IsError) { return error; }
+        using var target = new Fd(opened);
+        full = Processes.Link($"/proc/self/fd/{opened}") ?? full;
+        error = Libc.StatPlace(opened, Libc.Self, out Statx stat);
+        if (error.IsError) { return error; }
+        if (mounts.Find(stat.MountId) is not { } entry) { return Errno.ENOENT; }
+        if (entry.MountPoint == full)
+        {
+            mount = entry;
+            subject = new Subject(entry.Device, entry.Root, entry.Id);
+        }
+        else
+        {
+            subject = new Subject(entry.Device, Place.InsideOf(entry, full) ?? "/", -1);
+        }
+        if (!HostMounts.MayHang(entry) && !Libc.Reopen(opened, OpenFlags.ReadOnly | OpenFlags.Directory, out int readable).IsError)
+        {
+            using var lockable = new Fd(readable);
+            if (Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx status).IsError || !Libc.TryLockShared(readable).IsError) { return Errno.None; }
+            directory = new Place("", full, -1, status, entry.Device, subject.Inside) { Claim = InUseLock.ReadClaim(opened) };
+        }
+        return Errno.None;
+    }
+
+    private HolderReport Look(string full, MountEntry? mount, Place? locked, Subject target)
+    {
+        var overlays = new List<(OverlayHolder Holder, Subject Subject)>();
+        var servers = new HashSet<int>();
+        ProcessName? server = null;
+
+        foreach (Sight sight in sights)
+        {
+            if (sight.Connection is null || !IsOurs(sight, machine)) { continue; }
+            if (sight.Connection == target.Device) { server = sight.Process; }
+            string roles = RolesOf(sight, target);
+            if (roles.Length == 0) { continue; }
+            servers.Add(sight.Process.Pid);
+            overlays.Add((Describe(sight, roles), new Subject(sight.Connection, "/", -1)));
+        }
+        if (locked is not null && overlays.TrueForAll(one => one.Holder.Role == "lower")) { AddUnseen(locked, target, overlays); }
+        AddKernelOverlays(target, overlays);
+
+        List<Subject> subjects = [target, .. overlays.Select(one => one.Subject).Where(one => one.Device.Length > 0)];
+        foreach (Subject subject in subjects) { FindMounts(subject); }
+        foreach (Sight sight in sights)
+        {
+            foreach (Subject subject in subjects)
+            {
+                if (subject == target && servers.Contains(sight.Process.Pid)) { continue; } // told above
+                var files = new List<FileUse>();
+                foreach (UsedFile file in sight.Files)
+                {
+                    if (files.Count < MostFiles && subject.Has(file.Device, file.Inside)) { files.Add(file.Use); }
+                }
+                if (files.Count > 0) { subject.Users.Add(new ProcessUse(sight.Process, sight.Space, files)); }
+            }
+        }
+
+        return new HolderReport
+        {
+            Target = full,
+            MountType = mount?.Type,
+            Server = server,
+            Overlays = [.. overlays.Select(one => one.Holder with { Uses = UsesOf(one.Subject) })],
+            Uses = UsesOf(target),
+            LoopDevices = LoopDevices(target),
+            SwapFiles = SwapFiles(target),
+            Gaps = gaps,
+        };
+    }
+
+    private Uses UsesOf(Subject subject)
+    {
+        var uses = new List<NamespaceUse>();
+        foreach (IGrouping<ulong, (MountNamespace Space, MountUse Mount)> group in subject.Mounts.GroupBy(one => one.Space.Id))
+        {
+            bool isOwn = group.Key == machine.Own;
+            uses.Add(new NamespaceUse
+            {
+                Id = group.Key,
+                IsOwn = isOwn,
+                Mounts = [.. group.Select(one => one.Mount)],
+                Processes = isOwn ? [] : [.. sights.Where(sight => sight.Spaces.Contains(group.Key)).Select(sight => sight.Process)],
+                KeptBy = isOwn ? [] : [.. machine.KeepersOf(group.Key).Select(keeper => keeper.Words)],
+            });
+        }
+        return new Uses(uses, subject.Users);
+    }
+
+    private void FindMounts(Subject subject)
+    {
+        foreach (MountNamespace space in machine.Spaces)
+        {
+            foreach (MountEntry entry in space.Mounts)
+            {
+                if (entry.Id == subject.Except) { continue; }
+                if (subject.Has(entry.Device, entry.Root))
+                {
+                    subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, Pin.IsIn(entry.MountPoint) ? MountRelation.Pin : MountRelation.Copy)));
+                }
+                // A mount keeps the directory that it is on, and the mount that this is in. What is on a pin has been told with it.
+                else if (!Pin.IsIn(entry.MountPoint) && machine.Find((ulong)entry.Parent) is { } parent && subject.Has(parent.Device, Place.InsideOf(parent, entry.MountPoint)))
+                {
+                    subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, MountRelation.Nested)));
+                }
+            }
+        }
+    }
+
+    private static string RolesOf(Sight sight, Subject target) =>
+        string.Join(", ", sight.Layers.Where(layer => target.Has(layer.Device, layer.Inside)).Select(layer => layer.Role).Distinct(StringComparer.Ordinal));
+
+    private OverlayHolder Describe(Sight sight, string roles)
+    {
+        string process = sight.Process.Pid.ToString(CultureInfo.InvariantCulture);
+        // Where it is mounted: in the server's namespace if it still is, else anywhere.
+        MountEntry? mount = machine.Of(sight.Connection!).OrderByDescending(one => one.Space.Id == sight.Space).Select(one => one.Mount).FirstOrDefault();
+        return new OverlayHolder
+        {
+            IsKernel = false,
+            Role = roles,
+            Pid = sight.Process.Pid,
+            Command = sight.Claim?.Command ?? Processes.CommandLineOf(process),
+            Since = sight.Claim?.Since ?? Processes.StartOf(process),
+            MountPoint = sight.Claim?.MountPoint ?? mount?.MountPoint,
+            Device = sight.Connection!,
+            Uses = new Uses([], []),
+        };
+    }
+
+    /// <summary>Somebody has locked the directory whose process is not one of the servers that are seen.</summary>
+    private static void AddUnseen(Place locked, Subject target, List<(OverlayHolder, Subject)> overlays)
+    {
+        int pid = Processes.HolderOfLock(locked.Device!, locked.Status.Ino);
+        if (locked.Claim is { } claim && (pid == 0 || pid == claim.Pid))
+        {
+            overlays.Add((new OverlayHolder
+            {
+                IsKernel = false,
+                Role = claim.Role,
+                Pid = claim.Pid,
+                PidNamespace = claim.PidNamespace == Processes.NamespaceOf("self", "pid") ? 0 : claim.PidNamespace,
+                Command = claim.Command,
+                Since = claim.Since,
+                MountPoint = claim.MountPoint,
+                Device = claim.Device,
+                Uses = new Uses([], []),
+            }, new Subject(claim.Device, "/", -1)));
+            return;
+        }
+        var name = new ProcessName(pid, pid == 0 ? "" : Processes.NameOf($"{pid}"));
+        target.Users.Add(new ProcessUse(name, pid == 0 ? 0 : Processes.NamespaceOf($"{pid}", "mnt"), [new FileUse("lock", -1, locked.Path)]));
+    }
+
+    private void AddKernelOverlays(Subject target, List<(OverlayHolder, Subject)> overlays)
+    {
+        var seen = new HashSet<string>(StringComparer.Ordinal);
+        foreach (MountNamespace space in machine.Spaces)
+        {
+            foreach (MountEntry entry in space.Mounts)
+            {
+                if (entry.Device == target.Device || seen.Contains(entry.Device) || KernelOverlay.Of(entry) is not { } overlay) { continue; }
+                using var mount = new KernelMount(space, entry);
+                var roles = new List<string>();
+                if (overlay.UpperDirectory is { } upper && IsIn(mount, upper)) { roles.Add("upper"); }
+                if (overlay.WorkDirectory is { } work && IsIn(mount, work)) { roles.Add("work"); }
+                if (overlay.LowerDirectories.Concat(overlay.DataDirectories).Any(path => IsIn(mount, path))) { roles.Add("lower"); }
+                if (roles.Count == 0) { continue; }
+                seen.Add(entry.Device);
+                overlays.Add((
+                    new OverlayHolder { IsKernel = true, Role = string.Join(", ", roles), MountPoint = entry.MountPoint, Device = entry.Device, Uses = new Uses([], []) },
+                    new Subject(entry.Device, "/", -1)));
+            }
+        }
+
+        bool IsIn(KernelMount mount, string path)
+        {
+            if (!path.StartsWith('/')) { return IsRelative(mount, path); }
+            if (mount.Namespace.Covering(path) is not { } covering) { return false; }
+            if (target.Has(covering.Device, Place.InsideOf(covering, path))) { return true; }
+            return mount.Resolve(covering, path) is { } real && mount.Namespace.Covering(real) is { } other && target.Has(other.Device, Place.InsideOf(other, real));
+        }
+
+        bool IsRelative(KernelMount mount, string path)
+        {
+            string end = "/" + path.TrimStart('.', '/');
+            if (!target.Inside.EndsWith(end, StringComparison.Ordinal)) { return false; }
+            foreach (MountEntry way in machine.Spaces[0].Mounts)
+            {
+                // Any way that leads there from here.
+                if (way.Device != target.Device || HostMounts.MayHang(way) || !(way.Root == "/" || way.Root == target.Inside || Place.IsBelow(target.Inside, way.Root))) { continue; }
+                string here = (way.MountPoint == "/" ? "" : way.MountPoint) + (way.Root == "/" ? target.Inside : target.Inside[way.Root.Length..]);
+                if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(here), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened).IsError) { continue; }
+                using var directory = new Fd(opened);
+                if (Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { continue; }
+                return mount.UsesOf([new Place("", here, opened, stat, target.Device, target.Inside)]).Count > 0;
+            }
+            return false;
+        }
+    }
+
+    /// <summary>The overlays of Veneer that can be seen: those whose server can, and those that are mounted in a namespace that can.</summary>
+    /// <param name="missing">What could not be looked at, one sentence each.</param>
+    /// <returns>In the order of their mount points.</returns>
+    public static List<Instance> Instances(out IReadOnlyList<string> missing)
+    {
+        var holders = new Holders(new HostMounts());
+        HostMounts mounts = holders.machine;
+        if (mounts.Spaces.Count == 0) { holders.gaps.Add("Without /proc nothing is seen: mount it."); }
+        missing = holders.gaps;
+        var found = new Dictionary<string, Instance>(StringComparer.Ordinal);
+        foreach (Sight sight in holders.sights)
+        {
+            if (sight.Connection is not { } device || found.ContainsKey(device) || !IsOurs(sight, mounts)) { continue; }
+            OverlayHolder server = holders.Describe(sight, "");
+            found[device] = new Instance
+            {
+                Device = device,
+                Mounts = MountsOf(device),
+                Pid = sight.Process.Pid,
+                Command = server.Command,
+                Since = server.Since,
+                Layers = [.. sight.Layers.OrderBy(layer => layer.Role switch { "upper" => 0, "lower" => 1, _ => 2 }).Select(layer => (layer.Role, Processes.Link($"/proc/{sight.Process.Pid}/fd/{layer.Descriptor}") ?? layer.Inside))],
+                UpperFileSystem = UsageOf(sight),
+            };
+        }
+        foreach (MountEntry entry in mounts.All)
+        {
+            if (entry.Type == "fuse.veneer" && !found.ContainsKey(entry.Device)) { found[entry.Device] = new Instance { Device = entry.Device, Mounts = MountsOf(entry.Device) }; }
+        }
+        return [.. found.Values.OrderBy(one => one.Mounts.Count > 0 ? one.Mounts[0].Mount.MountPoint : one.Device, StringComparer.Ordinal)];
+
+        List<(string, ulong, MountEntry)> MountsOf(string device) => [.. mounts.Of(device).Select(one => (one.Space.Process, one.Space.Id, one.Mount))];
+
+        StatFs? UsageOf(Sight sight)
+        {
+            GivenLayer upper = sight.Layers.FirstOrDefault(layer => layer.Role == "upper");
+            if (upper.Role is null || mounts.All.Where(entry => entry.Device == upper.Device).All(HostMounts.MayHang) || sight.Open(upper.Descriptor) is not { } opened) { return null; }
+            using (opened) { return Libc.StatFileSystem(opened.Value, out StatFs usage).IsError ? null : usage; }
+        }
+    }
+
+    /// <summary>Other servers of FUSE have a connection as well.</summary>
+    private static bool IsOurs(Sight sight, HostMounts mounts) =>
+        sight.Process.Name.StartsWith("veneer", StringComparison.Ordinal) || mounts.Of(sight.Connection!).Any(one => one.Mount.Type == "fuse.veneer");
+
+    private List<FileHolder> LoopDevices(Subject target)
+    {
+        var found = new List<FileHolder>();
+        if (Libc.OpenAt(Libc.AtCwd, "/sys/block\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int blocks).IsError)
+        {
+            gaps.Add("Loop devices are not looked at, since there is no /sys: mount it.");
+            return found;
+        }
+        using var directory = new Fd(blocks);
+        using var reader = new RealDirectoryReader(blocks);
+        while (reader.MoveNext())
+        {
+            if (!reader.Name.StartsWith("loop"u8)) { continue; }
+            string name = PathText.Decode(reader.Name);
+            if (Libc.ReadWhole(blocks, PathText.Encode($"{name}/loop/backing_file"), out byte[] content).IsError) { continue; }
+            string path = PathText.Decode(content).TrimEnd('\n');
+            if (IsIn(target, path)) { found.Add(new FileHolder(path, $"/dev/{name}")); }
+        }
+        return found;
+    }
+
+    private List<FileHolder> SwapFiles(Subject target)
+    {
+        var found = new List<FileHolder>();
+        if (Libc.ReadWhole("/proc/swaps\0"u8, out byte[] content).IsError) { return found; }
+        foreach (string line in PathText.Decode(content).Split('\n'))
+        {
+            string path = line.Split(' ', '\t')[0];
+            if (path.StartsWith('/') && IsIn(target, path)) { found.Add(new FileHolder(path, "")); }
+        }
+        return found;
+    }
+
+    private bool IsIn(Subject target, string path) =>
+        machine.Spaces[0].Covering(path) is { } covering && target.Has(covering.Device, Place.InsideOf(covering, path));
+}

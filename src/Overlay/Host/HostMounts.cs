@@ -1,0 +1,91 @@
+using System.Globalization;
+using Veneer.Linux;
+using Veneer.Overlay.Layers;
+
+namespace Veneer.Overlay.Host;
+
+/// <summary>What keeps a mount namespace alive beside the processes in it.</summary>
+/// <param name="Namespace">The namespace's inode number.</param>
+/// <param name="Words">What it is, for people.</param>
+/// <param name="Path">A path that leads to the namespace.</param>
+internal readonly record struct Keeper(ulong Namespace, string Words, string Path);
+
+/// <summary>The mounts of every mount namespace that this process may read.</summary>
+internal sealed class HostMounts
+{
+    private readonly Dictionary<ulong, (MountNamespace Space, MountEntry Mount)> byId = [];
+    private readonly Dictionary<ulong, List<Keeper>> keepers = [];
+
+    public HostMounts()
+    {
+        foreach (MountNamespace space in MountNamespace.Visible(withThreads: true)) { Add(space); }
+    }
+
+    /// <summary>The namespaces, this process's own first. None without /proc.</summary>
+    public List<MountNamespace> Spaces { get; } = [];
+
+    /// <summary>The inode number of this process's own namespace.</summary>
+    public ulong Own { get; } = Processes.NamespaceOf("self", "mnt");
+
+    /// <summary>All mounts.</summary>
+    public IEnumerable<MountEntry> All => byId.Values.Select(one => one.Mount);
+
+    private void Add(MountNamespace space)
+    {
+        Spaces.Add(space);
+        foreach (MountEntry entry in space.Mounts)
+        {
+            byId.TryAdd((ulong)entry.Id, (space, entry));
+            if (entry.Type == "nsfs" && Processes.MountNamespaceOf(entry.Root) is var kept and > 0)
+            {
+                Keep(new Keeper(kept, $"its file, mounted on {entry.MountPoint}", $"/proc/{space.Process}/root{entry.MountPoint}"));
+            }
+        }
+    }
+
+    private void Keep(Keeper keeper)
+    {
+        if (!keepers.TryGetValue(keeper.Namespace, out List<Keeper>? all)) { keepers[keeper.Namespace] = all = []; }
+        all.Add(keeper);
+    }
+
+    /// <summary>What keeps a namespace alive beside the processes in it.</summary>
+    public IReadOnlyList<Keeper> KeepersOf(ulong space) => keepers.GetValueOrDefault(space) ?? [];
+
+    /// <summary>Adds the namespaces in which nobody is, and which something else keeps, by going there.</summary>
+    /// <param name="others">What keeps namespaces beside their mounted files.</param>
+    /// <param name="gaps">Gets a sentence about each that cannot be entered.</param>
+    public void AddEmpty(IEnumerable<Keeper> others, List<string> gaps)
+    {
+        foreach (Keeper keeper in others) { Keep(keeper); }
+        foreach (ulong id in keepers.Keys.ToList())
+        {
+            if (Spaces.Exists(space => space.Id == id)) { continue; }
+            if (MountNamespace.Enter(id, keepers[id][0].Path) is { } space) { Add(space); }
+            else { gaps.Add($"Mount namespace {id}, which is kept by {keepers[id][0].Words}, cannot be entered by this user."); }
+        }
+    }
+
+    /// <summary>A mount by its id, with a namespace that it is in; null when no table has it.</summary>
+    public MountEntry? Find(ulong id) => byId.TryGetValue(id, out var found) ? found.Mount : null;
+
+    /// <summary>The mounts of a device in all namespaces.</summary>
+    public IEnumerable<(MountNamespace Space, MountEntry Mount)> Of(string device) =>
+        Spaces.SelectMany(space => space.Mounts.Where(entry => entry.Device == device).Select(entry => (space, entry)));
+
+    /// <summary>Where something lies: the device of its filesystem, and its path from the filesystem's root, which is null when that is not known.</summary>
+    /// <param name="stat">Its place, as <see cref="Libc.StatPlace"/> has it.</param>
+    /// <param name="path">Its path, as /proc has it.</param>
+    public (string Device, string? Inside) PlaceOf(in Statx stat, string path)
+    {
+        // One that is in no table is attached nowhere: unmounted lazily, or a private copy.
+        return Find(stat.MountId) is { } mount
+            ? (mount.Device, Place.InsideOf(mount, path))
+            : (string.Create(CultureInfo.InvariantCulture, $"{stat.DevMajor}:{stat.DevMinor}"), null);
+    }
+
+    /// <summary>Whether whoever touches a filesystem may have to wait for a server.</summary>
+    public static bool MayHang(MountEntry mount) =>
+        mount.Type is "autofs" or "cifs" or "smb3" or "9p" or "ceph" or "afs" or "fuse" or "fuseblk"
+        || mount.Type.StartsWith("nfs", StringComparison.Ordinal) || mount.Type.StartsWith("fuse.", StringComparison.Ordinal);
+}
