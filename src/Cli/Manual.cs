@@ -96,8 +96,17 @@ internal static class Manual
         EXIT STATUS
             0    success
             1    the command line or an option is wrong
-            2    the system has no process or memory left
-            32   mounting or unmounting failed
+            2    the system has no process or memory left, or the output takes no more
+            3    what is named is a mount, but not an overlay
+            4    the caller may not do this
+            7    a record is damaged
+            8    a layer is not there, or is not what it was
+            11   what is named is not there, or is no mount point
+            12   a path is not in the overlay
+            13   a record is of another version
+            32   mounting or unmounting failed, or the mount does not answer
+
+            What else a command may end with is told by its page.
 
         SEE ALSO
             mount(8), umount(8), fstab(5), fuse(4), fusermount3(1)

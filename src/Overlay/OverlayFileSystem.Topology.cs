@@ -39,7 +39,9 @@ internal sealed partial class OverlayFileSystem
     private static LayerDescription Describe(int index, string given, int named, bool mayKnow)
     {
         LayerDescription layer = LayerDescription.Of(index, given, named);
-        return mayKnow ? layer : layer with { Given = null, Path = null };
+        if (!mayKnow) { return layer with { Given = null, Path = null }; }
+        // What was unmounted everywhere lives on in this process, and can be reached through it.
+        return layer.Path is null ? layer with { Path = string.Create(CultureInfo.InvariantCulture, $"/proc/{Libc.ProcessId}/fd/{named}") } : layer;
     }
 
     private Errno PartsOf(ReadOnlySpan<byte> path, out IReadOnlyList<ObjectPart> parts)

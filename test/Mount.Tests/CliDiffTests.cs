@@ -74,6 +74,20 @@ public sealed class CliDiffTests : IDisposable
         Assert.InRange(Count("open"), 0, 3);
     }
 
+    [CliTheory]
+    [InlineData("veneer mount -o lowerdir=l,upperdir=u,workdir=w m; ")]
+    [InlineData(Kernel)]
+    public void A_mount_may_be_written_meanwhile(string mount)
+    {
+        Outcome outcome = sandbox.Run(
+            "mkdir l/d; seq -f l/d/%g 200 | xargs touch; " + mount
+            + "(while [ ! -e stop ]; do i=$((RANDOM % 200)); echo x >>m/d/$i; rm -f m/d/$((i + 1)); mv m/d/$((i + 2)) m/d/new$i; mkdir m/dir$i; touch m/dir$i/x; rm -r m/dir$i; done) 2>/dev/null &"
+            + "for n in $(seq 20); do veneer diff m >out 2>err; code=$?; grep -v 'changed while it was read' err; if [ -s err ]; then want=5; else want=0; fi; [ $code = $want ] || echo \"status $code\"; echo $code >>codes; done; "
+            + "touch stop; wait; grep -c 5 codes >/dev/null || echo 'nothing moved'; veneer diff m >now; umount m; veneer diff --upper u --lower l | cmp - now && echo the same");
+
+        Assert.Equal(("the same\n", "", 0), (outcome.Output, outcome.Error, outcome.ExitCode));
+    }
+
     [CliFact]
     public void What_cannot_be_read_is_named()
     {

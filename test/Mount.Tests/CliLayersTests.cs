@@ -63,6 +63,17 @@ public sealed class CliLayersTests : IDisposable
         Assert.Equal(["upper ROOT/b/in/u", "lower ROOT/b/in/l", "work ROOT/b/in/w"], Paths(json));
     }
 
+    [CliFact]
+    public void Layers_whose_mount_is_gone_for_good_are_reached_through_the_server()
+    {
+        string output = Succeeds(
+            "mkdir a; mount -t tmpfs t a; mkdir a/l a/u a/w; echo old >a/l/f; (cd a; veneer mount -o lowerdir=l,upperdir=u,workdir=w ../m); umount -l a; echo more >>m/f;"
+            + "ls \"$(veneer layers m | grep -o '/proc/[0-9]*/fd/[0-9]*' | sed -n 2p)/\"; veneer diff m; veneer diff m --tar layer; tar -tf layer; veneer layers --json m");
+
+        Assert.StartsWith("f\nM f\nf\n", output, StringComparison.Ordinal);
+        Assert.All(Paths(output[output.IndexOf('{', StringComparison.Ordinal)..]), path => Assert.Matches("^[a-z]+ /proc/[0-9]+/fd/[0-9]+$", path));
+    }
+
     [CliTheory]
     [InlineData(Veneer)]
     [InlineData(Kernel)]

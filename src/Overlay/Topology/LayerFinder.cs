@@ -22,7 +22,14 @@ public static class LayerFinder
     /// <returns>Null when there is none, or when this user may not open handles (CAP_DAC_READ_SEARCH).</returns>
     public static string? Find(LayerDescription layer)
     {
-        if (layer.Path is { } path && IsAt(layer, path)) { return path; }
+        string? known = layer.Path is { } path && IsAt(layer, path) ? path : null;
+        // A descriptor of the server's leads there while the server lives: a path of the tree is better.
+        bool isDescriptor = known?.StartsWith("/proc/", StringComparison.Ordinal) == true;
+        return known is null || isDescriptor ? FindByHandle(layer) ?? known : known;
+    }
+
+    private static string? FindByHandle(LayerDescription layer)
+    {
         if (layer.Handle.Length == 0 || MountTable.Read(out List<MountEntry> table).IsError) { return null; }
         foreach (MountEntry mount in table)
         {
