@@ -116,6 +116,7 @@ public sealed class OverlayMount : IDisposable
             Objects = new RealObjects(directories, workDirectory),
             Lookup = new LayeredLookup(directories, xattr, layers, options.RedirectDirectory is RedirectDirectory.On or RedirectDirectory.Follow, nameLength)
             {
+                RemembersLowers = true,
                 Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],
             },
             Work = workDirectory,

@@ -25,6 +25,58 @@ public sealed class LookupTests
         Assert.Equal(["bottom", "middle", "top"], (overlay.Merged / "d/e").Entries());
     }
 
+    /// <summary>After some lookups the names of many lowers are remembered: what is found, hidden or missing stays what it was.</summary>
+    [MountFact]
+    public void Many_layers_show_the_same_when_their_names_are_remembered()
+    {
+        const int layers = 12, names = 60;
+        using Overlay overlay = Overlay.With(lowers: [.. Enumerable.Repeat(Tree.Empty, layers)], mounted: false);
+        for (int layer = 0; layer < layers; layer++) { Sys.MakeDirectory(overlay.Lowers[layer] / "d", Oct(755)); }
+        for (int name = 0; name < names; name++)
+        {
+            // In the layer of its number and in those below; every fifth is hidden by a whiteout just above its topmost.
+            int top = name % layers;
+            for (int layer = top; layer < layers; layer += 4) { Sys.Write(overlay.Lowers[layer] / $"d/n{name}", $"{name} in {layer}"); }
+            if (name % 5 == 0 && top > 0) { Sys.MakeWhiteout(overlay.Lowers[top - 1] / $"d/n{name}"); }
+            Sys.MakeDirectory(overlay.Lowers[top] / $"d/sub{name}", Oct(755));
+            Sys.Write(overlay.Lowers[top] / $"d/sub{name}/here", "");
+            if (top < layers - 1) { Sys.MakeDirectory(overlay.Lowers[layers - 1] / $"d/sub{name}", Oct(755)); }
+            Sys.Write(overlay.Lowers[layers - 1] / $"d/sub{name}/bottom", "");
+        }
+        overlay.Mount();
+        FilePath d = overlay.Merged / "d";
+
+        for (int time = 0; time < 3; time++)
+        {
+            for (int name = 0; name < names; name++)
+            {
+                int top = name % layers;
+                bool isHidden = name % 5 == 0 && top > 0;
+                Assert.Equal(isHidden ? Errno.ENOENT : Errno.None, Sys.ErrorOf(() => Sys.Stat(d / $"n{name}")));
+                if (!isHidden) { Assert.Equal($"{name} in {top}", Sys.ReadText(d / $"n{name}")); }
+                Assert.Equal(Errno.ENOENT, Sys.ErrorOf(() => Sys.Stat(d / $"missing{name}")));
+                Assert.Equal(["bottom", "here"], (d / $"sub{name}").Entries());
+            }
+            Sys.DropCaches();
+        }
+        // What upper gets, hides or gives back is none of what is remembered.
+        for (int name = 0; name < names; name++)
+        {
+            bool isHidden = name % 5 == 0 && name % layers > 0;
+            if (!isHidden) { Sys.Unlink(d / $"n{name}"); }
+            Assert.Equal(!isHidden, Sys.ErrorOf(() => Sys.Stat(overlay.Upper / $"d/n{name}")) == Errno.None);
+            Sys.Write(d / $"n{name}", "new");
+            Assert.Equal("new", Sys.ReadText(d / $"n{name}"));
+            Sys.Rename(d / $"n{name}", d / $"missing{name}");
+            Assert.Equal(Errno.ENOENT, Sys.ErrorOf(() => Sys.Stat(d / $"n{name}")));
+            Assert.Equal("new", Sys.ReadText(d / $"missing{name}"));
+            Sys.Unlink(d / $"missing{name}");
+            Assert.Equal(Errno.ENOENT, Sys.ErrorOf(() => Sys.Stat(d / $"missing{name}")));
+        }
+        Sys.DropCaches();
+        for (int name = 0; name < names; name++) { Assert.Equal(Errno.ENOENT, Sys.ErrorOf(() => Sys.Stat(d / $"n{name}"))); }
+    }
+
     [MountFact]
     public void A_file_hides_a_directory_below_it_and_ends_the_merge()
     {

@@ -22,6 +22,9 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
     /// <summary>The root inode, where absolute redirects start.</summary>
     public DirectoryInode Root { get; set; } = null!;
 
+    /// <summary>Whether many lookups are to come, so that directories with many lowers are worth reading.</summary>
+    public bool RemembersLowers { get; init; }
+
     /// <summary>Upper and work, as they are seen when they lie in a lower layer: st_dev and st_ino.</summary>
     /// <remarks>Nobody may enter them from there: ELOOP. Kernel: ovl_lookup_trap_inode().</remarks>
     public (ulong Device, ulong Ino)[] Traps { get; init; } = [];
@@ -56,11 +59,21 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
     private Errno FindLower(DirectoryInode parent, ReadOnlySpan<byte> name, int first, ref Found found)
     {
         RealDirectory[] lowers = parent.Lowers;
+        if (NamesOf(parent) is { } names)
+        {
+            int topmost = names.FirstOf(name);
+            if (topmost < 0) { return Errno.None; }
+            first = Math.Max(first, topmost);
+        }
         for (int i = first; i < lowers.Length; i++)
         {
             Errno error = StatIn(lowers[i], name, out Statx stat, out bool exists);
             if (error.IsError) { return error; }
-            if (!exists) { continue; }
+            if (!exists)
+            {
+                parent.Misses++;
+                continue;
+            }
             if (IsWhiteout(lowers[i], name, stat)) { return Errno.None; }
             if (IsTrap(stat)) { return Errno.ELOOP; }
             found.Exists = true;
@@ -70,6 +83,16 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             return Errno.None;
         }
         return Errno.None;
+    }
+
+    /// <summary>Where the parent's lowers have which names, once so many were asked in vain that to read them all costs no more.</summary>
+    private LowerNames? NamesOf(DirectoryInode parent)
+    {
+        const int worthwhile = 4, asDear = 8;
+        if (!RemembersLowers || parent.LowerNames is not null || parent.Lowers.Length < worthwhile || parent.Misses < parent.Lowers.Length * asDear) { return parent.LowerNames; }
+        parent.LowerNames = LowerNames.Read(directories, parent.Lowers);
+        if (parent.LowerNames is null) { parent.Misses = int.MinValue; } // not again soon
+        return parent.LowerNames;
     }
 
     /// <summary>Whether a lower layer would show something under a name, were it not in upper. Kernel: ovl_lower_positive().</summary>

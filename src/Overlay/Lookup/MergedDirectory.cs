@@ -244,7 +244,7 @@ internal sealed class MergedDirectory
     private static uint Hash(ReadOnlySpan<byte> name) => (uint)LongHash(name);
 
     /// <summary>FNV-1a with a finish that spreads the last bytes. Must never change within a mount: it is the offset.</summary>
-    private static ulong LongHash(ReadOnlySpan<byte> name)
+    internal static ulong LongHash(ReadOnlySpan<byte> name)
     {
         ulong hash = 14695981039346656037;
         foreach (byte b in name) { hash = (hash ^ b) * 1099511628211; }

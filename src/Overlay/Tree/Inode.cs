@@ -265,6 +265,7 @@ internal sealed class DirectoryInode : Inode
 {
     /// <summary>The directory in upper, or null. Set once, under the copy-up lock.</summary>
     private RealDirectory? upper;
+    private LowerNames? lowerNames;
 
     /// <summary>The directory in upper, or null.</summary>
     public RealDirectory? Upper
@@ -297,6 +298,12 @@ internal sealed class DirectoryInode : Inode
 
     /// <summary>What the directory lists, while somebody reads it. Protected by <see cref="Listings"/>.</summary>
     public MergedDirectory? Listing { get; set; }
+
+    /// <summary>Where names are in the lowers; null as long as it is not worth knowing. Set once.</summary>
+    public LowerNames? LowerNames { get => Volatile.Read(ref lowerNames); set => Volatile.Write(ref lowerNames, value); }
+
+    /// <summary>How many lowers were asked for a name that they do not have. Counts are lost when threads meet.</summary>
+    public int Misses;
 
     /// <summary>Serializes changes of names in this directory.</summary>
     public object NamesLock { get; } = new();
