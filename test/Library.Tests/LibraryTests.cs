@@ -2,6 +2,7 @@ using Veneer.Mount.Tests;
 using Veneer.Overlay;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Host;
 using Veneer.Overlay.Topology;
 
 namespace Veneer.Library.Tests;
@@ -110,6 +111,17 @@ public sealed class LibraryTests
         Assert.True(kernel.IsKernel);
         Assert.Equal(other.Upper.Text, kernel.Layers().Layers[0].Path);
         Assert.Equal(QueryProblem.NotAnOverlay, Assert.Throws<OverlayQueryException>(kernel.Stats).Problem);
+    }
+
+    [MountFact(OnlyVeneer = "The kernel's have no server.")]
+    public void Those_of_the_whole_machine_are_listed_with_their_servers()
+    {
+        using var overlay = Rig.Overlay.With(lower: Image);
+
+        Instance instance = Holders.Instances(out _).Single(one => one.Mounts.Any(mount => mount.Mount.MountPoint == overlay.Merged.Text));
+
+        Assert.Contains(instance.Pid, overlay.Servers);
+        Assert.Contains(("upper", overlay.Upper.Text), instance.Layers);
     }
 
     [MountFact]

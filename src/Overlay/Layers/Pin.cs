@@ -9,7 +9,7 @@ namespace Veneer.Overlay.Layers;
 /// whatever mount it is reached. So each layer is bind-mounted in a place of our own, <c>/run/veneer/NAMESPACE-NAMESPACE-PID</c> (of mounts, of pids), and
 /// a mount with the source <c>veneer</c> is put on it there. Where users see the layer nothing is different: what is mounted
 /// below it stays visible, and whoever mounts something there has it on the real directory. Other namespaces get none of
-/// it: the place is private. See docs/adr/0012.
+/// it: the place is private. See docs/adr/0016.
 /// </remarks>
 public sealed class Pin : IDisposable
 {
