@@ -669,6 +669,7 @@ internal static class Manual
             2    the system has no process or memory left
             3    MOUNTPOINT is not in a mount of Veneer
             4    the caller may not do this
+            11   MOUNTPOINT is not there
             32   it could not be shut down
 
         SEE ALSO
@@ -713,8 +714,12 @@ internal static class Manual
             0    all is on the disk
             1    the command line is wrong
             2    the system has no process or memory left
+            4    the caller may not read UPPER, or not ask the server
+            7    the record in UPPER is damaged
             9    something is not on the disk, or may be lost: it was named
-            32   nothing was synced
+            11   what is named is not there
+            13   the record in UPPER is of another version of Veneer
+            32   it failed otherwise
 
         SEE ALSO
             veneer mount --help, fsync(2)
@@ -747,6 +752,8 @@ internal static class Manual
             1    the command line is wrong
             2    the system has no process or memory left
             3    MOUNTPOINT is not in a mount of Veneer
+            4    the caller may not ask
+            11   MOUNTPOINT is not there
             32   the server gives no answer
 
         SEE ALSO

@@ -71,10 +71,10 @@ internal static class ShutdownCommand
                 _ => $"{path} cannot be shut down ({error}): see the system's log.",
             };
         }
-        catch (MountException problem)
+        catch (LayerException problem)
         {
             complaint = problem.Message;
-            code = ExitCode.NotAnOverlay;
+            code = problem.ExitCode;
         }
         _ = Libc.Write(2, [(byte)code, .. PathText.Encode(complaint).AsSpan()[..^1]], out _); // best effort: nobody may wait for it
         return code;

@@ -1,8 +1,6 @@
 using System.CommandLine;
 using System.Text;
 using System.Text.Json;
-using Veneer.Fuse;
-using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Control;
 
@@ -29,13 +27,6 @@ internal static class StatusCommand
             string[] words = CommandLine.Places(parsed, places, arguments, "status");
             if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
 
-            Errno error = Target.FindAround(words[0], out string path, out MountEntry? mount, out int descriptor);
-            if (!error.IsError) { Libc.Close(descriptor); }
-            if (error.IsError || mount?.Type != "fuse.veneer")
-            {
-                Terminal.Complain(error.IsError ? $"{words[0]} cannot be looked at ({error}): name the mount point of an overlay." : $"{path} is not in a mount of Veneer: name the mount point of one, see findmnt -t fuse.veneer.");
-                return ExitCode.NotAnOverlay;
-            }
             byte[] answer = LiveMount.Ask(words[0], Query.Durability);
             Terminal.Write(parsed.GetValue(json) ? Encoding.UTF8.GetString(answer) + "\n" : Describe(answer));
             return ExitCode.Success;
@@ -45,10 +36,10 @@ internal static class StatusCommand
             Terminal.Complain(problem.Message);
             return ExitCode.Usage;
         }
-        catch (MountException problem)
+        catch (LayerException problem)
         {
             Terminal.Complain(problem.Message);
-            return ExitCode.Failure;
+            return problem.ExitCode;
         }
     }
 

@@ -3,7 +3,6 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
 using Spectre.Console;
-using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Changes;
@@ -62,10 +61,23 @@ internal static class SyncCommand
             Terminal.Complain(problem.Message);
             return ExitCode.Usage;
         }
-        catch (MountException problem)
+        catch (LayerException problem)
         {
             Terminal.Complain(problem.Message);
-            return ExitCode.Failure;
+            return problem.ExitCode;
+        }
+        catch (VolatileUpperException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return problem.Problem switch
+            {
+                UpperProblem.Absent => ExitCode.NotAMount,
+                UpperProblem.Denied => ExitCode.Denied,
+                UpperProblem.Lost => ExitCode.Unsynced,
+                UpperProblem.Damaged => ExitCode.Corrupt,
+                UpperProblem.OtherVersion => ExitCode.OtherVersion,
+                _ => ExitCode.Failure,
+            };
         }
     }
 
@@ -98,43 +110,23 @@ internal static class SyncCommand
 
     private static int SyncUpper(string path, string? work, int limit)
     {
-        VolatileUpper upper;
-        try
+        using VolatileUpper upper = VolatileUpper.Open(path, work);
+        UpperSync sync = upper.Sync(limit);
+        var thread = new Thread(() => sync.Run(), maxStackSize: 8 << 20) { IsBackground = true };
+        thread.Start();
+        State state = Watch(() => new State(sync.IsOver, sync.Done, sync.Total, [], sync.Failed));
+        thread.Join();
+        state = state with { Failures = [.. sync.Failures.Select(one => (one.Path, one.Error.ToString()))] };
+        if (!Report(state)) { return ExitCode.Unsynced; }
+        if (upper.IsInUse)
         {
-            upper = VolatileUpper.Open(path, work);
-        }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Failure;
-        }
-        using (upper)
-        {
-            UpperSync sync = upper.Sync(limit);
-            var thread = new Thread(() => sync.Run(), maxStackSize: 8 << 20) { IsBackground = true };
-            thread.Start();
-            State state = Watch(() => new State(sync.IsOver, sync.Done, sync.Total, [], sync.Failed));
-            thread.Join();
-            state = state with { Failures = [.. sync.Failures.Select(one => (one.Path, one.Error.ToString()))] };
-            if (!Report(state)) { return ExitCode.Unsynced; }
-            if (upper.IsInUse)
-            {
-                Terminal.Write($"{state.Done} files and directories synced\n");
-                if (upper.IsMarked) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
-                return ExitCode.Success;
-            }
-            try
-            {
-                upper.ClearMark();
-            }
-            catch (OverlayMountException problem)
-            {
-                Terminal.Complain(problem.Message);
-                return ExitCode.Unsynced;
-            }
             Terminal.Write($"{state.Done} files and directories synced\n");
+            if (upper.IsMarked) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
             return ExitCode.Success;
         }
+        upper.ClearMark();
+        Terminal.Write($"{state.Done} files and directories synced\n");
+        return ExitCode.Success;
     }
 
     /// <summary>Says file by file what could not be synced.</summary>

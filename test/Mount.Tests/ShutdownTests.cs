@@ -265,7 +265,7 @@ public sealed class ShutdownTests
         using var overlay = Overlay.With();
         foreach ((string place, int code, string sentence) in (ReadOnlySpan<(string, int, string)>)[
             ("/proc", 3, "veneer: /proc is not in a mount of Veneer, but in one of type proc: name the mount point of one, see findmnt -t fuse.veneer."),
-            ("/nothing", 3, "veneer: /nothing does not exist: name a mount point."),
+            ("/nothing", 11, "veneer: /nothing does not exist: name a mount point."),
             ("", 1, "veneer: The mount point is an empty word: name a directory.")])
         {
             Command.Result refused = ShutDown(place);
@@ -273,6 +273,6 @@ public sealed class ShutdownTests
         }
         RequireShutdown(overlay.Merged);
         Command.Result again = ShutDown(overlay.Merged);
-        Assert.Equal((3, $"veneer: {overlay.Merged} gives EIO, as after a shutdown: unmount it with veneer umount."), (again.ExitCode, again.Error.Trim()));
+        Assert.Equal((32, $"veneer: {overlay.Merged} gives EIO, as after a shutdown: unmount it with veneer umount."), (again.ExitCode, again.Error.Trim()));
     }
 }

@@ -133,8 +133,8 @@ public sealed class VolatileTests
         ("reboot", "the machine has been started anew"),
         ("filesystem remounted", "its filesystem has been mounted anew"),
         ("copied", "the record in it is that of another directory, so that it is a copy"),
-        ("damaged record", "its record is damaged, or of another version of Veneer"),
-        ("record of another version", "its record is damaged, or of another version of Veneer"),
+        ("damaged record", "its record is damaged"),
+        ("record of another version", "its record is of another version of Veneer"),
         ("no record", "there is no record by which that could be told, as after kernel overlayfs"),
     ];
 
@@ -201,6 +201,9 @@ public sealed class VolatileTests
             Assert.StartsWith($"veneer: The upper directory {disk.Upper} was last mounted with volatile and may lack what was written then, since {reason}: discard it and {disk.Work}", refused.Error, StringComparison.Ordinal);
             Assert.Single(refused.Error.Trim().Split('\n'));
         }
+        Command.Result notSynced = disk.Veneer(what == "no record" ? ["sync", "--work", disk.Work, disk.Upper] : ["sync", disk.Upper]);
+        Assert.Equal(what switch { "damaged record" => 7, "record of another version" => 13, _ => 9 }, notSynced.ExitCode);
+        Assert.StartsWith($"veneer: {disk.Upper} may lack what was written while it was volatile, since {reason}", notSynced.Error, StringComparison.Ordinal);
         Assert.True(disk.DirtyMark.Exists);
     }
 
@@ -346,7 +349,7 @@ public sealed class VolatileTests
             disk.Unmount();
         }
         Command.Result refused = disk.Veneer("sync", disk.Upper);
-        Assert.Equal(32, refused.ExitCode);
+        Assert.Equal(9, refused.ExitCode);
         Assert.Equal($"veneer: {disk.Upper} may lack what was written while it was volatile, since writing to its filesystem failed (ENOSPC), and a sync does not bring that back: discard it and its work directory.", refused.Error.Trim());
         Assert.True(disk.DirtyMark.Exists);
     }
@@ -372,7 +375,13 @@ public sealed class VolatileTests
         Assert.True(synced!.ExitCode == 0, synced.Text);
         Assert.InRange(clock.Elapsed.TotalSeconds, 0.9, 10);
         Assert.InRange(made, 10, 1000);
-        disk.Unmount();
+        var other = new Thread(() => disk.Veneer("sync", "--iops", "20", disk.Merged));
+        other.Start();
+        Patience.Eventually(() => Assert.Contains("\"over\":false", disk.Veneer("status", "--json", disk.Merged).Output, StringComparison.Ordinal));
+        Command.Result second = disk.Veneer("sync", disk.Merged);
+        Assert.Equal((32, $"veneer: {disk.Merged} is being synced already: wait for the end of that, see veneer status."), (second.ExitCode, second.Error.Trim()));
+        disk.Unmount(); // which does not wait for it
+        other.Join();
     }
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
@@ -605,16 +614,21 @@ public sealed class VolatileTests
             (["sync", "a", "b"], 1, "b is one word too many: name one mount point, or one upper directory."),
             (["sync", "--iops", "0", disk.Upper], 1, "--iops 0 is not understood: give a number of operations a second, from 1."),
             (["sync", "--iops", "many", disk.Upper], 1, "--iops many is not understood: give a number of operations a second, from 1."),
-            (["sync", "/nothing"], 32, "/nothing does not exist: name a mount point, or an upper directory."),
-            (["sync", "/etc/passwd"], 32, "/etc/passwd is not a directory: name a mount point, or an upper directory."),
-            (["sync", "--work", "/nothing", disk.Upper], 32, "The work directory /nothing cannot be opened (ENOENT): see whether it is there."),
+            (["sync", "/nothing"], 11, "/nothing does not exist: name a mount point, or an upper directory."),
+            (["sync", "/etc/passwd"], 11, "/etc/passwd is not a directory: name a mount point, or an upper directory."),
+            (["sync", "--work", "/nothing", disk.Upper], 11, "The work directory /nothing cannot be opened (ENOENT): see whether it is there."),
             (["status"], 1, "No mount point is given: name the one to look at."),
-            (["status", "/nothing"], 3, "/nothing cannot be looked at (ENOENT): name the mount point of an overlay."),
-            (["status", "/proc"], 3, "/proc is not in a mount of Veneer: name the mount point of one, see findmnt -t fuse.veneer.")])
+            (["status", "/nothing"], 11, "/nothing does not exist: name a mount point."),
+            (["status", "/proc"], 3, "/proc is not in a mount of Veneer, but in one of type proc: name the mount point of one, see findmnt -t fuse.veneer.")])
         {
             Command.Result refused = disk.Veneer(words);
             Assert.Equal((code, $"veneer: {sentence}"), (refused.ExitCode, refused.Error.Trim()));
         }
+        Command.Result without = disk.Veneer("mount", "-o", $"lowerdir={disk.Lower}", disk.Merged);
+        Assert.True(without.ExitCode == 0, without.Text);
+        Command.Result nothing = disk.Veneer("sync", disk.Merged);
+        Assert.Equal((32, $"veneer: {disk.Merged} has no upper: there is nothing to sync."), (nothing.ExitCode, nothing.Error.Trim()));
+        disk.Unmount();
         disk.Mount("volatile");
         disk.Unmount();
         Sys.Rename(disk.Work, disk.Disk / "elsewhere");

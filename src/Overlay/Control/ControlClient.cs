@@ -29,6 +29,8 @@ public static class ControlClient
                     Errno.ENOTTY or Errno.EOPNOTSUPP => $"{name} is served by an older Veneer, which does not know the question: unmount it, and mount it anew.",
                     Errno.EINVAL or Errno.EPROTO => $"{name} is served by another version of Veneer, with another form of questions: use that version's veneer, or unmount it and mount it anew.",
                     Errno.ENOTCONN or Errno.ECONNABORTED => $"The server of {name} is gone: unmount it with veneer umount -l.",
+                    Errno.EROFS => $"{name} has no upper: there is nothing to sync.",
+                    Errno.EBUSY => $"{name} is being synced already: wait for the end of that, see veneer status.",
                     Errno.ESTALE => $"Too many ask the server of {name} at once: try again.",
                     _ => $"The server of {name} gives no answer ({error}): see the system's log.",
                 },

@@ -27,6 +27,7 @@ internal sealed class VolatileMark
     private readonly OverlayXattr xattr;
     private readonly Lock gate = new();
     private readonly bool isLaid;
+    private Verdict notUnderstood;
     private VolatileRecord? current;
 
     /// <summary>Looks for a mark; nothing changes.</summary>
@@ -84,13 +85,18 @@ internal sealed class VolatileMark
         Verdict worst = Verdict.Whole;
         foreach (VolatileRecord? record in Records)
         {
-            Verdict verdict = record?.Judge(Now) ?? Verdict.Lost("its record is damaged, or of another version of Veneer");
+            Verdict verdict = record?.Judge(Now) ?? notUnderstood;
             if (verdict.Kind > worst.Kind) { worst = verdict; }
         }
         return worst;
     }
 
-    private void Add(ReadOnlySpan<byte> bytes) => Records.Add(VolatileRecord.Parse(bytes));
+    private void Add(ReadOnlySpan<byte> bytes)
+    {
+        VolatileRecord? record = VolatileRecord.Parse(bytes);
+        if (record is null) { notUnderstood = VolatileRecord.NotUnderstood(bytes); }
+        Records.Add(record);
+    }
 
     private static bool Has(int directory, ReadOnlySpan<byte> path)
     {

@@ -13,6 +13,9 @@ internal sealed record VolatileRecord
 {
     private const string Header = "veneer-volatile 1";
 
+    /// <summary>What the records of all versions begin with.</summary>
+    private static ReadOnlySpan<byte> AnyHeader => "veneer-volatile "u8;
+
     /// <summary>A record is no longer than this, in bytes.</summary>
     public const int MaxLength = 8192;
 
@@ -50,6 +53,15 @@ internal sealed record VolatileRecord
     public byte[] ToBytes() => Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture,
         $"{Header}\nboot {Boot}\ndevice {Device}\nfsid {FileSystemId}\ninstance {Instance}\nmount {Mount}\nupper {Upper}\nerrors {(Errors is { } value ? value.ToString("x", CultureInfo.InvariantCulture) : "?")}\nmemory {(IsInMemory ? 1 : 0)}\nfailure {Failure}\nwork {Work}\n"));
 
+    /// <summary>What is to be thought of an upper whose record is not understood.</summary>
+    public static Verdict NotUnderstood(ReadOnlySpan<byte> bytes)
+    {
+        int end = bytes.IndexOf((byte)'\n');
+        return end > 0 && bytes.StartsWith(AnyHeader) && !bytes[..end].SequenceEqual(Encoding.ASCII.GetBytes(Header))
+            ? new Verdict(VerdictKind.OtherVersion, "its record is of another version of Veneer")
+            : new Verdict(VerdictKind.Damaged, "its record is damaged");
+    }
+
     /// <summary>Reads one.</summary>
     /// <returns>Null when it is none, or of another version.</returns>
     public static VolatileRecord? Parse(ReadOnlySpan<byte> bytes)
@@ -84,11 +96,12 @@ internal sealed record VolatileRecord
         if (Failure != "-") { return Verdict.Lost($"writing to its filesystem failed ({Failure})"); }
         if (Upper != now.Upper) { return Verdict.Lost("the record in it is that of another directory, so that it is a copy"); }
         if (Boot != now.Boot) { return Verdict.Lost("the machine has been started anew"); }
-        if (Device != now.Device || FileSystemId != now.FileSystemId) { return Verdict.Lost("it is on another filesystem"); }
+        if (FileSystemId != now.FileSystemId) { return Verdict.Lost("it is on another filesystem"); }
         if (Instance != 0 && now.Instance != 0 ? Instance != now.Instance : !IsInMemory && (Mount == 0 || Mount != now.Mount))
         {
             return Verdict.Lost("its filesystem has been mounted anew");
         }
+        if (Device != now.Device) { return Verdict.Lost("it is on another filesystem"); } // after that, since each mount of btrfs may have another number
         if (IsInMemory && now.IsInMemory) { return Verdict.Whole; }
         if (Errors is not { } then || now.Errors is not { } count) { return Verdict.Doubtful("whether writing to its filesystem failed cannot be told without CAP_BPF and CAP_PERFMON"); }
         return then != count ? Verdict.Lost("writing to its filesystem failed") : Verdict.Whole;
@@ -119,6 +132,10 @@ internal enum VerdictKind
     Doubtful,
     /// <summary>Not at all.</summary>
     Lost,
+    /// <summary>What its record says cannot be known.</summary>
+    OtherVersion,
+    /// <summary>Nor what it said.</summary>
+    Damaged,
     /// <summary>There is no record.</summary>
     Unknown,
 }

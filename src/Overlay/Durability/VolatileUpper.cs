@@ -29,18 +29,19 @@ public sealed class VolatileUpper : IDisposable
     /// <summary>Takes hold of it; no overlay can be mounted over it meanwhile.</summary>
     /// <param name="path">The upper directory.</param>
     /// <param name="workPath">Its work directory, or null for the one that its record names.</param>
-    /// <exception cref="OverlayMountException">It is not there, or may lack something that no sync brings back; the message is a sentence for the user.</exception>
+    /// <exception cref="VolatileUpperException">It is not there, or may lack something that no sync brings back; the message is a sentence for the user.</exception>
     public static VolatileUpper Open(string path, string? workPath)
     {
         Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor);
         if (error.IsError)
         {
-            throw new OverlayMountException(error switch
+            throw error switch
             {
-                Errno.ENOENT => $"{path} does not exist: name a mount point, or an upper directory.",
-                Errno.ENOTDIR => $"{path} is not a directory: name a mount point, or an upper directory.",
-                _ => $"{path} cannot be read ({error}): become root, or the user who owns it.",
-            });
+                Errno.ENOENT => new VolatileUpperException($"{path} does not exist: name a mount point, or an upper directory.", UpperProblem.Absent),
+                Errno.ENOTDIR => new VolatileUpperException($"{path} is not a directory: name a mount point, or an upper directory.", UpperProblem.Absent),
+                Errno.EACCES or Errno.EPERM => new VolatileUpperException($"{path} may not be read by this user: become root, or the user who owns it.", UpperProblem.Denied),
+                _ => new VolatileUpperException($"{path} cannot be read ({error}): see its filesystem.", UpperProblem.Other),
+            };
         }
         var directory = new Fd(descriptor);
         var workDirectory = new Fd(-1);
@@ -55,23 +56,22 @@ public sealed class VolatileUpper : IDisposable
                 var other = new VolatileMark(descriptor, descriptor, -1, user, []);
                 if (other.Exists) { (xattr, found) = (user, other); }
             }
+            Refuse(path, found); // upper's own record says enough; a damaged one does not say where work is
             byte[] from = found.WorkPath;
             if (workPath is not null) { error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(workPath), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out descriptor); }
             else if (from.Length > 0) { error = Libc.OpenAt(directory.Value, [.. from, 0], OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out descriptor); }
             else { error = found.Exists ? Errno.ENOENT : Errno.None; descriptor = -1; }
             if (error.IsError)
             {
-                throw new OverlayMountException(workPath is not null
-                    ? $"The work directory {workPath} cannot be opened ({error}): see whether it is there."
-                    : $"The work directory of {path} is not where it was{(from.Length > 0 ? $" ({PathText.Decode(from)} from there)" : "")}: name it with --work DIR.");
+                throw new VolatileUpperException(
+                    workPath is not null
+                        ? $"The work directory {workPath} cannot be opened ({error}): see whether it is there."
+                        : $"The work directory of {path} is not where it was{(from.Length > 0 ? $" ({PathText.Decode(from)} from there)" : "")}: name it with --work DIR.",
+                    error is Errno.EACCES or Errno.EPERM ? UpperProblem.Denied : UpperProblem.Absent);
             }
             workDirectory = new Fd(descriptor);
             found = new VolatileMark(directory.Value, directory.Value, workDirectory.Value, xattr, []);
-            Verdict verdict = found.Exists ? found.Judge() : Verdict.Whole;
-            if (verdict.Kind is VerdictKind.Lost or VerdictKind.Unknown)
-            {
-                throw new OverlayMountException($"{path} may lack what was written while it was volatile, since {verdict.Reason}, and a sync does not bring that back: discard it and its work directory.");
-            }
+            Refuse(path, found);
             bool isFree = !Libc.TryLockExclusive(directory.Value).IsError;
             return new VolatileUpper(path, directory, workDirectory, found, isInUse: !isFree);
         }
@@ -88,18 +88,33 @@ public sealed class VolatileUpper : IDisposable
     public UpperSync Sync(int perSecond) => new(upper.Value, perSecond);
 
     /// <summary>After a sync that succeeded: it is not volatile any more.</summary>
-    /// <exception cref="OverlayMountException">Writing to its filesystem failed meanwhile, or the mark cannot be removed.</exception>
+    /// <exception cref="VolatileUpperException">Writing to its filesystem failed meanwhile, or the mark cannot be removed.</exception>
     public void ClearMark()
     {
         // Once more: what failed during the sync may have been told to somebody else.
         var now = new VolatileMark(upper.Value, upper.Value, work.Value, mark.Xattr, []);
-        if (now.Exists && now.Judge() is { Kind: VerdictKind.Lost } verdict)
+        if (now.Exists && now.Judge() is { Kind: > VerdictKind.Doubtful } verdict)
         {
-            throw new OverlayMountException($"{path} may lack what was written while it was volatile, since {verdict.Reason}: discard it and its work directory.");
+            throw new VolatileUpperException($"{path} may lack what was written while it was volatile, since {verdict.Reason}: discard it and its work directory.", ProblemOf(verdict));
         }
         Errno error = mark.Clear();
-        if (error.IsError) { throw new OverlayMountException($"{path} is synced, but its mark cannot be removed ({error}): see the permissions of its work directory."); }
+        if (error.IsError) { throw new VolatileUpperException($"{path} is synced, but its mark cannot be removed ({error}): see the permissions of its work directory.", error is Errno.EACCES or Errno.EPERM ? UpperProblem.Denied : UpperProblem.Other); }
     }
+
+    private static void Refuse(string path, VolatileMark found)
+    {
+        if (found.Exists && found.Judge() is { Kind: > VerdictKind.Doubtful } verdict)
+        {
+            throw new VolatileUpperException($"{path} may lack what was written while it was volatile, since {verdict.Reason}, and a sync does not bring that back: discard it and its work directory.", ProblemOf(verdict));
+        }
+    }
+
+    private static UpperProblem ProblemOf(Verdict verdict) => verdict.Kind switch
+    {
+        VerdictKind.OtherVersion => UpperProblem.OtherVersion,
+        VerdictKind.Damaged => UpperProblem.Damaged,
+        _ => UpperProblem.Lost,
+    };
 
     /// <inheritdoc/>
     public void Dispose()
