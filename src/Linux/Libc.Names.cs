@@ -187,15 +187,16 @@ public static unsafe partial class Libc
     private static partial int clock_gettime(int clock, TimeSpec* time);
 
     /// <summary>The time that a file would get that changed now: it goes on with each tick, every few milliseconds. See clock_gettime(2), CLOCK_REALTIME_COARSE.</summary>
-    public static TimeSpec FileTime
+    public static TimeSpec FileTime => TimeOf(5);
+
+    /// <summary>The exact time, no file has a later one. See clock_gettime(2), CLOCK_REALTIME.</summary>
+    public static TimeSpec Now => TimeOf(0);
+
+    private static TimeSpec TimeOf(int clock)
     {
-        get
-        {
-            const int coarse = 5;
-            TimeSpec time;
-            _ = clock_gettime(coarse, &time); // cannot fail for a clock that every kernel has
-            return time;
-        }
+        TimeSpec time;
+        _ = clock_gettime(clock, &time); // cannot fail for clocks that every kernel has
+        return time;
     }
 
     [LibraryImport(Library, SetLastError = true)]

@@ -211,8 +211,9 @@ internal readonly record struct Timestamp(long Seconds, uint Nanoseconds)
     /// <summary>Waits for an instant that files changed before do not have, and files changed from then on have or are past: a tick of the clock, some milliseconds.</summary>
     public static Timestamp Next()
     {
-        Timestamp before = Of(Libc.FileTime), now;
-        while ((now = Of(Libc.FileTime)) == before) { Thread.Sleep(1); }
+        // A file may have the exact time, which the ticks have not reached: a tick counts whole periods.
+        Timestamp before = Of(Libc.Now), now;
+        while ((now = Of(Libc.FileTime)).IsUpTo(before)) { Thread.Sleep(1); }
         return now;
     }
 
