@@ -86,6 +86,8 @@ public sealed class FailingDisk : IDisposable
     public void RemountDisk()
     {
         Command.Require("umount", Disk);
+        // Whoever has a copy of the mount keeps the filesystem as it is, and so the device.
+        Patience.Eventually(() => Assert.Equal("", Command.Run(["losetup", "-j", Image]).Output.Trim()));
         MountDisk();
     }
 
