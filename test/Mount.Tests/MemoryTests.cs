@@ -19,7 +19,7 @@ public sealed class MemoryTests
             foreach (DirectoryEntry entry in Sys.ReadDirectory(path)) { Sys.Stat(path / entry.Name); }
         }
         long grown = ResidentOf(server) - before;
-        Assert.InRange(grown, 3_000, 15_000);
+        Assert.InRange(grown, 1_500, 15_000); // 30,000 inodes of 120 bytes, less what was there and empty
 
         Sys.DropCaches();
 
