@@ -108,8 +108,12 @@ public sealed class FailingDisk : IDisposable
     public IDisposable Fill()
     {
         using Descriptor filler = Sys.Open(Filler, OpenFlags.WriteOnly | OpenFlags.Create, Oct(600));
-        StatFs free = Sys.StatFileSystem(home / "host");
-        filler.Allocate(AllocateMode.Default, 0, (long)(free.BlocksFree * (ulong)free.BlockSize));
+        // What the disk still writes by itself takes of what was free a moment ago.
+        Patience.Eventually(() =>
+        {
+            StatFs free = Sys.StatFileSystem(home / "host");
+            Assert.Equal(Errno.None, Sys.ErrorOf(() => filler.Allocate(AllocateMode.Default, 0, (long)(free.BlocksFree * (ulong)free.BlockSize))));
+        });
         return new Fullness(Filler);
     }
 

@@ -102,7 +102,7 @@ public sealed partial class HoldersTests : IDisposable
     [CliFact]
     public void The_pins_of_a_mount_and_those_that_were_left() =>
         Holds(
-            "veneer mount -o $LAYERS,pin m; veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g' | grep -v ' of the overlay'; kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m'); umount -l m; sleep 0.3; veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g'; exit ${PIPESTATUS[0]}",
+            "veneer mount -o $LAYERS,pin m; veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g' | grep -v ' of the overlay'; until pgrep -f 'veneer /run/veneer' >/dev/null; do sleep 0.05; done; kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m'); umount -l m; sleep 0.3; veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g'; exit ${PIPESTATUS[0]}",
             "u", "│   └── mounted on m", "└── pinned by /run/veneer/N/upper", "u", "└── pinned by /run/veneer/N/upper");
 
     [CliFact]
