@@ -209,6 +209,38 @@ public sealed class VolatileTests
     }
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData(Filesystem.Ext4)]
+    public void A_pipe_in_the_place_of_the_record_is_not_waited_for(Filesystem filesystem)
+    {
+        using var disk = new FailingDisk(filesystem);
+        disk.Mount("volatile");
+        disk.Unmount();
+        Sys.Unlink(disk.Record);
+        Sys.MakeNode(disk.Record, FileType.Fifo, Oct(600));
+
+        foreach (string option in (string[])["volatile", "fsync=auto"])
+        {
+            Command.Result refused = disk.TryMount(option);
+            Assert.Equal(32, refused.ExitCode);
+            Assert.Contains("since its record is damaged", refused.Error, StringComparison.Ordinal);
+        }
+        Assert.Equal(7, disk.Veneer("sync", disk.Upper).ExitCode);
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData(Filesystem.Ext4)]
+    public void A_pipe_where_the_record_is_prepared_is_not_waited_for(Filesystem filesystem)
+    {
+        using var disk = new FailingDisk(filesystem);
+        Sys.MakeNode(disk.Work / "veneer-volatile.new", FileType.Fifo, Oct(600));
+
+        disk.Mount("volatile");
+
+        Assert.True(disk.Record.Exists);
+        disk.Unmount();
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
     [MemberData(nameof(Filesystems))]
     public void Kernel_overlayfs_refuses_a_volatile_upper(Filesystem filesystem)
     {

@@ -48,7 +48,7 @@ internal sealed class VolatileMark
         isLaid = !error.IsNoXattr;
         if (isLaid) { Add(error.IsError ? default : value[..size]); }
         if (work < 0) { return; }
-        if (!Libc.OpenAt(work, FileName, OpenFlags.ReadOnly | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int file).IsError)
+        if (!Libc.OpenAt(work, FileName, OpenFlags.ReadOnly | OpenFlags.NoFollow | OpenFlags.NonBlock, 0, ResolveFlags.Confined, out int file).IsError)
         {
             using var opened = new Fd(file);
             Add(Libc.ReadAt(file, value, 0, out size).IsError ? default : value[..size]);
@@ -172,7 +172,8 @@ internal sealed class VolatileMark
 
     private Errno WriteFile(byte[] record)
     {
-        Errno error = Libc.OpenAt(work, NewFileName, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Truncate | OpenFlags.NoFollow, 0x180, ResolveFlags.Confined, out int file);
+        _ = Libc.UnlinkAt(work, NewFileName); // what a killed server left, or whatever else has the name: opening a pipe would wait
+        Errno error = Libc.OpenAt(work, NewFileName, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.NoFollow, 0x180, ResolveFlags.Confined, out int file);
         if (error.IsError) { return error; }
         error = Libc.WriteAt(file, record, 0, out int count);
         Libc.Close(file);
