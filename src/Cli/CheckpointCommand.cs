@@ -58,10 +58,13 @@ internal static class CheckpointCommand
         return code;
     });
 
+    /// <summary>A checkpoint has a few hundred bytes for each layer, and the paths.</summary>
+    private const int MostBytes = 16 << 20;
+
     private static Checkpoint Read(string file)
     {
         byte[] content;
-        Errno error = Libc.ReadWhole(file == "-" ? "/proc/self/fd/0\0"u8 : PathText.Encode(file), out content);
+        Errno error = Libc.ReadWhole(Libc.AtCwd, file == "-" ? "/proc/self/fd/0\0"u8 : PathText.Encode(file), out content, MostBytes);
         if (error.IsError)
         {
             throw new LayerException(error switch
@@ -69,8 +72,9 @@ internal static class CheckpointCommand
                 Errno.ENOENT or Errno.ENOTDIR => $"{file} does not exist: name a file that veneer checkpoint has written.",
                 Errno.EISDIR => $"{file} is a directory: name a file that veneer checkpoint has written.",
                 Errno.EACCES => $"{file} cannot be read by this user: see its permissions.",
+                Errno.EFBIG => $"{file} is too large for a checkpoint of veneer: make one with veneer checkpoint.",
                 _ => $"{file} cannot be read ({error}): name a file that veneer checkpoint has written.",
-            }, error == Errno.EACCES ? ExitCode.Denied : ExitCode.Usage);
+            }, error switch { Errno.EACCES => ExitCode.Denied, Errno.EFBIG => ExitCode.Corrupt, _ => ExitCode.Usage });
         }
         try
         {

@@ -234,7 +234,12 @@ public static unsafe partial class Libc
     public static Errno ReadWhole(ReadOnlySpan<byte> path, out byte[] content) => ReadWhole(AtCwd, path, out content);
 
     /// <summary>Reads a small file of /proc, found from a directory, to its end.</summary>
-    public static Errno ReadWhole(int directory, ReadOnlySpan<byte> path, out byte[] content)
+    /// <param name="directory">Where the path begins.</param>
+    /// <param name="path">With its NUL.</param>
+    /// <param name="content">What is in it.</param>
+    /// <param name="most">The largest size that is read, in bytes.</param>
+    /// <returns><see cref="Errno.EFBIG"/> when it is larger, if it ends at all.</returns>
+    public static Errno ReadWhole(int directory, ReadOnlySpan<byte> path, out byte[] content, int most = 256 << 20)
     {
         content = [];
         Errno error = OpenAt(directory, path, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor);
@@ -250,6 +255,7 @@ public static unsafe partial class Libc
             if (error.IsError) { return error; }
             if (count == 0) { break; }
             length += count;
+            if (length > most) { return Errno.EFBIG; }
         }
         content = buffer[..length];
         return Errno.None;

@@ -107,6 +107,7 @@ public sealed class CliCheckpointTests : IDisposable
         Refuses(7, "l/f is not a checkpoint of veneer: make one with veneer checkpoint\\.", "veneer restore l/f");
         Refuses(7, "c is not a checkpoint of veneer: make one with veneer checkpoint\\.", "echo '{\"a\": 1}' >c; veneer restore c");
         Refuses(7, "c is not a checkpoint of veneer: make one with veneer checkpoint\\.", made + "truncate -s -20 c; veneer restore c");
+        Refuses(7, "/dev/zero is too large for a checkpoint of veneer: make one with veneer checkpoint\\.", "veneer restore /dev/zero");
         Refuses(13, "c is a checkpoint of version 2, and this veneer reads version 1: use the veneer that made it, or make one anew with veneer checkpoint\\.", made + "sed -i 's/\"veneer_checkpoint\": 1/\"veneer_checkpoint\": 2/' c; veneer restore c");
         Refuses(7, "c is damaged: something in it is missing, or is not what it should be: make one with veneer checkpoint\\.", made + "sed -i /root_ino/d c; veneer restore c");
         Refuses(1, "l is a directory: name a file that veneer checkpoint has written\\.", "veneer restore l");
