@@ -53,7 +53,7 @@ internal sealed class LowerNames
                 if (firsts.Count == MaxNames) { return false; }
                 firsts.TryAdd(MergedDirectory.LongHash(reader.TerminatedName), lower);
                 isEmpty = false;
-                isExact = isExact || IsExact(descriptor, reader.TerminatedName, reader.Ino);
+                isExact = isExact || IsExact(descriptor, reader.TerminatedName);
             }
             return !reader.Error.IsError && (isEmpty || isExact);
         }
@@ -66,7 +66,7 @@ internal sealed class LowerNames
 
     /// <summary>Whether a directory finds a name as it is written only, as far as this name tells; false when it has no letter.</summary>
     /// <remarks>Others exist (vfat, casefold of ext4 and tmpfs), and find what they do not list.</remarks>
-    private static bool IsExact(int directory, ReadOnlySpan<byte> name, ulong ino)
+    private static bool IsExact(int directory, ReadOnlySpan<byte> name)
     {
         int letter = name.IndexOfAnyInRange((byte)'a', (byte)'z');
         if (letter < 0) { letter = name.IndexOfAnyInRange((byte)'A', (byte)'Z'); }
@@ -74,7 +74,8 @@ internal sealed class LowerNames
         if (letter < 0 || name.Length > other.Length) { return false; }
         name.CopyTo(other);
         other[letter] ^= 0x20;
-        Errno error = Libc.StatAt(directory, other[..name.Length], StatxMask.Basic, out Statx stat);
-        return error == Errno.ENOENT || (!error.IsError && stat.Ino != ino);
+        Errno error = Libc.StatAt(directory, other[..name.Length], StatxMask.Basic, out Statx found);
+        // Not what readdir(3) says of the number: vfat makes one up for what is in no cache.
+        return error == Errno.ENOENT || (!error.IsError && !Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat).IsError && found.Ino != stat.Ino);
     }
 }
