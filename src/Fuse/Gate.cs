@@ -88,7 +88,7 @@ public sealed class Gate
         Opcode.Link or Opcode.Create or Opcode.TmpFile or Opcode.Write or Opcode.SetXattr or Opcode.RemoveXattr or Opcode.FAllocate => true,
         Opcode.CopyFileRange or Opcode.CopyFileRange64 => true,
         Opcode.Open => reader.Take(out OpenIn open) && ((open.Flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly || (open.Flags & OpenFlags.Truncate) != 0),
-        Opcode.Ioctl => reader.Take(out IoctlIn ioctl) && ioctl.InSize > 0, // FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR
+        Opcode.Ioctl => reader.Take(out IoctlIn ioctl) && ioctl is { InSize: > 0, OutSize: 0 }, // FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR; a tool's question has an answer
         _ => false,
     };
 

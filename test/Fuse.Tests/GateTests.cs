@@ -12,7 +12,7 @@ public sealed class GateTests
     private static readonly Opcode[] changing =
     [
         Opcode.SetAttr, Opcode.SymLink, Opcode.MkNod, Opcode.MkDir, Opcode.Unlink, Opcode.RmDir, Opcode.Rename, Opcode.Rename2, Opcode.Link, Opcode.Open,
-        Opcode.Create, Opcode.TmpFile, Opcode.Write, Opcode.SetXattr, Opcode.RemoveXattr, Opcode.FAllocate, Opcode.CopyFileRange, Opcode.CopyFileRange64, Opcode.Ioctl,
+        Opcode.Create, Opcode.TmpFile, Opcode.Write, Opcode.SetXattr, Opcode.RemoveXattr, Opcode.FAllocate, Opcode.CopyFileRange, Opcode.CopyFileRange64,
     ];
 
     public static TheoryData<Opcode> Opcodes => [.. Requests.All.Select(sample => sample.Opcode).Where(opcode => opcode is not (Opcode.Forget or Opcode.BatchForget or Opcode.Interrupt))];
@@ -65,6 +65,19 @@ public sealed class GateTests
         fileSystem.Connection!.Gate.Close(Service.Reading);
 
         Assert.Equal(expected, kernel.Call(Opcode.Open, 5, Bytes.Of(new OpenIn { Flags = flags })).Error);
+    }
+
+    [Theory]
+    [InlineData(4, 0, Errno.EROFS)] // FS_IOC_SETFLAGS
+    [InlineData(0, 4, Errno.None)] // FS_IOC_GETFLAGS
+    [InlineData(8, 8, Errno.None)] // a question of a tool, such as veneer status
+    public void Readers_may_ask(uint inSize, uint outSize, Errno expected)
+    {
+        var fileSystem = new TestFileSystem();
+        using var kernel = FakeKernel.Start(fileSystem, oneThread);
+        fileSystem.Connection!.Gate.Close(Service.Reading);
+
+        Assert.Equal(expected, kernel.Call(Opcode.Ioctl, 5, [.. Bytes.Of(new IoctlIn { InSize = inSize, OutSize = outSize }), .. new byte[inSize]]).Error);
     }
 
     [Fact]

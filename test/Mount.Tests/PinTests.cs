@@ -121,6 +121,27 @@ public sealed class PinTests : IDisposable
         Assert.Equal(shown + (errors == "shutdown" ? "free\n" : "umount: l2: not mounted.\n") + log, text);
     }
 
+    /// <summary>That is when somebody wants to know.</summary>
+    [CliFact]
+    public void A_mount_that_has_become_read_only_answers_questions()
+    {
+        (int code, string text) = Run("veneer mount -o $o,volatile,errors=remount-ro m; echo new >m/g; mv u x; sleep 0.7; chattr +d m/g; veneer status m | tail -n 2; veneer layers m g | tail -n 1 | sed 's/  inode.*//'; veneer diff m; veneer sync m | head -n 1; veneer checkpoint m | head -n 2; veneer stats m >stats && veneer shutdown m; cat m/f");
+
+        Assert.Equal("""
+            chattr: Read-only file system while setting flags on m/g
+            after one        remount-ro
+            can be reused    with volatile, until the filesystem is mounted anew; otherwise after veneer sync
+            └── upper    upper  g
+            A g
+            2 files and directories synced
+            {
+              "veneer_checkpoint": 1,
+            cat: m/f: Input/output error
+
+            """, text);
+        Assert.Equal(1, code);
+    }
+
     [CliFact]
     public void A_shutdown_while_a_loss_is_told_of_ends()
     {
