@@ -112,48 +112,81 @@ internal static class DiffCommand
     }
 
     /// <summary>False when nobody listens.</summary>
+    /// <exception cref="LayerException">There is no room for it.</exception>
     private static bool Flush(ArrayBufferWriter<byte> output)
     {
-        bool isHeard = Terminal.TryWrite(output.WrittenSpan);
+        bool isHeard = Terminal.Print(output.WrittenSpan);
         output.ResetWrittenCount();
         return isHeard;
     }
 
-    /// <summary>Writes a layer; to a file under another name first, so that FILE is a whole layer or what it was.</summary>
+    /// <summary>Writes a layer; to a file under another name first, so that FILE is a whole layer or what it was. A device or a pipe takes it as it comes.</summary>
     private static int WriteTar(OverlayDiff diff, string file)
     {
-        byte[] target = PathText.Encode(file), partial = PathText.Encode($"{file}.{Environment.ProcessId}.part");
-        bool isPartial = false;
+        bool isFile = false;
         try
         {
             if (file == "-")
             {
                 using Stream standard = Console.OpenStandardOutput();
                 diff.WriteTar(standard);
-                return Conclude(diff.Disturbances);
             }
-            Errno error = Libc.OpenAt(Libc.AtCwd, partial, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, 0x1B6, ResolveFlags.None, out int descriptor);
-            isPartial = !error.IsError;
-            if (!error.IsError)
+            else if (OpenSpecial(file, out string target) is { } special)
             {
-                using var handle = new SafeFileHandle(descriptor, ownsHandle: true);
-                using var output = new FileStream(handle, FileAccess.Write, PieceSize);
+                using var output = new FileStream(special, FileAccess.Write, PieceSize);
                 diff.WriteTar(output);
-                output.Flush(flushToDisk: true);
             }
-            if (!error.IsError) { error = Libc.RenameAt(Libc.AtCwd, partial, Libc.AtCwd, target, RenameFlags.None); }
-            if (error.IsError) { throw new LayerException($"{file} cannot be written ({error}): name a file in a directory that this user may write.", ExitCode.System); }
-            isPartial = false;
+            else
+            {
+                isFile = true;
+                WriteTarFile(diff, file, target);
+            }
         }
         catch (IOException)
         {
-            throw new LayerException(file == "-" ? "Standard output takes no more: the layer is cut off." : $"{file} cannot be written to its end: see whether there is space left.", ExitCode.System);
+            throw new LayerException(isFile ? $"{file} cannot be written to its end: see whether there is space left." : $"{(file == "-" ? "Standard output" : file)} takes no more: the layer is cut off.", ExitCode.System);
+        }
+        return Conclude(diff.Disturbances);
+    }
+
+    /// <summary>Opens what is there and is no file, or gives null.</summary>
+    /// <param name="file">As it was given.</param>
+    /// <param name="target">The file that is meant: a symbolic link stays one.</param>
+    private static SafeFileHandle? OpenSpecial(string file, out string target)
+    {
+        target = file;
+        if (MountTable.OpenPlace(file, out string resolved, out int descriptor).IsError) { return null; }
+        using var place = new Fd(descriptor);
+        if (Libc.StatAt(place.Value, Libc.Self, StatxMask.Basic, out Statx stat).IsError || stat.Type is FileType.Regular or FileType.Directory)
+        {
+            target = resolved;
+            return null;
+        }
+        Errno error = Libc.Reopen(place.Value, OpenFlags.WriteOnly, out descriptor);
+        return error.IsError ? throw new LayerException($"{file} cannot be written ({error}): name a file, or - for standard output.", ExitCode.System) : new SafeFileHandle(descriptor, ownsHandle: true);
+    }
+
+    private static void WriteTarFile(OverlayDiff diff, string file, string target)
+    {
+        byte[] whole = PathText.Encode(target), partial = PathText.Encode($"{target}.{Environment.ProcessId}.part");
+        Errno error = Libc.OpenAt(Libc.AtCwd, partial, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, 0x1B6, ResolveFlags.None, out int descriptor);
+        bool isPartial = !error.IsError;
+        try
+        {
+            if (isPartial)
+            {
+                using var output = new FileStream(new SafeFileHandle(descriptor, ownsHandle: true), FileAccess.Write, PieceSize);
+                diff.WriteTar(output);
+                output.Flush(flushToDisk: true);
+                error = Libc.RenameAt(Libc.AtCwd, partial, Libc.AtCwd, whole, RenameFlags.None);
+            }
+            if (error.IsError) { throw new LayerException($"{file} cannot be written ({error}): name a file in a directory that this user may write.", ExitCode.System); }
+            isPartial = false;
         }
         finally
         {
             if (isPartial) { _ = Libc.UnlinkAt(Libc.AtCwd, partial); } // best effort: the sentence names what went wrong
         }
-        return Conclude(diff.Disturbances);
     }
 
     /// <summary>Names what was disturbed.</summary>

@@ -40,7 +40,7 @@ internal static class HoldersCommand
                 }, error switch { Errno.EACCES => ExitCode.Denied, Errno.ENOENT or Errno.ENOTDIR => ExitCode.NotAMount, _ => ExitCode.Failure });
             }
             if (parsed.GetValue(json)) { Terminal.WriteJson(report.Write); }
-            else { Terminal.Write(Tree(report)); }
+            else { Terminal.Print(Tree(report)); }
             if (!parsed.GetValue(json)) { foreach (string gap in report.Gaps) { Terminal.Complain(gap); } }
             return report.IsHeld ? ExitCode.Held : report.Gaps.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;
         }

@@ -1,8 +1,6 @@
-using System.Buffers;
 using System.CommandLine;
 using System.Globalization;
 using System.Text;
-using System.Text.Json;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Topology;
@@ -37,8 +35,8 @@ internal static class LayersCommand
             {
                 throw new LayerException($"No layer has {path}: name something in {mountPoint}, or something that was deleted there.", ExitCode.Outside);
             }
-            if (parsed.GetValue(json)) { WriteJson(topology); }
-            else { Terminal.Write(Tree(topology, mountPoint)); }
+            if (parsed.GetValue(json)) { Terminal.WriteJson(topology.Write); }
+            else { Terminal.Print(Tree(topology, mountPoint)); }
             return ExitCode.Success;
         }
         catch (OverlayQueryException problem)
@@ -79,14 +77,6 @@ internal static class LayersCommand
             path = string.Join('/', path.Split('/').Where(name => name is not ("" or ".")));
         }
         return overlay.Layers(path);
-    }
-
-    private static void WriteJson(OverlayTopology topology)
-    {
-        var output = new ArrayBufferWriter<byte>();
-        using (var json = new Utf8JsonWriter(output, new JsonWriterOptions { Indented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping })) { topology.Write(json); }
-        output.Write("\n"u8);
-        _ = Terminal.TryWrite(output.WrittenSpan); // best effort: nobody listens
     }
 
     private static string Tree(OverlayTopology topology, string mountPoint)

@@ -47,10 +47,15 @@ internal static class ListCommand
             if (parsed.GetValue(json)) { Terminal.WriteJson(writer => Write(writer, rows, missing)); }
             else
             {
-                if (rows.Count > 0) { Terminal.Write(Terminal.Render(Tree(rows))); }
+                if (rows.Count > 0) { Terminal.Print(Terminal.Render(Tree(rows))); }
                 foreach (string sentence in missing) { Terminal.Complain(sentence); }
             }
             return missing.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;
+        }
+        catch (LayerException problem)
+        {
+            Terminal.Complain(problem.Message);
+            return problem.ExitCode;
         }
         catch (OverlayMountException problem)
         {

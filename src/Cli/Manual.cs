@@ -416,6 +416,7 @@ internal static class Manual
         EXIT STATUS
             0    shown
             1    the command line is wrong
+            2    the output takes no more
             3    MOUNTPOINT is a mount, but not an overlay
             4    the caller may not read the layers
             11   MOUNTPOINT is not there, or is no mount point
@@ -463,6 +464,7 @@ internal static class Manual
         EXIT STATUS
             0    nothing holds it
             1    the command line is wrong
+            2    the output takes no more
             4    the caller may not reach it
             6    nothing was found to hold it, but not everything could be looked at
             10   something holds it
@@ -496,6 +498,7 @@ internal static class Manual
         EXIT STATUS
             0    listed
             1    the command line is wrong
+            2    the output takes no more
             6    listed, but not everything could be looked at
 
         SEE ALSO
@@ -553,8 +556,12 @@ internal static class Manual
         EXIT STATUS
             0    success
             1    the command line is wrong
-            32   there is no answer: it is not a mount of Veneer, this user may not
-                 ask, or the server is gone, older, or has not answered for 5 seconds
+            2    the system has no process or memory left, or the output takes no more
+            3    MOUNTPOINT is not in a mount of Veneer
+            4    the caller may not ask
+            11   MOUNTPOINT is not there
+            32   there is no answer: the server is gone, older, or has not answered for
+                 5 seconds
 
         SEE ALSO
             veneer mount --help, https://prometheus.io/docs/specs/om/
@@ -750,7 +757,7 @@ internal static class Manual
         EXIT STATUS
             0    it was said
             1    the command line is wrong
-            2    the system has no process or memory left
+            2    the system has no process or memory left, or the output takes no more
             3    MOUNTPOINT is not in a mount of Veneer
             4    the caller may not ask
             11   MOUNTPOINT is not there

@@ -1,7 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
-using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Control;
@@ -40,10 +39,10 @@ internal static class StatsCommand
             Terminal.Complain(problem.Message);
             return ExitCode.Usage;
         }
-        catch (MountException problem)
+        catch (LayerException problem)
         {
             Terminal.Complain(problem.Message);
-            return ExitCode.Failure;
+            return problem.ExitCode;
         }
     }
 
@@ -107,7 +106,7 @@ internal static class StatsCommand
             if (request.Interval is not null && request.Form == Form.Table) { text = redraws ? "\e[H\e[2J" + text : text + "\n"; }
             Errno error = Terminal.Write(text);
             if (error == Errno.EPIPE) { return; } // whoever reads has seen enough
-            if (error.IsError) { throw new MountException($"The output cannot be written ({error}): see where it goes."); }
+            if (error.IsError) { throw new LayerException($"The output cannot be written ({error}): see where it goes.", ExitCode.System); }
             if (request.Interval is not { } interval) { return; }
             Thread.Sleep(interval);
         }
@@ -130,7 +129,7 @@ internal static class StatsCommand
         }
         catch (JsonException problem)
         {
-            throw new MountException($"The answer of the server of {place} cannot be read: it is another version of Veneer, use that version's veneer.", problem);
+            throw new LayerException($"The answer of the server of {place} cannot be read ({problem.Message}): it is another version of Veneer, use that version's veneer.", ExitCode.Failure);
         }
     }
 

@@ -28,7 +28,7 @@ internal static class StatusCommand
             if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
 
             byte[] answer = LiveMount.Ask(words[0], Query.Durability);
-            Terminal.Write(parsed.GetValue(json) ? Encoding.UTF8.GetString(answer) + "\n" : Describe(answer));
+            Terminal.Print(parsed.GetValue(json) ? Encoding.UTF8.GetString(answer) + "\n" : Describe(answer));
             return ExitCode.Success;
         }
         catch (OverlayMountException problem)

@@ -9,13 +9,27 @@ internal static class Terminal
     /// <returns><see cref="Errno.EPIPE"/> when nobody reads it any more.</returns>
     public static Errno Write(string text) => WriteTo(1, text);
 
+    /// <summary>Writes what a command has to tell to standard output. Who reads no more has seen enough.</summary>
+    /// <returns>False when nobody listens.</returns>
+    /// <exception cref="LayerException">There is no room for it.</exception>
+    public static bool Print(ReadOnlySpan<byte> content)
+    {
+        Errno error = WriteTo(1, content);
+        if (error is not (Errno.None or Errno.EPIPE)) { throw new LayerException($"The output cannot be written ({error}): see where it goes.", ExitCode.System); }
+        return error == Errno.None;
+    }
+
+    /// <inheritdoc cref="Print(ReadOnlySpan{byte})"/>
+    public static bool Print(string text) => Print(PathText.Encode(text).AsSpan()[..^1]);
+
     /// <summary>Writes one document of JSON, for people to read as well, to standard output.</summary>
+    /// <exception cref="LayerException">There is no room for it.</exception>
     public static void WriteJson(Action<System.Text.Json.Utf8JsonWriter> write)
     {
         var output = new System.Buffers.ArrayBufferWriter<byte>();
         using (var json = new System.Text.Json.Utf8JsonWriter(output, new System.Text.Json.JsonWriterOptions { Indented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping })) { write(json); }
         System.Buffers.BuffersExtensions.Write(output, "\n"u8);
-        _ = TryWrite(output.WrittenSpan); // best effort: nobody listens
+        Print(output.WrittenSpan);
     }
 
     /// <summary>A tree as text, each line as long as it is.</summary>

@@ -115,6 +115,19 @@ public sealed class CliDiffTests : IDisposable
         Prints("", CliSandbox.AsNobody + $"as veneer diff {Named}", 4, "veneer: Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.\n");
         Prints("", "mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m; veneer diff m", 32, "veneer: m was mounted with the relative path l, and the kernel does not keep where that begins: mount it by absolute paths, or name the layers to veneer diff with --upper and --lower.\n");
         Prints("", Kernel + "mv u v; mkdir u; veneer diff m", 32, "veneer: The mount m names u as its upper, but that is not what it has mounted: name the layers to veneer diff with --upper and --lower.\n");
-        Prints("", $"veneer diff {Named} >/dev/full; touch u/new; veneer diff {Named} >/dev/full", 2);
+        Prints("", $"touch u/new; veneer diff {Named} >/dev/full", 2, "veneer: The output cannot be written (ENOSPC): see where it goes.\n");
+    }
+
+    /// <summary>In a /dev of its own: a device that a file has taken the place of would be missed by all.</summary>
+    [CliTheory]
+    [InlineData("mknod full c 1 7; ln -s full to; veneer diff $D --tar to", "veneer: to takes no more: the layer is cut off.\n", 2, "full character special file\nto symbolic link\n")]
+    [InlineData("mknod null c 1 3; veneer diff $D --tar null", "", 0, "null character special file\n")]
+    [InlineData("mkfifo pipe; cat pipe | tar t & veneer diff $D --tar pipe && wait", "", 0, "new\npipe fifo\n")]
+    [InlineData("echo before >layer; ln -s layer to; veneer diff $D --tar to && tar tf layer", "", 0, "new\nlayer regular file\nto symbolic link\n")]
+    [InlineData("veneer diff $D --tar >(tar t); sleep 0.2", "", 0, "new\n")]
+    [InlineData("mkdir d; veneer diff $D --tar d", "veneer: d cannot be written (EISDIR): name a file in a directory that this user may write.\n", 2, "d directory\n")]
+    public void A_tar_goes_into_what_is_there(string script, string error, int exitCode, string output)
+    {
+        Prints(output, "touch u/new; D=\"--upper $PWD/u --lower $PWD/l\"; mount -t tmpfs -o dev t m; cd m; " + script + "; code=$?; for name in *; do [ ! -e $name ] || stat -c '%n %F' $name; done; exit $code", exitCode, error);
     }
 }
