@@ -83,7 +83,7 @@ internal static class ListCommand
         }
         catch (MountException problem)
         {
-            return new Row(instance, null, null, null, instance.Pid == 0 ? "has no server that can be seen" : problem.Message.Contains("has not answered", StringComparison.Ordinal) ? "does not answer" : "does not tell");
+            return new Row(instance, null, null, null, instance.Pid == 0 ? "has no server that can be seen" : problem.Message.Contains("has not answered", StringComparison.Ordinal) ? "does not answer" : problem.Message.Contains("gives EIO", StringComparison.Ordinal) ? "gives EIO, as after a shutdown" : "does not tell");
         }
     }
 

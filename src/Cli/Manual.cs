@@ -721,6 +721,7 @@ internal static class Manual
             0    all is on the disk
             1    the command line is wrong
             2    the system has no process or memory left
+            3    MOUNTPOINT is that of an overlay of the kernel
             4    the caller may not read UPPER, or not ask the server
             7    the record in UPPER is damaged
             9    something is not on the disk, or may be lost: it was named

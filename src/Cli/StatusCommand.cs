@@ -56,6 +56,7 @@ internal static class StatusCommand
         string reuse = root.GetProperty("reusable") switch
         {
             { ValueKind: JsonValueKind.Null } => "with any options",
+            { ValueKind: JsonValueKind.True } when root.GetProperty("sync_on_unmount").GetBoolean() => "with any options, the unmount syncs it",
             { ValueKind: JsonValueKind.True } => "with volatile, until the filesystem is mounted anew; otherwise after veneer sync",
             _ when root.GetProperty("failure").ValueKind != JsonValueKind.Null => "no, something may be lost",
             _ => "after veneer sync",

@@ -47,12 +47,16 @@ internal static class SyncCommand
                 throw new OverlayMountException($"--iops {text} is not understood: give a number of operations a second, from 1.");
             }
             string place = words[0];
-            Errno error = Target.FindAround(place, out _, out MountEntry? mount, out int descriptor);
+            Errno error = Target.FindAround(place, out string resolved, out MountEntry? mount, out int descriptor);
             if (!error.IsError) { Libc.Close(descriptor); }
             if (!error.IsError && mount?.Type == "fuse.veneer")
             {
                 if (parsed.GetValue(work) is not null) { throw new OverlayMountException("A mount point and --work exclude each other: the mount knows its work directory."); }
                 return SyncMount(place, limit);
+            }
+            if (!error.IsError && mount?.Type == "overlay" && mount.MountPoint == resolved)
+            {
+                throw new LayerException($"{resolved} is an overlay of the kernel, which is not asked to sync: name its upper directory, see veneer layers {resolved}.", ExitCode.NotAnOverlay);
             }
             return SyncUpper(place, parsed.GetValue(work), limit);
         }

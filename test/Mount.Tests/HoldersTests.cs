@@ -252,6 +252,14 @@ public sealed partial class HoldersTests : IDisposable
     }
 
     [CliFact]
+    public void One_that_was_shut_down_is_told_from_one_that_hangs()
+    {
+        (_, string text) = Run("veneer mount -o $LAYERS m; veneer shutdown m; veneer list | head -n 2");
+
+        Assert.Matches(@"^overlays\n└── m  process \d+, gives EIO, as after a shutdown\n$", text);
+    }
+
+    [CliFact]
     public void Of_another_mount_namespace_too()
     {
         (int exitCode, string text) = Run("unshare --mount --propagation private sh -c 'veneer mount -o $LAYERS m; exec sleep 30' & sleep 1; veneer list");

@@ -425,6 +425,7 @@ public sealed class VolatileTests
         disk.Mount("volatile,sync_on_unmount");
         Sys.Write(disk.Merged / "new", new byte[1 << 20]);
         Assert.True(disk.DirtyMark.Exists);
+        Assert.EndsWith("can be reused    with any options, the unmount syncs it", disk.Veneer("status", disk.Merged).Output.Trim(), StringComparison.Ordinal);
 
         disk.Unmount();
 
@@ -663,6 +664,10 @@ public sealed class VolatileTests
         Command.Result nothing = disk.Veneer("sync", disk.Merged);
         Assert.Equal((32, $"veneer: {disk.Merged} has no upper: there is nothing to sync."), (nothing.ExitCode, nothing.Error.Trim()));
         disk.Unmount();
+        Command.Require("mount", "-t", "overlay", "overlay", "-o", $"lowerdir={disk.Lower}:{disk.Upper}", disk.Merged);
+        Command.Result kernel = disk.Veneer("sync", disk.Merged);
+        Assert.Equal((3, $"veneer: {disk.Merged} is an overlay of the kernel, which is not asked to sync: name its upper directory, see veneer layers {disk.Merged}."), (kernel.ExitCode, kernel.Error.Trim()));
+        Command.Require("umount", disk.Merged);
         disk.Mount("volatile");
         disk.Unmount();
         Sys.Rename(disk.Work, disk.Disk / "elsewhere");
