@@ -191,7 +191,7 @@ public sealed class OverlayMount : IDisposable
             case VerdictKind.Doubtful:
                 throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced, and {verdict.Reason}: run veneer sync {upperPath}.");
             case VerdictKind.Lost or VerdictKind.OtherVersion or VerdictKind.Damaged:
-                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {verdict.Reason}: discard it and {workPath}.");
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {verdict.Reason}: {verdict.Remedy}discard it and {workPath}.");
             case VerdictKind.Unknown:
                 throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {verdict.Reason}: discard it and {workPath}, or, if the machine has not crashed since, sync their filesystem and remove {workPath}/work/incompat/volatile.");
         }

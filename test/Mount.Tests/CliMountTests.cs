@@ -220,6 +220,14 @@ public sealed class CliMountTests : IDisposable
     }
 
     [CliFact]
+    public void A_shutdown_says_what_it_waits_for()
+    {
+        Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; kill -STOP $(pgrep -x veneer | head -1); timeout 8 veneer shutdown m; kill -CONT $(pgrep -x veneer); veneer umount -l m");
+
+        Assert.Contains("veneer: The server of m has not answered for 5 seconds: what it serves ends first; if it hangs, veneer umount -l takes the mount away.\n", outcome.Error, StringComparison.Ordinal);
+    }
+
+    [CliFact]
     public void Umount_does_not_wait_for_a_server_that_hangs()
     {
         var watch = Stopwatch.StartNew();

@@ -137,6 +137,18 @@ public sealed class LayerTarTests
         Assert.DoesNotContain(LayerArchive.Parse(other).Entries, entry => entry.Path == ".wh.file");
     }
 
+    /// <summary>To those who unpack layers ".wh..wh." begins names with other meanings.</summary>
+    [MountFact]
+    public void Deleting_a_name_that_would_itself_delete_is_not_silently_lost()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of((".wh.file", ""), ("file", "")));
+        Sys.Unlink(overlay.Merged / ".wh.file");
+
+        byte[] layer = Make(overlay, 6, "veneer: .wh.file cannot be deleted by a layer, where such a name deletes: left out.");
+
+        Assert.Empty(LayerArchive.Parse(layer).Entries);
+    }
+
     [MountFact]
     public void Others_read_it_too()
     {

@@ -199,7 +199,7 @@ public sealed class VolatileTests
             Command.Result refused = disk.TryMount(option);
 
             Assert.Equal(32, refused.ExitCode);
-            Assert.StartsWith($"veneer: The upper directory {disk.Upper} was last mounted with volatile and may lack what was written then, since {reason}: discard it and {disk.Work}", refused.Error, StringComparison.Ordinal);
+            Assert.StartsWith($"veneer: The upper directory {disk.Upper} was last mounted with volatile and may lack what was written then, since {reason}: {(what == "record of another version" ? "run veneer sync of that version, or " : "")}discard it and {disk.Work}", refused.Error, StringComparison.Ordinal);
             Assert.Single(refused.Error.Trim().Split('\n'));
         }
         Command.Result notSynced = disk.Veneer(what == "no record" ? ["sync", "--work", disk.Work, disk.Upper] : ["sync", disk.Upper]);

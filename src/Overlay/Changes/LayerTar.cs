@@ -28,7 +28,9 @@ internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], Di
         if (!step.Found.Exists)
         {
             // What a renamed directory does not show is not in it: the layer has all of that.
-            if (!step.IsWhole) { WriteMark([.. step.Path[..^name.Length], .. ".wh."u8, .. name]); }
+            if (step.IsWhole) { return; }
+            if (name.StartsWith(".wh."u8)) { disturb(step.Path, DisturbanceKind.Unexpressed, "cannot be deleted by a layer, where such a name deletes: left out"); }
+            else { WriteMark([.. step.Path[..^name.Length], .. ".wh."u8, .. name]); }
             return;
         }
         // An unchanged copy is left out, unless another of its names may need it.

@@ -113,6 +113,9 @@ internal sealed record VolatileRecord
 /// <param name="Reason">The end of a sentence that begins with "since".</param>
 internal readonly record struct Verdict(VerdictKind Kind, string Reason)
 {
+    /// <summary>What there is to try before the upper is discarded: the beginning of a list that ends with "or"; mostly nothing.</summary>
+    public string Remedy => Kind == VerdictKind.OtherVersion ? "run veneer sync of that version, or " : "";
+
     /// <summary>All that was written is there, if only in memory.</summary>
     public static Verdict Whole => new(VerdictKind.Whole, "");
 

@@ -95,7 +95,7 @@ public sealed class VolatileUpper : IDisposable
         var now = new VolatileMark(upper.Value, upper.Value, work.Value, mark.Xattr, []);
         if (now.Exists && now.Judge() is { Kind: > VerdictKind.Doubtful } verdict)
         {
-            throw new VolatileUpperException($"{path} may lack what was written while it was volatile, since {verdict.Reason}: discard it and its work directory.", ProblemOf(verdict));
+            throw new VolatileUpperException($"{path} may lack what was written while it was volatile, since {verdict.Reason}: {verdict.Remedy}discard it and its work directory.", ProblemOf(verdict));
         }
         Errno error = mark.Clear();
         if (error.IsError) { throw new VolatileUpperException($"{path} is synced, but its mark cannot be removed ({error}): see the permissions of its work directory.", error is Errno.EACCES or Errno.EPERM ? UpperProblem.Denied : UpperProblem.Other); }
@@ -105,7 +105,7 @@ public sealed class VolatileUpper : IDisposable
     {
         if (found.Exists && found.Judge() is { Kind: > VerdictKind.Doubtful } verdict)
         {
-            throw new VolatileUpperException($"{path} may lack what was written while it was volatile, since {verdict.Reason}, and a sync does not bring that back: discard it and its work directory.", ProblemOf(verdict));
+            throw new VolatileUpperException($"{path} may lack what was written while it was volatile, since {verdict.Reason}, and a sync does not bring that back: {verdict.Remedy}discard it and its work directory.", ProblemOf(verdict));
         }
     }
 
