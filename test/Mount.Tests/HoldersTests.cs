@@ -251,6 +251,15 @@ public sealed partial class HoldersTests : IDisposable
             text);
     }
 
+    /// <summary>Who mounts all the same has no lock that tells its upper from its lowers.</summary>
+    [CliFact]
+    public void A_second_user_is_not_said_to_have_a_lower()
+    {
+        (int exitCode, string text) = Run("mkdir m2; veneer mount -o $LAYERS m; veneer mount -o $LAYERS,inuse=warn m2 2>/dev/null; veneer holders u | grep ' of the overlay'");
+
+        Assert.Equal((0, "├── upper of the overlay on m since", "└── layer of the overlay on m2"), (exitCode, text.Split('\n')[0][..35], text.Split('\n')[1][..30]));
+    }
+
     [CliFact]
     public void One_that_was_shut_down_is_told_from_one_that_hangs()
     {

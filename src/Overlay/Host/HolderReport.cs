@@ -94,7 +94,7 @@ public sealed record OverlayHolder
     /// <summary>Whether the kernel's overlayfs serves it, and not Veneer.</summary>
     public required bool IsKernel { get; init; }
 
-    /// <summary>What the directory is to it: <c>upper</c>, <c>work</c> or <c>lower</c>; several with commas.</summary>
+    /// <summary>What the directory is to it: <c>upper</c>, <c>work</c>, <c>lower</c>, or <c>layer</c> where that cannot be told; several with commas.</summary>
     public required string Role { get; init; }
 
     /// <summary>The server's process id: in this pid namespace, or else in <see cref="PidNamespace"/>. 0 when it is not known.</summary>

@@ -107,7 +107,7 @@ public sealed class Holders
             servers.Add(sight.Process.Pid);
             overlays.Add((Describe(sight, roles), new Subject(sight.Connection, "/", -1)));
         }
-        if (locked is not null && overlays.TrueForAll(one => one.Holder.Role == "lower")) { AddUnseen(locked, target, overlays); }
+        if (locked is not null && overlays.TrueForAll(one => one.Holder.Role is "lower" or "layer")) { AddUnseen(locked, target, overlays); }
         AddKernelOverlays(target, overlays);
 
         List<Subject> subjects = [target, .. overlays.Select(one => one.Subject).Where(one => one.Device.Length > 0)];

@@ -163,11 +163,13 @@ internal sealed class Sight
             if (isLocked) { locked.Add(file); }
             else if ((flags & OpenFlags.Path) != 0 && (flags & OpenFlags.NoFollow) == 0 && !given.Exists(other => AreSame(other, file))) { given.Add(file); }
         }
+        // With that it holds no lock on what others have, and nothing tells an upper from a lower.
+        string unlocked = Processes.CommandLineOf(directory).Contains("inuse=warn", StringComparison.Ordinal) ? "layer" : "lower";
         foreach (UsedFile layer in given)
         {
             int index = locked.FindIndex(other => AreSame(other, layer));
             Claim? claim = index < 0 ? null : ReadClaim(locked[index].Use.Descriptor);
-            string role = index < 0 ? "lower" : claim?.Role ?? (index == 0 ? "upper" : "work"); // upper is locked first
+            string role = index < 0 ? unlocked : claim?.Role ?? (index == 0 ? "upper" : "work"); // upper is locked first
             layers.Add(new GivenLayer(role, layer.Use.Descriptor, layer.Device, layer.Inside!, claim));
         }
 
