@@ -12,7 +12,7 @@ namespace Veneer.Cli;
 internal static class CheckpointCommand
 {
     /// <param name="arguments">The words after <c>checkpoint</c>.</param>
-    public static int Write(string[] arguments) => Guard(() =>
+    public static int Write(string[] arguments)
     {
         string[]? words = Parse("checkpoint", arguments, Manual.Checkpoint);
         if (words is null) { return ExitCode.Success; }
@@ -33,10 +33,10 @@ internal static class CheckpointCommand
         using (var json = new Utf8JsonWriter(output, new JsonWriterOptions { Indented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping })) { checkpoint.Write(json); }
         output.Write("\n"u8);
         return Terminal.TryWrite(output.WrittenSpan) ? ExitCode.Success : throw new LayerException("Standard output takes no more: the checkpoint is cut off.", ExitCode.System);
-    });
+    }
 
     /// <param name="arguments">The words after <c>restore</c>.</param>
-    public static int Restore(string[] arguments) => Guard(() =>
+    public static int Restore(string[] arguments)
     {
         string[]? words = Parse("restore", arguments, Manual.Restore);
         if (words is null) { return ExitCode.Success; }
@@ -56,7 +56,7 @@ internal static class CheckpointCommand
         int code = checkpoint.Type == "overlay" ? MountWithKernel(checkpoint, lowers, data, upper, work, mountPoint) : MountWithVeneer(checkpoint, lowers, upper, work, mountPoint);
         if (code == ExitCode.Success) { Check(checkpoint, mountPoint); }
         return code;
-    });
+    }
 
     /// <summary>A checkpoint has a few hundred bytes for each layer, and the paths.</summary>
     private const int MostBytes = 16 << 20;
@@ -152,36 +152,7 @@ internal static class CheckpointCommand
             Terminal.Write(manual);
             return null;
         }
-        foreach (System.CommandLine.Parsing.ParseError error in parsed.Errors) { throw new OverlayMountException($"{error.Message.TrimEnd('.')}: see veneer {name} --help."); }
-        string[] words = parsed.GetValue(places) ?? [];
-        foreach (string word in words)
-        {
-            if (word.Length > 1 && word[0] == '-' && !arguments.Contains("--")) { throw new OverlayMountException($"{word} is not an option of veneer {name}: see veneer {name} --help."); }
-            if (word.Length == 0) { throw new OverlayMountException("A word is empty: name a file or a directory."); }
-        }
-        return words;
-    }
-
-    private static int Guard(Func<int> command)
-    {
-        try
-        {
-            return command();
-        }
-        catch (OverlayQueryException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return LayerException.CodeOf(problem);
-        }
-        catch (LayerException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return problem.ExitCode;
-        }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
+        if (parsed.GetValue(places) is { } words && words.Contains("")) { throw new OverlayMountException("A word is empty: name a file or a directory."); }
+        return CommandLine.Places(parsed, places, arguments, name);
     }
 }

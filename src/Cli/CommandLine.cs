@@ -1,10 +1,11 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
+using Veneer.Fuse;
 using Veneer.Overlay;
 
 namespace Veneer.Cli;
 
-/// <summary>What the commands have in common in how their words are read.</summary>
+/// <summary>What the commands have in common: how their words are read, and how they fail.</summary>
 internal static class CommandLine
 {
     /// <summary>No response files: a mount point may be called <c>@name</c>.</summary>
@@ -31,6 +32,23 @@ internal static class CommandLine
         return words;
     }
 
+    /// <summary>Runs a command. What keeps it from its work becomes one sentence and the exit status that stands for it.</summary>
+    public static int Guard(Func<int> command)
+    {
+        int exitCode;
+        Exception problem;
+        try
+        {
+            return command();
+        }
+        catch (OverlayQueryException query) { (problem, exitCode) = (query, LayerException.CodeOf(query)); }
+        catch (LayerException layer) { (problem, exitCode) = (layer, layer.ExitCode); }
+        catch (OverlayMountException usage) { (problem, exitCode) = (usage, ExitCode.Usage); }
+        catch (MountException mount) { (problem, exitCode) = (mount, ExitCode.Failure); }
+        Terminal.Complain(problem.Message);
+        return exitCode;
+    }
+
     /// <summary>The words that are not options, with one sentence about the first that was not understood.</summary>
     /// <exception cref="OverlayMountException">There is one.</exception>
     public static string[] Places(ParseResult parsed, Argument<string[]> argument, ReadOnlySpan<string> words, string command)
@@ -43,7 +61,7 @@ internal static class CommandLine
         foreach (string place in places)
         {
             // The parser takes an option that it does not know for a place. After "--" it may be one.
-            if (place.StartsWith('-') && !words.Contains("--"))
+            if (place.Length > 1 && place[0] == '-' && !words.Contains("--"))
             {
                 throw new OverlayMountException($"{place} is not an option of veneer {command}: see veneer {command} --help.");
             }

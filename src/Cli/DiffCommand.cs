@@ -20,48 +20,30 @@ internal static class DiffCommand
     /// <param name="arguments">The words after <c>diff</c>.</param>
     public static int Run(string[] arguments)
     {
-        try
+        var upper = new Option<string>("--upper");
+        var lower = new Option<string[]>("--lower") { Arity = ArgumentArity.OneOrMore, AllowMultipleArgumentsPerToken = false };
+        var userXattr = new Option<bool>("--userxattr");
+        var json = new Option<bool>("--json");
+        var stat = new Option<bool>("--stat");
+        var tar = new Option<string>("--tar");
+        var help = new Option<bool>("-h", "--help");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        var command = new Command("diff") { upper, lower, userXattr, json, stat, tar, help, places };
+        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+        if (parsed.GetValue(help))
         {
-            var upper = new Option<string>("--upper");
-            var lower = new Option<string[]>("--lower") { Arity = ArgumentArity.OneOrMore, AllowMultipleArgumentsPerToken = false };
-            var userXattr = new Option<bool>("--userxattr");
-            var json = new Option<bool>("--json");
-            var stat = new Option<bool>("--stat");
-            var tar = new Option<string>("--tar");
-            var help = new Option<bool>("-h", "--help");
-            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-            var command = new Command("diff") { upper, lower, userXattr, json, stat, tar, help, places };
-            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-            if (parsed.GetValue(help))
-            {
-                Terminal.Write(Manual.Diff);
-                return ExitCode.Success;
-            }
-            string[] words = CommandLine.Places(parsed, places, arguments, "diff");
-            string? archive = parsed.GetValue(tar);
-            if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1) { throw new OverlayMountException("--json, --stat and --tar exclude each other: take one."); }
-            Format format = parsed.GetValue(json) ? Format.Json : parsed.GetValue(stat) ? Format.Stat : Format.Text;
+            Terminal.Write(Manual.Diff);
+            return ExitCode.Success;
+        }
+        string[] words = CommandLine.Places(parsed, places, arguments, "diff");
+        string? archive = parsed.GetValue(tar);
+        if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1) { throw new OverlayMountException("--json, --stat and --tar exclude each other: take one."); }
+        Format format = parsed.GetValue(json) ? Format.Json : parsed.GetValue(stat) ? Format.Stat : Format.Text;
 
-            using OverlayDiff diff = Open(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr));
-            if (archive is null) { return Write(diff, format); }
-            if (!diff.ReadsLayers) { throw new LayerException($"The layers of {words[0]} cannot be reached from here, and only they can be made a tar of: ask as root, in the mount namespace of the server.", ExitCode.Denied); }
-            return WriteTar(diff, archive);
-        }
-        catch (OverlayQueryException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return LayerException.CodeOf(problem);
-        }
-        catch (LayerException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return problem.ExitCode;
-        }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
+        using OverlayDiff diff = Open(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr));
+        if (archive is null) { return Write(diff, format); }
+        if (!diff.ReadsLayers) { throw new LayerException($"The layers of {words[0]} cannot be reached from here, and only they can be made a tar of: ask as root, in the mount namespace of the server.", ExitCode.Denied); }
+        return WriteTar(diff, archive);
     }
 
     private static OverlayDiff Open(string[] words, string? upper, string[] lowers, bool userXattr)

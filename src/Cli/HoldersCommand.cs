@@ -13,47 +13,34 @@ internal static class HoldersCommand
     /// <param name="arguments">The words after <c>holders</c>.</param>
     public static int Run(string[] arguments)
     {
-        try
+        var json = new Option<bool>("--json");
+        var help = new Option<bool>("-h", "--help");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        var command = new Command("holders") { json, help, places };
+        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+        if (parsed.GetValue(help))
         {
-            var json = new Option<bool>("--json");
-            var help = new Option<bool>("-h", "--help");
-            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-            var command = new Command("holders") { json, help, places };
-            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-            if (parsed.GetValue(help))
-            {
-                Terminal.Write(Manual.Holders);
-                return ExitCode.Success;
-            }
-            string[] words = CommandLine.Places(parsed, places, arguments, "holders");
-            if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No directory is given: name one, or a mount point." : $"{words[1]} is one word too many: give one directory or mount point."); }
+            Terminal.Write(Manual.Holders);
+            return ExitCode.Success;
+        }
+        string[] words = CommandLine.Places(parsed, places, arguments, "holders");
+        if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No directory is given: name one, or a mount point." : $"{words[1]} is one word too many: give one directory or mount point."); }
 
-            Errno error = Holders.Find(words[0], out HolderReport report);
-            if (error.IsError)
+        Errno error = Holders.Find(words[0], out HolderReport report);
+        if (error.IsError)
+        {
+            throw new LayerException(error switch
             {
-                throw new LayerException(error switch
-                {
-                    Errno.ENOENT => $"{words[0]} does not exist: name a directory or a mount point.",
-                    Errno.ENOTDIR => $"{words[0]} is not a directory: name one, or a mount point.",
-                    Errno.EACCES => $"{words[0]} cannot be reached by this user: give permission to search the directories above it, or become root.",
-                    _ => $"{words[0]} cannot be looked at ({error}): see whether /proc is mounted.",
-                }, error switch { Errno.EACCES => ExitCode.Denied, Errno.ENOENT or Errno.ENOTDIR => ExitCode.NotAMount, _ => ExitCode.Failure });
-            }
-            if (parsed.GetValue(json)) { Terminal.WriteJson(report.Write); }
-            else { Terminal.Print(Tree(report)); }
-            if (!parsed.GetValue(json)) { foreach (string gap in report.Gaps) { Terminal.Complain(gap); } }
-            return report.IsHeld ? ExitCode.Held : report.Gaps.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;
+                Errno.ENOENT => $"{words[0]} does not exist: name a directory or a mount point.",
+                Errno.ENOTDIR => $"{words[0]} is not a directory: name one, or a mount point.",
+                Errno.EACCES => $"{words[0]} cannot be reached by this user: give permission to search the directories above it, or become root.",
+                _ => $"{words[0]} cannot be looked at ({error}): see whether /proc is mounted.",
+            }, error switch { Errno.EACCES => ExitCode.Denied, Errno.ENOENT or Errno.ENOTDIR => ExitCode.NotAMount, _ => ExitCode.Failure });
         }
-        catch (LayerException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return problem.ExitCode;
-        }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
+        if (parsed.GetValue(json)) { Terminal.WriteJson(report.Write); }
+        else { Terminal.Print(Tree(report)); }
+        if (!parsed.GetValue(json)) { foreach (string gap in report.Gaps) { Terminal.Complain(gap); } }
+        return report.IsHeld ? ExitCode.Held : report.Gaps.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;
     }
 
     private static string Tree(HolderReport report)

@@ -13,47 +13,29 @@ internal static class LayersCommand
     /// <param name="arguments">The words after <c>layers</c>.</param>
     public static int Run(string[] arguments)
     {
-        try
+        var json = new Option<bool>("--json");
+        var help = new Option<bool>("-h", "--help");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        var command = new Command("layers") { json, help, places };
+        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+        if (parsed.GetValue(help))
         {
-            var json = new Option<bool>("--json");
-            var help = new Option<bool>("-h", "--help");
-            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-            var command = new Command("layers") { json, help, places };
-            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-            if (parsed.GetValue(help))
-            {
-                Terminal.Write(Manual.Layers);
-                return ExitCode.Success;
-            }
-            string[] words = CommandLine.Places(parsed, places, arguments, "layers");
-            if (words.Length is < 1 or > 2)
-            {
-                throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one of an overlay." : $"{words[2]} is one word too many: give a mount point, and a path in it, if any.");
-            }
-            OverlayTopology topology = Describe(words[0], words.Length == 2 ? words[1] : null, out string mountPoint);
-            if (topology.Path is { } path && topology.Parts.Count == 0)
-            {
-                throw new LayerException($"No layer has {path}: name something in {mountPoint}, or something that was deleted there.", ExitCode.Outside);
-            }
-            if (parsed.GetValue(json)) { Terminal.WriteJson(topology.Write); }
-            else { Terminal.Print(Tree(topology, mountPoint)); }
+            Terminal.Write(Manual.Layers);
             return ExitCode.Success;
         }
-        catch (OverlayQueryException problem)
+        string[] words = CommandLine.Places(parsed, places, arguments, "layers");
+        if (words.Length is < 1 or > 2)
         {
-            Terminal.Complain(problem.Message);
-            return LayerException.CodeOf(problem);
+            throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one of an overlay." : $"{words[2]} is one word too many: give a mount point, and a path in it, if any.");
         }
-        catch (LayerException problem)
+        OverlayTopology topology = Describe(words[0], words.Length == 2 ? words[1] : null, out string mountPoint);
+        if (topology.Path is { } path && topology.Parts.Count == 0)
         {
-            Terminal.Complain(problem.Message);
-            return problem.ExitCode;
+            throw new LayerException($"No layer has {path}: name something in {mountPoint}, or something that was deleted there.", ExitCode.Outside);
         }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
+        if (parsed.GetValue(json)) { Terminal.WriteJson(topology.Write); }
+        else { Terminal.Print(Tree(topology, mountPoint)); }
+        return ExitCode.Success;
     }
 
     private static OverlayTopology Describe(string place, string? path, out string mountPoint)

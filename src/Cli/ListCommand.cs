@@ -28,40 +28,27 @@ internal static class ListCommand
     /// <param name="arguments">The words after <c>list</c>.</param>
     public static int Run(string[] arguments)
     {
-        try
+        var json = new Option<bool>("--json");
+        var help = new Option<bool>("-h", "--help");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        var command = new Command("list") { json, help, places };
+        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+        if (parsed.GetValue(help))
         {
-            var json = new Option<bool>("--json");
-            var help = new Option<bool>("-h", "--help");
-            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-            var command = new Command("list") { json, help, places };
-            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-            if (parsed.GetValue(help))
-            {
-                Terminal.Write(Manual.List);
-                return ExitCode.Success;
-            }
-            string[] words = CommandLine.Places(parsed, places, arguments, "list");
-            if (words.Length > 0) { throw new OverlayMountException($"{words[0]} is one word too many: veneer list shows all overlays."); }
+            Terminal.Write(Manual.List);
+            return ExitCode.Success;
+        }
+        string[] words = CommandLine.Places(parsed, places, arguments, "list");
+        if (words.Length > 0) { throw new OverlayMountException($"{words[0]} is one word too many: veneer list shows all overlays."); }
 
-            List<Row> rows = [.. Holders.Instances(out IReadOnlyList<string> missing).Select(Ask)];
-            if (parsed.GetValue(json)) { Terminal.WriteJson(writer => Write(writer, rows, missing)); }
-            else
-            {
-                if (rows.Count > 0) { Terminal.Print(Terminal.Render(Tree(rows))); }
-                foreach (string sentence in missing) { Terminal.Complain(sentence); }
-            }
-            return missing.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;
-        }
-        catch (LayerException problem)
+        List<Row> rows = [.. Holders.Instances(out IReadOnlyList<string> missing).Select(Ask)];
+        if (parsed.GetValue(json)) { Terminal.WriteJson(writer => Write(writer, rows, missing)); }
+        else
         {
-            Terminal.Complain(problem.Message);
-            return problem.ExitCode;
+            if (rows.Count > 0) { Terminal.Print(Terminal.Render(Tree(rows))); }
+            foreach (string sentence in missing) { Terminal.Complain(sentence); }
         }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
+        return missing.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;
     }
 
     private static Row Ask(Instance instance)

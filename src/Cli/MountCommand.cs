@@ -17,34 +17,21 @@ internal static class MountCommand
     /// <param name="asHelper">Whether mount(8) calls, where <c>-f</c> means "do not really".</param>
     public static int Run(Invocation invocation, string[] arguments, bool asHelper)
     {
-        try
-        {
-            Request? request = Parse(arguments, asHelper);
-            if (request is null) { return ExitCode.Success; }
-            if (request.Options.Remount) { return Remount(request); }
+        Request? request = Parse(arguments, asHelper);
+        if (request is null) { return ExitCode.Success; }
+        if (request.Options.Remount) { return Remount(request); }
 
-            OverlayOptions options = request.Options.Build(request.Source, request.MountPoint);
-            if (!Background.IsChild)
-            {
-                foreach (string warning in request.Options.Warnings) { Terminal.Complain(warning); }
-            }
-            if (request.Pretend) { return ExitCode.Success; }
-            if (request.Foreground) { return Serve(options, request.Options.Debug, Terminal.Trace, () => true); }
-            if (Background.IsChild) { return Serve(options, trace: false, Syslog.Write, Background.ReportReady); }
+        OverlayOptions options = request.Options.Build(request.Source, request.MountPoint);
+        if (!Background.IsChild)
+        {
+            foreach (string warning in request.Options.Warnings) { Terminal.Complain(warning); }
+        }
+        if (request.Pretend) { return ExitCode.Success; }
+        if (request.Foreground) { return Serve(options, request.Options.Debug, Terminal.Trace, () => true); }
+        if (Background.IsChild) { return Serve(options, trace: false, Syslog.Write, Background.ReportReady); }
 
-            int exitCode = Background.Start(invocation);
-            return exitCode == ExitCode.Success ? CheckThatItAnswers(request.MountPoint) : exitCode;
-        }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
-        catch (MountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Failure;
-        }
+        int exitCode = Background.Start(invocation);
+        return exitCode == ExitCode.Success ? CheckThatItAnswers(request.MountPoint) : exitCode;
     }
 
     private static Request? Parse(string[] arguments, bool asHelper)

@@ -19,6 +19,11 @@ internal static class Program
         if (ShutdownCommand.IsAsked && arguments.Length == 1) { return ShutdownCommand.PassOn(arguments[0]); }
         if (PinWatch.IsWatching && arguments.Length == 1) { return PinWatch.Run(arguments[0]); }
 
+        return CommandLine.Guard(() => Run(invocation, arguments));
+    }
+
+    private static int Run(Invocation invocation, string[] arguments)
+    {
         // The helpers of mount(8) and umount(8) are symbolic links to us.
         if (invocation.Name.StartsWith("mount.", StringComparison.Ordinal)) { return MountCommand.Run(invocation, arguments, asHelper: true); }
         if (invocation.Name.StartsWith("umount.", StringComparison.Ordinal)) { return UmountCommand.Run(arguments); }

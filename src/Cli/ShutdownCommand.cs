@@ -19,37 +19,24 @@ internal static class ShutdownCommand
     /// <param name="arguments">The words after <c>shutdown</c>.</param>
     public static int Run(string[] arguments)
     {
-        try
+        var help = new Option<bool>("-h", "--help");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        var command = new Command("shutdown") { help, places };
+        ParseResult parsed = command.Parse(CommandLine.Prepare(arguments), CommandLine.Configuration);
+        if (parsed.GetValue(help))
         {
-            var help = new Option<bool>("-h", "--help");
-            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-            var command = new Command("shutdown") { help, places };
-            ParseResult parsed = command.Parse(CommandLine.Prepare(arguments), CommandLine.Configuration);
-            if (parsed.GetValue(help))
-            {
-                Terminal.Write(Manual.Shutdown);
-                return ExitCode.Success;
-            }
-            string[] words = CommandLine.Places(parsed, places, arguments, "shutdown");
-            if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to shut down." : $"{words[1]} is one word too many: give one mount point."); }
-            // As long as it takes: what is being served ends first.
-            using var patience = new Timer(_ => Terminal.Complain($"The server of {words[0]} has not answered for 5 seconds: what it serves ends first; if it hangs, veneer umount -l takes the mount away."), null, 5000, Timeout.Infinite);
-            Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(words[0])[..^1]], -1, out byte[] complaint, out _);
-            if (error.IsError) { throw new MountException($"A process that asks the server cannot be started ({error}): see the limits of this process."); }
-            if (complaint.Length == 0) { return ExitCode.Success; }
-            Terminal.Complain(PathText.Decode(complaint.AsSpan(1)));
-            return complaint[0];
+            Terminal.Write(Manual.Shutdown);
+            return ExitCode.Success;
         }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
-        catch (MountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Failure;
-        }
+        string[] words = CommandLine.Places(parsed, places, arguments, "shutdown");
+        if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to shut down." : $"{words[1]} is one word too many: give one mount point."); }
+        // As long as it takes: what is being served ends first.
+        using var patience = new Timer(_ => Terminal.Complain($"The server of {words[0]} has not answered for 5 seconds: what it serves ends first; if it hangs, veneer umount -l takes the mount away."), null, 5000, Timeout.Infinite);
+        Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(words[0])[..^1]], -1, out byte[] complaint, out _);
+        if (error.IsError) { throw new MountException($"A process that asks the server cannot be started ({error}): see the limits of this process."); }
+        if (complaint.Length == 0) { return ExitCode.Success; }
+        Terminal.Complain(PathText.Decode(complaint.AsSpan(1)));
+        return complaint[0];
     }
 
     /// <summary>In the child: shuts down, or writes the exit code, as one byte, and why it could not.</summary>

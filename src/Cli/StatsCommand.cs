@@ -28,22 +28,9 @@ internal static class StatsCommand
     /// <param name="arguments">The words after <c>stats</c>.</param>
     public static int Run(string[] arguments)
     {
-        try
-        {
-            Request? request = Parse(arguments);
-            if (request is not null) { Show(request); }
-            return ExitCode.Success;
-        }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
-        catch (LayerException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return problem.ExitCode;
-        }
+        Request? request = Parse(arguments);
+        if (request is not null) { Show(request); }
+        return ExitCode.Success;
     }
 
     private static Request? Parse(string[] arguments)

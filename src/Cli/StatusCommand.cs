@@ -12,35 +12,22 @@ internal static class StatusCommand
     /// <param name="arguments">The words after <c>status</c>.</param>
     public static int Run(string[] arguments)
     {
-        try
+        var json = new Option<bool>("--json");
+        var help = new Option<bool>("-h", "--help");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        var command = new Command("status") { json, help, places };
+        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
+        if (parsed.GetValue(help))
         {
-            var json = new Option<bool>("--json");
-            var help = new Option<bool>("-h", "--help");
-            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-            var command = new Command("status") { json, help, places };
-            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-            if (parsed.GetValue(help))
-            {
-                Terminal.Write(Manual.Status);
-                return ExitCode.Success;
-            }
-            string[] words = CommandLine.Places(parsed, places, arguments, "status");
-            if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
-
-            byte[] answer = LiveMount.Ask(words[0], Query.Durability);
-            Terminal.Print(parsed.GetValue(json) ? Encoding.UTF8.GetString(answer) + "\n" : Describe(answer));
+            Terminal.Write(Manual.Status);
             return ExitCode.Success;
         }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
-        catch (LayerException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return problem.ExitCode;
-        }
+        string[] words = CommandLine.Places(parsed, places, arguments, "status");
+        if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
+
+        byte[] answer = LiveMount.Ask(words[0], Query.Durability);
+        Terminal.Print(parsed.GetValue(json) ? Encoding.UTF8.GetString(answer) + "\n" : Describe(answer));
+        return ExitCode.Success;
     }
 
     private static string Describe(byte[] answer)

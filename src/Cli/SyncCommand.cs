@@ -60,16 +60,6 @@ internal static class SyncCommand
             }
             return SyncUpper(place, parsed.GetValue(work), limit);
         }
-        catch (OverlayMountException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return ExitCode.Usage;
-        }
-        catch (LayerException problem)
-        {
-            Terminal.Complain(problem.Message);
-            return problem.ExitCode;
-        }
         catch (VolatileUpperException problem)
         {
             Terminal.Complain(problem.Message);
