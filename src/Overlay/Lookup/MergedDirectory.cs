@@ -132,9 +132,11 @@ internal sealed class MergedDirectory
     private Errno Read(Volume volume, DirectoryInode directory, bool onlyWhetherEmpty)
     {
         Version = volume.Inodes.VersionOf(directory);
-        int layers = directory.Lowers.Length + (directory.Upper is null ? 0 : 1);
-        bool isMerge = layers > 1;
-        if (directory.Upper is { } upper)
+        RealDirectory? upper = directory.Upper; // a copy-up may set it meanwhile
+        bool isMerge = directory.Lowers.Length + (upper is null ? 0 : 1) > 1;
+        // First: a read that failed leaves the names behind that it had found.
+        if (isMerge) { Array.Clear(table); }
+        if (upper is not null)
         {
             Errno error = ReadReal(volume, upper, InUpper, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
@@ -145,7 +147,6 @@ internal sealed class MergedDirectory
             Errno error = ReadReal(volume, directory.Lowers[i], i, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
         }
-        if (isMerge) { Array.Clear(table); }
         RemoveWhiteouts();
         if (!onlyWhetherEmpty) { Sort(); }
         return Errno.None;
