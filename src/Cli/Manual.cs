@@ -163,10 +163,11 @@ internal static class Manual
                 on: directories of lower layers can be renamed. Otherwise that gives
                 EXDEV, and mv copies. off means follow. Default: follow.
             metacopy=on|off
-                on implies redirect_dir=on. No metacopies are made yet, files of which
-                a layer holds the attributes alone: copy-up copies the data. Those in
-                the layers are read whatever is set; with on, a change of attributes
-                leaves one in the upper as it is. Default: off.
+                on: when the mode, owner, times or attributes of a lower file change,
+                the upper gets these alone, a metacopy, and the data when the file is
+                written. Implies redirect_dir=on. Metacopies that are there are read
+                whatever is set. Trust the layers: a metacopy shows what a name in a
+                lower layer leads to. Default: off.
             index=on|off
                 on is not supported yet: hard links of lower layers stay links while
                 mounted, and not across mounts. Default: off.

@@ -138,10 +138,19 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = CheckProtection(parent, onlyAdds: true);
         if (error.IsError) { return error; }
-        error = copyUp.Ensure(inode, request);
+        bool needsData = !volume.Options.Metacopy || inode.IsNameless;
+        error = copyUp.Ensure(inode, request, needsData);
         if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);
         if (error.IsError) { return error; }
+        if (!needsData)
+        {
+            volume.RenameLock.EnterReadLock();
+            try { error = rename.SetRedirect(inode, sameDirectory: false); }
+            finally { volume.RenameLock.ExitReadLock(); }
+            if (error == Errno.EXDEV) { error = copyUp.Ensure(inode, request); }
+            if (error.IsError) { return error; }
+        }
         // A file without a name, from O_TMPFILE, is found by its first one from then on: nobody may be on the way through
         // its descriptor, which is closed.
         bool exclusive = inode.IsNameless;
@@ -349,13 +358,14 @@ internal sealed partial class OverlayFileSystem
     {
         leftover = null;
         bool exchange = (flags & RenameFlags.Exchange) != 0;
+        bool needsData = !volume.Options.Metacopy;
         while (true)
         {
             Errno error = PrepareRename(ref from, ref to, flags);
             if (error.IsError) { return error; }
             Inode moved = from.Inode!;
             Inode? replaced = to.Inode;
-            error = copyUp.Ensure(moved, request);
+            error = copyUp.Ensure(moved, request, needsData);
             if (error.IsError) { return error; }
             error = copyUp.Ensure(from.Parent, request);
             if (error.IsError) { return error; }
@@ -363,7 +373,7 @@ internal sealed partial class OverlayFileSystem
             if (error.IsError) { return error; }
             if (exchange)
             {
-                error = copyUp.Ensure(replaced!, request);
+                error = copyUp.Ensure(replaced!, request, needsData);
                 if (error.IsError) { return error; }
             }
 
@@ -378,6 +388,11 @@ internal sealed partial class OverlayFileSystem
                 if (ReferenceEquals(from.Inode, to.Inode)) { return Errno.None; } // two names of one file: see rename(2)
                 if (!from.Found.HasUpper || (exchange && !to.Found.HasUpper)) { continue; }
                 error = rename.RunLocked(ref from, ref to, exchange);
+                if (error == Errno.EXDEV && !needsData && (moved.Metacopy is not null || (exchange && replaced!.Metacopy is not null)))
+                {
+                    needsData = true;
+                    continue;
+                }
                 leftover = to.Leftover;
                 return error;
             }

@@ -85,23 +85,137 @@ public sealed class KernelLayersTests
         Assert.Equal("", TreeImage.Difference(expected, shown));
     }
 
-    [MountTheory(OnlyVeneer = "The kernel makes a metacopy where it is told to.")]
-    [InlineData("metacopy=on", true)]
-    [InlineData("metacopy=off", false)]
-    public void No_metacopy_is_made_and_one_that_is_there_stays_if_told_to(string options, bool stays)
+    public static TheoryData<string, Action<FilePath>> ChangesOfAttributes => new()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("before", "content"), ("file", "content")), mounter: Mounter.Kernel, options: "metacopy=on");
-        Sys.ChangeMode(overlay.Merged / "before", Oct(600));
-        overlay.Unmount();
-        Assert.True(Sys.HasXattr(overlay.Upper / "before", "trusted.overlay.metacopy"));
-        overlay.Mount(Mounter.UnderTest, options);
+        { "chmod", path => Sys.ChangeMode(path, Oct(4711)) },
+        { "chown", path => Sys.ChangeOwner(path, 7, 8) },
+        { "utimensat", path => Sys.ChangeTimes(path, Node.LongAgo, Node.LongAgo) },
+        { "setxattr", path => Sys.SetXattr(path, "user.new", "value") },
+        { "removexattr", path => Sys.RemoveXattr(path, "user.old") },
+    };
 
-        Sys.ChangeMode(overlay.Merged / "before", Oct(640));
+    [MountTheory]
+    [MemberData(nameof(ChangesOfAttributes))]
+    public void A_change_of_attributes_leaves_the_data_below_where_that_is_wanted(string operation, Action<FilePath> change)
+    {
+        Assert.NotEmpty(operation);
+        byte[] content = [.. Enumerable.Range(0, 3 << 20).Select(i => (byte)(i * 7))];
+        using var overlay = Overlay.With(lower: Tree.Of(("dir/file", Node.File(content).Attribute("user.old", "old")), ("empty", Node.File().Attribute("user.old", ""))), options: "metacopy=on");
+        FilePath merged = overlay.Merged / "dir/file", upper = overlay.Upper / "dir/file";
+        ulong number = Sys.Stat(merged).Ino;
+        using (Descriptor reader = Sys.Open(merged, OpenFlags.ReadOnly))
+        {
+            change(merged);
+            Assert.Equal(content, reader.ReadAll());
+        }
+        change(overlay.Merged / "empty");
+
+        Statx seen = Sys.Stat(merged), copy = Sys.Stat(upper), lower = Sys.Stat(overlay.Lowers[0] / "dir/file");
+        Assert.All([upper, overlay.Upper / "empty"], path => Assert.Equal("", Sys.GetXattrText(path, "trusted.overlay.metacopy")));
+        Assert.Equal(((ulong)content.Length, 0UL), (copy.Size, copy.Blocks));
+        Assert.Equal((copy.Mode, copy.Uid, copy.Gid, copy.ModifyTime, copy.Size), (seen.Mode, seen.Uid, seen.Gid, seen.ModifyTime, seen.Size));
+        Assert.Equal((lower.Blocks, number), (seen.Blocks, seen.Ino));
+        Assert.Equal(content, Sys.Read(merged));
+        Sys.DropCaches();
+        Assert.Equal(content, Sys.Read(merged));
+        (TreeImage shown, TreeImage expected) = overlay.ShownBesideKernel();
+        Assert.Equal("", TreeImage.Difference(expected, shown));
+    }
+
+    [MountTheory]
+    [InlineData(10)]
+    [InlineData(3 << 20)]
+    public void A_file_that_has_its_attributes_alone_in_upper_gets_its_data_when_it_is_written(int size)
+    {
+        string content = new('x', size);
+        using var overlay = Overlay.With(lower: Tree.Of(("written", content), ("cut", content), ("cut to nothing", content)), options: "metacopy=on");
+        foreach (string name in (string[])["written", "cut", "cut to nothing"]) { Sys.ChangeMode(overlay.Merged / name, Oct(600)); }
+        using Descriptor reader = Sys.Open(overlay.Merged / "written", OpenFlags.ReadOnly);
+        Assert.Equal(content, reader.TextAt(0, size));
+
+        Sys.Append(overlay.Merged / "written", "more");
+        Sys.Truncate(overlay.Merged / "cut", 5);
+        Sys.Open(overlay.Merged / "cut to nothing", OpenFlags.WriteOnly | OpenFlags.Truncate).Dispose();
+
+        foreach ((string name, string expected) in ((string, string)[])[("written", content + "more"), ("cut", "xxxxx"), ("cut to nothing", "")])
+        {
+            Assert.False(Sys.HasXattr(overlay.Upper / name, "trusted.overlay.metacopy"));
+            Assert.Equal((expected, expected), (Sys.ReadText(overlay.Merged / name), Sys.ReadText(overlay.Upper / name)));
+            Assert.Equal(Oct(600), Sys.Stat(overlay.Merged / name).Mode & ModeBits.Mask);
+        }
+        Assert.Equal(content, reader.TextAt(0, size)[..size]);
+    }
+
+    [MountFact]
+    public void A_file_that_has_its_attributes_alone_in_upper_finds_its_data_from_every_name_that_it_gets()
+    {
+        using var overlay = Overlay.With(
+            lower: Tree.Of(("d/aside", "aside"), ("d/there", "there"), ("d/linked", "linked"), ("d/one", "one"), ("two", "two"), ("other", Node.Directory())), options: "metacopy=on");
+        foreach (string name in (string[])["d/aside", "d/linked", "two"]) { Sys.ChangeMode(overlay.Merged / name, Oct(600)); }
+
+        Sys.Rename(overlay.Merged / "d/aside", overlay.Merged / "d/moved");
+        Sys.Rename(overlay.Merged / "d/there", overlay.Merged / "other/there"); // which was not in upper
+        Sys.Link(overlay.Merged / "d/linked", overlay.Merged / "other/also");
+        Sys.Rename(overlay.Merged / "d/one", overlay.Merged / "two", RenameFlags.Exchange);
+        Sys.Rename(overlay.Merged / "d", overlay.Merged / "other/d");
+        Sys.Rename(overlay.Merged / "other/d/moved", overlay.Merged / "again");
+
+        (string Name, string Content, string Redirect)[] expected =
+            [("again", "aside", "/d/aside"), ("other/there", "there", "/d/there"), ("other/d/linked", "linked", "/d/linked"), ("other/also", "linked", "/d/linked"), ("other/d/one", "two", "/two"), ("two", "one", "/d/one")];
+        Assert.All(expected, one => Assert.Equal((one.Content, one.Redirect), (Sys.ReadText(overlay.Merged / one.Name), Sys.GetXattrText(overlay.Upper / one.Name, "trusted.overlay.redirect"))));
+        (TreeImage shown, TreeImage image) = overlay.ShownBesideKernel();
+        Assert.Equal("", TreeImage.Difference(image, shown));
+        Sys.Append(overlay.Merged / "again", " more");
+        Assert.All(expected[1..], one => Assert.Equal(one.Content, Sys.ReadText(overlay.Merged / one.Name)));
+        Assert.Equal("aside more", Sys.ReadText(overlay.Upper / "again"));
+    }
+
+    [MountFact(OnlyVeneer = "The kernel gives EXDEV.")]
+    public void A_file_too_deep_for_a_redirect_gets_its_data_when_it_moves()
+    {
+        string deep = string.Join('/', Enumerable.Repeat(new string('d', 60), 5)) + "/";
+        using var overlay = Overlay.With(lower: Tree.Of((deep + "moved", "moved"), (deep + "linked", "linked"), (deep + "one", "one"), (deep + "same", "same"), ("two", "two")), options: "metacopy=on");
+
+        Sys.Rename(overlay.Merged / (deep + "moved"), overlay.Merged / "moved");
+        Sys.Link(overlay.Merged / (deep + "linked"), overlay.Merged / "linked");
+        Sys.Rename(overlay.Merged / "two", overlay.Merged / (deep + "one"), RenameFlags.Exchange);
+        Sys.Rename(overlay.Merged / (deep + "same"), overlay.Merged / (deep + "renamed"));
+
+        foreach ((string name, string content) in ((string, string)[])[("moved", "moved"), ("linked", "linked"), ("two", "one")])
+        {
+            Assert.False(Sys.HasXattr(overlay.Upper / name, "trusted.overlay.metacopy"));
+            Assert.Equal((content, content), (Sys.ReadText(overlay.Merged / name), Sys.ReadText(overlay.Upper / name)));
+        }
+        Assert.Equal("same", Sys.GetXattrText(overlay.Upper / (deep + "renamed"), "trusted.overlay.redirect"));
+        (TreeImage shown, TreeImage expected) = overlay.ShownBesideKernel();
+        Assert.Equal("", TreeImage.Difference(expected, shown));
+    }
+
+    [MountFact(OnlyVeneer = "The kernel breaks the link.")]
+    public void A_file_with_several_names_has_its_data_in_the_copy_from_the_beginning()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("one", Node.File("both")), ("two", Node.HardLink("one"))), options: "metacopy=on");
+
+        Sys.ChangeMode(overlay.Merged / "one", Oct(600));
+
+        Assert.False(Sys.HasXattr(overlay.Upper / "one", "trusted.overlay.metacopy"));
+        Assert.Equal("both", Sys.ReadText(overlay.Upper / "one"));
+        Assert.Equal(("both", Oct(600)), (Sys.ReadText(overlay.Merged / "two"), Sys.Stat(overlay.Merged / "two").Mode & ModeBits.Mask));
+    }
+
+    [MountFact(OnlyVeneer = "The kernel follows none then.")]
+    public void A_metacopy_that_is_there_gets_its_data_where_none_are_wanted()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "content")), mounter: Mounter.Kernel, options: "metacopy=on");
+        Sys.ChangeMode(overlay.Merged / "file", Oct(600));
+        overlay.Unmount();
+        Assert.True(Sys.HasXattr(overlay.Upper / "file", "trusted.overlay.metacopy"));
+        overlay.Mount(Mounter.UnderTest, "metacopy=off");
+
         Sys.ChangeMode(overlay.Merged / "file", Oct(640));
 
-        Assert.Equal(stays, Sys.HasXattr(overlay.Upper / "before", "trusted.overlay.metacopy"));
-        Assert.Equal(("content", Oct(640)), (Sys.ReadText(overlay.Merged / "before"), Sys.Stat(overlay.Merged / "before").Mode & ModeBits.Mask));
         Assert.False(Sys.HasXattr(overlay.Upper / "file", "trusted.overlay.metacopy"));
+        Assert.Equal(("content", Oct(640)), (Sys.ReadText(overlay.Merged / "file"), Sys.Stat(overlay.Merged / "file").Mode & ModeBits.Mask));
         Assert.Equal("content", Sys.ReadText(overlay.Upper / "file"));
     }
 

@@ -31,6 +31,17 @@ public sealed class MountFactAttribute : FactAttribute
         }
     }
 
+    /// <summary>Whether the test is about files that the kernel reads without the server.</summary>
+    public bool PassesThrough
+    {
+        get;
+        set
+        {
+            field = value;
+            if (value && !Mounter.UnderTest.PassesLower) { Skip ??= "With these options the kernel reads no file without the server."; }
+        }
+    }
+
     /// <summary>What Veneer does instead, today. Found true of the kernel all the same.</summary>
     public string? NotYet
     {

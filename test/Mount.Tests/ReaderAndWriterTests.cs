@@ -112,7 +112,7 @@ public sealed class ReaderAndWriterTests
         using Descriptor place = Sys.Open(overlay.Merged / "file", OpenFlags.Path);
         Assert.Equal(Content(size, program)[..10], reader.ReadAt(0, 10));
 
-        if (Mounter.UnderTest.IsVeneer && (program || size >= PassedThrough))
+        if (Mounter.UnderTest.PassesLower && (program || size >= PassedThrough))
         {
             // The kernel reads or maps the lower file itself, and there is no name to look up again: docs/differences.md.
             Assert.Equal(Errno.ESTALE, Sys.ErrorOf(() => reader.Reopen(OpenFlags.ReadWrite)));
@@ -321,7 +321,7 @@ public sealed class ReaderAndWriterTests
     }
 
     /// <summary>Whether a reader that was there before goes on seeing the lower file.</summary>
-    private static bool IsStale(int size) => Mounter.UnderTest.IsVeneer && size >= PassedThrough;
+    private static bool IsStale(int size) => Mounter.UnderTest.PassesLower && size >= PassedThrough;
 
     /// <summary>The option that makes every reader see every write; other overlays have none.</summary>
     private static string Coherent => Mounter.UnderTest.IsVeneer ? "coherent" : "";

@@ -61,6 +61,12 @@ public static partial class KnownDifferences
     public static string AsWritten(string line) =>
         line.StartsWith("character 0:0", StringComparison.Ordinal) ? "whiteout" : Uuid().Replace(Handle().Replace(line, "${name}=..."), "");
 
+    /// <summary>A line without the modification time: the kernel changes it when a metacopy is opened to write, and all later steps show it.</summary>
+    public static string WithoutTime(string line) => Time().Replace(line, "");
+
+    [GeneratedRegex(@" mtime=\S+", RegexOptions.NonBacktracking)]
+    private static partial Regex Time();
+
     [GeneratedRegex(@"(?<name>(trusted|user)\.overlay\.origin)=\S+", RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
     private static partial Regex Handle();
 

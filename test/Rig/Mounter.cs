@@ -33,16 +33,34 @@ public abstract class Mounter
     /// <summary>Unmounts, and returns when the layers are free.</summary>
     public abstract void Unmount(FilePath merged);
 
-    private static string? FurtherOptions => Environment.GetEnvironmentVariable("VENEER_TEST_OPTIONS");
+    /// <summary>Whether the kernel reads and writes files of upper without the server.</summary>
+    public bool PassesUpper => IsVeneer && !IsGiven("passthrough=off") && !IsGiven("revocable");
+
+    /// <summary>Whether the kernel reads large lower files without the server, and a reader goes on seeing them after a copy-up.</summary>
+    public bool PassesLower => PassesUpper && !IsGiven("coherent");
+
+    /// <summary>The further options of a mount, but for those that what a test asks for by itself leaves no place for.</summary>
+    public static IEnumerable<string> Further(string own) => FurtherOptions.Where(option => !own.Split(',').Any(other => Exclude(NameOf(option), NameOf(other))));
+
+    private static string[] FurtherOptions { get; } = Environment.GetEnvironmentVariable("VENEER_TEST_OPTIONS")?.Split(',', StringSplitOptions.RemoveEmptyEntries) ?? [];
+
+    private static bool IsGiven(string option) => FurtherOptions.Contains(option);
+
+    private static string NameOf(string option) => option.Split('=')[0];
+
+    private static bool Exclude(string one, string other) => one == other || Excluding.Contains((one, other)) || Excluding.Contains((other, one));
+
+    private static readonly (string, string)[] Excluding =
+        [("userxattr", "metacopy"), ("userxattr", "redirect_dir"), ("metacopy", "redirect_dir"), ("volatile", "fsync"), ("volatile", "ro"), ("passthrough", "revocable")];
 
     /// <summary>Options in the kernel's spelling.</summary>
-    public static string OptionsOf(Layers layers, string? further = null)
+    public static string OptionsOf(Layers layers, params IEnumerable<string> further)
     {
         var words = new List<string> { "lowerdir=" + string.Join(':', layers.Lowers.Select(l => Escaped(l))) };
         if (layers.Upper is { } upper) { words.Add($"upperdir={upper}"); }
         if (layers.Work is { } work) { words.Add($"workdir={work}"); }
         if (layers.Options.Length > 0) { words.Add(layers.Options); }
-        if (!string.IsNullOrEmpty(further)) { words.Add(further); }
+        words.AddRange(further);
         return string.Join(',', words);
     }
 
@@ -111,7 +129,7 @@ public abstract class Mounter
         public override bool IsVeneer => veneer;
 
         public override void Mount(Layers layers) =>
-            Run(mount.Replace("{branches}", BranchesOf(layers), StringComparison.Ordinal), layers.Merged, OptionsOf(layers, veneer ? FurtherOptions : null));
+            Run(mount.Replace("{branches}", BranchesOf(layers), StringComparison.Ordinal), layers.Merged, OptionsOf(layers, veneer ? Further(layers.Options) : []));
 
         public override void Unmount(FilePath merged)
         {

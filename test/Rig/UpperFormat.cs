@@ -42,7 +42,7 @@ public static class UpperFormat
         "opaque" => stat.IsDirectory && value is [(byte)'y'] or [(byte)'x'],
         "metacopy" => stat.IsRegular && value.Length == 0,
         "impure" => stat.IsDirectory && value is [(byte)'y'],
-        "redirect" => stat.IsDirectory && IsRedirect(Encoding.Latin1.GetString(value)),
+        "redirect" => (stat.IsDirectory || stat.IsRegular) && IsRedirect(Encoding.Latin1.GetString(value)),
         // struct ovl_fb: version, magic, length, flags, type, UUID, handle.
         "origin" => value.Length == 0 || (value.Length > 21 && value[0] == 0 && value[1] == 0xFB && value[2] == value.Length),
         "protattr" => value.Length > 0 && !value.ContainsAnyExcept("ai"u8),

@@ -52,7 +52,7 @@ internal sealed class CopyUp(Volume volume)
     /// <summary>Makes sure that the object is in upper, under every name that the kernel knows.</summary>
     /// <param name="inode">The object. The caller holds no lock.</param>
     /// <param name="request">Who waits for it: a fatal signal stops the copying of data.</param>
-    /// <param name="needsData">Whether attributes alone are not enough.</param>
+    /// <param name="needsData">Whether attributes alone are not enough; otherwise the copy is a metacopy.</param>
     /// <param name="truncation">That the caller is about to truncate the file; it does so all the same.</param>
     /// <returns><see cref="Errno.EROFS"/> without upper; <see cref="Errno.EINTR"/> when the caller was killed; or what upper says: then nothing has changed, but a file with several names may have come up under some of them.</returns>
     public Errno Ensure(Inode inode, in Request request, bool needsData = true, Truncation? truncation = null)
@@ -117,7 +117,7 @@ internal sealed class CopyUp(Volume volume)
             Errno copied = inode.Type switch
             {
                 FileType.Directory => CopyDirectoryLocked((DirectoryInode)inode),
-                FileType.Regular => CopyRegularLocked(inode, request, truncation),
+                FileType.Regular => CopyRegularLocked(inode, request, needsData, truncation),
                 _ => CopyOtherLocked(inode),
             };
             if (!copied.IsError) { Interlocked.Increment(ref copies); }
@@ -234,7 +234,7 @@ internal sealed class CopyUp(Volume volume)
     }
 
     /// <remarks>Caller holds the copy-up lock.</remarks>
-    private Errno CopyRegularLocked(Inode inode, in Request request, Truncation? truncation)
+    private Errno CopyRegularLocked(Inode inode, in Request request, bool needsData, Truncation? truncation)
     {
         // What holds the attributes; CopyData finds the data, which may be in a layer further down.
         Errno error = volume.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
@@ -257,26 +257,37 @@ internal sealed class CopyUp(Volume volume)
             }
             if (error.IsError) { return error; }
 
-            long size = Math.Min((long)stat.Size, truncation?.Size ?? long.MaxValue);
+            // All names of a hard-linked file are one copy, which would lose its data with the first name that is moved.
+            RealName? below = needsData || inode.Links is not null ? null : DataOf(inode);
+            long size = below is not null ? 0 : Math.Min((long)stat.Size, truncation?.Size ?? long.MaxValue);
             bool syncs = volume.IsDurable && (size > 0 || volume.IsStrict);
             bool isLong = size > SmallFile || syncs;
             if (isLong) { Workers?.BeginBlocking(); }
             try
             {
-                error = CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
+                error = below is not null
+                    ? LeaveData(copy, (long)stat.Size)
+                    : CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
                 if (!error.IsError) { error = CopyAttributes(inode, source, stat, copy, Libc.Self); }
-                if (!error.IsError && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value); }
+                if (!error.IsError && below is null && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value); }
                 if (!error.IsError && syncs) { error = Libc.Sync(copy, dataOnly: false); }
             }
             finally
             {
                 if (isLong) { Workers?.EndBlocking(); }
             }
-            if (!error.IsError) { error = PublishLocked(inode, copy, temporary, stat); }
+            if (!error.IsError) { error = PublishLocked(inode, copy, temporary, stat, below); }
             Libc.Close(copy);
             if (temporary.Length > 0) { volume.Work.Discard(temporary); } // after a link it is one name too many, after an error all there is
             return error;
         }
+    }
+
+    /// <summary>Makes the copy a metacopy: a hole as long as the data, which stays below. Kernel: ovl_set_metacopy_xattr(), ovl_set_size().</summary>
+    private Errno LeaveData(int copy, long size)
+    {
+        Errno error = Libc.SetXattrAt(copy, Libc.Self, volume.Xattr.Metacopy, default, XattrFlags.None);
+        return error.IsError ? error : Libc.Truncate(copy, size);
     }
 
     /// <summary>The copy has no more data than is to be left: but for this, it would be seen with the times and privileges of the whole file.</summary>
@@ -335,10 +346,13 @@ internal sealed class CopyUp(Volume volume)
         return error;
     }
 
+    /// <summary>Where a lower layer has the data of a file.</summary>
+    private static RealName DataOf(Inode inode) => inode.Metacopy ?? new RealName(inode.LowerDirectory!, inode.LowerName.ToArray());
+
     private Errno CopyData(Inode inode, int copy, long size, bool mayHaveHoles, in Request request)
     {
         if (size == 0) { return Errno.None; }
-        RealName data = inode.Metacopy ?? new RealName(inode.LowerDirectory!, inode.LowerName.ToArray());
+        RealName data = DataOf(inode);
         Errno error = volume.Objects.Of(data.Directory, data.Name, out RealReference source);
         if (error.IsError) { return error; }
         int original;
@@ -444,8 +458,9 @@ internal sealed class CopyUp(Volume volume)
     }
 
     /// <summary>Gives the copy of a regular file its name in upper.</summary>
+    /// <param name="below">Where the data is that a metacopy leaves out; null when the copy has it.</param>
     /// <remarks>Caller holds the copy-up lock.</remarks>
-    private Errno PublishLocked(Inode inode, int copy, ReadOnlySpan<byte> temporary, in Statx original)
+    private Errno PublishLocked(Inode inode, int copy, ReadOnlySpan<byte> temporary, in Statx original, RealName? below)
     {
         Errno error = Libc.StatAt(copy, Libc.Self, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
@@ -465,7 +480,7 @@ internal sealed class CopyUp(Volume volume)
                     if (error.IsError) { return error; }
                     inode.Orphan = descriptor;
                     inode.IsNameless = true;
-                    SetUpperLocked(inode, stat, keepLower: false);
+                    SetUpperLocked(inode, stat, keepLower: false, below);
                     return Errno.None;
                 }
                 error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
@@ -482,7 +497,7 @@ internal sealed class CopyUp(Volume volume)
                     Settle(parent, target.Directory, hasTimes, times);
                 }
                 inode.HasOrigin = original.Nlink == 1;
-                SetUpperLocked(inode, stat, keepLower: false);
+                SetUpperLocked(inode, stat, keepLower: false, below);
                 return Errno.None;
             }
         }
@@ -571,7 +586,7 @@ internal sealed class CopyUp(Volume volume)
         return Errno.None;
     }
 
-    private void SetUpperLocked(Inode inode, in Statx stat, bool keepLower)
+    private void SetUpperLocked(Inode inode, in Statx stat, bool keepLower, RealName? below = null)
     {
         if (inode is DirectoryInode directory)
         {
@@ -579,8 +594,10 @@ internal sealed class CopyUp(Volume volume)
             directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name.ToArray());
             Notifier?.InvalidateAttributes(directory.NodeId);
         }
-        inode.Metacopy = null;
+        // In this order: whoever opens the data meanwhile, without a lock, finds it below or in upper, and never a hole.
+        if (below is not null) { inode.Metacopy = below; }
         inode.HasUpper = true;
+        if (below is null) { inode.Metacopy = null; }
         RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
         if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { volume.Numbers.Keep(key, inode.Ino); }
         volume.Inodes.Rekey(inode, key, keepLower);

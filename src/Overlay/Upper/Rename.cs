@@ -90,11 +90,11 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 if (error.IsError) { return error; }
             }
         }
-        error = PrepareDirectory(from.Directory, to.Parent, sameDirectory);
+        error = Prepare(from.Inode!, to.Parent, sameDirectory);
         if (error.IsError) { return error; }
         if (exchange)
         {
-            error = PrepareDirectory(to.Directory, from.Parent, sameDirectory);
+            error = Prepare(to.Inode!, from.Parent, sameDirectory);
             if (error.IsError) { return error; }
         }
 
@@ -168,10 +168,10 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     private Errno CarryOrigin(Inode inode, DirectoryInode parent) =>
         inode.HasOrigin || inode is DirectoryInode { IsMerged: true } ? copyUp.SetImpure(parent) : Errno.None;
 
-    /// <summary>A merged directory leaves word of where its lower part is; any other must not merge with what lies below its new name.</summary>
-    private Errno PrepareDirectory(DirectoryInode? directory, DirectoryInode newParent, bool sameDirectory)
+    /// <summary>What is partly below leaves word of where that is; any other directory must not merge with what lies below its new name.</summary>
+    private Errno Prepare(Inode moved, DirectoryInode newParent, bool sameDirectory)
     {
-        if (directory is null) { return Errno.None; }
+        if (moved is not DirectoryInode directory) { return SetRedirect(moved, sameDirectory); }
         if (directory.IsMerged) { return SetRedirect(directory, sameDirectory); }
         if (directory.IsOpaque || !newParent.IsMerged) { return Errno.None; }
         Errno error = SetOnUpper(directory, volume.Xattr.Opaque, "y"u8);
@@ -181,35 +181,56 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         return error;
     }
 
+    /// <summary>A metacopy leaves word of where its data is, before it gets another name. Kernel: ovl_set_redirect(), ovl_set_link_redirect().</summary>
+    /// <param name="file">Anything but a directory; what has its data needs nothing. Caller holds the rename lock.</param>
+    /// <param name="sameDirectory">Whether the other name is in the same directory, and takes the place of this one.</param>
+    /// <returns><see cref="Errno.EXDEV"/> when it cannot be written: then the file needs its data in upper.</returns>
+    public Errno SetRedirect(Inode file, bool sameDirectory)
+    {
+        if (file.Metacopy is null) { return Errno.None; }
+        Errno error = volume.Objects.Resolve(file, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real)
+        {
+            Span<byte> space = stackalloc byte[Redirect.MaxLength];
+            error = Libc.GetXattrAt(real.Directory, real.Name, volume.Xattr.Redirect, space, out int length);
+            if (error.IsError && !error.IsNoXattr) { return Errno.EXDEV; }
+            byte[]? known = error.IsError ? null : space[..length].ToArray();
+            if (known is [var first, ..] && (sameDirectory || first == '/')) { return Errno.None; }
+            return RedirectOf(file, known, sameDirectory) is { } redirect && !Libc.SetXattrAt(real.Directory, real.Name, volume.Xattr.Redirect, redirect, XattrFlags.None).IsError
+                ? Errno.None
+                : Errno.EXDEV;
+        }
+    }
+
     private Errno SetRedirect(DirectoryInode directory, bool sameDirectory)
     {
         if (directory.Redirect is { } known && (sameDirectory || known[0] == '/')) { return Errno.None; }
-        byte[] redirect;
-        if (sameDirectory)
-        {
-            redirect = directory.Name[..^1].ToArray();
-        }
-        else
-        {
-            Span<byte> space = stackalloc byte[Redirect.MaxLength];
-            int start = space.Length;
-            for (DirectoryInode? part = directory; part is { Parent: not null }; part = part.Parent)
-            {
-                ReadOnlySpan<byte> name = part.Redirect is { } other ? other : part.Name[..^1];
-                bool isAbsolute = name[0] == '/';
-                // Too long for an absolute redirect: let mv copy the tree instead. Kernel: ovl_get_redirect()
-                if (name.Length + (isAbsolute ? 0 : 1) > start) { return Errno.EXDEV; }
-                start -= name.Length;
-                name.CopyTo(space[start..]);
-                if (isAbsolute) { break; }
-                space[--start] = (byte)'/';
-            }
-            redirect = space[start..].ToArray();
-        }
         // Kernel: ovl_set_redirect(), which makes every failure EXDEV
-        if (SetOnUpper(directory, volume.Xattr.Redirect, redirect).IsError) { return Errno.EXDEV; }
+        if (RedirectOf(directory, directory.Redirect, sameDirectory) is not { } redirect || SetOnUpper(directory, volume.Xattr.Redirect, redirect).IsError) { return Errno.EXDEV; }
         directory.Redirect = redirect;
         return Errno.None;
+    }
+
+    /// <summary>Where the lower part of an object is: its name there, or the path from the root; null when that is too long to be written. Kernel: ovl_get_redirect().</summary>
+    private static byte[]? RedirectOf(Inode inode, byte[]? known, bool sameDirectory)
+    {
+        if (sameDirectory) { return inode.Name[..^1].ToArray(); }
+        Span<byte> space = stackalloc byte[Redirect.MaxLength];
+        int start = space.Length;
+        for (Inode? part = inode; part is { Parent: not null }; part = part.Parent)
+        {
+            byte[]? other = part is DirectoryInode directory ? directory.Redirect : known;
+            ReadOnlySpan<byte> name = other is not null ? other : part.Name[..^1];
+            bool isAbsolute = name[0] == '/';
+            // Too long for an absolute redirect: let mv copy the tree instead.
+            if (name.Length + (isAbsolute ? 0 : 1) > start) { return null; }
+            start -= name.Length;
+            name.CopyTo(space[start..]);
+            if (isAbsolute) { break; }
+            space[--start] = (byte)'/';
+        }
+        return space[start..].ToArray();
     }
 
     private Errno SetOnUpper(DirectoryInode directory, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value)

@@ -103,6 +103,11 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
 
     private static IEnumerable<Operation> Metacopies =>
     [
+        new("chmod that makes a metacopy", m => Sys.ChangeMode(m / "file", Oct(640))) { Options = "metacopy=on" },
+        new("chown that makes a metacopy of a capable file", m => Sys.ChangeOwner(m / "capable", 7, 8)) { Options = "metacopy=on", Unsteady = ["security.capability="] }, // two requests
+        new("rename that makes a metacopy", m => Sys.Rename(m / "file", m / "full/new")) { Options = "metacopy=on" },
+        new("rename of a metacopy", m => Sys.Rename(m / "capable", m / "full/new")) { Options = "metacopy=on", AlsoInUpper = Metacopy },
+        new("link of a metacopy", m => Sys.Link(m / "capable", m / "full/new")) { Options = "metacopy=on", AlsoInUpper = Metacopy },
         new("open a metacopy to write", m => Sys.Open(m / "capable", OpenFlags.ReadWrite).Dispose()) { Options = "metacopy=on", AlsoInUpper = Metacopy, Unsteady = ["mtime=", "security.capability="] },
         new("truncate a metacopy", m => Sys.Truncate(m / "capable", 100)) { Options = "metacopy=on", AlsoInUpper = Metacopy, Unsteady = ["mtime=", "security.capability="] },
         new("open a metacopy to truncate", m => Sys.Open(m / "capable", OpenFlags.WriteOnly | OpenFlags.Truncate).Dispose()) { Options = "metacopy=on", AlsoInUpper = Metacopy, Unsteady = ["mtime=", "security.capability="] },
