@@ -93,10 +93,26 @@ public static unsafe partial class Libc
     /// <summary>Gives the file behind a descriptor a name: an O_TMPFILE file its first, or an O_PATH one another.</summary>
     public static Errno LinkDescriptor(int descriptor, int newDirectory, ReadOnlySpan<byte> newName)
     {
-        Span<byte> path = stackalloc byte[ProcPathSize];
-        FormatProcPath(path, descriptor, default);
-        fixed (byte* from = path, to = newName) { return Check(linkat(AtCwd, from, newDirectory, to, AtSymlinkFollow)); }
+        fixed (byte* empty = Self, to = newName)
+        {
+            // The short way is for those who may open what they cannot reach (CAP_DAC_READ_SEARCH), and says ENOENT to others.
+            if (!emptyPathRefused)
+            {
+                Errno error = Check(linkat(descriptor, empty, newDirectory, to, AtEmptyPath));
+                if (error != Errno.ENOENT) { return error; }
+            }
+            Span<byte> path = stackalloc byte[ProcPathSize];
+            FormatProcPath(path, descriptor, default);
+            fixed (byte* from = path)
+            {
+                Errno error = Check(linkat(AtCwd, from, newDirectory, to, AtSymlinkFollow));
+                emptyPathRefused |= !error.IsError;
+                return error;
+            }
+        }
     }
+
+    private static bool emptyPathRefused;
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial int unlinkat(int directory, byte* name, int flags);

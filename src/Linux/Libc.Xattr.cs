@@ -92,12 +92,12 @@ public static unsafe partial class Libc
     {
         fixed (byte* p = name, a = attribute, v = value)
         {
-            if (!xattrAtMissing && name.Length > 1)
+            if (!xattrAtMissing)
             {
                 var arguments = new XattrArguments { Value = (ulong)v, Size = (uint)value.Length, Flags = (uint)flags };
                 Errno error = Check(syscall(SysSetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, (nint)(&arguments), sizeof(XattrArguments)));
-                if (error != Errno.ENOSYS) { return error; }
-                xattrAtMissing = true;
+                if (error is not (Errno.ENOSYS or Errno.EBADF)) { return error; }
+                xattrAtMissing = error == Errno.ENOSYS; // EBADF: an O_PATH descriptor by itself
             }
             if (name.Length > MaxName) { return Errno.ENAMETOOLONG; }
             Span<byte> path = stackalloc byte[ProcPathSize];

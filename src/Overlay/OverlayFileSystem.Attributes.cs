@@ -66,7 +66,6 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         errors.Touch();
         bool sizes = (input.Valid & SetAttrValid.Size) != 0;
-        bool resizes = sizes && SizeOf(inode) != (long)input.Size;
         error = CheckProtection(inode, onlyAdds: (input.Valid & (Something & ~(SetAttrValid.AccessTime | SetAttrValid.ModifyTime))) == 0 && SetsTimesToNow(input.Valid));
         if (error.IsError) { return error; }
         if ((input.Valid & Something) == 0)
@@ -86,7 +85,7 @@ internal sealed partial class OverlayFileSystem
         {
             error = volume.Objects.Resolve(inode, out RealReference real);
             if (error.IsError) { return error; }
-            using (real) { error = Change(request, real, inode, input, resizes); }
+            using (real) { error = Change(request, real, inode, input); }
             if (error.IsError) { return error; }
         }
         finally
@@ -109,14 +108,17 @@ internal sealed partial class OverlayFileSystem
 
     private Errno SetSize(Inode inode, in SetAttrIn input)
     {
-        Errno error = OpenReal(inode, OpenFlags.WriteOnly | OpenFlags.LargeFile | OpenFlags.NonBlock, out int descriptor, out _, out _);
+        // With an open file it is ftruncate(2), which sets the times also when the length stays. Kernel: do_truncate().
+        bool isOpen = (input.Valid & SetAttrValid.Fh) != 0;
+        int descriptor;
+        Errno error = isOpen
+            ? DescriptorOf(input.Fh, out descriptor, out _)
+            : OpenReal(inode, OpenFlags.WriteOnly | OpenFlags.LargeFile | OpenFlags.NonBlock, out descriptor, out _, out _);
         if (error.IsError) { return error; }
         // Privileges go first: a crash in between must not leave them on changed data.
         if ((input.Valid & SetAttrValid.KillSuidGid) != 0) { error = SetId.Clear(descriptor, Libc.Self); }
-        // With an open file it is ftruncate(2), which sets the times also when the length stays. Kernel: do_truncate().
-        bool isOpen = (input.Valid & SetAttrValid.Fh) != 0;
         if (!error.IsError) { error = isOpen ? Libc.Truncate(descriptor, (long)input.Size) : Libc.TruncateAsNamed(descriptor, (long)input.Size); }
-        Libc.Close(descriptor);
+        if (!isOpen) { Libc.Close(descriptor); }
         return error;
     }
 
@@ -124,15 +126,8 @@ internal sealed partial class OverlayFileSystem
     private static bool SetsTimesToNow(SetAttrValid valid) =>
         ((valid & SetAttrValid.AccessTime) == 0 || (valid & SetAttrValid.AccessTimeNow) != 0) && ((valid & SetAttrValid.ModifyTime) == 0 || (valid & SetAttrValid.ModifyTimeNow) != 0);
 
-    private long SizeOf(Inode inode)
-    {
-        volume.RenameLock.EnterReadLock();
-        try { return ReadAttributes(inode, StatxMask.Basic, out Statx stat).IsError ? -1 : (long)stat.Size; }
-        finally { volume.RenameLock.ExitReadLock(); }
-    }
-
     /// <summary>Owner before mode: a chown clears set-id bits. Times last: everything else changes them.</summary>
-    private static Errno Change(in Request request, in RealReference real, Inode inode, in SetAttrIn input, bool resizes)
+    private static Errno Change(in Request request, in RealReference real, Inode inode, in SetAttrIn input)
     {
         SetAttrValid valid = input.Valid;
         Errno error = Errno.None;
@@ -164,11 +159,6 @@ internal sealed partial class OverlayFileSystem
             TimeSpec access = Time(valid, SetAttrValid.AccessTime, SetAttrValid.AccessTimeNow, input.AccessTime, input.AccessTimeNanoseconds);
             TimeSpec modify = Time(valid, SetAttrValid.ModifyTime, SetAttrValid.ModifyTimeNow, input.ModifyTime, input.ModifyTimeNanoseconds);
             error = Libc.ChangeTimesAt(real.Directory, real.Name, access, modify);
-        }
-        else if (resizes)
-        {
-            // A copy-up that took over the new length left nothing to change, but the user's change has a time.
-            error = Libc.ChangeTimesAt(real.Directory, real.Name, TimeSpec.Omit, TimeSpec.Now);
         }
         return error;
     }

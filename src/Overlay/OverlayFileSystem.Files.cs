@@ -99,8 +99,9 @@ internal sealed partial class OverlayFileSystem
     {
         if (notifier is null || !volume.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing) || !backing.HasNoPages || !smallReads.IsLikely()) { return; }
         Span<byte> message = stackalloc byte[Notifier.StoreHeader + (int)SmallestImage];
-        // Whoever changes the file, be it only its size, copies it up first.
-        lock (inode.CopyUpLock)
+        // Whoever changes the file, be it only its size, copies it up first. While somebody does, which may take long, the READ comes.
+        if (!Monitor.TryEnter(inode.CopyUpLock)) { return; }
+        try
         {
             if (inode.HasUpper || OpenReal(inode, RealFlags(OpenFlags.ReadOnly), out int descriptor, out _, out _).IsError) { return; }
             Errno error = Libc.ReadAt(descriptor, message[Notifier.StoreHeader..], 0, out int count);
@@ -108,6 +109,10 @@ internal sealed partial class OverlayFileSystem
             // As much as there was room for is not the whole of it: the file is not what it was.
             if (error.IsError || count == 0 || count == (int)SmallestImage) { return; }
             backing.Fill(notifier, nodeId, message[..(Notifier.StoreHeader + count)]);
+        }
+        finally
+        {
+            Monitor.Exit(inode.CopyUpLock);
         }
     }
 
@@ -183,7 +188,8 @@ internal sealed partial class OverlayFileSystem
     /// Whether a lower file is never passed through, so that the real file need not be opened before somebody reads what
     /// the kernel has not kept.
     /// </summary>
-    private bool IsCached(Inode inode) => backings is null || (volume.IsWritable && (volume.Options.Coherent || inode.IsSmall));
+    private bool IsCached(Inode inode) =>
+        backings is null || (volume.IsWritable && (volume.Options.Coherent || inode.IsSmall || inode.Backing is { PassOfLower: Pass.Nothing }));
 
     private static Pass JudgeLower(int descriptor)
     {

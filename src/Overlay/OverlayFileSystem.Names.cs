@@ -231,7 +231,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = CheckProtection(parent);
         if (error.IsError) { return error; }
-        if (directory || parent.Upper is null)
+        if (parent.Upper is null)
         {
             // Before anything is copied up for a removal that cannot be.
             error = CheckRemoval(parent, name, directory);
