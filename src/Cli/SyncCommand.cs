@@ -106,7 +106,7 @@ internal static class SyncCommand
     {
         using VolatileUpper upper = VolatileUpper.Open(path, work);
         UpperSync sync = upper.Sync(limit);
-        var thread = new Thread(() => sync.Run(), maxStackSize: 8 << 20) { IsBackground = true };
+        var thread = new Thread(() => sync.Run()) { IsBackground = true };
         thread.Start();
         State state = Watch(() => new State(sync.IsOver, sync.Done, sync.Total, [], sync.Failed));
         thread.Join();

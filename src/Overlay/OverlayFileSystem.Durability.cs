@@ -26,8 +26,7 @@ internal sealed partial class OverlayFileSystem
             if (syncThread is { IsAlive: true }) { return Errno.EBUSY; }
             var sync = new UpperSync(layer.Root.Descriptor, perSecond);
             lastSync = sync;
-            // A deep tree takes as many frames.
-            syncThread = new Thread(() => sync.Run(() => endsSync), maxStackSize: 8 << 20) { IsBackground = true, Name = "sync" };
+            syncThread = new Thread(() => sync.Run(() => endsSync), maxStackSize: 512 * 1024) { IsBackground = true, Name = "sync" };
             syncThread.Start();
         }
         WriteDurability(document);
@@ -94,9 +93,15 @@ internal sealed partial class OverlayFileSystem
         var sync = new UpperSync(layer.Root.Descriptor, 0);
         bool isSynced = sync.Run();
         foreach (SyncFailure failure in sync.Failures) { volume.Log($"veneer: {PathText.Printable($"{volume.Options.UpperDirectory}/{failure.Path}")} cannot be synced ({failure.Error})"); }
-        if (!isSynced || errors.Check(-1).IsError || mark.HasFailed())
+        if (errors.Check(-1).IsError || sync.Loss.IsError || mark.HasFailed())
         {
-            NoteFailure(errors.Failure.IsError ? errors.Failure : sync.Failures is [{ } first, ..] ? first.Error : Errno.EIO);
+            NoteFailure(errors.Failure.IsError ? errors.Failure : sync.Loss.IsError ? sync.Loss : Errno.EIO);
+            return;
+        }
+        if (!isSynced)
+        {
+            // Nothing is lost: what could not be opened is as it was.
+            volume.Log($"veneer: upper is not synced, and stays volatile: run veneer sync {PathText.Printable(volume.Options.UpperDirectory!)} as a user who may read all of it");
             return;
         }
         Errno error = mark.Clear();

@@ -435,6 +435,29 @@ public sealed class VolatileTests
         disk.Unmount();
     }
 
+    /// <summary>In a user namespace nobody may open the files of a user who has no number there.</summary>
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void What_a_sync_on_unmount_may_not_open_is_not_lost()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        Sys.Write(disk.Upper / "closed", "closed");
+        Command.Require("chown", "1000:1000", disk.Upper / "closed");
+        Command.Require("chmod", "000", disk.Upper / "closed");
+        Command.Result inside = Command.Run([
+            "unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-ec",
+            $"export VENEER_TEST_BOOT_ID={disk.Boot}; {Mounter.Binary} mount -o lowerdir={disk.Lower},upperdir={disk.Upper},workdir={disk.Work},userxattr,volatile,sync_on_unmount {disk.Merged}; echo new > {disk.Merged}/new; {Mounter.Binary} umount {disk.Merged}"]);
+        Assert.True(inside.ExitCode == 0, inside.Text);
+        Assert.True(disk.DirtyMark.Exists);
+
+        Command.Result synced = disk.Veneer("sync", disk.Upper);
+
+        Assert.True(synced.ExitCode == 0, synced.Text);
+        Assert.False(disk.DirtyMark.Exists);
+        disk.Mount("userxattr");
+        Assert.Equal("new\n", Sys.ReadText(disk.Merged / "new"));
+        disk.Unmount();
+    }
+
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void The_status_says_how_it_stands()
     {
@@ -622,6 +645,39 @@ public sealed class VolatileTests
         Command.Result again = Command.Run([.. inside, $"{Mounter.Binary} sync {disk.Upper}; {mount} {disk.Merged}; cat {disk.Merged}/new"]);
         Assert.True(again.ExitCode == 0, again.Text);
         Assert.EndsWith("\nnew", again.Output.TrimEnd(), StringComparison.Ordinal);
+    }
+
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void A_tree_to_sync_may_be_deeper_than_the_number_of_descriptors()
+    {
+        const int depth = 3000;
+        FilePath upper = Scratch.New();
+        int directory = OpenDirectory(Libc.AtCwd, upper.Bytes);
+        for (int i = 0; i < depth; i++)
+        {
+            Assert.Equal(Errno.None, Libc.MakeDirectoryAt(directory, "d\0"u8, Oct(755)));
+            int next = OpenDirectory(directory, "d\0"u8);
+            Libc.Close(directory);
+            directory = next;
+        }
+        Assert.Equal(Errno.None, Libc.MakeNodeAt(directory, "file\0"u8, FileType.Regular | Oct(644), 0));
+        Libc.Close(directory);
+        try
+        {
+            Command.Result synced = Command.Run(["sh", "-c", $"ulimit -n 200; exec {Mounter.Binary} sync {upper}"]);
+
+            Assert.Equal((0, $"{depth + 2} files and directories synced", ""), (synced.ExitCode, synced.Output.Trim(), synced.Error.Trim()));
+        }
+        finally
+        {
+            Command.Require("rm", "-rf", upper);
+        }
+    }
+
+    private static int OpenDirectory(int directory, ReadOnlySpan<byte> name)
+    {
+        Assert.Equal(Errno.None, Libc.OpenAt(directory, name, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
+        return descriptor;
     }
 
     [MountFact(OnlyVeneer = OnlyVeneer)]

@@ -94,10 +94,13 @@ internal sealed class WritebackErrors
         }
     }
 
+    /// <summary>Whether what a sync gives means that something was not written. That the file cannot be synced at all, or not now, does not.</summary>
+    public static bool IsLoss(Errno result) =>
+        result.IsError && result is not (Errno.EINTR or Errno.EINVAL or Errno.ENOSYS or Errno.EOPNOTSUPP or Errno.EBADF or Errno.ESPIPE);
+
     private void Note(Errno error)
     {
-        // What says that the file cannot be synced at all, or not now, is no loss.
-        if (!error.IsError || error is Errno.EINTR or Errno.EINVAL or Errno.ENOSYS or Errno.EOPNOTSUPP or Errno.EBADF or Errno.ESPIPE) { return; }
+        if (!IsLoss(error)) { return; }
         if (Interlocked.CompareExchange(ref failure, (int)error, 0) == 0 && consequence is not null) { Wake(); }
     }
 

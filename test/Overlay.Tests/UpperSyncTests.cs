@@ -1,0 +1,117 @@
+using Veneer.Linux;
+using Veneer.Overlay.Durability;
+
+namespace Veneer.Overlay.Tests;
+
+/// <summary>A sync of directories that change at a chosen moment: it asks between two operations whether it is to end.</summary>
+public sealed class UpperSyncTests : IDisposable
+{
+    private readonly string root = Directory.CreateTempSubdirectory("veneer-sync-").FullName;
+    private readonly Fd upper;
+
+    public UpperSyncTests()
+    {
+        foreach (string directory in (string[])["a/b/c", "a/b/d", "a/z"])
+        {
+            Directory.CreateDirectory(Path.Combine(root, directory));
+            File.WriteAllText(Path.Combine(root, directory, "file"), "x");
+        }
+        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, PathText.Encode(root), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
+        upper = new Fd(descriptor);
+    }
+
+    public void Dispose()
+    {
+        upper.Dispose();
+        Directory.Delete(root, recursive: true);
+    }
+
+    [Fact]
+    public void All_files_and_directories_are_synced()
+    {
+        var sync = new UpperSync(upper.Value, 0);
+
+        Assert.True(sync.Run());
+
+        Assert.Equal((9, 9, 0, true), (sync.Total, sync.Done, sync.Failed, sync.IsOver));
+    }
+
+    /// <summary>Whatever directory the walk is in at that moment, nothing of the others is left out.</summary>
+    [Fact]
+    public void A_directory_that_is_moved_meanwhile_does_not_lead_it_astray()
+    {
+        int questions = 0;
+        Assert.True(new UpperSync(upper.Value, 0).Run(() => { questions++; return false; }));
+        Assert.InRange(questions, 10, 100);
+        for (int moment = 1; moment <= questions; moment++)
+        {
+            int asked = 0;
+            var sync = new UpperSync(upper.Value, 0);
+
+            bool isSynced = sync.Run(() =>
+            {
+                if (++asked == moment) { Directory.Move(Path.Combine(root, "a/b"), Path.Combine(root, "moved")); }
+                return false;
+            });
+
+            Assert.Empty(sync.Failures);
+            Assert.True(isSynced);
+            Assert.Equal(0, sync.Failed);
+            Assert.InRange(sync.Done, 4, 14); // before the walk comes to it, or after it has been there, it may be seen never or twice
+            Directory.Move(Path.Combine(root, "moved"), Path.Combine(root, "a/b"));
+        }
+    }
+
+    [Fact]
+    public void What_cannot_be_found_again_is_named()
+    {
+        Directory.Delete(Path.Combine(root, "a/b/d"), recursive: true);
+        var sync = new UpperSync(upper.Value, 0);
+        bool isMoved = false;
+
+        bool isSynced = sync.Run(() =>
+        {
+            // When it has synced the file of a/b/c or is about to: both ways back to a/b are gone then.
+            if (!isMoved && Descriptors().Contains(Path.Combine(root, "a/b/c"), StringComparer.Ordinal) && sync.Total > 0)
+            {
+                isMoved = true;
+                Directory.Move(Path.Combine(root, "a/b/c"), Path.Combine(root, "c"));
+                Directory.Move(Path.Combine(root, "a/b"), Path.Combine(root, "moved"));
+            }
+            return false;
+        });
+
+        Assert.True(isMoved);
+        Assert.False(isSynced);
+        Assert.Equal([new SyncFailure("a/b", Errno.ENOENT)], sync.Failures);
+        Assert.Equal(sync.Total - 1, sync.Done);
+    }
+
+    private static IEnumerable<string?> Descriptors() => Directory.GetFileSystemEntries("/proc/self/fd").Select(file => new FileInfo(file).LinkTarget);
+
+    [Fact]
+    public void It_ends_when_it_is_told_to()
+    {
+        var counting = new UpperSync(upper.Value, 0);
+        Assert.False(counting.Run(() => true));
+        Assert.Equal((0, 0, true), (counting.Total, counting.Done, counting.IsOver));
+
+        var later = new UpperSync(upper.Value, 0);
+        Assert.False(later.Run(() => later.Done >= 2));
+        Assert.Equal((9, 2, 0), (later.Total, later.Done, later.Failed));
+    }
+
+    [Fact]
+    public void What_cannot_be_opened_is_no_loss()
+    {
+        Assert.True(WritebackErrors.IsLoss(Errno.EIO) && WritebackErrors.IsLoss(Errno.ENOSPC));
+        Assert.False(WritebackErrors.IsLoss(Errno.None) || WritebackErrors.IsLoss(Errno.EINVAL));
+        using var closed = new Fd(-1);
+        var sync = new UpperSync(closed.Value, 0);
+
+        Assert.False(sync.Run());
+
+        Assert.Equal([""], sync.Failures.Select(failure => failure.Path));
+        Assert.Equal(Errno.None, sync.Loss);
+    }
+}
