@@ -595,6 +595,34 @@ public sealed class VolatileTests
         foreach (string option in (string[])["volatile", "fsync=auto"]) { Assert.Contains("may lack what was written then", disk.TryMount(option).Error, StringComparison.Ordinal); }
     }
 
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData(Filesystem.Ext4)]
+    [InlineData(Filesystem.Xfs)]
+    public void A_failure_is_noted_down_also_where_there_is_no_room(Filesystem filesystem)
+    {
+        using var disk = new FailingDisk(filesystem);
+        FilePath target = disk.Disk / "unrelated";
+        using (Descriptor file = Sys.Open(target, OpenFlags.WriteOnly | OpenFlags.Create, Oct(600))) { file.Allocate(AllocateMode.Default, 0, 4 << 20); }
+        disk.Mount("volatile,errors=continue");
+        using (Descriptor filler = Sys.Open(disk.Disk / "filler", OpenFlags.WriteOnly | OpenFlags.Create, Oct(600)))
+        {
+            foreach (int size in (int[])[1 << 20, 4096])
+            {
+                for (long at = (long)filler.Stat().Size; Sys.ErrorOf(() => filler.Allocate(AllocateMode.Default, at, size)) == Errno.None; at += size) { }
+            }
+        }
+        Command.Require("sync", "-f", disk.Disk);
+        disk.FailToWrite(target);
+
+        Patience.Eventually(() => Assert.Contains("\"failure\":\"", disk.Veneer("status", "--json", disk.Merged).Output, StringComparison.Ordinal));
+        disk.Unmount();
+
+        string[] records = [Sys.ReadText(disk.Record), Sys.GetXattrText(disk.Upper, "trusted.overlay.volatile"), Sys.GetXattrText(disk.DirtyMark.Parent, "trusted.overlay.volatile")];
+        Assert.Contains(records, record => record.Contains("\nfailure E", StringComparison.Ordinal));
+        Sys.Unlink(disk.Disk / "filler");
+        Assert.Contains("writing to its filesystem failed (E", disk.TryMount("volatile").Error, StringComparison.Ordinal);
+    }
+
     /// <summary>As when a server is killed while it lays the mark down or takes it away.</summary>
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [InlineData("file")]

@@ -160,14 +160,30 @@ internal sealed class VolatileMark
         lock (gate) { return current is { Failure: "-" } record ? Write(record with { Failure = failure.ToString() }) : Errno.None; }
     }
 
-    /// <remarks>Each copy is replaced as a whole. Killed in between, some say what they said before: a reader must be content with all.</remarks>
+    /// <remarks>
+    /// Each copy is replaced as a whole. Killed in between, some say what they said before: a reader must be content with all.
+    /// So one is enough, of those that callers do not remove; and each is tried, the attributes first, since there may be no
+    /// room for another file.
+    /// </remarks>
     private Errno Write(VolatileRecord record)
     {
+        current = record; // whatever comes of it: the descriptors may be gone when this is called again
         byte[] bytes = record.ToBytes();
-        Errno error = WriteFile(bytes);
-        if (!error.IsError) { error = WriteAttributes(bytes); }
-        if (!error.IsError) { current = record; }
-        return error;
+        Errno onUpper = Libc.SetXattrAt(upper, Libc.Self, xattr.Volatile, bytes, XattrFlags.None);
+        _ = WriteWorkAttribute(bytes); // best effort: the others count
+        Errno inFile = WriteFile(bytes);
+        if (inFile.IsError) { inFile = WriteOver(bytes); }
+        return onUpper.IsError && inFile.IsError ? onUpper : Errno.None;
+    }
+
+    /// <summary>Without room for another file, in place: the old one has a block already. A reader in between sees a damaged record, which is as bad.</summary>
+    private Errno WriteOver(byte[] record)
+    {
+        Errno error = Libc.OpenAt(work, FileName, OpenFlags.WriteOnly | OpenFlags.NoFollow | OpenFlags.NonBlock, 0, ResolveFlags.Confined, out int file);
+        if (error.IsError) { return error; }
+        error = Libc.WriteAt(file, record, 0, out int count);
+        Libc.Close(file);
+        return !error.IsError && count < record.Length ? Errno.ENOSPC : error;
     }
 
     private Errno WriteFile(byte[] record)
@@ -183,11 +199,17 @@ internal sealed class VolatileMark
 
     private Errno WriteAttributes(byte[] record)
     {
+        Errno error = WriteWorkAttribute(record);
+        return error.IsError ? error : Libc.SetXattrAt(upper, Libc.Self, xattr.Volatile, record, XattrFlags.None);
+    }
+
+    private Errno WriteWorkAttribute(byte[] record)
+    {
         Errno error = Libc.OpenAt(work, "work/incompat/volatile\0"u8, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int directory);
         if (error.IsError) { return error; }
         error = Libc.SetXattrAt(directory, Libc.Self, xattr.Volatile, record, XattrFlags.None);
         Libc.Close(directory);
-        return error.IsError ? error : Libc.SetXattrAt(upper, Libc.Self, xattr.Volatile, record, XattrFlags.None);
+        return error;
     }
 
     /// <summary>Whether writing to the filesystem has failed since the first of a row of volatile mounts; false where that cannot be told.</summary>
