@@ -14,8 +14,10 @@ namespace Veneer.Cli;
 /// <summary><c>veneer sync</c>: brings an upper to the disk, and takes the mark of a volatile one away.</summary>
 internal static class SyncCommand
 {
-    /// <summary>How often to look how far it is.</summary>
-    private static readonly TimeSpan interval = TimeSpan.FromMilliseconds(100);
+    /// <summary>How often to look how far it is: a mount is asked by a process each time. Sooner at first, since most are quick.</summary>
+    private static readonly TimeSpan interval = TimeSpan.FromMilliseconds(500);
+
+    private static readonly TimeSpan firstInterval = TimeSpan.FromMilliseconds(20);
 
     /// <summary>A sync that is over by then needs no words.</summary>
     private static readonly TimeSpan patience = TimeSpan.FromSeconds(1);
@@ -114,6 +116,7 @@ internal static class SyncCommand
         if (!Report(state)) { return ExitCode.Unsynced; }
         if (upper.IsInUse)
         {
+            upper.JudgeAgain();
             Terminal.Write($"{state.Done} files and directories synced\n");
             if (upper.IsMarked) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
             return ExitCode.Success;
@@ -138,6 +141,7 @@ internal static class SyncCommand
         if (!Console.IsErrorRedirected) { return WatchWithBar(look); }
         State state = look();
         long started = Stopwatch.GetTimestamp();
+        TimeSpan wait = firstInterval;
         for (long next = 1; !state.IsOver; state = look())
         {
             // One line for each tenth, of what takes its time.
@@ -146,9 +150,15 @@ internal static class SyncCommand
                 Terminal.Trace($"{state.Done} of {state.Total}");
                 next = (state.Done * 10 / state.Total) + 1;
             }
-            Thread.Sleep(interval);
+            Wait(ref wait);
         }
         return state;
+    }
+
+    private static void Wait(ref TimeSpan wait)
+    {
+        Thread.Sleep(wait);
+        wait = wait * 2 < interval ? wait * 2 : interval;
     }
 
     private static State WatchWithBar(Func<State> look)
@@ -161,11 +171,12 @@ internal static class SyncCommand
             {
                 ProgressTask task = progress.AddTask("Syncing", maxValue: 1);
                 State state = look();
+                TimeSpan wait = firstInterval;
                 for (; !state.IsOver; state = look())
                 {
                     task.MaxValue = Math.Max(1, state.Total);
                     task.Value = state.Done;
-                    Thread.Sleep(interval);
+                    Wait(ref wait);
                 }
                 task.Value = task.MaxValue;
                 return state;

@@ -708,6 +708,31 @@ public sealed class VolatileTests
         return descriptor;
     }
 
+    /// <summary>Of a failure somebody else may have been told, so that no fsync of the sync gives it.</summary>
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void What_fails_during_a_sync_of_an_upper_is_found(bool isMounted)
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile,errors=continue");
+        for (int i = 0; i < 40; i++) { Sys.Write(disk.Merged / $"file{i}", "x"); }
+        Command.Require("sync", "-f", disk.Disk);
+        if (!isMounted) { disk.Unmount(); }
+        Command.Result? synced = null;
+        var syncing = new Thread(() => synced = disk.Veneer("sync", "--iops", "10", disk.Upper));
+        syncing.Start();
+        Thread.Sleep(1000); // it takes four seconds
+
+        disk.FailToWrite();
+        syncing.Join();
+
+        Assert.Equal(9, synced!.ExitCode);
+        Assert.True(synced.Error.Contains("writing to its filesystem failed", StringComparison.Ordinal), synced.Error);
+        if (isMounted) { disk.Unmount(); }
+        Assert.True(disk.DirtyMark.Exists);
+    }
+
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void A_sync_shows_on_a_terminal_how_far_it_is()
     {

@@ -91,14 +91,20 @@ public sealed class VolatileUpper : IDisposable
     /// <exception cref="VolatileUpperException">Writing to its filesystem failed meanwhile, or the mark cannot be removed.</exception>
     public void ClearMark()
     {
-        // Once more: what failed during the sync may have been told to somebody else.
+        JudgeAgain();
+        Errno error = mark.Clear();
+        if (error.IsError) { throw new VolatileUpperException($"{path} is synced, but its mark cannot be removed ({error}): see the permissions of its work directory.", error is Errno.EACCES or Errno.EPERM ? UpperProblem.Denied : UpperProblem.Other); }
+    }
+
+    /// <summary>After a sync that succeeded: what failed during it may have been told to somebody else.</summary>
+    /// <exception cref="VolatileUpperException">Writing to its filesystem failed meanwhile.</exception>
+    public void JudgeAgain()
+    {
         var now = new VolatileMark(upper.Value, upper.Value, work.Value, mark.Xattr, []);
         if (now.Exists && now.Judge() is { Kind: > VerdictKind.Doubtful } verdict)
         {
             throw new VolatileUpperException($"{path} may lack what was written while it was volatile, since {verdict.Reason}: {verdict.Remedy}discard it and its work directory.", ProblemOf(verdict));
         }
-        Errno error = mark.Clear();
-        if (error.IsError) { throw new VolatileUpperException($"{path} is synced, but its mark cannot be removed ({error}): see the permissions of its work directory.", error is Errno.EACCES or Errno.EPERM ? UpperProblem.Denied : UpperProblem.Other); }
     }
 
     private static void Refuse(string path, VolatileMark found)
