@@ -281,7 +281,9 @@ internal static class Manual
             does the same where /sbin/umount.fuse.veneer is installed; without it,
             umount and fusermount3 -u return when the mount is out of sight.
 
-            A mount in use is left as it is, and the message names who uses it.
+            A mount in use is left as it is, and the message names who uses it. Of one
+            with sync_on_unmount the upper is brought to the disk first, which takes as
+            long as it takes; veneer umount waits for that.
 
         OPTIONS
             -l, --lazy      take the mount out of sight now; it ends when its last user

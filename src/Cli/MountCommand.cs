@@ -136,6 +136,7 @@ internal static class MountCommand
                 _ = mount.Detach(); // best effort: it goes with this process
             }
             server.WaitForEnd();
+            signals.IsSyncing = options.SyncOnUnmount;
             overlay.SyncAtEnd();
         }
         return ExitCode.Success;
@@ -162,6 +163,9 @@ internal static class MountCommand
         private readonly Action<string> log;
         private int received;
 
+        /// <summary>Whether the mount is gone, and what is left to do is to bring upper to the disk.</summary>
+        public volatile bool IsSyncing;
+
         public TerminationSignals(Mount mount, Action<string> log)
         {
             this.mount = mount;
@@ -181,6 +185,9 @@ internal static class MountCommand
             {
                 case Errno.None:
                     return;
+                case Errno.ENOENT when IsSyncing:
+                    log($"veneer: {mount.MountPoint} is unmounted, and its upper is being synced, as sync_on_unmount asks: wait for the end of that, or send the signal again to end without, so that the upper stays volatile");
+                    break;
                 case Errno.ENOENT:
                     log($"veneer: {mount.MountPoint} is not mounted here any more; if the server goes on, another mount namespace has a copy of the mount: send the signal again to end anyway");
                     break;

@@ -1,8 +1,11 @@
 using System.CommandLine;
 using System.Globalization;
+using System.Text.Json;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
+using Veneer.Overlay.Control;
+using Veneer.Overlay.Host;
 using Veneer.Overlay.Layers;
 
 namespace Veneer.Cli;
@@ -12,6 +15,9 @@ internal static class UmountCommand
 {
     private const int EndTime = 30_000;
     private const int LazyEndTime = 1_000;
+
+    /// <summary>A sync that is over by then needs no words.</summary>
+    private const int SyncPatience = 2_000;
 
     /// <param name="arguments">The words after <c>umount</c>.</param>
     public static int Run(string[] arguments)
@@ -62,6 +68,7 @@ internal static class UmountCommand
         if (mount.Type != "fuse.veneer") { throw new MountException($"{path} is a mount of type {mount.Type}, not one of Veneer: use umount {path}."); }
 
         using Fd? server = FindServer(path, out int pid, out bool hangs);
+        bool syncs = server is not null && SyncsAtEnd(path);
         // Whoever waits for a server that hangs, our own question among them, keeps the mount busy for as long.
         lazily |= hangs;
         error = Mount.Unmount(path, lazily);
@@ -81,8 +88,22 @@ internal static class UmountCommand
             default:
                 throw new MountException($"{path} cannot be unmounted ({error}): see dmesg.");
         }
-        if (server is not null) { WaitForEnd(server, pid, path, mount.Device, lazily); }
+        if (server is not null) { WaitForEnd(server, pid, path, mount.Device, lazily, syncs); }
         return path;
+    }
+
+    /// <summary>Whether the server brings upper to the disk when the mount is gone. Who may not ask waits no longer than for others.</summary>
+    private static bool SyncsAtEnd(string path)
+    {
+        try
+        {
+            using JsonDocument answer = JsonDocument.Parse(LiveMount.Ask(path, Query.Durability));
+            return answer.RootElement.GetProperty("sync_on_unmount").GetBoolean() && answer.RootElement.GetProperty("fsync").ValueEquals("volatile");
+        }
+        catch (Exception problem) when (problem is LayerException or JsonException or KeyNotFoundException)
+        {
+            return false;
+        }
     }
 
     /// <summary>The process that serves the mount.</summary>
@@ -119,23 +140,40 @@ internal static class UmountCommand
     private static bool IsServedBy(int pid, MountEntry mount) =>
         mount.Type == "fuse.veneer" && (ServerIdentity.Ask(mount.MountPoint, out _) is not { } server || server.Pid == pid);
 
-    private static void WaitForEnd(Fd server, int pid, string path, string device, bool lazily)
+    private static void WaitForEnd(Fd server, int pid, string path, string device, bool lazily, bool syncs)
     {
         if (MountTable.Read(out List<MountEntry> table) == Errno.None && table.Find(entry => entry.Device == device && IsServedBy(pid, entry)) is { } other)
         {
             Terminal.Complain($"{path} is unmounted, but the same overlay is still mounted on {other.MountPoint}, so that its layers stay in use.");
             return;
         }
-        long end = Environment.TickCount64 + (lazily ? LazyEndTime : EndTime);
+        if (lazily)
+        {
+            _ = HasEnded(server, LazyEndTime); // what uses it may go on for as long as it likes
+            return;
+        }
+        if (syncs)
+        {
+            if (HasEnded(server, SyncPatience)) { return; }
+            Terminal.Complain($"{path} is unmounted, and its server (process {pid}) brings the upper to the disk, as sync_on_unmount asks: this takes as long as that does.");
+        }
+        do
+        {
+            if (HasEnded(server, EndTime)) { return; }
+        }
+        while (syncs && !Holders.Instances(out _).Any(one => one.Pid == pid && one.Mounts.Count > 0));
+        throw new MountException($"{path} is unmounted here, but its server (process {pid}) still holds the layers, since another mount namespace has a copy of the mount: end the processes in that, or end the server.");
+    }
+
+    private static bool HasEnded(Fd process, int milliseconds)
+    {
+        long end = Environment.TickCount64 + milliseconds;
         while (true)
         {
             int left = (int)Math.Max(0, end - Environment.TickCount64);
-            Errno error = Libc.Poll(server.Value, PollEvents.In, left, out bool ended);
-            if (ended) { return; }
-            if (error == Errno.EINTR) { continue; }
-            if (error.IsError || left == 0) { break; }
+            Errno error = Libc.Poll(process.Value, PollEvents.In, left, out bool ended);
+            if (ended) { return true; }
+            if (error != Errno.EINTR && (error.IsError || left == 0)) { return false; }
         }
-        if (lazily) { return; } // what uses it may go on for as long as it likes
-        throw new MountException($"{path} is unmounted here, but its server (process {pid}) still holds the layers, since another mount namespace has a copy of the mount: end the processes in that, or end the server.");
     }
 }

@@ -708,6 +708,32 @@ public sealed class VolatileTests
         return descriptor;
     }
 
+    /// <summary>On a filesystem that is frozen the mark cannot be removed, so that it takes long.</summary>
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void An_umount_waits_for_the_sync_and_says_so()
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile,sync_on_unmount");
+        Sys.Write(disk.Merged / "new", "new");
+        Command.Require("fsfreeze", "-f", disk.Disk);
+        Command.Result? unmounted = null;
+        var unmounting = new Thread(() => unmounted = disk.Veneer("umount", disk.Merged));
+        try
+        {
+            unmounting.Start();
+            Assert.False(unmounting.Join(4000));
+        }
+        finally
+        {
+            Command.Require("fsfreeze", "-u", disk.Disk);
+            unmounting.Join();
+        }
+
+        Assert.Equal(0, unmounted!.ExitCode);
+        Assert.Matches(@"^veneer: \S+ is unmounted, and its server \(process \d+\) brings the upper to the disk, as sync_on_unmount asks: this takes as long as that does\.$", unmounted.Error.Trim());
+        Assert.False(disk.DirtyMark.Exists);
+    }
+
     /// <summary>Of a failure somebody else may have been told, so that no fsync of the sync gives it.</summary>
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [InlineData(true)]
