@@ -680,7 +680,8 @@ internal static class Manual
             3    MOUNTPOINT is not in a mount of Veneer
             4    the caller may not do this
             11   MOUNTPOINT is not there
-            32   it could not be shut down
+            32   it could not be shut down, or files that the kernel reads and writes by
+                 itself could not be taken from who has them open
 
         SEE ALSO
             veneer(1), ioctl(2)

@@ -13,6 +13,9 @@ internal static class Revocation
     private const string Mark = "VENEER_REVOKE";
     private const int AnswerTime = 10_000;
 
+    /// <summary>What the child writes when all names were found. A runtime that cannot start writes something else.</summary>
+    private static ReadOnlySpan<byte> Done => "."u8;
+
     /// <summary>Whether this process is the one that looks up.</summary>
     public static bool IsAsked => Self.IsStartedAs(Mark);
 
@@ -21,10 +24,10 @@ internal static class Revocation
     public static bool Run(string place, int count)
     {
         byte[] number = PathText.Encode(count.ToString(CultureInfo.InvariantCulture))[..^1];
-        return !Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], number], AnswerTime, out byte[] answer, out _).IsError && answer.Length > 0;
+        return !Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], number], AnswerTime, out byte[] answer, out _).IsError && Done.SequenceEqual(answer);
     }
 
-    /// <summary>In the child: writes something when all names were found.</summary>
+    /// <summary>In the child.</summary>
     public static int LookUp(string place, string count)
     {
         if (!int.TryParse(count, NumberStyles.None, CultureInfo.InvariantCulture, out int number)) { return ExitCode.Usage; }
@@ -34,7 +37,7 @@ internal static class Revocation
             Errno error = Libc.StatAt(Libc.AtCwd, PathText.Encode(string.Create(CultureInfo.InvariantCulture, $"{place}/{prefix}{i}")), StatxMask.Basic, out _);
             if (error.IsError) { return ExitCode.Failure; }
         }
-        _ = Libc.Write(2, "."u8, out _); // best effort: the server may be gone
+        _ = Libc.Write(2, Done, out _); // best effort: the server may be gone
         return ExitCode.Success;
     }
 }

@@ -32,26 +32,35 @@ internal static class ShutdownCommand
         if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to shut down." : $"{words[1]} is one word too many: give one mount point."); }
         // As long as it takes: what is being served ends first.
         using var patience = new Timer(_ => Terminal.Complain($"The server of {words[0]} has not answered for 5 seconds: what it serves ends first; if it hangs, veneer umount -l takes the mount away."), null, 5000, Timeout.Infinite);
-        Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(words[0])[..^1]], -1, out byte[] complaint, out _);
+        Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(words[0])[..^1]], -1, out byte[] answer, out _);
         if (error.IsError) { throw new MountException($"A process that asks the server cannot be started ({error}): see the limits of this process."); }
-        if (complaint.Length == 0) { return ExitCode.Success; }
-        Terminal.Complain(PathText.Decode(complaint.AsSpan(1)));
-        return complaint[0];
+        switch (answer)
+        {
+            case [ExitCode.Success]:
+                return ExitCode.Success;
+            case [> ExitCode.Success and <= ExitCode.Failure, _, ..]:
+                Terminal.Complain(PathText.Decode(answer.AsSpan(1)));
+                return answer[0];
+            default:
+                throw new LayerException($"The process that asked the server of {words[0]} ended early: see whether there is memory left, and ask again.", ExitCode.System);
+        }
     }
 
-    /// <summary>In the child: shuts down, or writes the exit code, as one byte, and why it could not.</summary>
+    /// <summary>In the child: shuts down, and writes the exit code, as one byte, and why it could not.</summary>
     public static int PassOn(string place)
     {
-        string complaint;
+        string complaint = "";
         int code = ExitCode.Failure;
         try
         {
             using Fd target = LiveMount.Open(place, out string path);
             Errno error = Libc.Ioctl(target.Value, ShutdownRequest, 0, out _);
-            if (!error.IsError) { return ExitCode.Success; }
+            if (!error.IsError) { code = ExitCode.Success; }
             if (error is Errno.EPERM or Errno.EACCES) { code = ExitCode.Denied; }
             complaint = error switch
             {
+                Errno.None => "",
+                Errno.EBUSY => $"{path} is shut down, but files that the kernel reads and writes by itself could not be taken from who has them open: end these processes, see veneer holders.",
                 Errno.EPERM or Errno.EACCES => $"Only a process with CAP_SYS_ADMIN in the user namespace of {path}, or who mounted it, may shut it down, and its server must see that process: become root there.",
                 Errno.EIO => $"{path} has been shut down already: unmount it.",
                 Errno.ENOTTY => $"{path} is served by an older Veneer, which cannot be shut down: unmount it.",

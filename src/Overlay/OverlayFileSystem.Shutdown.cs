@@ -14,7 +14,8 @@ internal sealed partial class OverlayFileSystem
     internal const uint ShutdownRequest = 0x8004587D;
 
     private readonly object downLock = new();
-    private bool isDown; // under downLock
+    private bool isDown; // under downLock, as what follows
+    private Errno downError = Errno.EIO; // of one that was cut short
     private int shutdowns;
 
     /// <summary>Set by who owns the layers: lets go of them.</summary>
@@ -36,15 +37,16 @@ internal sealed partial class OverlayFileSystem
     /// that; then nothing is taken any more. What the kernel has cached is dropped, so that it asks, and is refused. The
     /// caller may serve a request, but holds no lock.
     /// </remarks>
-    public void ShutDown(string reason)
+    /// <returns><see cref="Errno.EBUSY"/> when somebody may go on reading and writing files that are passed through.</returns>
+    public Errno ShutDown(string reason)
     {
-        if (gate is not { } entrance) { return; } // not served yet
+        if (gate is not { } entrance) { return Errno.None; } // not served yet
         Gate.ExpectClosing();
         if (Interlocked.Increment(ref shutdowns) > 1)
         {
-            if (!WritebackErrors.IsOwnThread && !LayerWatch.IsOwnThread) { WaitForShutdown(); } // those threads are waited for themselves
-            return;
+            return WritebackErrors.IsOwnThread || LayerWatch.IsOwnThread ? Errno.None : WaitForShutdown(); // those threads are waited for themselves
         }
+        Errno error = Errno.EIO;
         volume.Log($"veneer: the overlay is shut down{reason}");
         workers?.BeginBlocking();
         try
@@ -52,12 +54,14 @@ internal sealed partial class OverlayFileSystem
             entrance.Close(Service.Ending);
             List<ulong> nodes = volume.Inodes.NodeIds();
             foreach (ulong node in nodes) { notifier?.DropInode(node); }
-            Revoke(entrance);
+            bool isRevoked = Revoke(entrance);
             entrance.Close(Service.Nothing);
             notifier?.DropInode(InodeTable.RootId);
             notifier?.DropNames();
             Stop();
             LetGo?.Invoke();
+            error = isRevoked ? Errno.None : Errno.EBUSY;
+            return error;
         }
         finally
         {
@@ -65,42 +69,48 @@ internal sealed partial class OverlayFileSystem
             lock (downLock)
             {
                 isDown = true;
+                downError = error;
                 Monitor.PulseAll(downLock);
             }
         }
     }
 
-    private void WaitForShutdown()
+    private Errno WaitForShutdown()
     {
         lock (downLock)
         {
             while (!isDown) { Monitor.Wait(downLock); }
+            return downError;
         }
     }
 
     /// <summary>Files that are passed through are read and written by the kernel alone: it must know that they are gone.</summary>
-    private void Revoke(Gate entrance)
+    /// <returns>False when it could not be told.</returns>
+    private bool Revoke(Gate entrance)
     {
-        if (backings is null || LookUpRevoked is null) { return; }
+        if (backings is null || LookUpRevoked is null) { return true; }
         ulong[] nodes = [.. files.ToList().Where(file => file.Backing is { IsPassthrough: true }).Select(file => file.NodeId).Distinct()];
-        if (nodes.Length == 0) { return; }
+        if (nodes.Length == 0) { return true; }
         entrance.Revoke(nodes);
-        // The mount may be left in another namespace than ours. Where none can be found, what is open goes on.
+        // The mount may be left in another namespace than ours.
+        bool isFound = false;
         foreach (MountNamespace space in MountNamespace.Visible())
         {
             foreach (MountEntry mount in space.Mounts.Where(mount => mount.Device == Device && mount.Root == "/"))
             {
-                if (LookUpRevoked(space.Process == "self" ? mount.MountPoint : $"/proc/{space.Process}/root{mount.MountPoint}", nodes.Length)) { return; }
+                if (LookUpRevoked(space.Process == "self" ? mount.MountPoint : $"/proc/{space.Process}/root{mount.MountPoint}", nodes.Length)) { return true; }
+                isFound = true;
             }
         }
+        volume.Log($"veneer: {nodes.Length} files that the kernel reads and writes by itself stay open to who has them, since {(isFound ? "the process that tells it so could not do its work" : "the mount is found nowhere any more")}: end who has them, see veneer holders");
+        return false;
     }
 
     /// <summary>The ioctl.</summary>
-    /// <returns><see cref="Errno.EPERM"/> for those without CAP_SYS_ADMIN in the mount's user namespace, and for those of whom that cannot be told.</returns>
+    /// <returns>As the other one; <see cref="Errno.EPERM"/> for those without CAP_SYS_ADMIN in the mount's user namespace, and for those of whom that cannot be told.</returns>
     private Errno ShutDown(in Request request)
     {
         if (!Privilege.IsAdministrator(request.Header.Pid) && !(request.Header.Uid == Libc.EffectiveUid && Libc.EffectiveUid != 0)) { return Errno.EPERM; }
-        ShutDown($" by user {request.Header.Uid}, process {request.Header.Pid}");
-        return Errno.None;
+        return ShutDown($" by user {request.Header.Uid}, process {request.Header.Pid}");
     }
 }

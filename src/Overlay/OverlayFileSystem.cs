@@ -143,7 +143,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         switch (gate is null ? OnError.Continue : volume.Options.Errors) // before it is served, there is nothing to end
         {
             case OnError.Shutdown:
-                ShutDown($": {what}");
+                _ = ShutDown($": {what}"); // what it could not do is logged
                 break;
             case OnError.ReadOnly:
                 volume.Log($"veneer: the overlay cannot be changed any more: {what}");

@@ -155,6 +155,27 @@ public sealed class ShutdownTests
         Assert.Equal(Errno.EIO, Sys.ErrorOf(() => file.ReadAt(0, 1)));
     }
 
+    /// <summary>Where the mount is found nowhere, nobody can look the names up by which the kernel learns of it.</summary>
+    [MountFact(OnlyVeneer = OnlyVeneer)]
+    public void Files_that_cannot_be_taken_away_are_told_of()
+    {
+        const ulong request = 0x8004587D;
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("fsync=auto");
+        Sys.Write(disk.Merged / "new", "new");
+        using (Descriptor file = Sys.Open(disk.Merged / "new", OpenFlags.ReadWrite))
+        {
+            Libc.Unmount(disk.Merged.Bytes, lazy: true);
+            uint flags = 0;
+
+            Assert.Equal(Errno.EBUSY, Libc.Ioctl(file.Value, request, ref flags, out _));
+
+            file.WriteAt("NEW", 0);
+            Assert.Equal("NEW", Sys.ReadText(disk.Upper / "new"));
+        }
+        Patience.Eventually(() => Assert.Empty(Overlay.ServersOf(disk.Merged)));
+    }
+
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void With_revocable_nothing_is_left_to_those_who_have_files_open()
     {
