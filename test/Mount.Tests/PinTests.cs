@@ -68,6 +68,16 @@ public sealed class PinTests : IDisposable
         Assert.Equal("1\n9\nrmdir: failed to remove 'l2': Device or resource busy\n", text);
     }
 
+    /// <summary>Who has the turn may just have mounted it, and not have locked it yet.</summary>
+    [CliFact]
+    public void What_somebody_is_making_is_left_alone()
+    {
+        const string made = "grep -c ' /run/veneer/1-1-1' /proc/self/mountinfo";
+        (_, string text) = Run($"mkdir -p /run/veneer/1-1-1 n; mount -t tmpfs veneer /run/veneer/1-1-1; veneer mount -o lowerdir=l m; flock /run/veneer veneer mount -o lowerdir=l2,pin n; flock /run/veneer veneer umount m; {made}; veneer umount n; {made}");
+
+        Assert.Equal("1\n0\n", text);
+    }
+
     [CliFact]
     public void Nothing_is_seen_of_them_where_the_layers_are()
     {

@@ -40,7 +40,7 @@ public sealed class Pin : IDisposable
     {
         _ = Libc.MakeDirectoryAt(Libc.AtCwd, PathText.Encode(Home), 0x1C0); // there already, or the next one says why not
         using Fd? turn = TakeTurn();
-        ReleaseAllLeftLocked();
+        if (turn is not null) { ReleaseAllLeftLocked(); }
         // Containers may share a mount namespace and have the same process ids.
         string place = string.Create(CultureInfo.InvariantCulture, $"{Home}/{Host.Processes.NamespaceOf("self", "mnt")}-{Host.Processes.NamespaceOf("self", "pid")}-{Libc.ProcessId}");
         Errno error = Libc.MakeDirectoryAt(Libc.AtCwd, PathText.Encode(place), 0x1C0);
@@ -98,7 +98,7 @@ public sealed class Pin : IDisposable
     public static void ReleaseLeftovers()
     {
         using Fd? turn = TakeTurn();
-        ReleaseAllLeftLocked();
+        if (turn is not null) { ReleaseAllLeftLocked(); } // else the next one does
     }
 
     /// <summary>Locks the home of all pins: between the mount of a place and the lock on it, nobody must take it for a leftover.</summary>
