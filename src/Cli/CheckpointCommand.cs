@@ -2,6 +2,7 @@ using System.Buffers;
 using System.CommandLine;
 using System.Text;
 using System.Text.Json;
+using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Topology;
@@ -54,7 +55,17 @@ internal static class CheckpointCommand
             else { (layer.IsDataOnly ? data : lowers).Add(path); }
         }
         int code = checkpoint.Type == "overlay" ? MountWithKernel(checkpoint, lowers, data, upper, work, mountPoint) : MountWithVeneer(checkpoint, lowers, upper, work, mountPoint);
-        if (code == ExitCode.Success) { Check(checkpoint, mountPoint); }
+        if (code != ExitCode.Success) { return code; }
+        try
+        {
+            Check(checkpoint, mountPoint);
+        }
+        catch
+        {
+            // Best effort: the sentence tells what is wrong.
+            if (!Target.Find(mountPoint, out string path, out MountEntry? mount).IsError && mount?.Type == checkpoint.Type) { _ = Mount.Unmount(path, lazy: true); }
+            throw;
+        }
         return code;
     }
 
@@ -130,7 +141,7 @@ internal static class CheckpointCommand
         return error.IsError ? throw new LayerException($"The kernel does not mount the overlay on {mountPoint} ({error}): see dmesg.", ExitCode.Failure) : ExitCode.Success;
     }
 
-    /// <summary>What is mounted is what was meant, also if somebody moved a layer while it was mounted; otherwise it is unmounted again.</summary>
+    /// <summary>What is mounted is what was meant, also if somebody moved a layer while it was mounted.</summary>
     private static void Check(Checkpoint checkpoint, string mountPoint)
     {
         var overlay = MountedOverlay.At(mountPoint, LiveMount.AskFor);
@@ -138,7 +149,6 @@ internal static class CheckpointCommand
         bool isSame = now.Layers.Count == checkpoint.Topology.Layers.Count
             && now.Layers.Zip(checkpoint.Topology.Layers).All(pair => pair.First.Ino == pair.Second.Ino && pair.First.Handle == pair.Second.Handle);
         if (isSame) { return; }
-        _ = Libc.Unmount(PathText.Encode(overlay.MountPoint), lazy: true); // best effort: the sentence tells
         throw new LayerException($"A layer was replaced while it was mounted on {mountPoint}: see who did it, and restore again.", ExitCode.NotSame);
     }
 

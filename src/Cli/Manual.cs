@@ -631,6 +631,7 @@ internal static class Manual
         EXIT STATUS
             0    mounted
             1    the command line is wrong, or FILE cannot be read
+            2    the system has no process or memory left
             4    the caller may not read FILE
             7    FILE is not a checkpoint, or is damaged
             8    a layer is not found, or is not the same directory
