@@ -70,7 +70,13 @@ internal static class ListCommand
         }
         catch (MountException problem)
         {
-            return new Row(instance, null, null, null, instance.Pid == 0 ? "has no server that can be seen" : problem.Message.Contains("has not answered", StringComparison.Ordinal) ? "does not answer" : problem.Message.Contains("gives EIO", StringComparison.Ordinal) ? "gives EIO, as after a shutdown" : "does not tell");
+            return new Row(instance, null, null, null, (instance.Pid, (problem as LayerException)?.Problem) switch
+            {
+                (0, _) => "has no server that can be seen",
+                (_, LayerProblem.Hangs) => "does not answer",
+                (_, LayerProblem.IsShutDown) => "gives EIO, as after a shutdown",
+                _ => "does not tell",
+            });
         }
     }
 

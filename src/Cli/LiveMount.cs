@@ -13,7 +13,7 @@ internal static class LiveMount
     /// <summary>How long a server may take that has nothing to do but to answer, in milliseconds.</summary>
     public const int AnswerTime = 5_000;
 
-    /// <summary>What the child's words begin with: an answer, or an exit status and a sentence about what is wrong.</summary>
+    /// <summary>What the child's words begin with: an answer, or an exit status, a <see cref="LayerProblem"/> and a sentence about what is wrong.</summary>
     private const byte IsAnswer = (byte)'A', IsComplaint = (byte)'C';
 
     /// <summary>Whether this process only asks, for its parent.</summary>
@@ -34,12 +34,12 @@ internal static class LiveMount
         if (error.IsError) { throw new LayerException($"A process that asks the server cannot be started ({error}): see the limits of this process.", ExitCode.System); }
         if (hangs)
         {
-            throw new LayerException(string.Create(CultureInfo.InvariantCulture, $"The server of {place} has not answered for {milliseconds / 1000} seconds: see what it waits for, or unmount with veneer umount -l."), ExitCode.Failure);
+            throw new LayerException(string.Create(CultureInfo.InvariantCulture, $"The server of {place} has not answered for {milliseconds / 1000} seconds: see what it waits for, or unmount with veneer umount -l."), ExitCode.Failure, LayerProblem.Hangs);
         }
         return answer switch
         {
             [IsAnswer, .. byte[] document] => document,
-            [IsComplaint, byte code, .. byte[] sentence] => throw new LayerException(PathText.Decode(sentence), code),
+            [IsComplaint, byte code, byte problem, .. byte[] sentence] => throw new LayerException(PathText.Decode(sentence), code, (LayerProblem)problem),
             _ => throw new LayerException($"The process that asked the server of {place} ended early: see whether there is memory left.", ExitCode.System),
         };
     }
@@ -58,7 +58,7 @@ internal static class LiveMount
         catch (Exception problem) when (problem is LayerException or OverlayQueryException)
         {
             int code = problem is LayerException layer ? layer.ExitCode : LayerException.CodeOf((OverlayQueryException)problem);
-            Write(IsComplaint, [(byte)code, .. PathText.Encode(problem.Message).AsSpan()[..^1]]);
+            Write(IsComplaint, [(byte)code, (byte)((problem as LayerException)?.Problem ?? LayerProblem.Other), .. PathText.Encode(problem.Message).AsSpan()[..^1]]);
             return code;
         }
     }
@@ -114,7 +114,7 @@ internal static class LiveMount
             Errno.ENOTCONN or Errno.ECONNABORTED => Gone(path),
             Errno.EIO => $"{path} gives EIO, as after a shutdown: unmount it with veneer umount.",
             _ => $"{path} cannot be opened ({error}): name the mount point.",
-        }, CodeOf(error));
+        }, CodeOf(error), error == Errno.EIO ? LayerProblem.IsShutDown : LayerProblem.Other);
     }
 
     private static int CodeOf(Errno error) => error switch
