@@ -21,6 +21,7 @@ public sealed class Gate
 {
     private const ulong Root = 1;
 
+    private readonly Lock closing = new(); // a leaf
     private readonly Func<Interruption[]> requests;
     private volatile Service service;
     private volatile ulong[] revoked = [];
@@ -37,7 +38,10 @@ public sealed class Gate
     /// <remarks>A request of the calling thread, and those that said <see cref="ExpectClosing"/>, are not waited for.</remarks>
     public void Close(Service rest)
     {
-        if (rest > service) { service = rest; }
+        lock (closing)
+        {
+            if (rest > service) { service = rest; }
+        }
         // A worker says what it serves, and then looks here; we have written, and look there now. One of us sees the other.
         Interlocked.MemoryBarrierProcessWide();
         foreach (Interruption request in requests())
