@@ -114,6 +114,7 @@ internal static class MountCommand
             {
                 MaxStackDepth = overlay.MaxStackDepth,
                 Log = log,
+                Abort = () => Abort(mount, log),
                 Trace = trace ? Terminal.Trace : null,
             };
             if (options.Threads is { } threads) { settings = settings with { Threads = threads }; }
@@ -140,6 +141,15 @@ internal static class MountCommand
             overlay.SyncAtEnd();
         }
         return ExitCode.Success;
+    }
+
+    /// <summary>Nobody is left waiting for a server that cannot receive any more.</summary>
+    private static void Abort(Mount mount, Action<string> log)
+    {
+        Errno error = mount.Abort();
+        if (!error.IsError) { return; }
+        log($"veneer: the connection of {mount.MountPoint} cannot be ended ({error}): this process ends");
+        Environment.Exit(ExitCode.Failure);
     }
 
     private static Errno Initialize(Server server, Mount mount)

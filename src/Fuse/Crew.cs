@@ -10,7 +10,7 @@ internal sealed class Crew : IDisposable
     private readonly int wantedForMany;
     private readonly bool parks;
     private readonly Func<ulong, Exchange?> open;
-    private readonly Action<Exchange> serve;
+    private readonly Func<Exchange, bool> serve;
     private readonly List<Thread> threads = []; // only grows
     private readonly List<Worker> workers = []; // theirs
     private int wanted;
@@ -27,8 +27,8 @@ internal sealed class Crew : IDisposable
     /// What a new thread talks to the kernel with; null: it cannot. It is told which inode the request is about that the
     /// thread was started for, or 0.
     /// </param>
-    /// <param name="serve">What a thread does.</param>
-    public Crew(int wanted, bool parks, Func<ulong, Exchange?> open, Action<Exchange> serve)
+    /// <param name="serve">What a thread does until the connection ends; false: it could not begin to.</param>
+    public Crew(int wanted, bool parks, Func<ulong, Exchange?> open, Func<Exchange, bool> serve)
     {
         this.wanted = wantedForMany = wanted;
         this.parks = parks;
@@ -53,14 +53,13 @@ internal sealed class Crew : IDisposable
     {
         lock (gate)
         {
-            for (int i = 0; i < wanted; i++) { AddLocked(0); }
+            for (int i = 0; i < wanted; i++) { AddLocked(new Worker(this), 0); }
         }
     }
 
     /// <remarks>Caller holds <see cref="gate"/>.</remarks>
-    private void AddLocked(ulong cause)
+    private void AddLocked(Worker worker, ulong cause)
     {
-        var worker = new Worker(this);
         var thread = new Thread(() => Run(worker, cause), maxStackSize: 512 * 1024) { IsBackground = true, Name = "fuse" };
         thread.Start();
         threads.Add(thread);
@@ -72,12 +71,12 @@ internal sealed class Crew : IDisposable
     {
         worker.Enter();
         using Exchange? exchange = open(cause);
-        if (exchange is not null)
+        if (exchange is not null && serve(exchange)) { return; }
+        lock (gate) // it stays in the list: the bound is also one for trying in vain
         {
-            serve(exchange);
-            return;
+            ready--;
+            WakeLocked(); // whoever went to sleep for its sake
         }
-        lock (gate) { ready--; } // it stays in the list: the bound is also one for trying in vain
     }
 
     /// <summary>The calling thread takes long from here on.</summary>
@@ -137,7 +136,7 @@ internal sealed class Crew : IDisposable
         {
             try
             {
-                AddLocked(worker.NodeId);
+                AddLocked(new Worker(this, isExtra: true), worker.NodeId);
             }
             catch (OutOfMemoryException)
             {
@@ -154,12 +153,18 @@ internal sealed class Crew : IDisposable
         lock (gate)
         {
             wanted = now;
-            while (ready < wanted && sleeping > 0)
-            {
-                sleeping--;
-                ready++;
-                parked.Release();
-            }
+            WakeLocked();
+        }
+    }
+
+    /// <remarks>Caller holds <see cref="gate"/>.</remarks>
+    private void WakeLocked()
+    {
+        while (ready < wanted && sleeping > 0)
+        {
+            sleeping--;
+            ready++;
+            parked.Release();
         }
     }
 

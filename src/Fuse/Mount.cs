@@ -97,6 +97,29 @@ public sealed class Mount
         return error == Errno.EBUSY ? Unmount(path, lazy: true) : error;
     }
 
+    /// <summary>Ends the connection though the mount stays: whoever waits for an answer gets ECONNABORTED, and whoever comes later ENOTCONN.</summary>
+    /// <returns>An error: only the end of this process ends it.</returns>
+    public Errno Abort()
+    {
+        string number = DeviceNumber[(DeviceNumber.IndexOf(':', StringComparison.Ordinal) + 1)..];
+        if (number.Length == 0) { return Errno.ENOENT; }
+        // A mount of our own, attached nowhere; those who may not make one use that of the system.
+        Errno error = Libc.OpenFileSystem("fusectl\0"u8, out int context);
+        int connections = -1;
+        if (!error.IsError)
+        {
+            using var setUp = new Fd(context);
+            error = Libc.MountFileSystem(context, out connections);
+        }
+        using var mounted = new Fd(error.IsError ? -1 : connections);
+        error = error.IsError
+            ? Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/sys/fs/fuse/connections/{number}/abort"), OpenFlags.WriteOnly, 0, ResolveFlags.None, out int abort)
+            : Libc.OpenAt(connections, PathText.Encode($"{number}/abort"), OpenFlags.WriteOnly, 0, ResolveFlags.None, out abort);
+        if (error.IsError) { return error; }
+        using var opened = new Fd(abort);
+        return Libc.Write(abort, "1"u8, out _);
+    }
+
     /// <summary>Unmounts a path, with fusermount3 when this process may not do it itself.</summary>
     /// <param name="path">An absolute path without symbolic links.</param>
     /// <param name="lazy">Out of sight now, and for good when its last user has gone.</param>

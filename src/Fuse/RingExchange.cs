@@ -77,17 +77,20 @@ internal sealed unsafe class RingExchange : Exchange
         if (Cpu >= 0) { _ = Libc.PinThread(Cpu); } // best effort: a process that may not use the CPU serves it from another one
         Errno error = ring.Enable();
         if (error.IsError) { return error; }
-        for (int i = 0; i < Queues.Length; i++)
-        {
-            var vectors = (IoVector*)(entries[i] + VectorsAt);
-            vectors[0] = new IoVector { Base = entries[i], Length = (nuint)sizeof(RingHeader) };
-            vectors[1] = new IoVector { Base = entries[i] + PayloadAt, Length = (nuint)payloadSize };
-            ring.Prepare(device.Descriptor, Register, vectors, 2, (ulong)i, new RingCommand { Queue = Queues[i] });
-        }
+        for (int i = 0; i < Queues.Length; i++) { Offer(i); }
         if (files.Length == 0) { return Errno.None; }
         error = ring.Submit();
         if (!error.IsError) { WakeQueue(); }
         return error;
+    }
+
+    /// <summary>Has the kernel put the next request of its queue into an entry.</summary>
+    private void Offer(int entry)
+    {
+        var vectors = (IoVector*)(entries[entry] + VectorsAt);
+        vectors[0] = new IoVector { Base = entries[entry], Length = (nuint)sizeof(RingHeader) };
+        vectors[1] = new IoVector { Base = entries[entry] + PayloadAt, Length = (nuint)payloadSize };
+        ring.Prepare(device.Descriptor, Register, vectors, 2, (ulong)entry, new RingCommand { Queue = Queues[entry] });
     }
 
     /// <summary>Has the kernel look at the queue of this CPU.</summary>
@@ -121,6 +124,13 @@ internal sealed unsafe class RingExchange : Exchange
             Errno error = vigil.TryEnter() ? WaitAwake() : ring.SubmitAndWait();
             if (error.IsError && error != Errno.EINTR) { return error; }
             if (!ring.TryTake(out ulong entry, out int result)) { continue; }
+            if ((Errno)(-result) is Errno.ENOENT or Errno.EAGAIN)
+            {
+                // There is nobody to give the reply to, or INIT is not done: the kernel puts no request into the entry unless it
+                // is offered anew. See fuse_uring_commit_fetch() and fuse_uring_cmd().
+                Offer((int)entry);
+                continue;
+            }
             if (result < 0) { return (Errno)(-result); }
             current = (int)entry;
             isAnswered = false;

@@ -23,6 +23,9 @@ public sealed record ServerOptions
     /// <summary>Called with one line per request served, or null.</summary>
     public Action<string>? Trace { get; init; }
 
+    /// <summary>Ends the connection at the kernel's side, or null: called when requests cannot be received any more, so that nobody waits for an answer.</summary>
+    public Action? Abort { get; init; }
+
     /// <summary>Called with one line about something that went wrong in the server itself.</summary>
     public Action<string> Log { get; init; } = static line => Console.Error.WriteLine(line);
 }
@@ -55,7 +58,7 @@ public sealed partial class Server : IDisposable
     private volatile bool ended;
     private InitFlags inForce;
     private bool stopped;
-    private bool lacksRing;
+    private bool lacksThread;
     private ulong lastLookedUp, lastOpened; // regular files
     private int deviceThreads;
 
@@ -211,8 +214,13 @@ public sealed partial class Server : IDisposable
     private RingExchange? OpenRing(ushort[] queues, int cpu, ulong cause)
     {
         Errno error = RingExchange.Create(device, queues, cpu, vigil, [cause, Volatile.Read(ref lastOpened), Volatile.Read(ref lastLookedUp)], options.MaxWrite, out RingExchange? exchange);
-        if (error.IsError && !Interlocked.Exchange(ref lacksRing, true)) { options.Log($"veneer: one more io_uring cannot be had ({error}): requests wait for those that there are"); }
+        if (error.IsError) { LogLack(error); }
         return exchange;
+    }
+
+    private void LogLack(Errno error)
+    {
+        if (!Interlocked.Exchange(ref lacksThread, true)) { options.Log($"veneer: one more thread cannot receive requests ({error}): they wait for those that there are"); }
     }
 
     /// <summary>The first thread may use the device itself; without clones the others share it.</summary>
@@ -226,12 +234,14 @@ public sealed partial class Server : IDisposable
     }
 
     /// <summary>One thread: receive, dispatch, reply, until the connection ends.</summary>
-    private void Work(Exchange exchange)
+    /// <returns>False when it could not begin, and others do without it.</returns>
+    private bool Work(Exchange exchange)
     {
         Worker worker = Worker.Current!;
         lock (interruptionsLock) { interruptions = [.. interruptions, worker.Interruption]; }
         ThreadCounts counts = statistics.Add(exchange is RingExchange);
 
+        bool hasServed = false;
         Errno error = exchange.Enter();
         while (!error.IsError)
         {
@@ -240,6 +250,7 @@ public sealed partial class Server : IDisposable
             error = exchange.Receive();
             if (!error.IsError)
             {
+                hasServed = true;
                 Opcode opcode = exchange.Header.Opcode;
                 long began = Statistics.Now;
                 exchange.Outcome = default;
@@ -248,9 +259,21 @@ public sealed partial class Server : IDisposable
             }
             else if (error is Errno.ENOENT or Errno.EINTR or Errno.EAGAIN or Errno.EPROTO) { error = Errno.None; }
         }
-        if (error.IsError && error is not (Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN)) { options.Log($"veneer: reading requests failed: {error}"); }
+        bool isEnd = !error.IsError || error is Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN;
+        if (!isEnd && worker.IsExtra && !hasServed)
+        {
+            LogLack(error);
+            return false;
+        }
         ended = true;
         workers.Stop();
+        if (!isEnd)
+        {
+            options.Log($"veneer: reading requests failed ({error}): the mount ends");
+            // The others may wait in the kernel, and callers for requests that only we would have taken.
+            options.Abort?.Invoke();
+        }
+        return true;
     }
 
     private void Serve(Exchange exchange, Worker worker)

@@ -1,7 +1,7 @@
 namespace Veneer.Fuse;
 
 /// <summary>One thread that serves, as others see it.</summary>
-internal sealed class Worker(Crew crew)
+internal sealed class Worker(Crew crew, bool isExtra = false)
 {
     [ThreadStatic]
     private static Worker? current;
@@ -11,6 +11,9 @@ internal sealed class Worker(Crew crew)
 
     /// <summary>Where it belongs.</summary>
     public Crew Crew { get; } = crew;
+
+    /// <summary>Whether it was started since others take long: without it they serve the requests all the same, only later.</summary>
+    public bool IsExtra { get; } = isExtra;
 
     /// <summary>What it serves, and whether the caller has given up.</summary>
     public Interruption Interruption { get; } = new();

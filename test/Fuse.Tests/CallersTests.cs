@@ -5,7 +5,7 @@ namespace Veneer.Fuse.Tests;
 /// <summary>How many readers there are for how many callers.</summary>
 public sealed class CallersTests : IDisposable
 {
-    private readonly Crew crew = new(2, parks: true, static _ => null, static _ => { });
+    private readonly Crew crew = new(2, parks: true, static _ => null, static _ => true);
 
     public void Dispose() => crew.Dispose();
 
@@ -63,6 +63,7 @@ public sealed class CallersTests : IDisposable
             ready.Release();
             Crew.Current.Yield();
             awake.Release();
+            return true;
         });
         four.Start();
         for (int i = 0; i < threads; i++) { Assert.True(ready.Wait(10_000)); }

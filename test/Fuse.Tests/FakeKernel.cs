@@ -175,6 +175,25 @@ internal sealed partial class FakeKernel : IDisposable
         Assert.Equal(unique, Receive().Unique);
     }
 
+    /// <summary>Until the result is disposed of, EISDIR is what they get who begin to read the device; who reads already goes on.</summary>
+    public IDisposable Break()
+    {
+        int saved = dup(Device.Descriptor);
+        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, "/\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int directory));
+        Assert.Equal(Device.Descriptor, dup2(directory, Device.Descriptor));
+        Libc.Close(directory);
+        return new Breach(saved, Device.Descriptor);
+    }
+
+    private sealed class Breach(int saved, int broken) : IDisposable
+    {
+        public void Dispose()
+        {
+            Assert.Equal(broken, dup2(saved, broken));
+            Libc.Close(saved);
+        }
+    }
+
     /// <summary>Ends the connection, as unmounting does.</summary>
     public void Disconnect() => socket.Dispose();
 
@@ -196,6 +215,12 @@ internal sealed partial class FakeKernel : IDisposable
 
     [LibraryImport("libc", SetLastError = true)]
     private static partial int socketpair(int family, int type, int protocol, int[] pair);
+
+    [LibraryImport("libc")]
+    private static partial int dup(int descriptor);
+
+    [LibraryImport("libc")]
+    private static partial int dup2(int descriptor, int other);
 }
 
 /// <summary>The bytes of things.</summary>

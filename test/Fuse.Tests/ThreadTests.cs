@@ -54,6 +54,54 @@ public sealed class ThreadTests
     }
 
     [Fact]
+    public void An_extra_thread_that_cannot_receive_is_done_without()
+    {
+        var fileSystem = new TestFileSystem();
+        FakeKernel? kernel = null;
+        fileSystem.Script = call =>
+        {
+            if (call.NodeId != Slow) { return Errno.None; }
+            using (kernel!.Break())
+            {
+                fileSystem.Connection!.Workers.BeginBlocking();
+                Assert.True(SpinWait.SpinUntil(() => !kernel.Logged.IsEmpty, 20_000));
+            }
+            fileSystem.Connection!.Workers.EndBlocking();
+            return Errno.None;
+        };
+        using (kernel = FakeKernel.Start(fileSystem, Threads(1)))
+        {
+            for (int i = 0; i < 3; i++) { Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, Slow, GetAttr).Error); }
+
+            Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error);
+            Assert.Equal(["veneer: one more thread cannot receive requests (EISDIR): they wait for those that there are"], kernel.Logged);
+        }
+    }
+
+    [Fact]
+    public void When_requests_cannot_be_received_nobody_is_left_waiting()
+    {
+        using var aborted = new ManualResetEventSlim();
+        var fileSystem = new TestFileSystem();
+        FakeKernel? kernel = null;
+        IDisposable? breach = null;
+        fileSystem.Script = call =>
+        {
+            if (call.NodeId == Slow) { breach = kernel!.Break(); }
+            return Errno.None;
+        };
+        using (kernel = FakeKernel.Start(fileSystem, Threads(2) with { Abort = () => { kernel!.Disconnect(); aborted.Set(); } }))
+        {
+            kernel.Send(Opcode.GetAttr, Slow, GetAttr);
+
+            Assert.True(aborted.Wait(20_000));
+            kernel.DisconnectAndWait(); // the other thread waited in the kernel
+            breach!.Dispose();
+        }
+        Assert.Contains("veneer: reading requests failed (EISDIR): the mount ends", kernel.Logged);
+    }
+
+    [Fact]
     public void Threads_are_used_again_and_do_not_become_more_with_every_request()
     {
         using var gate = new SemaphoreSlim(0);
