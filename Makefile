@@ -14,7 +14,7 @@ export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT = 1
 
 SOURCES := $(shell find src -type f) $(wildcard Directory.*.props) global.json .editorconfig tools/publish.sh
 
-.PHONY: all build test oracle test-real bench bench-smoke bench-micro run install uninstall clean help
+.PHONY: all build test test-options oracle test-real bench bench-smoke bench-micro run install uninstall clean help
 
 all: out/veneer
 
@@ -30,6 +30,12 @@ test: out/veneer
 	@tools/setup.sh test
 	@dotnet build Veneer.slnx --verbosity quiet
 	@tools/test.sh
+
+# The tests that mount, with one option after the other; OPTIONS='coherent revocable' chooses.
+test-options: out/veneer
+	@tools/setup.sh test
+	@dotnet build Veneer.slnx --verbosity quiet
+	@tools/test-options.sh
 
 SECONDS ?= 60
 
@@ -77,6 +83,7 @@ help:
 	@echo 'make                       out/veneer, one native binary'
 	@echo 'make build                 every project, as the tests use it'
 	@echo 'make test                  every test; ends with "N passed, N failed"'
+	@echo 'make test-options          the tests that mount, once more with each option'
 	@echo 'make oracle SECONDS=600    random operations, compared with kernel overlayfs; ARGS=--help'
 	@echo 'make test-real             real work in a Debian, beside kernel overlayfs; needs its mirror'
 	@echo 'make bench                 Veneer beside kernel overlayfs and others; ARGS=--help'

@@ -81,7 +81,7 @@ internal sealed class ThreadCounts(bool overRing)
     public long Read(OpenWay way) => Volatile.Read(ref ways[Margin + (int)way]);
 }
 
-/// <summary>What was served of one opcode. Times are nanoseconds, from the request's arrival until its reply is handed over.</summary>
+/// <summary>What was served of one opcode. Times are nanoseconds, from the request's arrival until the server is done with it.</summary>
 /// <param name="Opcode">The opcode; 0 for those that are not known.</param>
 /// <param name="Errors">How many were answered with an error.</param>
 /// <param name="Bytes">Bytes of content read or written.</param>

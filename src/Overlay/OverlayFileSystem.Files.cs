@@ -295,19 +295,19 @@ internal sealed partial class OverlayFileSystem
     public Errno Flush(in Request request, in FlushIn input) => Errno.ENOSYS; // close(2) has nothing to wait for: writes are not kept back
 
     /// <summary>The descriptor of an open file, which since its copy-up means the copy.</summary>
-    private Errno DescriptorOf(ulong fh, out int descriptor, out OpenFile file)
+    private Errno DescriptorOf(ulong fh, out int descriptor, out OpenFile file, bool reads = false)
     {
         descriptor = -1;
         Errno error = files.Find(fh, out file);
         if (error.IsError) { return error; }
         descriptor = file.Descriptor;
         if (descriptor >= 0 && (!file.IsLower || !HasUpperData(file.Inode))) { return Errno.None; }
-        error = Refresh(file);
+        error = Refresh(file, reads);
         descriptor = file.Descriptor;
         return error;
     }
 
-    private Errno Refresh(OpenFile file)
+    private Errno Refresh(OpenFile file, bool reads)
     {
         lock (file)
         {
@@ -316,7 +316,7 @@ internal sealed partial class OverlayFileSystem
             if (error.IsError) { return error; }
             if (file.Descriptor < 0)
             {
-                smallReads.SawRead();
+                if (reads) { smallReads.SawRead(); }
                 file.IsLower = isLower;
                 file.Descriptor = descriptor;
                 return Errno.None;
@@ -332,7 +332,7 @@ internal sealed partial class OverlayFileSystem
     public Errno Read(in Request request, in ReadIn input, Span<byte> buffer, out int count)
     {
         count = 0;
-        Errno error = DescriptorOf(input.Fh, out int descriptor, out _);
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out _, reads: true);
         // To the kernel fewer bytes than it asked for are the end of the file, and it fills its pages with zeros: a layer
         // that gives less, or an error on the way, must not look like that.
         while (!error.IsError && count < buffer.Length)

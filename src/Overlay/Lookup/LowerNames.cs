@@ -42,8 +42,11 @@ internal sealed class LowerNames
 
     private bool TryAdd(int directory, short lower)
     {
-        const OpenFlags flags = OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoAccessTime;
-        if (Libc.OpenAt(directory, ".\0"u8, flags, 0, ResolveFlags.Confined, out int descriptor).IsError) { return false; }
+        const OpenFlags flags = OpenFlags.ReadOnly | OpenFlags.Directory;
+        Errno error = Libc.OpenAt(directory, ".\0"u8, flags | OpenFlags.NoAccessTime, 0, ResolveFlags.Confined, out int descriptor);
+        // Only the owner may ask for O_NOATIME.
+        if (error == Errno.EPERM) { error = Libc.OpenAt(directory, ".\0"u8, flags, 0, ResolveFlags.Confined, out descriptor); }
+        if (error.IsError) { return false; }
         var reader = new RealDirectoryReader(descriptor);
         try
         {
