@@ -54,7 +54,7 @@ public sealed class CopyUpTests
             ("p/socket", Node.Socket().OwnedBy(1000, 1001)),
             ("p/char", Node.Character(1, 3).Mode(Oct(666)).OwnedBy(1000, 1001)),
             ("p/block", Node.Block(7, 300).OwnedBy(1000, 1001)),
-            ("p/dir", Node.Directory().Mode(Oct(1777)).OwnedBy(1000, 1001))));
+            ("p/dir", Node.Directory().Mode(Oct(1777)).OwnedBy(1000, 1001))), options: "metacopy=off");
         Facets facets = Facets.Content | Facets.Mode | Facets.ModifyTime | Facets.Nlink;
         string before = TreeImage.Of(overlay.Merged, facets).Lines[$"p/{name}"];
 
@@ -103,7 +103,7 @@ public sealed class CopyUpTests
     {
         byte[] content = new byte[3_000_001];
         new Random(1).NextBytes(content);
-        using var overlay = Overlay.With(on: upper, lowersOn: lower, lower: Tree.Of(("d/file", Node.File(content).Attribute("user.x", "y")), ("d/f2", "2")));
+        using var overlay = Overlay.With(on: upper, lowersOn: lower, lower: Tree.Of(("d/file", Node.File(content).Attribute("user.x", "y")), ("d/f2", "2")), options: "metacopy=off");
 
         Sys.ChangeOwner(overlay.Merged / "d/file", 5, 6);
 
@@ -120,7 +120,7 @@ public sealed class CopyUpTests
     [InlineData(Filesystem.Btrfs)]
     public void Holes_stay_holes(Filesystem filesystem)
     {
-        using var overlay = Overlay.With(on: filesystem, lower: Tree.Of(("sparse", Node.Sparse(8 << 20, "middle", 64L << 20)), ("all", Node.Sparse(0, "", 32L << 20))));
+        using var overlay = Overlay.With(on: filesystem, lower: Tree.Of(("sparse", Node.Sparse(8 << 20, "middle", 64L << 20)), ("all", Node.Sparse(0, "", 32L << 20))), options: "metacopy=off");
 
         Sys.ChangeMode(overlay.Merged / "sparse", Oct(600));
         Sys.ChangeMode(overlay.Merged / "all", Oct(600));

@@ -59,7 +59,7 @@ public sealed class LimitTests
     [InlineData("link")]
     public void On_a_full_disk_a_copy_up_fails_whole(string change)
     {
-        using var overlay = Overlay.With(lower: BigAndSmall, upperSize: "1m");
+        using var overlay = Overlay.With(lower: BigAndSmall, upperSize: "1m", options: "metacopy=off");
 
         AssertFailsWhole(overlay, change, Errno.ENOSPC);
     }
@@ -71,7 +71,7 @@ public sealed class LimitTests
     [InlineData("link")]
     public void Beyond_a_quota_a_copy_up_fails_whole(string change)
     {
-        using var overlay = Overlay.With(lower: BigAndSmall, on: Filesystem.Btrfs, lowersOn: Filesystem.Tmpfs, upperQuota: "2M");
+        using var overlay = Overlay.With(lower: BigAndSmall, on: Filesystem.Btrfs, lowersOn: Filesystem.Tmpfs, upperQuota: "2M", options: "metacopy=off");
 
         AssertFailsWhole(overlay, change, Errno.EDQUOT);
     }
