@@ -144,7 +144,7 @@ public sealed class LimitTests
     [MountFact]
     public void Where_no_inode_is_left_nothing_half_made_is_seen()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("d/a", "a"), ("d/gone", "")), upperSize: "1m,nr_inodes=12");
+        using var overlay = Overlay.With(lower: Tree.Of(("d/a", "a"), ("d/gone", "")), upperSize: "1m,nr_inodes=12", options: "fsync=auto");
         int made = 0;
         while (Sys.ErrorOf(() => Sys.Write(overlay.Merged / $"new{made}", "")) == Errno.None) { made++; }
         Assert.InRange(made, 1, 10);
@@ -164,7 +164,7 @@ public sealed class LimitTests
     [MountFact]
     public void Where_no_inode_is_left_a_lower_file_can_still_be_removed()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("a", ""), ("b", ""), ("c", "")), upperSize: "1m,nr_inodes=12");
+        using var overlay = Overlay.With(lower: Tree.Of(("a", ""), ("b", ""), ("c", "")), upperSize: "1m,nr_inodes=12", options: "fsync=auto");
         Sys.Unlink(overlay.Merged / "a");
         for (int i = 0; Sys.ErrorOf(() => Sys.Write(overlay.Merged / $"new{i}", "")) == Errno.None; i++) { }
 

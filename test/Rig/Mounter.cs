@@ -39,6 +39,9 @@ public abstract class Mounter
     /// <summary>Whether the kernel reads large lower files without the server, and a reader goes on seeing them after a copy-up.</summary>
     public bool PassesLower => PassesUpper && !IsGiven("coherent");
 
+    /// <summary>Whether the work directory has the mark of a volatile mount, also when a test asks for none.</summary>
+    public bool LeavesMark => IsVeneer && IsGiven("volatile");
+
     /// <summary>The further options of a mount, but for those that what a test asks for by itself leaves no place for.</summary>
     public static IEnumerable<string> Further(string own) => FurtherOptions.Where(option => !own.Split(',').Any(other => Exclude(NameOf(option), NameOf(other))));
 

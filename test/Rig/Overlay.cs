@@ -87,7 +87,8 @@ public sealed class Overlay : IDisposable
 
     /// <summary>Leftovers of operations in the work directory; there must be none between operations.</summary>
     /// <remarks>But one whiteout may be kept there, to be linked to wherever one is needed. The kernel leaves it behind.</remarks>
-    public string[] Leftovers => [.. (Work / "work").Entries().Where(name => !(mountedBy is not null || kernelWasHere) || !Sys.Stat(Work / "work" / name).IsWhiteoutDevice)];
+    public string[] Leftovers => [.. (Work / "work").Entries().Where(name =>
+        (!(mountedBy is not null || kernelWasHere) || !Sys.Stat(Work / "work" / name).IsWhiteoutDevice) && !(name == "incompat" && mountedBy is { LeavesMark: true }))];
 
     /// <param name="lower">The only lower layer.</param>
     /// <param name="lowers">Several, topmost first.</param>
