@@ -22,6 +22,12 @@ internal sealed unsafe class RingExchange : Exchange
     /// <summary>The argument of an ioctl has 14 bits of length, a name of an xattr 8.</summary>
     private const int LargestCopy = 1 << 14;
 
+    /// <summary>From this size on, in bytes, a READ is one of data that the caller will come to, and works on meanwhile.</summary>
+    private const uint LargeRead = 64 * 1024;
+
+    /// <summary>After so many requests that are none of these the thread goes back to its CPU.</summary>
+    private const int Homesick = 16;
+
     private static ulong wakes;
 
     private readonly Device device;
@@ -31,6 +37,8 @@ internal sealed unsafe class RingExchange : Exchange
     private readonly ulong[] files;
     private readonly Vigil vigil;
     private readonly byte[] copy = GC.AllocateUninitializedArray<byte>(LargestCopy);
+    private readonly byte[] everywhere = new byte[Libc.CpuMaskSize];
+    private int sinceLarge = Homesick;
     private int current = -1;
     private bool isAnswered;
     private OutHeader reply;
@@ -74,7 +82,8 @@ internal sealed unsafe class RingExchange : Exchange
 
     public override Errno Enter()
     {
-        if (Cpu >= 0) { _ = Libc.PinThread(Cpu); } // best effort: a process that may not use the CPU serves it from another one
+        _ = Libc.GetThreadCpus(everywhere); // best effort: there is none to go to then
+        StayHome();
         Errno error = ring.Enable();
         if (error.IsError) { return error; }
         for (int i = 0; i < Queues.Length; i++) { Offer(i); }
@@ -82,6 +91,26 @@ internal sealed unsafe class RingExchange : Exchange
         error = ring.Submit();
         if (!error.IsError) { WakeQueue(); }
         return error;
+    }
+
+    private void StayHome()
+    {
+        if (Cpu >= 0) { _ = Libc.PinThread(Cpu); } // best effort: a process that may not use the CPU serves it from another one
+    }
+
+    /// <summary>Leaves the CPU to a caller who reads a file from its beginning to its end: he and the server work at once then.</summary>
+    /// <remarks>Who waits for the answer to a small request is served best on his own CPU: see docs/adr/0007-how-requests-come.md.</remarks>
+    private void ChooseCpu()
+    {
+        if (Header.Opcode == Opcode.Read && ((ReadIn*)HeaderOf(current)->Operation)->Size >= LargeRead)
+        {
+            if (sinceLarge >= Homesick) { _ = Libc.SetThreadCpus(everywhere); } // best effort: it stays
+            sinceLarge = 0;
+        }
+        else if (sinceLarge < Homesick && ++sinceLarge == Homesick)
+        {
+            StayHome();
+        }
     }
 
     /// <summary>Has the kernel put the next request of its queue into an entry.</summary>
@@ -135,6 +164,7 @@ internal sealed unsafe class RingExchange : Exchange
             current = (int)entry;
             isAnswered = false;
             vigil.Saw(Header.Pid, Queues[current]);
+            ChooseCpu();
             return Errno.None;
         }
     }

@@ -53,6 +53,9 @@ public static unsafe partial class Libc
     private const int Opaque = 512;
 
     [LibraryImport(Library, SetLastError = true)]
+    private static partial int sched_getaffinity(int pid, nuint size, byte* mask);
+
+    [LibraryImport(Library, SetLastError = true)]
     private static partial int sched_setaffinity(int process, nuint size, byte* mask);
 
     [LibraryImport(Library)]
@@ -265,12 +268,28 @@ public static unsafe partial class Libc
     /// <returns><see cref="Errno.EINVAL"/> when the CPU is off, or not one of those that the process may use.</returns>
     public static Errno PinThread(int cpu)
     {
-        const int bytes = 1024; // CPUs 0 to 8191, as many as a kernel can be built for
-        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)cpu, bytes * 8u);
-        byte* mask = stackalloc byte[bytes];
-        new Span<byte>(mask, bytes).Clear();
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)cpu, CpuMaskSize * 8u);
+        Span<byte> mask = stackalloc byte[CpuMaskSize];
+        mask.Clear();
         mask[cpu / 8] = (byte)(1 << (cpu % 8));
-        return Check(sched_setaffinity(0, bytes, mask));
+        return SetThreadCpus(mask);
+    }
+
+    /// <summary>Bytes of a mask of CPUs 0 to 8191, as many as a kernel can be built for.</summary>
+    public const int CpuMaskSize = 1024;
+
+    /// <summary>The CPUs on which the calling thread may run, a bit for each. See sched_getaffinity(2).</summary>
+    /// <param name="mask">Of <see cref="CpuMaskSize"/> bytes.</param>
+    public static Errno GetThreadCpus(Span<byte> mask)
+    {
+        mask.Clear();
+        fixed (byte* p = mask) { return Check(sched_getaffinity(0, (nuint)mask.Length, p)); }
+    }
+
+    /// <summary>The calling thread runs on these CPUs only. See sched_setaffinity(2).</summary>
+    public static Errno SetThreadCpus(ReadOnlySpan<byte> mask)
+    {
+        fixed (byte* p = mask) { return Check(sched_setaffinity(0, (nuint)mask.Length, p)); }
     }
 
     /// <summary>The CPUs that a list in sysfs names, such as <c>0-3,8</c>. See cpuset(7), "List format".</summary>
