@@ -83,6 +83,7 @@ internal sealed partial class OverlayFileSystem
         volume.RenameLock.EnterReadLock();
         try
         {
+            using var held = new HeldName(inode);
             error = volume.Objects.Resolve(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real) { error = Change(request, real, inode, input); }
@@ -328,6 +329,7 @@ internal sealed partial class OverlayFileSystem
         volume.RenameLock.EnterReadLock();
         try
         {
+            using var held = new HeldName(inode);
             error = volume.Objects.Resolve(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real)
@@ -366,6 +368,7 @@ internal sealed partial class OverlayFileSystem
         volume.RenameLock.EnterReadLock();
         try
         {
+            using var held = new HeldName(inode);
             error = volume.Objects.Resolve(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real) { return Libc.RemoveXattrAt(real.Directory, real.Name, stored); }

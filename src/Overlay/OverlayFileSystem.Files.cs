@@ -130,14 +130,21 @@ internal sealed partial class OverlayFileSystem
         volume.RenameLock.EnterReadLock();
         try
         {
-            isLower = !HasUpperData(inode);
-            isPrivate = false;
-            Errno error = volume.Objects.ResolveData(inode, out RealReference real);
-            if (error.IsError) { return error; }
-            using (real)
+            while (true)
             {
-                isPrivate = real.Layer?.IsPrivate ?? false;
-                return real.Open(flags, out descriptor);
+                isLower = !HasUpperData(inode);
+                isPrivate = false;
+                bool byName = !inode.IsNameless;
+                Errno error = volume.Objects.ResolveData(inode, out RealReference real);
+                if (error.IsError) { return error; }
+                using (real)
+                {
+                    isPrivate = real.Layer?.IsPrivate ?? false;
+                    error = real.Open(flags, out descriptor);
+                }
+                // The file lost its name meanwhile, which may be another one's by now: the descriptor was there before.
+                if (!byName || isLower || !inode.IsNameless) { return error; }
+                if (!error.IsError) { Libc.Close(descriptor); }
             }
         }
         finally

@@ -203,6 +203,20 @@ public sealed class KernelLayersTests
         Assert.Equal(("both", Oct(600)), (Sys.ReadText(overlay.Merged / "two"), Sys.Stat(overlay.Merged / "two").Mode & ModeBits.Mask));
     }
 
+    [MountFact(OnlyVeneer = "The kernel does not look again.")]
+    public void What_has_its_data_in_upper_never_gets_that_from_below_again()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "lower")), options: "metacopy=on");
+        Sys.ChangeMode(overlay.Merged / "file", Oct(600));
+        // As when the server has kept an old view of the file.
+        Sys.RemoveXattr(overlay.Upper / "file", "trusted.overlay.metacopy");
+        Sys.Write(overlay.Upper / "file", "newer");
+
+        Sys.Append(overlay.Merged / "file", " and more");
+
+        Assert.Equal("newer and more", Sys.ReadText(overlay.Upper / "file"));
+    }
+
     [MountFact(OnlyVeneer = "The kernel follows none then.")]
     public void A_metacopy_that_is_there_gets_its_data_where_none_are_wanted()
     {

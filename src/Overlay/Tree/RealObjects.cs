@@ -49,6 +49,27 @@ internal ref struct RealReference
     public readonly void Dispose() => pinned.Dispose();
 }
 
+/// <summary>Until it is disposed of, the name that upper has of an object goes to no other one.</summary>
+/// <remarks>
+/// For whoever changes the object by its name: a file that was removed after it was found, and another made in its place,
+/// would get the change. A directory is reached by a descriptor of its own. Caller holds the rename lock.
+/// </remarks>
+internal readonly ref struct HeldName
+{
+    private readonly object? names;
+
+    public HeldName(Inode inode)
+    {
+        names = inode.IsDirectory ? null : inode.Parent?.NamesLock;
+        if (names is not null) { Monitor.Enter(names); }
+    }
+
+    public void Dispose()
+    {
+        if (names is not null) { Monitor.Exit(names); }
+    }
+}
+
 /// <summary>Finds the real objects of inodes.</summary>
 /// <remarks>Callers hold the rename lock at least shared while they use what they get.</remarks>
 internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? work)

@@ -305,25 +305,14 @@ internal sealed class CopyUp(Volume volume)
     /// </remarks>
     private Errno CopyDataOfMetacopyLocked(Inode inode, in Request request)
     {
-        Errno error;
-        int copy;
-        Statx stat;
-        volume.RenameLock.EnterReadLock();
-        try
+        Errno error = OpenMetacopy(inode, out int copy, out Statx stat);
+        if (error.IsError) { return error; }
+        // What looked the file up before the attribute went, and was kept after it: upper has the data, and maybe newer.
+        if (Libc.GetXattrAt(copy, Libc.Self, volume.Xattr.Metacopy, default, out _).IsNoXattr)
         {
-            error = volume.Objects.Resolve(inode, out RealReference real);
-            if (error.IsError) { return error; }
-            using (real)
-            {
-                error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out stat);
-                if (error.IsError) { return error; }
-                error = real.Open(OpenFlags.ReadWrite, out copy);
-                if (error.IsError) { return error; }
-            }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
+            Libc.Close(copy);
+            inode.Metacopy = null;
+            return Errno.None;
         }
         Span<byte> capability = stackalloc byte[64];
         Errno hasCapability = Libc.GetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability, out int capabilityLength);
@@ -337,13 +326,44 @@ internal sealed class CopyUp(Volume volume)
         {
             Workers?.EndBlocking();
         }
-        // Writing drops the capability; the data is no change of the user's. Kernel: ovl_copy_up_meta_inode_data()
-        if (!error.IsError && !hasCapability.IsError) { error = Libc.SetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability[..capabilityLength], XattrFlags.None); }
+        // Writing drops the capability, also when it fails; the data is no change of the user's. Kernel: ovl_copy_up_meta_inode_data()
+        if (!hasCapability.IsError)
+        {
+            Errno restored = Libc.SetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability[..capabilityLength], XattrFlags.None);
+            if (!error.IsError) { error = restored; }
+        }
         if (!error.IsError) { error = Libc.ChangeTimesAt(copy, Libc.Self, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
         if (!error.IsError) { error = Libc.RemoveXattrAt(copy, Libc.Self, volume.Xattr.Metacopy); }
         Libc.Close(copy);
-        if (!error.IsError) { inode.Metacopy = null; }
-        return error;
+        if (error.IsError) { return error; }
+        inode.Metacopy = null;
+        // A lookup that read the attribute before it went must not make an inode of what it has found.
+        if (inode.Parent is { } parent) { volume.Inodes.Changed(parent); }
+        foreach (Alias alias in inode.Aliases) { volume.Inodes.Changed(alias.Parent); }
+        return Errno.None;
+    }
+
+    /// <summary>Opens the file in upper.</summary>
+    private Errno OpenMetacopy(Inode inode, out int copy, out Statx stat)
+    {
+        copy = -1;
+        stat = default;
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            using var held = new HeldName(inode);
+            Errno error = volume.Objects.Resolve(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real)
+            {
+                error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out stat);
+                return error.IsError ? error : real.Open(OpenFlags.ReadWrite, out copy);
+            }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
     }
 
     /// <summary>Where a lower layer has the data of a file.</summary>
