@@ -52,8 +52,8 @@ public static class Scratch
     public static void MountImage(Filesystem kind, FilePath image, FilePath at, long size, string options)
     {
         using (Descriptor file = Sys.Open(image, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Octal.Oct(600))) { file.Truncate(size); }
-        // Enough inodes for a million of small files.
-        Command.Require([$"mkfs.{NameOf(kind)}", .. kind == Filesystem.Ext4 ? ["-Fq", "-i", "4096"] : (string[])["-q"], image]);
+        // Enough inodes for millions of small files.
+        Command.Require([$"mkfs.{NameOf(kind)}", .. kind == Filesystem.Ext4 ? ["-Fq", "-i", "2048"] : (string[])["-q"], image]);
         Sys.MakeDirectory(at, Octal.Oct(755));
         Command.Require("mount", "-o", options, image, at);
     }
