@@ -203,8 +203,13 @@ public sealed class Overlay : IDisposable
         Libc.Unmount(Merged.Bytes, lazy: true);
         mountedBy = null;
         var waited = Stopwatch.StartNew();
-        while (Servers.Count > 0 && waited.Elapsed < TimeSpan.FromSeconds(10)) { Thread.Sleep(5); }
+        while ((Servers.Count > 0 || IsLocked(Upper) || IsLocked(Work)) && waited.Elapsed < TimeSpan.FromSeconds(10)) { Thread.Sleep(5); }
     }
+
+    /// <summary>Whether somebody has a flock(2) on a directory: a process that ends has no command line any more, and its locks still.</summary>
+    private static bool IsLocked(FilePath directory) =>
+        directory.Text is not null && directory.Exists && Sys.ReadText("/proc/locks").Split('\n').Any(line =>
+            line.Contains("FLOCK", StringComparison.Ordinal) && line.Contains($":{Sys.Stat(directory).Ino} ", StringComparison.Ordinal));
 
     /// <summary>Ends every server of a mount and aborts its connection, so that whoever waits for it goes on.</summary>
     public static void Abort(FilePath merged)
