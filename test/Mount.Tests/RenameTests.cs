@@ -1,5 +1,3 @@
-using System.Diagnostics;
-
 namespace Veneer.Mount.Tests;
 
 /// <summary>rename(2) and renameat2(2) over layers.</summary>
@@ -234,10 +232,10 @@ public sealed class RenameTests
     public void Whiteouts_of_a_directory_that_goes_delay_nobody(string change)
     {
         // A busy machine may delay anybody once, but not each time.
-        Assert.True(Enumerable.Range(0, 5).Any(_ => IsAnotherRenameShort(change)), "Another rename had to wait until the whiteouts were gone.");
+        Assert.True(Enumerable.Range(0, 8).Any(_ => IsDoneBeforeTheWhiteoutsAreGone(change)), "Another rename had to wait until the whiteouts were gone.");
     }
 
-    private static bool IsAnotherRenameShort(string change)
+    private static bool IsDoneBeforeTheWhiteoutsAreGone(string change)
     {
         const int count = 100_000;
         using var overlay = Overlay.With(lower: Tree.Of(("full/x", ""), ("gone/x", ""), ("other/x", "")), seconds: 120, mounted: false);
@@ -251,23 +249,19 @@ public sealed class RenameTests
         Sys.MakeDirectory(overlay.Merged / "gone");
         ulong before = Sys.Stat(overlay.Upper / "full").Ino;
 
-        long began = 0;
-        TimeSpan ofTheChange = default;
         var changer = new Thread(() =>
         {
-            began = Stopwatch.GetTimestamp();
             if (change == "rmdir") { Sys.RemoveDirectory(overlay.Merged / "full"); }
             else { Sys.Rename(overlay.Merged / "gone", overlay.Merged / "full"); }
-            ofTheChange = Stopwatch.GetElapsedTime(began);
         });
         changer.Start();
         while (Sys.Stat(overlay.Upper / "full").Ino == before) { Thread.Yield(); }
         Sys.Rename(overlay.Merged / "other/y", overlay.Merged / "other/x");
-        TimeSpan untilTheRename = Stopwatch.GetElapsedTime(began);
+        bool areWhiteoutsThere = overlay.Leftovers.Length > 0;
         changer.Join();
 
         Assert.Empty(overlay.Leftovers);
-        return untilTheRename < ofTheChange * 0.9;
+        return areWhiteoutsThere;
     }
 
     /// <summary>The directory to be replaced is made empty first, and upper has no room for what comes then.</summary>
