@@ -37,7 +37,6 @@ internal sealed unsafe class RingExchange : Exchange
     private readonly ulong[] files;
     private readonly Vigil vigil;
     private readonly byte[] copy = GC.AllocateUninitializedArray<byte>(LargestCopy);
-    private readonly byte[] everywhere = new byte[Libc.CpuMaskSize];
     private int sinceLarge = Homesick;
     private int current = -1;
     private bool isAnswered;
@@ -82,7 +81,6 @@ internal sealed unsafe class RingExchange : Exchange
 
     public override Errno Enter()
     {
-        _ = Libc.GetThreadCpus(everywhere); // best effort: there is none to go to then
         StayHome();
         Errno error = ring.Enable();
         if (error.IsError) { return error; }
@@ -104,7 +102,7 @@ internal sealed unsafe class RingExchange : Exchange
     {
         if (Header.Opcode == Opcode.Read && ((ReadIn*)HeaderOf(current)->Operation)->Size >= LargeRead)
         {
-            if (sinceLarge >= Homesick) { _ = Libc.SetThreadCpus(everywhere); } // best effort: it stays
+            if (sinceLarge >= Homesick) { _ = Libc.UnpinThread(); } // best effort: it stays
             sinceLarge = 0;
         }
         else if (sinceLarge < Homesick && ++sinceLarge == Homesick)

@@ -278,16 +278,24 @@ public static unsafe partial class Libc
     /// <summary>Bytes of a mask of CPUs 0 to 8191, as many as a kernel can be built for.</summary>
     public const int CpuMaskSize = 1024;
 
-    /// <summary>The CPUs on which the calling thread may run, a bit for each. See sched_getaffinity(2).</summary>
+    /// <summary>The CPUs on which a thread may run, a bit for each. See sched_getaffinity(2).</summary>
+    /// <param name="thread">Its id; 0 for the calling one.</param>
     /// <param name="mask">Of <see cref="CpuMaskSize"/> bytes.</param>
-    public static Errno GetThreadCpus(Span<byte> mask)
+    public static Errno GetThreadCpus(int thread, Span<byte> mask)
     {
         mask.Clear();
-        fixed (byte* p = mask) { return Check(sched_getaffinity(0, (nuint)mask.Length, p)); }
+        fixed (byte* p = mask) { return Check(sched_getaffinity(thread, (nuint)mask.Length, p)); }
     }
 
-    /// <summary>The calling thread runs on these CPUs only. See sched_setaffinity(2).</summary>
-    public static Errno SetThreadCpus(ReadOnlySpan<byte> mask)
+    /// <summary>The calling thread runs wherever the first one of the process may. A thread begins with the CPUs of the one that started it.</summary>
+    public static Errno UnpinThread()
+    {
+        Span<byte> mask = stackalloc byte[CpuMaskSize];
+        Errno error = GetThreadCpus(Environment.ProcessId, mask);
+        return error.IsError ? error : SetThreadCpus(mask);
+    }
+
+    private static Errno SetThreadCpus(ReadOnlySpan<byte> mask)
     {
         fixed (byte* p = mask) { return Check(sched_setaffinity(0, (nuint)mask.Length, p)); }
     }

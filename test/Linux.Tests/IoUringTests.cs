@@ -127,17 +127,17 @@ public sealed class IoUringTests : IDisposable
     public void A_pinned_thread_runs_on_its_cpu() => OwnThread.Run(() =>
     {
         byte[] before = new byte[Libc.CpuMaskSize], after = new byte[Libc.CpuMaskSize];
-        Assert.Equal(Errno.None, Libc.GetThreadCpus(before));
+        Assert.Equal(Errno.None, Libc.GetThreadCpus(Environment.ProcessId, before));
         Assert.Equal(Errno.None, Libc.ReadCpuList("/sys/devices/system/cpu/online\0"u8, out List<int> online));
         foreach (int cpu in online)
         {
             if (Libc.PinThread(cpu).IsError) { continue; } // not one of those that this process may use
             Assert.Equal(cpu, Thread.GetCurrentProcessorId());
-            Assert.Equal(Errno.None, Libc.GetThreadCpus(after));
+            Assert.Equal(Errno.None, Libc.GetThreadCpus(0, after));
             Assert.Equal(1, after.Sum(part => int.PopCount(part)));
         }
-        Assert.Equal(Errno.None, Libc.SetThreadCpus(before));
-        Assert.Equal(Errno.None, Libc.GetThreadCpus(after));
+        Assert.Equal(Errno.None, Libc.UnpinThread());
+        Assert.Equal(Errno.None, Libc.GetThreadCpus(0, after));
         Assert.Equal(before, after);
         Assert.Equal(Errno.EINVAL, Libc.PinThread(8191));
         Assert.Throws<ArgumentOutOfRangeException>(() => Libc.PinThread(8192));

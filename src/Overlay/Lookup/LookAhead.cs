@@ -137,6 +137,8 @@ internal sealed class LookAhead(Volume volume)
 
     private void Run()
     {
+        // The thread that asked first may be bound to the CPU of its caller: the work is to be done on another one.
+        _ = Libc.UnpinThread(); // best effort
         while (true)
         {
             Work work;
