@@ -100,6 +100,7 @@ internal sealed unsafe class RingExchange : Exchange
     /// <remarks>Who waits for the answer to a small request is served best on his own CPU: see docs/adr/0007-how-requests-come.md.</remarks>
     private void ChooseCpu()
     {
+        if (Cpu < 0) { return; }
         if (Header.Opcode == Opcode.Read && ((ReadIn*)HeaderOf(current)->Operation)->Size >= LargeRead)
         {
             if (sinceLarge >= Homesick) { _ = Libc.UnpinThread(); } // best effort: it stays

@@ -138,7 +138,7 @@ internal sealed class LookAhead(Volume volume)
     private void Run()
     {
         // The thread that asked first may be bound to the CPU of its caller: the work is to be done on another one.
-        _ = Libc.UnpinThread(); // best effort
+        _ = Libc.UnpinThread(); // best effort: there it only takes longer
         while (true)
         {
             Work work;

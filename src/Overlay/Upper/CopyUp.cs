@@ -307,10 +307,12 @@ internal sealed class CopyUp(Volume volume)
     {
         Errno error = OpenMetacopy(inode, out int copy, out Statx stat);
         if (error.IsError) { return error; }
-        // What looked the file up before the attribute went, and was kept after it: upper has the data, and maybe newer.
-        if (Libc.GetXattrAt(copy, Libc.Self, volume.Xattr.Metacopy, default, out _).IsNoXattr)
+        Errno isMarked = Libc.GetXattrAt(copy, Libc.Self, volume.Xattr.Metacopy, default, out _);
+        if (isMarked.IsError)
         {
             Libc.Close(copy);
+            if (!isMarked.IsNoXattr) { return isMarked; }
+            // What looked the file up before the attribute went, and was kept after it: upper has the data, and maybe newer.
             inode.Metacopy = null;
             return Errno.None;
         }
