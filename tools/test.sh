@@ -38,6 +38,9 @@ if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
     failed=1
 fi
 
+# Once more at the end, where they are looked for: who failed, and why. A test's own lines end with that of its project.
+sed -nE '/^failed /,/^\//{/^\//!p}' "$log" | head -n 100
+
 line="$passed passed, $failed failed"
 [ "$skipped" = 0 ] || line+=", $skipped skipped"
 echo "$line"
