@@ -131,7 +131,9 @@ public sealed class ShutdownTests
         // A map of a passed-through file is one of the real file, also a new one.
         using (Map map = file.Map(3)) { Assert.Equal(options == "" && Mounter.UnderTest.PassesUpper ? Errno.None : Errno.EFAULT, map.Populate()); }
         Assert.Equal("new", Sys.ReadText(overlay.Upper / "new"));
-        Assert.Empty(overlay.Work.Entries() is ["work"] ? (overlay.Work / "work").Entries() : ["work is not as it should be"]);
+        string[] marks = Mounter.UnderTest.LeavesMark ? ["veneer-volatile", "incompat"] : [];
+        Assert.Equal(["work"], overlay.Work.Entries().Except(marks));
+        Assert.Empty((overlay.Work / "work").Entries().Except(marks));
     }
 
     /// <summary>What cannot be called back from a file that the kernel reads and writes by itself, and that was open before; docs/lifecycle.md says so.</summary>

@@ -86,9 +86,12 @@ public sealed class Overlay : IDisposable
     public FilePath Beside(string name) => home / name;
 
     /// <summary>Leftovers of operations in the work directory; there must be none between operations.</summary>
-    /// <remarks>But one whiteout may be kept there, to be linked to wherever one is needed. The kernel leaves it behind.</remarks>
+    /// <remarks>
+    /// But one whiteout may be kept there, to be linked to wherever one is needed. The kernel leaves it behind. And the mark of a
+    /// volatile mount stays when it is shut down, also with sync_on_unmount.
+    /// </remarks>
     public string[] Leftovers => [.. (Work / "work").Entries().Where(name =>
-        (!(mountedBy is not null || kernelWasHere) || !Sys.Stat(Work / "work" / name).IsWhiteoutDevice) && !(name == "incompat" && mountedBy is { LeavesMark: true }))];
+        (!(mountedBy is not null || kernelWasHere) || !Sys.Stat(Work / "work" / name).IsWhiteoutDevice) && !(name == "incompat" && Mounter.UnderTest.LeavesMark))];
 
     /// <param name="lower">The only lower layer.</param>
     /// <param name="lowers">Several, topmost first.</param>
