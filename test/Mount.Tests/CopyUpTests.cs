@@ -274,21 +274,24 @@ public sealed class CopyUpTests
     public void Many_long_copy_ups_on_one_processor_run_at_the_same_time()
     {
         const int copies = 12;
-        using var overlay = Overlay.With(on: Filesystem.Tmpfs, lower: Tree.Of([.. Enumerable.Range(0, copies).Select(i => ($"large{i}", Node.File(new byte[100 << 20])))]));
+        var content = Node.File(new byte[100 << 20]);
+        using var overlay = Overlay.With(on: Filesystem.Tmpfs, lower: Tree.Of([.. Enumerable.Range(0, copies).Select(i => ($"large{i}", content))]));
         for (int i = 0; i < copies; i++) { Sys.Stat(overlay.Merged / $"large{i}"); }
         using var together = new Barrier(copies);
         var watch = System.Diagnostics.Stopwatch.StartNew();
         var ends = new TimeSpan[copies];
+        var errors = new Errno[copies]; // an exception in a thread would have xunit wait for the test, which waits for the thread
         Thread[] copiers = [.. Enumerable.Range(0, copies).Select(i => new Thread(() =>
         {
             _ = Libc.PinThread(0); // best effort: where it is not to be had, the test asks for less
             together.SignalAndWait();
-            Sys.Append(overlay.Merged / $"large{i}", "x");
+            errors[i] = Sys.ErrorOf(() => Sys.Append(overlay.Merged / $"large{i}", "x"));
             ends[i] = watch.Elapsed;
         }))];
 
         foreach (Thread copier in copiers) { copier.Start(); }
         foreach (Thread copier in copiers) { copier.Join(); }
+        Assert.All(errors, error => Assert.Equal(Errno.None, error));
 
         // One after the other, or two at a time, half of them would have ended at half of the time.
         TimeSpan half = ends.Order().ElementAt(copies / 2);

@@ -139,7 +139,11 @@ public sealed class Overlay : IDisposable
     /// <summary>Mounts the layers, with Veneer unless told otherwise.</summary>
     public void Mount(Mounter? with = null, string? options = null)
     {
-        if (lowersAsTheyWere.Length == 0) { lowersAsTheyWere = [.. made.Select(TreeImage.OfLayer)]; }
+        if (lowersAsTheyWere.Length == 0)
+        {
+            lowersAsTheyWere = [.. made.Select(TreeImage.OfLayer)];
+            _ = watch.Change(TimeSpan.FromSeconds(seconds), Timeout.InfiniteTimeSpan); // the test has its time to itself
+        }
         Mounter mounter = with ?? Mounter.UnderTest;
         bool writable = Upper.Text is not null;
         mounter.Mount(new Layers(Lowers, writable ? (FilePath?)Upper : null, writable ? (FilePath?)Work : null, Merged, options ?? Options));
@@ -184,11 +188,16 @@ public sealed class Overlay : IDisposable
     /// <summary>The processes that serve the mount: those that were given its mount point.</summary>
     public IReadOnlyList<int> Servers => ServersOf(Merged);
 
-    /// <summary>Stops the server, so that whoever asks it waits, or has it go on.</summary>
+    /// <summary>Stops the server, so that whoever asks it waits, or has it go on. Returns when all its threads have stopped.</summary>
     public void HoldServer(bool hold = true)
     {
         const int Continue = 18, Stop = 19;
-        foreach (int pid in Servers) { _ = Native.kill(pid, hold ? Stop : Continue); } // best effort: it may have ended
+        foreach (int pid in Servers)
+        {
+            if (Native.kill(pid, hold ? Stop : Continue) != 0) { continue; } // it has ended
+            // Until each of its threads has seen the signal, it may serve a request.
+            while (hold && Directory.GetDirectories($"/proc/{pid}/task").Any(task => !Sys.ReadText(task + "/stat").Contains(") T ", StringComparison.Ordinal))) { Thread.Sleep(1); }
+        }
     }
 
     /// <summary>Removes what a volatile mount leaves behind, as if everything had been synced.</summary>
