@@ -43,6 +43,18 @@ internal abstract unsafe class Exchange : IDisposable
     /// <summary>Room for what was asked for, as far as there is.</summary>
     public Span<byte> PayloadOf(uint asked) => Payload[..(int)Math.Min(asked, (uint)Payload.Length)];
 
+    /// <summary>Tries to take content from a file's pages, so that it need not go through <see cref="Payload"/>.</summary>
+    /// <param name="file">An open file.</param>
+    /// <param name="offset">Where it begins, in bytes.</param>
+    /// <param name="length">How many bytes.</param>
+    /// <param name="count">How many are in the reply already: all of them, or as many as are in the payload.</param>
+    /// <returns>Whether all of them are in the reply. Otherwise the rest, if there is more, must go into the payload.</returns>
+    public virtual bool TryTake(int file, long offset, int length, out int count)
+    {
+        count = 0;
+        return false;
+    }
+
     /// <summary>Sends the reply, with as much of <see cref="Payload"/> as the header's length says.</summary>
     /// <returns>An error: the kernel has not got it.</returns>
     public abstract Errno Send(in OutHeader header);

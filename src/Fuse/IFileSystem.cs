@@ -65,7 +65,7 @@ public interface IFileSystem
     Errno TmpFile(in Request request, in CreateIn input, out CreateOut result);
 
     /// <summary>FUSE_READ.</summary>
-    Errno Read(in Request request, in ReadIn input, Span<byte> buffer, out int count);
+    Errno Read(in Request request, in ReadIn input, ref ContentWriter content);
 
     /// <summary>FUSE_WRITE.</summary>
     Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count);

@@ -142,9 +142,10 @@ public sealed partial class Server
             case Opcode.Read:
                 if (!reader.Take(out ReadIn read)) { break; }
                 Trace(request, default);
-                error = fileSystem.Read(request, read, exchange.PayloadOf(read.Size), out length);
-                exchange.Outcome.Bytes = length;
-                ReplyPayload(exchange, unique, error, length);
+                var content = new ContentWriter(exchange.PayloadOf(read.Size), exchange);
+                error = fileSystem.Read(request, read, ref content);
+                exchange.Outcome.Bytes = content.Used;
+                ReplyPayload(exchange, unique, error, content.Used);
                 return;
 
             case Opcode.Write:

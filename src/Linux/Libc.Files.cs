@@ -319,6 +319,26 @@ public static unsafe partial class Libc
         return error;
     }
 
+    /// <summary>How many bytes a pipe holds (F_SETPIPE_SZ).</summary>
+    /// <returns><see cref="Errno.EPERM"/> when the user's pipes may not take so much. See pipe(7).</returns>
+    public static Errno SetPipeRoom(int descriptor, int bytes) => Check(fcntl(descriptor, 1031, bytes));
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial nint splice(int from, long* fromOffset, int to, long* toOffset, nuint length, uint flags);
+
+    /// <summary>Moves content into a pipe or out of it without copying it to us. See splice(2).</summary>
+    /// <param name="from">A file, or a pipe.</param>
+    /// <param name="offset">Where in the file, in bytes; -1 for a pipe.</param>
+    /// <param name="to">A pipe, or a device.</param>
+    /// <param name="length">At most so many bytes.</param>
+    /// <param name="moved">How many it were; 0 at the end of the file.</param>
+    /// <returns><see cref="Errno.EAGAIN"/> when the pipe has no room; <see cref="Errno.EINVAL"/> when the file's filesystem cannot do it.</returns>
+    public static Errno Splice(int from, long offset, int to, int length, out int moved)
+    {
+        const uint nonBlocking = 2; // where the pipe is concerned; reading the file waits
+        return Check(splice(from, offset < 0 ? null : &offset, to, null, (nuint)length, nonBlocking), out moved);
+    }
+
     [LibraryImport(Library, SetLastError = true)]
     private static partial int fstatfs(int descriptor, StatFs* result);
 

@@ -336,19 +336,10 @@ internal sealed partial class OverlayFileSystem
         }
     }
 
-    public Errno Read(in Request request, in ReadIn input, Span<byte> buffer, out int count)
+    public Errno Read(in Request request, in ReadIn input, ref ContentWriter content)
     {
-        count = 0;
         Errno error = DescriptorOf(input.Fh, out int descriptor, out _, reads: true);
-        // To the kernel fewer bytes than it asked for are the end of the file, and it fills its pages with zeros: a layer
-        // that gives less, or an error on the way, must not look like that.
-        while (!error.IsError && count < buffer.Length)
-        {
-            error = Libc.ReadAt(descriptor, buffer[count..], (long)input.Offset + count, out int step);
-            if (error.IsError || step == 0) { break; }
-            count += step;
-        }
-        return error;
+        return error.IsError ? error : content.TakeFrom(descriptor, (long)input.Offset);
     }
 
     public Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count)

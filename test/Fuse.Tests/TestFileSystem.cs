@@ -219,11 +219,10 @@ internal sealed class TestFileSystem : IFileSystem
         return Serve(nameof(TmpFile), request, default, input);
     }
 
-    public Errno Read(in Request request, in ReadIn input, Span<byte> buffer, out int count)
+    public Errno Read(in Request request, in ReadIn input, ref ContentWriter content)
     {
-        Must(buffer.Length == input.Size || buffer.Length >= 32 * Environment.SystemPageSize);
-        count = Math.Min(Content.Length, buffer.Length);
-        Content.AsSpan(0, count).CopyTo(buffer);
+        content.Add(Content);
+        Must(content.Used == Math.Min(Content.Length, (int)Math.Min(input.Size, int.MaxValue)) || content.Used >= 32 * Environment.SystemPageSize);
         return Serve(nameof(Read), request, default, input);
     }
 

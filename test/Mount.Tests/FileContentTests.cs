@@ -27,6 +27,36 @@ public sealed class FileContentTests
         Assert.Equal(file.Stat().Size, Sys.Stat(overlay.Upper / "sparse").Size);
     }
 
+    /// <summary>Without passthrough and io_uring, large reads go from the layers' pages to the kernel's.</summary>
+    [MountTheory(OnlyVeneer = "The kernel has no such options.")]
+    [MemberData(nameof(Filesystems))]
+    public void What_is_read_in_large_pieces_is_what_the_layers_have(Filesystem filesystem)
+    {
+        int[] sizes = [32_767, 32_768, 100_000, 131_072, 131_073, (2 << 20) + 5];
+        byte[] content = [.. Enumerable.Range(0, sizes[^1]).Select(i => (byte)(i * 7 + i / 4096))];
+        using var overlay = Overlay.With(
+            on: filesystem,
+            options: "passthrough=off,io_uring=off",
+            lower: Tree.Of([.. sizes.Select(size => ($"{size}", Node.File(content[..size]))), ("sparse", Node.Sparse(1 << 20, "middle", 4 << 20))]));
+        foreach (int size in sizes)
+        {
+            Assert.Equal(content[..size], Sys.Read(overlay.Merged / $"{size}"));
+            Sys.Append(overlay.Merged / $"{size}", "more");
+            Sys.DropCaches();
+            Assert.Equal([.. content[..size], .. "more"u8], Sys.Read(overlay.Merged / $"{size}"));
+        }
+        Assert.Equal([.. new byte[1 << 20], .. "middle"u8, .. new byte[(3 << 20) - 6]], Sys.Read(overlay.Merged / "sparse"));
+
+        // Past the kernel's pages, with any offset and length.
+        using Descriptor direct = Sys.Open(overlay.Merged / $"{sizes[^1]}", OpenFlags.ReadOnly | OpenFlags.Direct);
+        foreach ((int offset, int length) in ((int, int)[])[(512, 200_000), (4096, 65_536), ((2 << 20) - 65_536, 65_536), (2 << 20, 4096)])
+        {
+            int end = Math.Min(offset + length, sizes[^1]);
+            byte[] expected = [.. content[offset..end], .. offset + length > end ? "more"u8 : []];
+            Assert.Equal(expected, direct.ReadAt(offset, length));
+        }
+    }
+
     [MountTheory]
     [MemberData(nameof(Filesystems))]
     public void Ranges_are_copied_between_files_of_any_layer(Filesystem filesystem)
