@@ -38,8 +38,8 @@ if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
     failed=1
 fi
 
-# Once more at the end, where they are looked for: who failed, and why. A test's own lines end with that of its project.
-sed -nE '/^failed /,/^\//{/^\//!p}' "$log" | head -n 100
+# Once more at the end, where they are looked for: who failed, and the beginning of why. The line of its project follows a test's own.
+awk '/^failed / { left = 15 } /^\// { left = 0 } left-- > 0' "$log"
 
 line="$passed passed, $failed failed"
 [ "$skipped" = 0 ] || line+=", $skipped skipped"
