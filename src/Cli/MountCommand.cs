@@ -130,6 +130,7 @@ internal static class MountCommand
             }
             // Nothing below may keep the caller's directory, least of all when it is the mount point itself.
             _ = Libc.ChangeDirectory("/\0"u8); // cannot fail
+            _ = Libc.ForgetCode(); // best effort: of what starting took, serving needs little
             server.Start();
             if (!reportReady())
             {

@@ -301,7 +301,6 @@ public sealed class Mount
         return Libc.Wait(pid, out exitCode);
     }
 
-    /// <summary>The device number of the mount that was just put there, without touching it.</summary>
     /// <summary>What is mounted on top at a path.</summary>
     private static MountEntry? Find(string path)
     {
