@@ -26,11 +26,17 @@ internal sealed partial class OverlayFileSystem
             if (syncThread is { IsAlive: true }) { return Errno.EBUSY; }
             var sync = new UpperSync(layer.Root.Descriptor, perSecond);
             lastSync = sync;
-            syncThread = new Thread(() => sync.Run(() => endsSync), maxStackSize: 512 * 1024) { IsBackground = true, Name = "sync" };
+            syncThread = new Thread(() => RunSync(sync), maxStackSize: 512 * 1024) { IsBackground = true, Name = "sync" };
             syncThread.Start();
         }
         WriteDurability(document);
         return Errno.None;
+    }
+
+    private void RunSync(UpperSync sync)
+    {
+        _ = Libc.UnpinThread(); // best effort: on the CPU of whoever asked it takes longer
+        sync.Run(() => endsSync);
     }
 
     private volatile bool endsSync;
