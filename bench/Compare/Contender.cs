@@ -48,6 +48,7 @@ internal sealed record Contender(string Name, Abilities Can, string? Command, st
         new("mergerfs", Abilities.Layers | Abilities.Server, "mergerfs -o category.create=ff {branches} {mnt}", Program: "mergerfs"),
         new(Veneer + Rootless, Abilities.All, rootlessVeneer, "userxattr", Mounter.Binary, IsRootless: true),
         new(WithoutRing + Rootless, Abilities.All, rootlessVeneer, "userxattr,io_uring=off", Mounter.Binary, IsRootless: true),
+        new(Volatile + Rootless, Abilities.All, rootlessVeneer, "userxattr,volatile", Mounter.Binary, IsRootless: true),
         new(Peer + Rootless, Abilities.All, PeerCommand, Program: "fuse-overlayfs", IsRootless: true),
     ];
 

@@ -107,8 +107,17 @@ internal static class Goals
     {
         foreach (Finding row in results.Rows.Where(row => row.Group == Row.Rootless))
         {
-            double? ring = row.Ratio(Contender.Veneer + Contender.Rootless, Contender.Peer + Contender.Rootless), without = row.Ratio(Contender.WithoutRing + Contender.Rootless, Contender.Peer + Contender.Rootless);
+            double? ring = ToPeer(Contender.Veneer), without = ToPeer(Contender.WithoutRing);
+            if (row.Name.StartsWith("copyup", StringComparison.Ordinal))
+            {
+                // It never syncs a copy.
+                double? measured = ToPeer(Contender.Volatile);
+                yield return new($"{row.Name}, `volatile`: as fast as Debian's fuse-overlayfs", $"{Text(measured)} times its time, {Text(ring)} with a synced copy", IsMet(measured, 1));
+                continue;
+            }
             yield return new($"{row.Name}: as fast as Debian's fuse-overlayfs", $"{Text(ring)} times its time, {Text(without)} without io_uring", (IsMet(ring, 1), IsMet(without, 1)) switch { (null, null) => null, (false, _) or (_, false) => false, _ => true });
+
+            double? ToPeer(string contender) => row.Ratio(contender + Contender.Rootless, Contender.Peer + Contender.Rootless);
         }
     }
 
