@@ -336,16 +336,17 @@ public sealed class LimitTests
         using var overlay = Overlay.With(over: [lower.Merged], upper: Tree.Of(("known", ""), ("one", ""), ("two", ""), ("d/three", "")));
         using Descriptor known = Sys.Open(overlay.Merged / "known", OpenFlags.ReadOnly);
         using Descriptor d = Sys.Open(overlay.Merged / "d", OpenFlags.ReadOnly | OpenFlags.Directory); // stays known: below it would be asked for
-        Thread[] waiting = [.. Enumerable.Range(0, 4).Select(i => new Thread(() =>
+        Errno[] errors = new Errno[5];
+        Thread[] waiting = [.. Enumerable.Range(0, 4).Select(i => new Thread(() => errors[i] = Sys.ErrorOf(() =>
         {
             _ = Libc.PinThread(0); // best effort: where it is not to be had, the test asks for less
             Sys.Stat(overlay.Merged / $"below{i}");
-        }))];
-        var others = new Thread(() =>
+        })))];
+        var others = new Thread(() => errors[4] = Sys.ErrorOf(() =>
         {
             _ = Libc.PinThread(0);
             foreach (string name in new[] { "one", "two", "d/three" }) { Sys.Stat(overlay.Merged / name); }
-        });
+        }));
         lower.HoldServer();
         try
         {
@@ -360,5 +361,6 @@ public sealed class LimitTests
             lower.HoldServer(false);
         }
         foreach (Thread thread in waiting) { thread.Join(); }
+        Assert.All(errors, error => Assert.Equal(Errno.None, error));
     }
 }

@@ -249,16 +249,15 @@ public sealed class RenameTests
         Sys.MakeDirectory(overlay.Merged / "gone");
         ulong before = Sys.Stat(overlay.Upper / "full").Ino;
 
-        var changer = new Thread(() =>
+        Task changer = Task.Factory.StartNew(() =>
         {
             if (change == "rmdir") { Sys.RemoveDirectory(overlay.Merged / "full"); }
             else { Sys.Rename(overlay.Merged / "gone", overlay.Merged / "full"); }
-        });
-        changer.Start();
-        while (Sys.Stat(overlay.Upper / "full").Ino == before) { Thread.Yield(); }
+        }, default, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+        while (!changer.IsCompleted && Sys.Stat(overlay.Upper / "full").Ino == before) { Thread.Yield(); }
         Sys.Rename(overlay.Merged / "other/y", overlay.Merged / "other/x");
         bool areWhiteoutsThere = overlay.Leftovers.Length > 0;
-        changer.Join();
+        changer.GetAwaiter().GetResult();
 
         Assert.Empty(overlay.Leftovers);
         return areWhiteoutsThere;

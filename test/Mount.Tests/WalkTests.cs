@@ -67,13 +67,12 @@ public sealed class WalkTests
     {
         using var overlay = Overlay.With(lowers: [Tree.Of(("t/d3/f1", "above")), Lower]);
         Dictionary<string, Statx>[] walks = [new(), new(), new()];
-        Thread[] walkers = [.. walks.Select(seen => new Thread(() => Walk(overlay.Merged, seen)))];
-        foreach (Thread walker in walkers) { walker.Start(); }
+        Task[] walkers = [.. walks.Select(seen => Task.Factory.StartNew(() => Walk(overlay.Merged, seen), default, TaskCreationOptions.LongRunning, TaskScheduler.Default))];
         for (int d = 0; d < Directories; d += 2)
         {
             for (int f = 0; f < Files; f += 3) { Sys.ChangeMode(overlay.Merged / $"t/d{d}/f{f}", Oct(640)); }
         }
-        foreach (Thread walker in walkers) { Assert.True(walker.Join(60_000)); }
+        Assert.True(Task.WaitAll(walkers, 60_000, TestContext.Current.CancellationToken));
 
         var after = new Dictionary<string, Statx>();
         Sys.DropCaches();
