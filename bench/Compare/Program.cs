@@ -8,8 +8,8 @@ PrivateNamespace.Enter(lastSignal: "TERM"); // so that there is time to switch i
 
 var smoke = new Option<bool>("--smoke") { Description = "Two minutes: few rounds, small trees, and mostly the operations." };
 var rounds = new Option<int?>("--rounds") { Description = "How often each row is measured. Default: 5." };
-var rows = new Option<string[]>("--rows") { Description = "Rows or groups: operations, rootless, growth, server, work. Default: all.", AllowMultipleArgumentsPerToken = true };
-var contenders = new Option<string[]>("--contenders") { Description = "Who is measured. Default: all that are installed.", AllowMultipleArgumentsPerToken = true };
+var rows = new Option<string[]>("--rows") { Description = "Rows or groups: operations, rootless, growth, server, work; an unknown name lists all. Default: all.", AllowMultipleArgumentsPerToken = true };
+var contenders = new Option<string[]>("--contenders") { Description = "Who is measured: native, kernel, veneer, fuse-overlayfs, ...; an unknown name lists all. Default: all that are installed.", AllowMultipleArgumentsPerToken = true };
 var filesystem = new Option<Filesystem>("--fs") { Description = "Where the layers are, in memory: tmpfs, ext4, xfs or btrfs.", DefaultValueFactory = _ => Filesystem.Ext4 };
 var also = new Option<string[]>("--also") { Description = "One more contender: NAME=COMMAND, with {options} and {mnt} in the command.", AllowMultipleArgumentsPerToken = true };
 var most = new Option<int?>("--most") { Description = "How many entries the largest directory and tree have. Default: 1,000,000." };
@@ -41,6 +41,14 @@ command.SetAction(parsed =>
     {
         Console.Error.WriteLine($"--also {twice.Key}=...: there is a {twice.Key} already: give it another name.");
         return 2;
+    }
+    foreach ((string name, double? value) in (ReadOnlySpan<(string, double?)>)[("--rounds", parsed.GetValue(rounds)), ("--most", parsed.GetValue(most)), ("--churn-minutes", parsed.GetValue(churn)), ("--seconds", parsed.GetValue(seconds)), ("--limit", parsed.GetValue(limit))])
+    {
+        if (value is <= 0)
+        {
+            Console.Error.WriteLine($"{name} {value}: give a number above 0.");
+            return 2;
+        }
     }
     bool isSmoke = parsed.GetValue(smoke);
     Sizes sizes = isSmoke ? Sizes.Smoke : new Sizes();

@@ -1,3 +1,4 @@
+using System.ComponentModel;
 using System.Diagnostics;
 using System.Runtime.InteropServices;
 
@@ -17,10 +18,21 @@ internal static class Session
         Contender[] known = [.. Contender.All, .. settings.Also.Select(Contender.Parse)];
         Contender[] asked = [.. known.Where(contender => IsChosen(settings.Contenders, contender.Name))];
         Contender[] contenders = [.. asked.Where(contender => contender.IsInstalled)];
-        if (rows.Length == 0 || contenders.Length == 0)
+        // Of the rows of a smoke run some are not there with other sizes.
+        Row[] all = [.. Row.All(settings.Sizes)];
+        if (Unknown([.. settings.Rows.Except(Row.OfSmoke)], [.. all.SelectMany(row => (string[])[row.Name, row.Group]).Distinct(StringComparer.Ordinal)]) is { } absent)
         {
-            Console.Error.WriteLine($"Rows: {string.Join(' ', Row.All(settings.Sizes).Select(row => row.Name))}");
-            Console.Error.WriteLine($"Contenders: {string.Join(' ', known.Select(contender => contender.Name))}");
+            Console.Error.WriteLine($"--rows {absent}: there is none; name some of {string.Join(' ', all.Select(row => row.Group).Distinct(StringComparer.Ordinal))}, which are groups, and {string.Join(' ', all.Select(row => row.Name))}.");
+            return 2;
+        }
+        if (Unknown(settings.Contenders, [.. known.Select(contender => contender.Name)]) is { } name)
+        {
+            Console.Error.WriteLine($"--contenders {name}: there is none; name some of {string.Join(' ', known.Select(contender => contender.Name))}.");
+            return 2;
+        }
+        if (contenders.Length == 0)
+        {
+            Console.Error.WriteLine($"None of {string.Join(' ', asked.Select(contender => contender.Name))} is installed: install one, or name another.");
             return 2;
         }
         foreach (Contender missing in asked.Except(contenders)) { Console.Error.WriteLine($"{missing.Name} is not installed."); }
@@ -48,6 +60,8 @@ internal static class Session
             Environment.Exit(130);
         }
     }
+
+    private static string? Unknown(string[] chosen, string[] names) => Array.Find(chosen, name => !names.Contains(name, StringComparer.Ordinal));
 
     private static bool IsChosen(string[] chosen, params ReadOnlySpan<string> names)
     {
@@ -104,7 +118,7 @@ internal static class Session
             finding.LeftOut = problem.Message;
             Console.Error.WriteLine($"{row.Name} is left out: {problem.Message}");
         }
-        catch (Exception problem) when (problem is SysException or InvalidOperationException or TimeoutException or IOException)
+        catch (Exception problem) when (problem is SysException or InvalidOperationException or TimeoutException or IOException or Win32Exception)
         {
             string why = problem.Message.ReplaceLineEndings(" ");
             if (why.Length > 300) { why = $"{why[..150]} [...] {why[^150..]}"; }
