@@ -3,10 +3,14 @@
 # LOWER may be several directories with a colon between, topmost first. Changes are kept under STATE.
 set -euo pipefail
 
-lower=${1:?lower directory}
-mnt=$(realpath -m "${2:?mount point}")
+for each in LOWER MNT STATE; do
+    [ -n "${1-}" ] || { echo "No $each is given: name a directory, as in make run $each=DIR." >&2; exit 1; }
+    declare "${each,,}=$1"
+    shift
+done
+mnt=$(realpath -m "$mnt")
 name=${mnt#/}
-state=$(realpath -m "${3:?state directory}")/${name//\//-}
+state=$(realpath -m "$state")/${name//\//-}
 
 if mountpoint -q "$mnt" || ! { ls -d "$mnt" || [ ! -e "$mnt" ]; } >/dev/null 2>&1; then
     echo "$mnt is already mounted; to unmount it: umount $mnt" >&2

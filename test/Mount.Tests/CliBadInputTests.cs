@@ -86,6 +86,7 @@ public sealed partial class CliBadInputTests : IDisposable
     {
         string run = Path.GetFullPath(Mounter.Binary + "/../../tools/run.sh");
 
+        Assert.Equal(new Outcome(1, "", "No LOWER is given: name a directory, as in make run LOWER=DIR.\n"), sandbox.Run(run + " '' x/y/m x/state"));
         Refuses(run + " none x/y/m x/state", 1, "The lower directory none does not exist: create it, or correct lowerdir.");
         Refuses("mount -t tmpfs t /dev; mknod -m 666 /dev/null c 1 3; " + run + " l x/y/m x/state", 1, "There is no /dev/fuse: load the module with modprobe fuse, or give the container the device.");
         Refuses(run + " none m u", 1, "The lower directory none does not exist: create it, or correct lowerdir.");
