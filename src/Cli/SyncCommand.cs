@@ -99,7 +99,7 @@ internal static class SyncCommand
             Terminal.Complain($"Writing to the upper's filesystem failed since {place} was mounted ({failure}): what it lacks cannot be told.");
             return ExitCode.Unsynced;
         }
-        Terminal.Write($"{state.Done} files and directories synced\n");
+        Terminal.Write(Synced(state));
         if (isVolatile) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
         return ExitCode.Success;
     }
@@ -117,14 +117,18 @@ internal static class SyncCommand
         if (upper.IsInUse)
         {
             upper.JudgeAgain();
-            Terminal.Write($"{state.Done} files and directories synced\n");
+            Terminal.Write(Synced(state));
             if (upper.IsMarked) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
             return ExitCode.Success;
         }
         upper.ClearMark();
-        Terminal.Write($"{state.Done} files and directories synced\n");
+        Terminal.Write(Synced(state));
+        // An ordinary upper, or no upper at all: that looks the same.
+        if (!upper.IsMarked) { Terminal.Complain($"{path} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."); }
         return ExitCode.Success;
     }
+
+    private static string Synced(State state) => $"{state.Done} {(state.Done == 1 ? "file or directory" : "files and directories")} synced\n";
 
     /// <summary>Says file by file what could not be synced.</summary>
     /// <returns>Whether there was nothing of the kind.</returns>

@@ -318,6 +318,14 @@ public sealed class CliMountTests : IDisposable
     }
 
     [CliFact]
+    public void A_user_syncs_what_has_no_mark()
+    {
+        Outcome outcome = sandbox.Run(CliSandbox.AsNobody + "as veneer sync l");
+
+        Assert.Equal(new Outcome(0, "2 files and directories synced\n", "veneer: l has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper.\n"), outcome);
+    }
+
+    [CliFact]
     public void A_user_mounts_for_himself_through_fusermount3()
     {
         string output = Succeeds(

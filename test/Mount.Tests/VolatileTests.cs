@@ -694,7 +694,7 @@ public sealed class VolatileTests
         {
             Command.Result synced = Command.Run(["sh", "-c", $"ulimit -n 200; exec {Mounter.Binary} sync {upper}"]);
 
-            Assert.Equal((0, $"{depth + 2} files and directories synced", ""), (synced.ExitCode, synced.Output.Trim(), synced.Error.Trim()));
+            Assert.Equal((0, $"{depth + 2} files and directories synced", $"veneer: {upper} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."), (synced.ExitCode, synced.Output.Trim(), synced.Error.Trim()));
         }
         finally
         {
@@ -794,6 +794,8 @@ public sealed class VolatileTests
             Command.Result refused = disk.Veneer(words);
             Assert.Equal((code, $"veneer: {sentence}"), (refused.ExitCode, refused.Error.Trim()));
         }
+        Command.Result unmarked = disk.Veneer("sync", disk.Merged);
+        Assert.Equal((0, "1 file or directory synced", $"veneer: {disk.Merged} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."), (unmarked.ExitCode, unmarked.Output.Trim(), unmarked.Error.Trim()));
         Command.Result without = disk.Veneer("mount", "-o", $"lowerdir={disk.Lower}", disk.Merged);
         Assert.True(without.ExitCode == 0, without.Text);
         Command.Result nothing = disk.Veneer("sync", disk.Merged);

@@ -93,6 +93,7 @@ public sealed class VolatileUpper : IDisposable
     {
         JudgeAgain();
         Errno error = mark.Clear();
+        if (error == Errno.EPERM && !mark.Exists) { return; } // not even one that is not there may be removed by some
         if (error.IsError) { throw new VolatileUpperException($"{path} is synced, but its mark cannot be removed ({error}): see the permissions of its work directory.", error is Errno.EACCES or Errno.EPERM ? UpperProblem.Denied : UpperProblem.Other); }
     }
 
