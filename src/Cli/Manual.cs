@@ -202,17 +202,18 @@ internal static class Manual
                 every case; costs speed.
             passthrough=auto|off|require
                 Whether the kernel reads and writes the layers' files without the
-                server. Needs root and Linux 6.9. Default: auto.
+                server. Needs root and Linux 6.9. auto: if that is there, and the log
+                says if not. Default: auto.
             io_uring[=auto|off|require]
-                Whether requests come over io_uring, which halves the time that each
-                takes. The kernel must offer it: Linux 6.14, and Y in
-                /sys/module/fuse/parameters/enable_uring. Default: auto; without a
-                value: require.
+                Whether requests come over io_uring, which saves a quarter to a third
+                of the time that each takes. The kernel must offer it: Linux 6.14, and
+                Y in /sys/module/fuse/parameters/enable_uring, which root writes there
+                before mounting. auto: over io_uring if it does, and the log says if
+                not. Default: auto; without a value: require.
             threads=N
-                How many threads are ready for requests that do not come over
-                io_uring, which has one for each CPU. More come when some take long.
-                Default: one or two.
-
+                How many threads, from 1 to 256, are ready for requests that do not
+                come over io_uring, which has one for each CPU. More come when some
+                take long. Default: one or two.
             inuse=refuse|warn
                 What to do when another overlay, of Veneer or of the kernel, uses the
                 upper or the work, or changes a lower. warn: mount all the same, and
@@ -230,7 +231,10 @@ internal static class Manual
             remount
                 Change these flags of a mount that is there, as in veneer mount -o
                 remount,ro MOUNTPOINT. mount -o remount does the same where the helper
-                of mount(8) is installed.
+                of mount(8) is installed. Other options are ignored then, as by the
+                kernel.
+            debug
+                As -d.
             allow_other
                 Let other users in. The default for root.
             fsname=NAME
@@ -498,6 +502,10 @@ internal static class Manual
             --json          an object of JSON, see docs/lifecycle.md
             -h, --help      show this page
 
+        EXAMPLES
+            What is mounted, and by which command?
+                veneer list --json | jq -r '.overlays[].command'
+
         EXIT STATUS
             0    listed
             1    the command line is wrong
@@ -528,7 +536,8 @@ internal static class Manual
             request   the kind, as the kernel's protocol names it
             count     how many were served
             /s        how many a second since the last look (with --watch)
-            errors    how many were answered with an error, such as "no attribute"
+            errors    how many were answered with an error, such as "no attribute"; the
+                      first flush and opendir are, which spares all others
             bytes     content that was read or written (K is 1024)
             p50, p90, p99, max
                       half, nine of ten, 99 of 100, all of them took no longer, from
@@ -685,7 +694,7 @@ internal static class Manual
                  itself could not be taken from who has them open
 
         SEE ALSO
-            veneer(1), ioctl(2)
+            veneer umount --help, ioctl(2)
 
         """;
 

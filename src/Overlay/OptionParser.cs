@@ -275,7 +275,7 @@ public sealed class OptionParser
             case "threads":
                 threads = int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out int number) && number is > 0 and <= 256
                     ? number
-                    : throw new OverlayMountException($"threads={value} is not understood: use a number from 1 to 256.");
+                    : throw new OverlayMountException(value is null ? "threads needs a value: a number from 1 to 256." : $"threads={value} is not understood: use a number from 1 to 256.");
                 return true;
             case "inuse":
                 inUse = Choose(name, value, ("refuse", InUse.Refuse), ("warn", InUse.Warn));

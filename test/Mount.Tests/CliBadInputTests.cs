@@ -80,6 +80,8 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("veneer mount -o $LAYERS,index=on m", 1, "index=on is not supported yet: leave it out, hard links stay whole while mounted without it.");
         Refuses("veneer mount -o $LAYERS,nfs_export=on m", 1, "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay.");
         Refuses("veneer mount -o lowerdir=l:$(seq -s: -f n%g 500) m", 1, "501 lower directories are given, and an overlay has at most 500: merge some of them.");
+        Refuses("veneer mount -o $LAYERS,threads m", 1, "threads needs a value: a number from 1 to 256.");
+        Refuses("veneer mount -o $LAYERS,threads=0 m", 1, "threads=0 is not understood: use a number from 1 to 256.");
         Refuses("veneer mount -o lowerdir=l,upperdir=u m", 1, "upperdir=u needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.");
     }
 

@@ -11,7 +11,7 @@ public sealed class CliHelpTests : IDisposable
     public void Help_reads_like_a_manual_page()
     {
         string[] sections = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "SEE ALSO"];
-        foreach (string command in (string[])["veneer --help", "veneer -h", "veneer help", "veneer mount --help", "veneer mount -h", "veneer help mount", "veneer umount --help", "veneer diff --help", "veneer layers --help", "veneer checkpoint --help", "veneer restore --help", "veneer stats --help", "veneer help stats", "veneer sync --help", "veneer status --help", "veneer shutdown --help"])
+        foreach (string command in (string[])["veneer --help", "veneer -h", "veneer help", "veneer mount --help", "veneer mount -h", "veneer help mount", "veneer umount --help", "veneer diff --help", "veneer layers --help", "veneer checkpoint --help", "veneer restore --help", "veneer stats --help", "veneer help stats", "veneer sync --help", "veneer status --help", "veneer shutdown --help", "veneer list --help", "veneer holders --help"])
         {
             Outcome outcome = sandbox.Run(command);
 
@@ -31,7 +31,7 @@ public sealed class CliHelpTests : IDisposable
             "lowerdir=", "lowerdir+=", "upperdir=", "workdir=", "redirect_dir=", "metacopy=", "index=", "xino=", "userxattr", "volatile",
             "fsync=", "errors=", "sync_on_unmount", "revocable", "coherent", "passthrough=", "threads=", "allow_other", "fsname=", "default_permissions", "nfs_export=", "verity=",
             "uuid=", "subtype=", "override_creds", "io_uring", "ro", "rw", "nosuid", "nodev", "noexec", "sync", "dirsync", "noatime",
-            "nodiratime", "relatime", "strictatime", "nosymfollow", "remount",
+            "nodiratime", "relatime", "strictatime", "nosymfollow", "remount", "inuse=", "pin", "debug\n",
         ];
         Assert.All(options, option => Assert.Contains(option, manual, StringComparison.Ordinal));
     }
