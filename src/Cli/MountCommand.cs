@@ -82,6 +82,7 @@ internal static class MountCommand
     private static int Serve(OverlayOptions options, bool trace, Action<string> log, Func<bool> reportReady)
     {
         _ = Libc.RaiseOpenFileLimit(); // best effort: the limit that there is may do
+        _ = Libc.RaiseFileSizeLimit(); // best effort: whose file is larger than that gets EFBIG
         OverlayMount overlay;
         try
         {

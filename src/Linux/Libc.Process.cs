@@ -206,6 +206,7 @@ public static unsafe partial class Libc
         fixed (byte* p = path) { return Check(chdir(p)); }
     }
 
+    private const int LimitFileSize = 1;
     private const int LimitOpenFiles = 7;
 
     [LibraryImport(Library, SetLastError = true)]
@@ -222,6 +223,29 @@ public static unsafe partial class Libc
         if (error.IsError || limits[0] >= limits[1]) { return error; }
         limits[0] = limits[1];
         return Check(setrlimit(LimitOpenFiles, limits));
+    }
+
+    private const int FileTooLarge = 25; // SIGXFSZ
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial nint signal(int number, nint handler);
+
+    /// <summary>
+    /// Lets this process write files as large as it is allowed to; what goes beyond gives <see cref="Errno.EFBIG"/>, and
+    /// is not the end of the process. See RLIMIT_FSIZE in setrlimit(2), and SIGXFSZ in signal(7).
+    /// </summary>
+    public static Errno RaiseFileSizeLimit()
+    {
+        const nint ignore = 1; // SIG_IGN
+        Errno error = Check(signal(FileTooLarge, ignore));
+        if (error.IsError) { return error; }
+        ulong* limits = stackalloc ulong[2];
+        error = Check(getrlimit(LimitFileSize, limits));
+        if (error.IsError) { return error; }
+        ulong* none = stackalloc ulong[2] { ulong.MaxValue, ulong.MaxValue };
+        if (!Check(setrlimit(LimitFileSize, none)).IsError) { return Errno.None; }
+        limits[0] = limits[1]; // to go beyond takes a privilege
+        return Check(setrlimit(LimitFileSize, limits));
     }
 
     /// <summary>How many files this process may have open. See getrlimit(2).</summary>

@@ -209,6 +209,26 @@ public sealed class LimitTests
         Assert.Equal("Content", Sys.ReadText(overlay.Merged / "d0/moved"));
     }
 
+    /// <summary>The limit of who mounts is not that of who writes, and no reason for the server to end.</summary>
+    [MountFact(OnlyVeneer = "A limit of the server's.")]
+    public void A_server_with_a_limit_of_file_size_goes_on_serving()
+    {
+        string content = new('x', 10_000);
+        using var overlay = Overlay.With(lower: Tree.Of(("a", content), ("b", content)), mounted: false);
+
+        overlay.Mount(Mounter.Parse($"prlimit --fsize=4096:unlimited {Mounter.Binary} mount -o {{options}} {{mnt}}", $"{Mounter.Binary} umount {{mnt}}"));
+        Sys.Append(overlay.Merged / "a", "!");
+        Assert.Equal(content + "!", Sys.ReadText(overlay.Merged / "a"));
+        overlay.Unmount();
+
+        overlay.Mount(Mounter.Parse($"prlimit --fsize=4096 {Mounter.Binary} mount -o {{options}} {{mnt}}", $"{Mounter.Binary} umount {{mnt}}"));
+        Errno error = Sys.ErrorOf(() => Sys.ChangeMode(overlay.Merged / "b", Oct(600)));
+        Assert.True(error is Errno.EFBIG or Errno.None, $"{error}"); // who has the privilege raises the limit
+        Assert.Equal(content, Sys.ReadText(overlay.Merged / "b"));
+        Assert.Equal(error == Errno.None, (overlay.Upper / "b").Exists);
+        Assert.Empty(overlay.Leftovers);
+    }
+
     [MountFact]
     public void Statfs_is_that_of_the_upper()
     {
