@@ -25,11 +25,13 @@ internal sealed partial class OverlayFileSystem
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode directory);
         if (error.IsError) { return error; }
         MergedDirectory? content = null;
+        bool isOver = false;
         volume.RenameLock.EnterReadLock();
         try
         {
             error = ListingOf(directory, input.Offset, out content);
             if (error.IsError) { return error; }
+            if (input.Offset == 0) { directory.Readers.Began(content.Version, request.Header.Pid); }
             ulong offset = input.Offset;
             for (; offset < MergedDirectory.FirstOffset; offset++)
             {
@@ -42,14 +44,24 @@ internal sealed partial class OverlayFileSystem
             while (index < content.Count && AddEntry(directory, content, index, ref writer)) { index++; }
             if (input.Offset != 0 && writer.IsPlus) { ahead.WentOn(directory, content, index); }
             // Read to the end: whoever comes next finds it in the kernel, or wants it fresh.
-            if (index == content.Count && writer.Used == 0) { volume.Listings.Hide(directory, content); }
-            return Errno.None;
+            isOver = index == content.Count && writer.Used == 0;
+            if (isOver) { volume.Listings.Hide(directory, content); }
         }
         finally
         {
             volume.RenameLock.ExitReadLock();
             volume.Listings.Return(content);
         }
+        if (isOver && directory.Readers.HaveMixed()) { DropListing(request.NodeId); }
+        return Errno.None;
+    }
+
+    /// <summary>The kernel is not to keep what it has read of a directory; whoever comes next reads it anew.</summary>
+    private void DropListing(ulong nodeId)
+    {
+        workers?.BeginBlocking(); // a reader may have a page locked, and wait for us
+        try { notifier?.DropInode(nodeId); }
+        finally { workers?.EndBlocking(); }
     }
 
     /// <summary>

@@ -48,6 +48,21 @@ public sealed partial class CliStatsTests : IDisposable
         Assert.InRange(Served("read"), 1, 30);
     }
 
+    /// <summary>Else the kernel may keep what the first reader has got for what the second one has: see ListingReaders.</summary>
+    [CliFact]
+    public void A_listing_is_not_kept_while_others_may_have_begun_before_the_last_change()
+    {
+        JsonElement[] stats = Documents(Succeeds(
+            "mkdir l/d; veneer mount -o $LAYERS m; veneer stats --json m; for i in $(seq 20); do >m/d/$i; ls m/d >all; ls m/d >all; done; veneer stats --json m; "
+            + "sleep 0.3; >m/d/x; ls m/d >all; veneer stats --json m; for i in $(seq 20); do ls m/d >all; done; veneer stats --json m; veneer umount m"));
+
+        long Read(int from) => new[] { "readdir", "readdirplus" }.Sum(opcode => OfOpcode(stats[from + 1], opcode) - OfOpcode(stats[from], opcode));
+        // Two requests a listing; other tests may have the kernel drop its caches now and then.
+        Assert.True(Read(0) > 60, $"{Read(0)}");
+        Assert.InRange(Read(1), 1, 4);
+        Assert.InRange(Read(2), 0, 20);
+    }
+
     [CliFact]
     public void Numbers_move_as_things_are_done()
     {

@@ -299,6 +299,9 @@ internal sealed class DirectoryInode : Inode
     /// <summary>What the directory lists, while somebody reads it. Protected by <see cref="Listings"/>.</summary>
     public MergedDirectory? Listing { get; set; }
 
+    /// <summary>Who reads the directory. Counts are lost when threads meet.</summary>
+    public ListingReaders Readers;
+
     /// <summary>Where names are in the lowers; null as long as it is not worth knowing. Set once.</summary>
     public LowerNames? LowerNames { get => Volatile.Read(ref lowerNames); set => Volatile.Write(ref lowerNames, value); }
 
