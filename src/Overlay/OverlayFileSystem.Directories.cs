@@ -31,7 +31,7 @@ internal sealed partial class OverlayFileSystem
         {
             error = ListingOf(directory, input.Offset, out content);
             if (error.IsError) { return error; }
-            if (input.Offset == 0) { directory.Readers.Began(content.Version, request.Header.Pid); }
+            if (input.Offset == 0) { directory.Readers.Began(content.Version, request.Header.Pid, Environment.TickCount); }
             ulong offset = input.Offset;
             for (; offset < MergedDirectory.FirstOffset; offset++)
             {
@@ -52,7 +52,7 @@ internal sealed partial class OverlayFileSystem
             volume.RenameLock.ExitReadLock();
             volume.Listings.Return(content);
         }
-        if (isOver && directory.Readers.HaveMixed()) { DropListing(request.NodeId); }
+        if (isOver && directory.Readers.HaveMixed(Environment.TickCount)) { DropListing(request.NodeId); }
         return Errno.None;
     }
 

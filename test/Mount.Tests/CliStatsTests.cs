@@ -57,8 +57,9 @@ public sealed partial class CliStatsTests : IDisposable
             + "sleep 0.3; >m/d/x; ls m/d >all; veneer stats --json m; for i in $(seq 20); do ls m/d >all; done; veneer stats --json m; veneer umount m"));
 
         long Read(int from) => new[] { "readdir", "readdirplus" }.Sum(opcode => OfOpcode(stats[from + 1], opcode) - OfOpcode(stats[from], opcode));
-        // Two requests a listing; other tests may have the kernel drop its caches now and then.
-        Assert.True(Read(0) > 60, $"{Read(0)}");
+        // Two requests a listing, 42 if all were kept and 82 if none; on a busy machine more than a tenth of a second may lie
+        // between two changes. Other tests may have the kernel drop its caches now and then.
+        Assert.True(Read(0) > 50, $"{Read(0)}");
         Assert.InRange(Read(1), 1, 4);
         Assert.InRange(Read(2), 0, 20);
     }

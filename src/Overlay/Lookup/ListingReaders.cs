@@ -20,17 +20,18 @@ internal struct ListingReaders
 
     /// <summary>Somebody begins.</summary>
     /// <param name="listed">The version that he is shown.</param>
-    /// <param name="thread">Who.</param>
-    public void Began(int listed, uint thread)
+    /// <param name="thread">Who; 0 is anybody, from another pid namespace.</param>
+    /// <param name="now">The time, in milliseconds.</param>
+    public void Began(int listed, uint thread, int now)
     {
-        int now = Environment.TickCount;
+        bool isAnother = thread != reader || thread == 0;
         if (listed == version)
         {
-            if (thread != reader) { reader = 0; } // several
+            if (isAnother) { reader = 0; } // several
         }
         else
         {
-            if (thread != reader && now - began < Patience) { mixedUntil = began + Patience; }
+            if (isAnother && now - began < Patience) { mixedUntil = began + Patience; }
             version = listed;
             reader = thread;
         }
@@ -38,5 +39,6 @@ internal struct ListingReaders
     }
 
     /// <summary>Whether what the kernel has read may be of several versions.</summary>
-    public readonly bool HaveMixed() => mixedUntil != 0 && mixedUntil - Environment.TickCount > 0;
+    /// <param name="now">The time, in milliseconds.</param>
+    public readonly bool HaveMixed(int now) => mixedUntil != 0 && mixedUntil - now > 0;
 }
