@@ -87,6 +87,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             volume.Log($"veneer: no file is passed through: {(isOffered ? "that takes root in the initial user namespace" : "the kernel does not offer it, which takes Linux 6.9")}");
         }
         if ((connection.Flags & InitFlags.OverIoUring) == 0) { DoWithoutIoUring(connection.RingError); }
+        if (volume.Mark is { } mark) { mark.IsServed = true; }
     }
 
     private void DoWithoutIoUring(Errno error)

@@ -167,6 +167,7 @@ public sealed class OverlayMount : IDisposable
         if (sentinel is not null) { opened.Add(sentinel); }
         if (mark.Exists) { mark = Judge(options, upper, work, layer, xattr); } // once more: something may have failed before the sentinel was there
         if (options.Sync != Sync.Volatile) { return (layer, workDirectory, mark, sentinel); }
+        if (!mark.Exists) { opened.Add(new Withdrawal(mark)); }
         Errno marked = mark.Lay(workDirectory.Descriptor);
         if (marked.IsError) { throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be marked as volatile ({marked}): mount without the option volatile."); }
         return (layer, workDirectory, mark, sentinel);

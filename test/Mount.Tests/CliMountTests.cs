@@ -202,6 +202,16 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("hidden\nold\n", output);
     }
 
+    /// <summary>Else the next mount would ask for a sync, although nobody has written anything.</summary>
+    [CliFact]
+    public void A_volatile_mount_that_fails_leaves_the_upper_as_it_was()
+    {
+        const string fails = "mount --bind /dev/null /dev/fuse; ! veneer mount -o $LAYERS,volatile m 2>/dev/null; umount /dev/fuse; ";
+
+        Succeeds(fails + "test ! -e w/work/incompat; veneer mount -o $LAYERS m; veneer umount m; "
+            + "veneer mount -o $LAYERS,volatile m; veneer umount m; " + fails + "test -e w/work/incompat/volatile/dirty; ! veneer mount -o $LAYERS m 2>/dev/null");
+    }
+
     [CliFact]
     public void A_second_signal_ends_the_server_though_it_is_in_use()
     {

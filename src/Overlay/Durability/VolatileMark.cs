@@ -63,6 +63,9 @@ internal sealed class VolatileMark
     /// <summary>Names of attributes.</summary>
     public OverlayXattr Xattr => xattr;
 
+    /// <summary>Whether a mount may have changed upper under it.</summary>
+    public bool IsServed { get; set; }
+
     /// <summary>The copies that were found; null for one that is not understood.</summary>
     public List<VolatileRecord?> Records { get; } = [];
 
@@ -321,5 +324,16 @@ internal sealed class VolatileMark
             name = name[(name.LastIndexOf('/') + 1)..];
         }
         return Libc.StatAt(Libc.AtCwd, PathText.Encode($"/sys/fs/{type}/{name}"), StatxMask.Basic, out Statx directory).IsError ? 0 : directory.Ino;
+    }
+}
+
+/// <summary>Takes the mark of a mount that never was away again, so that the upper can be mounted in any way.</summary>
+/// <param name="mark">Laid down where there was none before.</param>
+internal sealed class Withdrawal(VolatileMark mark) : IDisposable
+{
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (!mark.IsServed) { _ = mark.Clear(); } // best effort: what is left asks for a sync
     }
 }
