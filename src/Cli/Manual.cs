@@ -202,14 +202,14 @@ internal static class Manual
                 every case; costs speed.
             passthrough=auto|off|require
                 Whether the kernel reads and writes the layers' files without the
-                server. Needs root and Linux 6.9; auto: where these are there. veneer
-                stats tells how many files are open which way. Default: auto.
+                server. Needs root and Linux 6.9. auto: if that is there, and the log
+                says if not. Default: auto.
             io_uring[=auto|off|require]
                 Whether requests come over io_uring, which saves a quarter to a third
                 of the time that each takes. The kernel must offer it: Linux 6.14, and
                 Y in /sys/module/fuse/parameters/enable_uring, which root writes there
-                before mounting. auto: over io_uring if it does; veneer stats tells.
-                Default: auto; without a value: require.
+                before mounting. auto: over io_uring if it does, and the log says if
+                not. Default: auto; without a value: require.
             threads=N
                 How many threads, from 1 to 256, are ready for requests that do not
                 come over io_uring, which has one for each CPU. More come when some

@@ -76,11 +76,15 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         gate = connection.Gate;
         opensDirectoriesItself = (connection.Flags & InitFlags.NoOpenDirSupport) != 0;
         Libc.SetUmask(0); // modes come with the caller's umask
-        bool passes = (connection.Flags & InitFlags.Passthrough) != 0 && BackingIds.IsPermitted;
-        if (passes) { backings = new BackingIds(connection.Device, volume.Log); }
+        bool isOffered = (connection.Flags & InitFlags.Passthrough) != 0;
+        if (isOffered && BackingIds.IsPermitted) { backings = new BackingIds(connection.Device, volume.Log); }
         else if (volume.Options.Passthrough == KernelFeature.Require)
         {
             throw new OverlayMountException("passthrough=require cannot be had, which takes Linux 6.9 and root in the initial user namespace: mount with passthrough=auto.");
+        }
+        else if (volume.Options.Passthrough == KernelFeature.Auto)
+        {
+            volume.Log($"veneer: no file is passed through: {(isOffered ? "that takes root in the initial user namespace" : "the kernel does not offer it, which takes Linux 6.9")}");
         }
         if ((connection.Flags & InitFlags.OverIoUring) == 0) { DoWithoutIoUring(connection.RingError); }
         if (volume.Mark is { } mark) { mark.IsServed = true; }
@@ -94,7 +98,10 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 ? $"io_uring: the system refuses to set it up ({error}): see sysctl kernel.io_uring_disabled and the container's filter of system calls, or mount with io_uring=auto."
                 : "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux 6.14), or mount with io_uring=auto.");
         }
-        if (error.IsError) { volume.Log($"veneer: requests do not come over io_uring: setting it up was refused ({error})"); }
+        if (volume.Options.IoUring == KernelFeature.Off) { return; }
+        volume.Log(error.IsError
+            ? $"veneer: requests do not come over io_uring: setting it up was refused ({error})"
+            : "veneer: requests do not come over io_uring: the kernel does not offer it for FUSE, which takes Linux 6.14 and Y in /sys/module/fuse/parameters/enable_uring");
     }
 
     /// <summary>Gives the memory of what the kernel has forgotten back to the system.</summary>

@@ -35,6 +35,8 @@ public sealed partial class CliBadInputTests : IDisposable
         {
             if (was is not null) { File.WriteAllText(offer, "N"); }
             Assert.Equal(0, sandbox.Run("veneer mount -o $LAYERS,io_uring=auto m && veneer umount m").ExitCode);
+            Assert.Equal("veneer: requests do not come over io_uring: the kernel does not offer it for FUSE, which takes Linux 6.14 and Y in /sys/module/fuse/parameters/enable_uring\n", sandbox.Run("veneer mount -f -o $LAYERS m & until mountpoint -q m; do sleep 0.05; done; umount m; wait").Error);
+            Assert.Equal("", sandbox.Run("veneer mount -f -o $LAYERS,io_uring=off m & until mountpoint -q m; do sleep 0.05; done; umount m; wait").Error);
             Refuses("veneer mount -o $LAYERS,io_uring m", 32, "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux 6.14), or mount with io_uring=auto.");
         }
         finally

@@ -127,7 +127,7 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void In_the_foreground_it_serves_until_it_is_unmounted()
     {
-        string output = Succeeds("veneer mount -f -o $LAYERS m & until mountpoint -q m; do sleep 0.05; done; cat m/f; umount m; wait $!; echo $?");
+        string output = Succeeds("veneer mount -f -o $LAYERS,io_uring=off m & until mountpoint -q m; do sleep 0.05; done; cat m/f; umount m; wait $!; echo $?");
 
         Assert.Equal("old\n0\n", output);
     }
@@ -135,7 +135,7 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void Debug_shows_each_request()
     {
-        Outcome outcome = sandbox.Run("veneer mount -d -o $LAYERS m & until mountpoint -q m; do sleep 0.05; done; cat m/f; umount m; wait $!");
+        Outcome outcome = sandbox.Run("veneer mount -d -o $LAYERS,io_uring=off m & until mountpoint -q m; do sleep 0.05; done; cat m/f; umount m; wait $!");
 
         Assert.Equal((0, "old\n"), (outcome.ExitCode, outcome.Output));
         Assert.Matches("^2 Init protocol=7.* pid=0\n2 Init .* -> OK, 80 bytes, \\d+ us\n", outcome.Error);
@@ -316,6 +316,15 @@ public sealed class CliMountTests : IDisposable
 
         Assert.Equal("old\nnew\n1\n", root);
         Assert.Equal("old\nnew\n1\n", user);
+    }
+
+    [CliFact]
+    public void What_a_user_cannot_have_is_in_the_log()
+    {
+        Outcome outcome = sandbox.Run(
+            CliSandbox.AsNobody + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; chown nobody m; as veneer mount -f -o lowerdir=l,io_uring=off m & until as mountpoint -q m; do sleep 0.05; done; umount m; wait");
+
+        Assert.Equal(new Outcome(0, "", "veneer: no file is passed through: that takes root in the initial user namespace\n"), outcome);
     }
 
     [CliFact]

@@ -115,7 +115,7 @@ public sealed class PinTests : IDisposable
     [InlineData("mkdir x; mv -T x l2", "the lower directory l2 was removed while it is mounted")]
     public void A_layer_that_is_lost_is_told_of_once(string loss, string sentence)
     {
-        (_, string text) = Run($"veneer mount -f -o $o m 2>log & while ! mountpoint -q m; do sleep 0.05; done; {loss}; sleep 0.3; mv x y 2>/dev/null; sleep 0.3; cat m/f; umount m; wait; cat log");
+        (_, string text) = Run($"veneer mount -f -o $o,io_uring=off m 2>log & while ! mountpoint -q m; do sleep 0.05; done; {loss}; sleep 0.3; mv x y 2>/dev/null; sleep 0.3; cat m/f; umount m; wait; cat log");
 
         Assert.Equal($"old\nveneer: {sentence}: see who did it, and unmount\n", text);
     }
@@ -126,7 +126,7 @@ public sealed class PinTests : IDisposable
     [InlineData("shutdown", "cat: m/f: Input/output error\nbash: line 1: m/g: Input/output error\n", "veneer: the overlay is shut down: the upper directory u was moved to x while it is mounted\n")]
     public void What_happens_then_is_as_errors_says(string errors, string shown, string log)
     {
-        (_, string text) = Run($"veneer mount -f -o $o,errors={errors} m 2>log & while ! mountpoint -q m; do sleep 0.05; done; cat m/f >/dev/null; mv u x; sleep 0.7; cat m/f; echo new >m/g; veneer mount -o lowerdir=l,upperdir=x,workdir=w l2 2>/dev/null && echo free; umount -l l2; umount m; wait; cat log");
+        (_, string text) = Run($"veneer mount -f -o $o,io_uring=off,errors={errors} m 2>log & while ! mountpoint -q m; do sleep 0.05; done; cat m/f >/dev/null; mv u x; sleep 0.7; cat m/f; echo new >m/g; veneer mount -o lowerdir=l,upperdir=x,workdir=w l2 2>/dev/null && echo free; umount -l l2; umount m; wait; cat log");
 
         Assert.Equal(shown + (errors == "shutdown" ? "free\n" : "umount: l2: not mounted.\n") + log, text);
     }
@@ -163,7 +163,7 @@ public sealed class PinTests : IDisposable
     [CliFact]
     public void What_happens_beside_a_layer_is_no_loss()
     {
-        (_, string text) = Run("mkdir beside; veneer mount -f -o $o m 2>log & while ! mountpoint -q m; do sleep 0.05; done; rmdir beside; touch a; mv a b; rm b; mkdir u/x; rmdir u/x; echo new >m/f; rm m/f; sleep 0.3; umount m; wait; cat log");
+        (_, string text) = Run("mkdir beside; veneer mount -f -o $o,io_uring=off m 2>log & while ! mountpoint -q m; do sleep 0.05; done; rmdir beside; touch a; mv a b; rm b; mkdir u/x; rmdir u/x; echo new >m/f; rm m/f; sleep 0.3; umount m; wait; cat log");
 
         Assert.Equal("", text);
     }
