@@ -71,9 +71,10 @@ public sealed class ThreadTests
         };
         using (kernel = FakeKernel.Start(fileSystem, Threads(1)))
         {
-            for (int i = 0; i < 3; i++) { Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, Slow, GetAttr).Error); }
+            // Once: a thread that could receive before, and now begins to read a broken device, rightly ends the mount.
+            Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, Slow, GetAttr).Error);
 
-            Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error);
+            for (int i = 0; i < 3; i++) { Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error); }
             Assert.Equal(["veneer: one more thread cannot receive requests (EISDIR): they wait for those that there are"], kernel.Logged);
         }
     }
