@@ -248,6 +248,8 @@ public sealed class RenameTests
         Sys.RemoveDirectory(overlay.Merged / "gone");
         Sys.MakeDirectory(overlay.Merged / "gone");
         ulong before = Sys.Stat(overlay.Upper / "full").Ino;
+        // Another test that drops the caches would have it looked up again, in the directory that the kernel has locked.
+        using Descriptor other = Sys.Open(overlay.Merged / "other", OpenFlags.Path | OpenFlags.Directory);
 
         Task changer = Task.Factory.StartNew(() =>
         {
