@@ -59,6 +59,7 @@ public sealed partial class Server : IDisposable
     private InitFlags inForce;
     private bool stopped;
     private bool lacksThread;
+    private bool lacksRings;
     private ulong lastLookedUp, lastOpened; // regular files
     private int deviceThreads;
 
@@ -223,6 +224,11 @@ public sealed partial class Server : IDisposable
         if (!Interlocked.Exchange(ref lacksThread, true)) { options.Log($"veneer: one more thread cannot receive requests ({error}): they wait for those that there are"); }
     }
 
+    private void LogWithdrawal()
+    {
+        if (!Interlocked.Exchange(ref lacksRings, true)) { options.Log("veneer: requests do not come over io_uring: it was switched off while the mount began"); }
+    }
+
     /// <summary>The first thread may use the device itself; without clones the others share it.</summary>
     private DeviceExchange OpenDevice()
     {
@@ -260,9 +266,15 @@ public sealed partial class Server : IDisposable
             else if (error is Errno.ENOENT or Errno.EINTR or Errno.EAGAIN or Errno.EPROTO) { error = Errno.None; }
         }
         bool isEnd = !error.IsError || error is Errno.ENODEV or Errno.ECONNABORTED or Errno.ENOTCONN;
-        if (!isEnd && worker.IsExtra && !hasServed)
+        if (!isEnd && !hasServed && worker.IsExtra)
         {
             LogLack(error);
+            return false;
+        }
+        if (!hasServed && error == Errno.EOPNOTSUPP && exchange is RingExchange)
+        {
+            // The offer was withdrawn while INIT was answered: all requests come by the device. Kernel: process_init_reply().
+            LogWithdrawal();
             return false;
         }
         ended = true;
