@@ -27,8 +27,8 @@ internal static class MountCommand
             foreach (string warning in request.Options.Warnings) { Terminal.Complain(warning); }
         }
         if (request.Pretend) { return ExitCode.Success; }
-        if (request.Foreground) { return Serve(options, request.Options.Debug, Terminal.Trace, () => true); }
-        if (Background.IsChild) { return Serve(options, trace: false, Syslog.Write, Background.ReportReady); }
+        if (request.Foreground) { return Serve(options, request.Options.Debug, Terminal.Trace, Terminal.Trace, () => true); }
+        if (Background.IsChild) { return Serve(options, trace: false, Syslog.Complain, Syslog.Note, Background.ReportReady); }
 
         int exitCode = Background.Start(invocation);
         return exitCode == ExitCode.Success ? CheckThatItAnswers(request.MountPoint) : exitCode;
@@ -78,8 +78,9 @@ internal static class MountCommand
     /// <param name="options">What to mount.</param>
     /// <param name="trace">Whether each request becomes a line on standard error.</param>
     /// <param name="log">Where to say what goes wrong while requests are served.</param>
+    /// <param name="note">Where to say what the mount does without.</param>
     /// <param name="reportReady">Called once they are; gives false when nobody wants the mount any more.</param>
-    private static int Serve(OverlayOptions options, bool trace, Action<string> log, Func<bool> reportReady)
+    private static int Serve(OverlayOptions options, bool trace, Action<string> log, Action<string> note, Func<bool> reportReady)
     {
         _ = Libc.RaiseOpenFileLimit(); // best effort: the limit that there is may do
         _ = Libc.RaiseFileSizeLimit(); // best effort: whose file is larger than that gets EFBIG
@@ -110,6 +111,7 @@ internal static class MountCommand
             using Device device = mount.Device;
             overlay.Announce(mount.MountPoint, mount.Id, mount.DeviceNumber);
             overlay.LookUpRevoked = Revocation.Run;
+            overlay.Note = note;
             using var signals = new TerminationSignals(mount, log);
             var settings = new ServerOptions
             {

@@ -49,6 +49,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public OverlayFileSystem(Volume volume)
     {
         this.volume = volume;
+        Note = volume.Log;
         bool acts = volume.Mark is not null || volume.Options.Errors != OnError.Continue;
         errors = new WritebackErrors(volume.Sentinel, volume.IsInMemory, acts ? ActOnError : null);
         control = new ControlChannel(Libc.EffectiveUid, Answer);
@@ -59,6 +60,9 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         ahead = new LookAhead(volume);
         serverIdentity = ReadServerIdentity(hasUpper: volume.Layers[0] is not null);
     }
+
+    /// <inheritdoc cref="OverlayMount.Note"/>
+    public Action<string> Note { get; set; }
 
     public InitFlags Negotiate(InitFlags offered)
     {
@@ -84,7 +88,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         }
         else if (volume.Options.Passthrough == KernelFeature.Auto)
         {
-            volume.Log($"veneer: no file is passed through: {(isOffered ? "that takes root in the initial user namespace" : "the kernel does not offer it, which takes Linux 6.9")}");
+            Note($"veneer: no file is passed through: {(isOffered ? "that takes root in the initial user namespace" : "the kernel does not offer it, which takes Linux 6.9")}");
         }
         if ((connection.Flags & InitFlags.OverIoUring) == 0) { DoWithoutIoUring(connection.RingError); }
         if (volume.Mark is { } mark) { mark.IsServed = true; }
@@ -99,7 +103,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 : "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux 6.14), or mount with io_uring=auto.");
         }
         if (volume.Options.IoUring == KernelFeature.Off) { return; }
-        volume.Log(error.IsError
+        Note(error.IsError
             ? $"veneer: requests do not come over io_uring: setting it up was refused ({error})"
             : "veneer: requests do not come over io_uring: the kernel does not offer it for FUSE, which takes Linux 6.14 and Y in /sys/module/fuse/parameters/enable_uring");
     }

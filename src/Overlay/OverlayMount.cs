@@ -303,6 +303,9 @@ public sealed class OverlayMount : IDisposable
     /// </summary>
     public Func<string, int, bool>? LookUpRevoked { get => fileSystem.LookUpRevoked; set => fileSystem.LookUpRevoked = value; }
 
+    /// <summary>Called at the start with one line about each feature of the kernel that the mount does without; as for what goes wrong, unless set.</summary>
+    public Action<string> Note { get => fileSystem.Note; set => fileSystem.Note = value; }
+
     /// <summary>Lets go of every layer.</summary>
     public void Dispose()
     {
