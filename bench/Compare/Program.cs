@@ -50,6 +50,16 @@ command.SetAction(parsed =>
             return 2;
         }
     }
+    DirectoryInfo results = parsed.GetRequiredValue(output);
+    try
+    {
+        results.Create(); // now: what was measured for hours must not be lost at the end
+    }
+    catch (Exception problem) when (problem is IOException or UnauthorizedAccessException)
+    {
+        Console.Error.WriteLine($"--output {results}: no directory can be there: {problem.Message}");
+        return 2;
+    }
     bool isSmoke = parsed.GetValue(smoke);
     Sizes sizes = isSmoke ? Sizes.Smoke : new Sizes();
     return Session.Run(new Settings
@@ -62,7 +72,7 @@ command.SetAction(parsed =>
         Keep = parsed.GetValue(keep),
         Time = TimeSpan.FromSeconds(parsed.GetValue(seconds) ?? (isSmoke ? 95 : 24 * 3600)),
         Limit = parsed.GetValue(limit) ?? (isSmoke ? 30 : 300),
-        Output = parsed.GetRequiredValue(output),
+        Output = results,
         Sizes = sizes with { Most = parsed.GetValue(most) ?? sizes.Most },
         ChurnSeconds = parsed.GetValue(churn) is { } minutes ? (int)(minutes * 60) : isSmoke ? 2 : 60,
     });
