@@ -13,6 +13,13 @@ public static unsafe partial class Libc
     private const uint WaitBefore = 1, StartWrite = 2, WaitAfter = 4;
 
     [LibraryImport(Library, SetLastError = true)]
+    private static partial int syncfs(int descriptor);
+
+    /// <summary>Brings all of the filesystem that a descriptor lies on to the disk, whoever wrote it. Not of an O_PATH descriptor. See syncfs(2).</summary>
+    /// <returns>Also the error of anybody's write that failed since the descriptor was opened, or since it was last told.</returns>
+    public static Errno SyncFileSystem(int descriptor) => Check(syncfs(descriptor));
+
+    [LibraryImport(Library, SetLastError = true)]
     private static partial int sync_file_range(int descriptor, long offset, long length, uint flags);
 
     /// <summary>Writes the dirty pages of a range to the disk, and waits for them. Neither attributes nor the device's cache. See sync_file_range(2).</summary>

@@ -24,19 +24,25 @@ internal sealed partial class OverlayFileSystem
         lock (syncLock)
         {
             if (syncThread is { IsAlive: true }) { return Errno.EBUSY; }
-            var sync = new UpperSync(layer.Root.Descriptor, perSecond);
+            var moves = new Moves();
+            volume.Moves = moves;
+            var sync = new UpperSync(layer.Root.Descriptor, perSecond, moves);
             lastSync = sync;
-            syncThread = new Thread(() => RunSync(sync), maxStackSize: 512 * 1024) { IsBackground = true, Name = "sync" };
+            syncThread = new Thread(() => RunSync(sync, moves), maxStackSize: 512 * 1024) { IsBackground = true, Name = "sync" };
             syncThread.Start();
         }
         WriteDurability(document);
         return Errno.None;
     }
 
-    private void RunSync(UpperSync sync)
+    private void RunSync(UpperSync sync, Moves moves)
     {
-        _ = Libc.UnpinThread(); // best effort: on the CPU of whoever asked it takes longer
-        sync.Run(() => endsSync);
+        using (moves)
+        {
+            _ = Libc.UnpinThread(); // best effort: on the CPU of whoever asked it takes longer
+            sync.Run(() => endsSync);
+            volume.Moves = null;
+        }
     }
 
     private volatile bool endsSync;

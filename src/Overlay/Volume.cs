@@ -64,6 +64,11 @@ internal sealed class Volume
     /// <summary>One line about something that went wrong and is not told to a caller.</summary>
     public required Action<string> Log { get; init; }
 
+    /// <summary>What is told of each name that something of upper gets while upper is being synced; else null.</summary>
+    public Moves? Moves { get => Volatile.Read(ref moves); set => Volatile.Write(ref moves, value); }
+
+    private Moves? moves;
+
     /// <summary>Longest name in bytes: upper's.</summary>
     public required int NameLength { get; init; }
 

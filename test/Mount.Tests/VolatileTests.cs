@@ -418,6 +418,46 @@ public sealed class VolatileTests
     }
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [InlineData("rename")]
+    [InlineData("exchange")]
+    [InlineData("link")]
+    public void A_sync_reaches_what_is_moved_meanwhile(string change)
+    {
+        using var disk = new FailingDisk(Filesystem.Ext4);
+        disk.Mount("volatile");
+        for (int i = 0; i < 20; i++) { Sys.Write(disk.Merged / $"file{i}", "x"); }
+        Sys.MakeDirectory(disk.Merged / "dir");
+        Sys.Write(disk.Merged / "dir/moved", "content");
+        Command.Result? synced = null;
+        var syncing = new Thread(() => synced = disk.Veneer("sync", "--iops", "20", disk.Merged));
+        syncing.Start();
+        Patience.Eventually(() => Assert.Matches("\"done\":[1-9]", disk.Veneer("status", "--json", disk.Merged).Output));
+
+        // The files of the root come first, so that it has been listed, and the directory has not.
+        switch (change)
+        {
+            case "exchange":
+                Sys.Rename(disk.Merged / "dir/moved", disk.Merged / "file0", RenameFlags.Exchange);
+                break;
+            case "link":
+                Sys.Link(disk.Merged / "dir/moved", disk.Merged / "file0.new");
+                Sys.Unlink(disk.Merged / "dir/moved");
+                break;
+            default:
+                Sys.Rename(disk.Merged / "dir", disk.Merged / "other");
+                break;
+        }
+        Assert.True(syncing.IsAlive);
+        syncing.Join();
+
+        Assert.True(synced!.ExitCode == 0, synced.Text);
+        FilePath place = disk.Upper / (change switch { "exchange" => "file0", "link" => "file0.new", _ => "other/moved" });
+        Assert.Equal("content", Sys.ReadText(place));
+        using Descriptor real = Sys.Open(place, OpenFlags.ReadOnly);
+        Assert.False(Libc.IsDirty(real.Value, 0, 0));
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
     [MemberData(nameof(Filesystems))]
     public void Sync_on_unmount_leaves_no_mark(Filesystem filesystem)
     {

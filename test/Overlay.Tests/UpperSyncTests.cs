@@ -62,6 +62,119 @@ public sealed class UpperSyncTests : IDisposable
         }
     }
 
+    /// <summary>However late or early: what was there when the sync began is on the disk when it ends.</summary>
+    [Theory]
+    [InlineData("a/b", "moved", 9)]
+    [InlineData("a/b", "a/z/new/moved", 9)]
+    [InlineData("a/b/c/file", "file", 9)]
+    public void What_is_moved_meanwhile_is_synced_where_it_is_then(string from, string to, int all)
+    {
+        int questions = 0;
+        Assert.True(new UpperSync(upper.Value, 0).Run(() => { questions++; return false; }));
+        for (int moment = 1; moment <= questions; moment++)
+        {
+            int asked = 0;
+            using var moves = new Moves();
+            var sync = new UpperSync(upper.Value, 0, moves);
+
+            bool isSynced = sync.Run(() =>
+            {
+                if (++asked == moment) { Move(from, to, moves); }
+                return false;
+            });
+
+            Assert.Empty(sync.Failures);
+            Assert.True(isSynced);
+            Assert.InRange(sync.Done, all, 2 * (all + 1)); // at most twice, with the directory that was made for it
+            Assert.InRange(sync.Total, all, 2 * (all + 1));
+            Assert.Equal(0, moves.Count);
+            Move(to, from, moves);
+        }
+    }
+
+    private void Move(string from, string to, Moves moves)
+    {
+        string place = Path.Combine(root, to), parent = Path.GetDirectoryName(place)!;
+        Directory.CreateDirectory(parent);
+        Directory.Move(Path.Combine(root, from), place);
+        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, PathText.Encode(parent), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int directory));
+        using var opened = new Fd(directory);
+        moves.Add(directory, PathText.Encode(Path.GetFileName(place)));
+    }
+
+    [Fact]
+    public void What_cannot_be_found_again_is_nothing_to_worry_about_where_all_moves_are_known()
+    {
+        Directory.Delete(Path.Combine(root, "a/b/d"), recursive: true);
+        using var moves = new Moves();
+        var sync = new UpperSync(upper.Value, 0, moves);
+        bool isMoved = false;
+
+        bool isSynced = sync.Run(() =>
+        {
+            if (!isMoved && Descriptors().Contains(Path.Combine(root, "a/b/c"), StringComparer.Ordinal) && sync.Total > 0)
+            {
+                isMoved = true;
+                Move("a/b/c", "c", moves);
+                Move("a/b", "moved", moves);
+            }
+            return false;
+        });
+
+        Assert.True(isMoved);
+        Assert.Empty(sync.Failures);
+        Assert.True(isSynced);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void What_stands_in_the_place_of_what_was_moved_is_no_failure(bool isFile)
+    {
+        using var moves = new Moves();
+        var sync = new UpperSync(upper.Value, 0, moves);
+        string old = Path.Combine(root, isFile ? "a/b/c/file" : "a/b");
+
+        bool isSynced = sync.Run(() =>
+        {
+            // Its directory has been listed, and it has not been opened.
+            bool isListed = sync.Total > 0 && Descriptors().Contains(Path.Combine(root, isFile ? "a/b/c" : "a"), StringComparer.Ordinal);
+            if (isListed && !Path.Exists(Path.Combine(root, "moved")))
+            {
+                Move(Path.GetRelativePath(root, old), "moved", moves);
+                File.CreateSymbolicLink(old, "elsewhere");
+            }
+            return false;
+        });
+
+        Assert.NotNull(new FileInfo(old).LinkTarget);
+        Assert.Empty(sync.Failures);
+        Assert.True(isSynced);
+        Assert.InRange(sync.Done, 8, 18);
+    }
+
+    [Fact]
+    public void More_moves_than_are_kept_are_known_of()
+    {
+        using var moves = new Moves();
+        for (int i = 0; i <= Moves.Most; i++) { Move(i % 2 == 0 ? "a/b" : "moved", i % 2 == 0 ? "moved" : "a/b", moves); }
+
+        Assert.Equal((Moves.Most, true), (moves.Count, moves.AreMore));
+        Assert.True(new UpperSync(upper.Value, 0, moves).Run());
+    }
+
+    [Fact]
+    public void What_is_made_later_is_not_waited_for()
+    {
+        using var moves = new Moves();
+        Thread.Sleep(20);
+        File.WriteAllText(Path.Combine(root, "later"), "x");
+
+        Move("later", "a/later", moves);
+
+        Assert.Equal((0, false), (moves.Count, moves.AreMore));
+    }
+
     [Fact]
     public void What_cannot_be_found_again_is_named()
     {

@@ -13,8 +13,9 @@ public sealed record SyncFailure(string Path, Errno Error);
 /// <summary>Brings an upper to the disk: each of its files and directories, and nothing else of its filesystem.</summary>
 /// <remarks>
 /// Files are written in pieces, so that others have their turn, and only where they are dirty. What an fsync(2) of the
-/// directory covers (links, devices, whiteouts) is not opened. Nothing of the overlay is locked: what changes meanwhile
-/// may or may not be on the disk.
+/// directory covers (links, devices, whiteouts) is not opened. Nothing of the overlay is locked: what is written meanwhile
+/// may or may not be on the disk. What is moved meanwhile is synced where it is then; if that is not known of all, because
+/// too many were, all of the filesystem is synced in the end.
 /// </remarks>
 public sealed class UpperSync
 {
@@ -23,8 +24,12 @@ public sealed class UpperSync
     /// <summary>So many failures are kept; the others are counted.</summary>
     public const int MaxFailures = 1000;
 
+    /// <summary>If users still move things after so many rounds of syncing what they have moved, all of the filesystem is synced.</summary>
+    private const int MostRounds = 16;
+
     private readonly int upper;
     private readonly int perSecond;
+    private readonly Moves? moves;
     private readonly List<SyncFailure> failures = []; // also the lock of it
     private long counted;
     private long total;
@@ -33,14 +38,23 @@ public sealed class UpperSync
     private long operations;
     private long started;
     private Errno loss;
+    private string place = ""; // where the walk began, from upper
 
     /// <param name="upper">A descriptor of the upper directory; it stays the caller's.</param>
     /// <param name="perSecond">At most so many operations a second, each an fsync(2) or up to 1 MiB; 0: as many as the disk takes.</param>
-    public UpperSync(int upper, int perSecond)
+    public UpperSync(int upper, int perSecond) : this(upper, perSecond, moves: null)
+    {
+    }
+
+    /// <param name="upper">A descriptor of the upper directory; it stays the caller's.</param>
+    /// <param name="perSecond">As above.</param>
+    /// <param name="moves">What users move from now on; null: nobody does.</param>
+    internal UpperSync(int upper, int perSecond, Moves? moves)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(perSecond);
         this.upper = upper;
         this.perSecond = perSecond;
+        this.moves = moves;
     }
 
     /// <summary>Files and directories to sync; 0 while they are being counted.</summary>
@@ -75,10 +89,10 @@ public sealed class UpperSync
         started = Stopwatch.GetTimestamp();
         Func<bool> cancelled = isCancelled ?? (static () => false);
         bool ended = false;
-        if (Walk(cancelled, isCounting: true))
+        if (Walk(upper, cancelled, isCounting: true))
         {
             Volatile.Write(ref total, counted);
-            ended = Walk(cancelled, isCounting: false);
+            ended = Walk(upper, cancelled, isCounting: false) && SyncMoved(cancelled);
         }
         IsOver = true;
         return ended && Failed == 0;
@@ -115,10 +129,13 @@ public sealed class UpperSync
 
     /// <summary>Syncs the files of each directory, then the directories in it, then itself; or only counts them.</summary>
     /// <remarks>However deep the tree is, one directory is open, and one more while the walk goes from one to the other.</remarks>
+    /// <param name="root">A descriptor of the directory where it begins.</param>
+    /// <param name="isCancelled">Asked between two operations.</param>
+    /// <param name="isCounting">Whether to count only.</param>
     /// <returns>False when it was cancelled.</returns>
-    private bool Walk(Func<bool> isCancelled, bool isCounting)
+    private bool Walk(int root, Func<bool> isCancelled, bool isCounting)
     {
-        Errno error = Libc.Reopen(upper, OpenFlags.ReadOnly | OpenFlags.Directory, out int current);
+        Errno error = Libc.Reopen(root, OpenFlags.ReadOnly | OpenFlags.Directory, out int current);
         if (error.IsError)
         {
             if (!isCounting) { Fail([], default, error); }
@@ -137,7 +154,7 @@ public sealed class UpperSync
                 error = Open(current, name, OpenFlags.Directory, out int child);
                 if (error.IsError)
                 {
-                    if (!isCounting && error != Errno.ENOENT) { Fail(levels, name[..^1], error); } // else removed meanwhile
+                    if (!isCounting && !IsElsewhere(error)) { Fail(levels, name[..^1], error); }
                     continue;
                 }
                 Libc.Close(current);
@@ -158,10 +175,11 @@ public sealed class UpperSync
             {
                 levels.RemoveAt(levels.Count - 1);
                 if (levels.Count == 0) { break; }
-                error = Return(levels, current, out int parent);
+                error = Return(root, levels, current, out int parent);
                 if (error.IsError)
                 {
-                    if (!isCounting) { Fail(levels, default, error); }
+                    // What was moved is known where all moves are.
+                    if (!isCounting && (moves is null || !(error == Errno.ESTALE || IsElsewhere(error)))) { Fail(levels, default, error); }
                     continue;
                 }
                 Libc.Close(current);
@@ -194,7 +212,7 @@ public sealed class UpperSync
                 continue;
             }
             Errno error = Open(directory, reader.TerminatedName, OpenFlags.ReadOnly, out int file);
-            if (error == Errno.ENOENT) { continue; } // removed meanwhile
+            if (IsElsewhere(error)) { continue; }
             goesOn = error.IsError || SyncFile(file, isCancelled, out error);
             if (error.IsError) { Fail(levels, reader.Name, error); }
         }
@@ -206,9 +224,94 @@ public sealed class UpperSync
     private static (ulong Device, ulong Ino) IdentityOf(int directory) =>
         Libc.StatAt(directory, Libc.Self, StatxMask.Basic, out Statx stat).IsError ? default : (stat.Dev, stat.Ino);
 
+    /// <summary>Whether the name that was listed is gone, or stands for something else now: a whiteout, a link.</summary>
+    private static bool IsElsewhere(Errno error) => error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP or Errno.ENXIO;
+
+    /// <summary>Syncs what was moved since the walk began, and the directories above it.</summary>
+    /// <returns>False when it was cancelled.</returns>
+    private bool SyncMoved(Func<bool> isCancelled)
+    {
+        if (moves is null) { return true; }
+        bool goesOn = true;
+        for (int round = 0; goesOn && moves.Count is > 0 and var count && !moves.AreMore && round < MostRounds; round++)
+        {
+            for (; goesOn && count > 0 && moves.TryTake(out Move move); count--)
+            {
+                using (move) { goesOn = SyncMoved(move, isCancelled); }
+            }
+        }
+        if (!goesOn || (moves.Count == 0 && !moves.AreMore)) { return goesOn; }
+        if (!Pace(isCancelled)) { return false; }
+        Errno error = Libc.Reopen(upper, OpenFlags.ReadOnly | OpenFlags.Directory, out int all);
+        if (!error.IsError)
+        {
+            error = Note(Libc.SyncFileSystem(all));
+            Libc.Close(all);
+        }
+        if (error.IsError) { Fail([], default, error); }
+        return true;
+    }
+
+    private bool SyncMoved(in Move move, Func<bool> isCancelled)
+    {
+        place = PlaceOf(move.Object.Value);
+        bool goesOn = true;
+        if (move.Type == FileType.Directory)
+        {
+            counted = 0;
+            goesOn = Walk(move.Object.Value, isCancelled, isCounting: true);
+            Interlocked.Add(ref total, counted);
+            goesOn = goesOn && Walk(move.Object.Value, isCancelled, isCounting: false);
+        }
+        else if (move.Type == FileType.Regular)
+        {
+            Errno error = Libc.Reopen(move.Object.Value, OpenFlags.ReadOnly | OpenFlags.NonBlock | OpenFlags.LargeFile, out int file);
+            Interlocked.Increment(ref total);
+            goesOn = error.IsError || SyncFile(file, isCancelled, out error);
+            if (error.IsError) { Fail([], default, error); }
+        }
+        place = PlaceOf(move.Directory.Value);
+        goesOn = goesOn && SyncUpwards(move.Directory.Value, isCancelled);
+        place = "";
+        return goesOn;
+    }
+
+    /// <summary>Syncs a directory and those above it, up to upper: some may be new, and then nothing on the disk leads to it.</summary>
+    private bool SyncUpwards(int directory, Func<bool> isCancelled)
+    {
+        (ulong, ulong) end = IdentityOf(upper);
+        (ulong, ulong) identity, last = default;
+        Errno error = Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory, out int current);
+        while (!error.IsError && (identity = IdentityOf(current)) != last) // the root is above itself: it was moved out of upper
+        {
+            if (!Pace(isCancelled))
+            {
+                Libc.Close(current);
+                return false;
+            }
+            error = Note(Libc.Sync(current, dataOnly: false));
+            if (error.IsError || identity == end) { break; }
+            last = identity;
+            int child = current;
+            error = Libc.OpenAt(child, "..\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out current);
+            Libc.Close(child);
+            if (error == Errno.ENOENT) { return true; } // removed by now
+        }
+        if (current >= 0) { Libc.Close(current); }
+        if (error.IsError) { Fail([], default, error); }
+        return true;
+    }
+
+    /// <summary>Where something is, from upper, for people.</summary>
+    private string PlaceOf(int descriptor)
+    {
+        string from = Host.Processes.Link($"/proc/self/fd/{upper}") ?? "", full = Host.Processes.Link($"/proc/self/fd/{descriptor}") ?? "?";
+        return full.StartsWith(from + "/", StringComparison.Ordinal) ? full[(from.Length + 1)..] : full == from ? "" : full;
+    }
+
     /// <summary>Opens the last level again, from a directory that was in it.</summary>
     /// <returns><see cref="Errno.ESTALE"/> when somebody has moved both meanwhile.</returns>
-    private Errno Return(List<Level> levels, int child, out int descriptor)
+    private Errno Return(int root, List<Level> levels, int child, out int descriptor)
     {
         Errno error = Libc.OpenAt(child, "..\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out descriptor);
         if (!error.IsError)
@@ -216,8 +319,8 @@ public sealed class UpperSync
             if (IdentityOf(descriptor) == levels[^1].Identity) { return Errno.None; }
             Libc.Close(descriptor);
         }
-        // The child was moved: by the names from upper on.
-        error = Libc.Reopen(upper, OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor);
+        // The child was moved: by the names from the root on.
+        error = Libc.Reopen(root, OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor);
         for (int i = 1; i < levels.Count && !error.IsError; i++)
         {
             int parent = descriptor;
@@ -266,6 +369,7 @@ public sealed class UpperSync
         {
             if (failures.Count >= MaxFailures) { return; }
             var path = new List<string>(levels.Skip(1).Select(level => PathText.Decode(level.Name)));
+            if (place.Length > 0) { path.Insert(0, place); }
             if (name.Length > 0) { path.Add(PathText.Decode(name)); }
             failures.Add(new SyncFailure(string.Join('/', path), error));
         }

@@ -599,6 +599,7 @@ internal sealed class CopyUp(Volume volume)
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
                     error = Libc.LinkAt(volume.Work!.Descriptor, hold, target.Directory, alias.Name);
                     if (error.IsError) { return error; }
+                    volume.Moves?.Add(target.Directory, alias.Name);
                     Settle(alias.Parent, target.Directory, hasTimes, times);
                 }
                 alias.IsUpper = true;

@@ -190,19 +190,25 @@ internal sealed class Create(Volume volume)
         using (directory)
         {
             error = LinkTo(source, directory.Directory, name);
-            if (error != Errno.EEXIST) { return error; }
-            error = Libc.StatAt(directory.Directory, name, StatxMask.Basic, out Statx stat);
-            if (error.IsError) { return error; }
-            if (!volume.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
-
-            Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-            ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-            error = LinkTo(source, volume.Work.Descriptor, temporary);
-            if (error.IsError) { return error; }
-            error = Libc.RenameAt(volume.Work.Descriptor, temporary, directory.Directory, name, RenameFlags.None);
-            if (error.IsError) { volume.Work.Discard(temporary); }
+            if (error == Errno.EEXIST) { error = LinkOverWhiteout(source, parent, directory.Directory, name); }
+            if (!error.IsError) { volume.Moves?.Add(directory.Directory, name); }
             return error;
         }
+    }
+
+    private Errno LinkOverWhiteout(in RealReference source, DirectoryInode parent, int directory, ReadOnlySpan<byte> name)
+    {
+        Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
+        if (error.IsError) { return error; }
+        if (!volume.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
+
+        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+        error = LinkTo(source, volume.Work.Descriptor, temporary);
+        if (error.IsError) { return error; }
+        error = Libc.RenameAt(volume.Work.Descriptor, temporary, directory, name, RenameFlags.None);
+        if (error.IsError) { volume.Work.Discard(temporary); }
+        return error;
     }
 
     private static Errno LinkTo(in RealReference source, int directory, ReadOnlySpan<byte> name) =>

@@ -128,6 +128,11 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                     if (to.Leftover is { } replaced) { PutBack(newDirectory.Directory, to.Name, replaced); }
                     return error;
                 }
+                if (volume.Moves is { } moves)
+                {
+                    moves.Add(newDirectory.Directory, to.Name);
+                    if (exchange) { moves.Add(oldDirectory.Directory, from.Name); }
+                }
                 if (whiteoutIsLeft) { _ = Libc.UnlinkAt(oldDirectory.Directory, from.Name); } // best effort: it covers nothing
             }
         }

@@ -1,0 +1,88 @@
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Durability;
+
+/// <summary>Something of upper that has got another name.</summary>
+/// <param name="Directory">A descriptor (O_PATH) of the directory where it was put.</param>
+/// <param name="Object">A descriptor (O_PATH) of it.</param>
+/// <param name="Type">The type bits of its mode.</param>
+internal readonly record struct Move(Fd Directory, Fd Object, uint Type) : IDisposable
+{
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Directory.Dispose();
+        Object.Dispose();
+    }
+}
+
+/// <summary>What users have moved in upper since a sync of it began.</summary>
+/// <remarks>
+/// The walk of the sync may have been where a thing is now, and come later to where it was. Descriptors are kept, since
+/// names change again. What was made after the sync began is not its business.
+/// </remarks>
+internal sealed class Moves : IDisposable
+{
+    /// <summary>So many wait to be synced; of others nothing is known but that there are some.</summary>
+    public const int Most = 500;
+
+    private readonly Lock gate = new();
+    private readonly Queue<Move> waiting = new();
+    private readonly long began = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds();
+    private bool areMore;
+    private bool ended;
+
+    /// <summary>Something has this name now. Costs some system calls; the caller holds the rename lock.</summary>
+    /// <param name="directory">A descriptor of the directory in upper; it stays the caller's.</param>
+    /// <param name="name">With its NUL.</param>
+    public void Add(int directory, ReadOnlySpan<byte> name)
+    {
+        Errno error = Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int opened);
+        if (error == Errno.ENOENT) { return; } // removed by now
+        var moved = new Fd(opened);
+        Statx stat = default;
+        int copy = -1;
+        if (!error.IsError) { error = Libc.StatAt(opened, Libc.Self, StatxMask.Basic | StatxMask.BirthTime, out stat); }
+        bool isOld = error.IsError || (stat.Mask & StatxMask.BirthTime) == 0 || (stat.BirthTime.Seconds * 1000) + (stat.BirthTime.Nanoseconds / 1_000_000) <= began;
+        if (!error.IsError && isOld) { error = Libc.Duplicate(directory, out copy); }
+        var move = new Move(new Fd(copy), moved, stat.Type);
+        lock (gate)
+        {
+            if (!ended && !error.IsError && isOld && waiting.Count < Most)
+            {
+                waiting.Enqueue(move);
+                return;
+            }
+            areMore |= isOld;
+        }
+        move.Dispose();
+    }
+
+    /// <summary>Takes one out; the caller disposes of it.</summary>
+    public bool TryTake(out Move move)
+    {
+        lock (gate) { return waiting.TryDequeue(out move); }
+    }
+
+    /// <summary>How many wait.</summary>
+    public int Count
+    {
+        get { lock (gate) { return waiting.Count; } }
+    }
+
+    /// <summary>Whether some are not known.</summary>
+    public bool AreMore
+    {
+        get { lock (gate) { return areMore; } }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        lock (gate)
+        {
+            ended = true;
+            while (waiting.TryDequeue(out Move move)) { move.Dispose(); }
+        }
+    }
+}
