@@ -709,7 +709,8 @@ internal static class Manual
         DESCRIPTION
             Writes what was written to an overlay to the disk: each file and directory
             of its upper, and nothing else of that filesystem. The overlay goes on
-            meanwhile. What cannot be written is named, file by file.
+            meanwhile; what was there at the beginning is synced, though it is moved.
+            What cannot be written is named, file by file.
 
             When all is there, and the overlay is not mounted, the mark of a volatile
             upper is removed, so that it can be mounted without volatile, also by the
