@@ -45,6 +45,16 @@ internal static class Background
         return exitCode;
     }
 
+    /// <summary>In the child: a path that leads through a descriptor of the command line's process, which is the parent, leads there still.</summary>
+    public static string AsParentHas(string path)
+    {
+        foreach (string own in (ReadOnlySpan<string>)["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"])
+        {
+            if (path.StartsWith(own, StringComparison.Ordinal)) { return $"/proc/{Libc.ParentProcessId}/fd/{path[own.Length..]}"; }
+        }
+        return path;
+    }
+
     /// <summary>In the child: tells the parent that requests are served, and lets go of it.</summary>
     /// <returns>Whether the parent was still there to hear it.</returns>
     public static bool ReportReady()

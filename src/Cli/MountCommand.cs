@@ -22,7 +22,17 @@ internal static class MountCommand
         if (request.Options.Remount) { return Remount(request); }
 
         OverlayOptions options = request.Options.Build(request.Source, request.MountPoint);
-        if (!Background.IsChild)
+        if (Background.IsChild)
+        {
+            options = options with
+            {
+                LowerDirectories = [.. options.LowerDirectories.Select(Background.AsParentHas)],
+                UpperDirectory = options.UpperDirectory is { } upper ? Background.AsParentHas(upper) : null,
+                WorkDirectory = options.WorkDirectory is { } work ? Background.AsParentHas(work) : null,
+                MountPoint = Background.AsParentHas(options.MountPoint),
+            };
+        }
+        else
         {
             foreach (string warning in request.Options.Warnings) { Terminal.Complain(warning); }
         }
@@ -30,8 +40,25 @@ internal static class MountCommand
         if (request.Foreground) { return Serve(options, request.Options.Debug, Terminal.Trace, Terminal.Trace, () => true); }
         if (Background.IsChild) { return Serve(options, trace: false, Syslog.Complain, Syslog.Note, Background.ReportReady); }
 
+        int before = MountTable.IdAt(request.MountPoint);
         int exitCode = Background.Start(invocation);
-        return exitCode == ExitCode.Success ? CheckThatItAnswers(request.MountPoint) : exitCode;
+        if (exitCode == ExitCode.Success) { return CheckThatItAnswers(request.MountPoint, before); }
+        TakeAway(request.MountPoint, before);
+        return exitCode;
+    }
+
+    /// <summary>In the parent: what failed leaves no mount that answers nobody, and is in the way of the next.</summary>
+    /// <param name="mountPoint">As it was given.</param>
+    /// <param name="before">What was mounted there before.</param>
+    private static void TakeAway(string mountPoint, int before)
+    {
+        if (Target.FindAround(mountPoint, out string path, out MountEntry? mount, out int descriptor).IsError) { return; }
+        using (var place = new Fd(descriptor))
+        {
+            bool isOurs = mount is { Type: "fuse.veneer" } && mount.Id != before && mount.MountPoint == path;
+            if (!isOurs || !Libc.StatFileSystem(place.Value, out _).IsError) { return; }
+        }
+        _ = Mount.Unmount(path, lazy: true); // best effort: its owner sees it, and umount(8) takes it away
     }
 
     private static Request? Parse(string[] arguments, bool asHelper)
@@ -218,7 +245,9 @@ internal static class MountCommand
     }
 
     /// <summary>In the parent: the mount answers us, and it is there where we look.</summary>
-    private static int CheckThatItAnswers(string mountPoint)
+    /// <param name="mountPoint">As it was given.</param>
+    /// <param name="before">As for <see cref="TakeAway"/>.</param>
+    private static int CheckThatItAnswers(string mountPoint, int before)
     {
         // Its full name: a mount over our working directory is not seen through ".".
         Errno error = Target.Open(mountPoint, out string path, out int descriptor);
@@ -234,8 +263,9 @@ internal static class MountCommand
             Libc.Close(descriptor);
         }
         if (!error.IsError && status.Type == StatFs.FuseMagic) { return ExitCode.Success; }
+        if (error.IsError) { TakeAway(mountPoint, before); }
         throw new MountException(error.IsError
-            ? $"{path} is mounted, but does not answer ({error}): see the system's log, and unmount it."
+            ? $"{path} was mounted, but did not answer ({error}), and is unmounted: see the system's log, and the limits of this process."
             : $"{path} was mounted, but is not a mount now: see who unmounted it.");
     }
 

@@ -148,7 +148,7 @@ public sealed class Mount
         {
             Errno.ENOENT => $"The mount point {mountPoint} does not exist: create it with mkdir.",
             Errno.ENOTDIR => $"The mount point {mountPoint} is not a directory: choose one that is.",
-            Errno.ENOTCONN => $"The mount point {mountPoint} is still a mount whose server is gone: unmount that first, with umount.",
+            Errno.ENOTCONN or Errno.ECONNREFUSED => $"The mount point {mountPoint} is still a mount whose server is gone: unmount that first, with umount.",
             Errno.EACCES => $"The mount point {mountPoint} cannot be reached: choose one that this user may use.",
             _ => $"The mount point {mountPoint} cannot be used ({error}): choose another one.",
         });
@@ -158,6 +158,7 @@ public sealed class Mount
     {
         Span<byte> buffer = stackalloc byte[4096];
         Errno error = Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode($"/proc/self/fd/{descriptor}"), buffer, out int length);
+        if (error == Errno.ENAMETOOLONG) { throw new MountException($"The full name of the mount point {mountPoint} is too long for the kernel: choose one that is not so deep."); }
         if (error.IsError) { throw new MountException($"The mount point {mountPoint} cannot be resolved, since /proc is not mounted: mount it."); }
         return PathText.Decode(buffer[..length]);
     }

@@ -137,6 +137,15 @@ public static class MountTable
         return Errno.None;
     }
 
+    /// <summary>The id of the mount that a path leads into; -1 when that cannot be told. No server is asked.</summary>
+    public static int IdAt(string path)
+    {
+        if (OpenPlace(path, out _, out int descriptor).IsError) { return -1; }
+        Errno error = Libc.ReadWhole(PathText.Encode($"/proc/self/fdinfo/{descriptor}"), out byte[] content);
+        Libc.Close(descriptor);
+        return error.IsError ? -1 : MountId(content);
+    }
+
     /// <summary>Behind <c>/proc/PID/root</c> is another mount namespace, whose table has the mount.</summary>
     private static MountEntry? FindElsewhere(string path, int id)
     {

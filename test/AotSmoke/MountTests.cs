@@ -41,6 +41,20 @@ public sealed class MountTests
             output);
     }
 
+    /// <summary>Somewhere among these limits the server has mounted when its memory is used up.</summary>
+    [Fact]
+    public void A_server_that_ends_at_its_start_leaves_no_dead_mount()
+    {
+        string output = Run(
+            "for v in $(seq 40000 2500 100000) 1000000; do "
+            + "if (ulimit -v $v; $VENEER mount -o lowerdir=l,upperdir=u,workdir=w m) >/dev/null 2>&1; then echo mounted; umount -l m; "
+            + "else echo failed; grep ' /mnt/m ' /proc/self/mountinfo && { echo dead mount with $v; umount -l m; }; fi; done; true");
+
+        Assert.DoesNotContain("dead", output, StringComparison.Ordinal);
+        Assert.Contains("failed", output, StringComparison.Ordinal);
+        Assert.Contains("mounted", output, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void It_serves_several_readers_and_writers_at_once()
     {

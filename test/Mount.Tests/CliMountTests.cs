@@ -58,6 +58,15 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal(without, with);
     }
 
+    /// <summary>Who holds directories that have no path any more, or never had one, names them by a descriptor of his own.</summary>
+    [CliFact]
+    public void Directories_may_be_given_by_descriptors()
+    {
+        string output = Succeeds("exec 5<m 6<l 7<u 8<w; veneer mount -o lowerdir=/proc/self/fd/6,upperdir=/dev/fd/7,workdir=/proc/thread-self/fd/8 /dev/fd/5; echo new >>m/f; cat m/f u/f l/f; veneer umount m");
+
+        Assert.Equal("old\nnew\nold\nnew\nold\n", output);
+    }
+
     [CliFact]
     public void Harmless_options_of_others_are_named_and_do_no_harm()
     {

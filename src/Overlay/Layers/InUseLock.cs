@@ -70,7 +70,7 @@ internal sealed class InUseLock : IDisposable
             if (error.IsError)
             {
                 if (isLower) { continue; } // its own sentence comes when it is opened
-                throw new OverlayMountException($"The {place} cannot be read ({error}): give this user permission to list it.");
+                throw new OverlayMountException($"The {place} cannot be read ({error}): {(error is Errno.EACCES or Errno.EPERM ? "give this user permission to list it" : "see the limits of this process, and its filesystem")}.");
             }
             var directory = new Fd(descriptor);
             if (!TryLock(descriptor, isLower, place, deadline))
