@@ -186,6 +186,22 @@ public sealed partial class InUseTests : IDisposable
         Assert.Empty(sentences);
     }
 
+    /// <summary>Names and inode numbers alike, as where one script makes both; what tells them apart is the filesystem.</summary>
+    [CliTheory]
+    [InlineData("auto")]
+    [InlineData("null")]
+    [InlineData("on")]
+    public void A_kernel_overlay_of_relative_names_has_its_own_upper_and_no_other(string uuid)
+    {
+        string layers = "lowerdir=l,upperdir=u,workdir=w", make = "mount -t tmpfs t . && cd $PWD && mkdir l u w m2 k";
+        var (_, output, sentences) = Run(
+            $"mkdir A B; (cd A; {make}; mount -t overlay o -o {layers},uuid={uuid} k); cd B; {make}; stat -c %i u ../A/u | uniq | wc -l; "
+            + $"veneer mount -o {layers} m2; echo $?; veneer umount m2; cd ../A; veneer mount -o {layers} m2; echo $?");
+
+        Assert.Equal("1\n0\n32\n", output);
+        Assert.Equal(["veneer: The upper directory u is the upper of the kernel overlay that is mounted on A/k" + Remedy], sentences);
+    }
+
     [CliFact]
     public void Inuse_warn_mounts_all_the_same_and_leaves_to_the_first_what_is_its_own()
     {

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Globalization;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
@@ -113,7 +114,10 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount) : IDis
     }
 
     /// <summary>Whether a path that was relative to a directory nobody knows any more is the place.</summary>
-    /// <remarks>The place must end like it, and from there the overlay's upper must be where it is: the overlay's root has its inode number, below bits that may tell the layer (xino).</remarks>
+    /// <remarks>
+    /// The place must end like it, and from there the overlay's upper must be where it is: the overlay's root has its inode
+    /// number, below bits that may tell the layer (xino), and the overlay has an id that comes from it.
+    /// </remarks>
     private bool IsRelative(Place place, string path)
     {
         const ulong withoutLayer = (1UL << 48) - 1;
@@ -124,6 +128,31 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount) : IDis
         string fromPlace = string.Concat(Enumerable.Repeat("../", parts.Length)) + upper;
         if (Libc.StatAt(place.Descriptor, PathText.Encode(fromPlace), StatxMask.Basic, out Statx wanted).IsError) { return false; }
         string merged = $"/proc/{Namespace.Process}/root{Mount.MountPoint}";
-        return !Libc.StatAt(Libc.AtCwd, PathText.Encode(merged), StatxMask.Basic, out Statx found).IsError && (found.Ino & withoutLayer) == (wanted.Ino & withoutLayer);
+        return !Libc.StatAt(Libc.AtCwd, PathText.Encode(merged), StatxMask.Basic, out Statx found).IsError && (found.Ino & withoutLayer) == (wanted.Ino & withoutLayer)
+            && HasIdOf(merged, place.Descriptor, fromPlace);
+    }
+
+    /// <summary>Whether the overlay's f_fsid is that of its upper's filesystem, or that of the UUID that it has given its upper. Kernel: ovl_statfs()</summary>
+    private static bool HasIdOf(string merged, int directory, string upper)
+    {
+        if (!IdOf(Libc.AtCwd, merged, out ulong id) || !IdOf(directory, upper, out ulong ofUpper)) { return true; } // as far as can be told
+        if (id == ofUpper) { return true; }
+        Span<byte> uuid = stackalloc byte[16];
+        foreach (string attribute in (ReadOnlySpan<string>)["trusted.overlay.uuid", "user.overlay.uuid"])
+        {
+            if (Libc.GetXattrAt(directory, PathText.Encode(upper), PathText.Encode(attribute), uuid, out int length).IsError || length != uuid.Length) { continue; }
+            if (id == (BinaryPrimitives.ReadUInt64LittleEndian(uuid) ^ BinaryPrimitives.ReadUInt64LittleEndian(uuid[8..]))) { return true; }
+        }
+        return false;
+    }
+
+    private static bool IdOf(int directory, string path, out ulong id)
+    {
+        id = 0;
+        if (Libc.OpenAt(directory, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened).IsError) { return false; }
+        using var descriptor = new Fd(opened);
+        bool isKnown = !Libc.StatFileSystem(opened, out StatFs status).IsError;
+        id = status.FsId;
+        return isKnown;
     }
 }
