@@ -136,9 +136,25 @@ internal sealed class Performer(FilePath root) : IDisposable
         using (opened) { return use(opened); }
     }
 
+    /// <summary>Opens something without waiting.</summary>
+    /// <remarks>
+    /// To write to a FIFO that nobody reads gives ENXIO. Whether somebody reads depends on which processes this one has started
+    /// at that moment, as they have its descriptors until they execute their program: so we read as well.
+    /// </remarks>
+    private static Descriptor OpenAny(FilePath path, OpenFlags flags, uint mode = 0)
+    {
+        if ((flags & OpenFlags.AccessMode) == OpenFlags.WriteOnly)
+        {
+            bool isFifo = false;
+            _ = Sys.ErrorOf(() => isFifo = Sys.Stat(path, follow: true).Type == FileType.Fifo); // it is opened all the same
+            if (isFifo) { flags = (flags & ~OpenFlags.AccessMode) | OpenFlags.ReadWrite; }
+        }
+        return Sys.Open(path, flags | OpenFlags.NonBlock, mode);
+    }
+
     /// <summary>Opens something, and does the work if it is a regular file: others would wait, or have no content.</summary>
     private static string WithRegular(FilePath path, OpenFlags flags, Func<Descriptor, string> use) =>
-        Using(Sys.Open(path, flags | OpenFlags.NonBlock), file => file.Stat() is { IsRegular: false } stat ? TreeImage.KindOf(stat.Type) : use(file));
+        Using(OpenAny(path, flags), file => file.Stat() is { IsRegular: false } stat ? TreeImage.KindOf(stat.Type) : use(file));
 
     // Operations of more than one call.
 
@@ -290,8 +306,8 @@ internal sealed class Performer(FilePath root) : IDisposable
     });
 
     private static string CopyRange(FilePath from, FilePath to, int length) =>
-        Using(Sys.Open(from, OpenFlags.ReadOnly | OpenFlags.NonBlock), source =>
-            Using(Sys.Open(to, OpenFlags.WriteOnly | OpenFlags.NonBlock), target => $"{source.CopyRangeTo(target, 0, 0, length)} {Describe(target.Stat())}"));
+        Using(OpenAny(from, OpenFlags.ReadOnly), source =>
+            Using(OpenAny(to, OpenFlags.WriteOnly), target => $"{source.CopyRangeTo(target, 0, 0, length)} {Describe(target.Stat())}"));
 
     private static string Holes(FilePath path) => WithRegular(path, OpenFlags.ReadOnly, file =>
     {
@@ -318,7 +334,7 @@ internal sealed class Performer(FilePath root) : IDisposable
             "d" => OpenFlags.ReadOnly | OpenFlags.Directory,
             _ => OpenFlags.Path,
         };
-        Descriptor opened = Sys.Open(path, how == "path" ? flags : flags | OpenFlags.NonBlock, how == "rwc" ? mode : 0);
+        Descriptor opened = how == "path" ? Sys.Open(path, flags) : OpenAny(path, flags, how == "rwc" ? mode : 0);
         Close(slot);
         slots[slot] = opened;
         return DescribeOpen(opened);
