@@ -38,6 +38,19 @@ public sealed class XattrTests
     }
 
     [MountTheory]
+    [InlineData("", "trusted.overlay.")]
+    [InlineData("userxattr", "user.overlay.")]
+    public void The_overlays_prefix_alone_is_no_name(string options, string prefix)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "")), options: options);
+
+        Assert.Equal(Errno.EINVAL, Sys.ErrorOf(() => Sys.SetXattr(overlay.Merged / "file", prefix, "y")));
+        Assert.Equal(Errno.EINVAL, Sys.ErrorOf(() => Sys.GetXattr(overlay.Merged / "file", prefix)));
+        Assert.Equal(Errno.EINVAL, Sys.ErrorOf(() => Sys.RemoveXattr(overlay.Merged / "file", prefix)));
+        Assert.False((overlay.Upper / "file").Exists);
+    }
+
+    [MountTheory]
     [InlineData(Filesystem.Tmpfs)]
     [InlineData(Filesystem.Ext4)]
     public void All_kinds_are_set_read_listed_and_removed(Filesystem filesystem)

@@ -60,11 +60,15 @@ internal sealed class OverlayXattr
     /// <param name="name">As the user says it.</param>
     /// <param name="space">Room for 256 bytes.</param>
     /// <param name="stored">The stored name: <paramref name="name"/> itself, or in <paramref name="space"/>.</param>
-    /// <returns><see cref="Errno.EOPNOTSUPP"/> when the stored name would be too long. Kernel: ovl_xattr_escape_name().</returns>
+    /// <returns>
+    /// <see cref="Errno.EOPNOTSUPP"/> when the stored name would be too long, <see cref="Errno.EINVAL"/> for the prefix alone.
+    /// Kernel: ovl_xattr_escape_name(), xattr_resolve_name().
+    /// </returns>
     public Errno Escape(ReadOnlySpan<byte> name, Span<byte> space, out ReadOnlySpan<byte> stored)
     {
         stored = name;
         if (!IsOwn(name)) { return Errno.None; }
+        if (name[prefix.Length..] is [] or [0]) { return Errno.EINVAL; }
         int length = name.Length + "overlay."u8.Length;
         if (length > 256)
         {
