@@ -87,7 +87,7 @@ public sealed class UpperSyncTests : IDisposable
             Assert.True(isSynced);
             Assert.InRange(sync.Done, all, 2 * (all + 1)); // at most twice, with the directory that was made for it
             Assert.InRange(sync.Total, all, 2 * (all + 1));
-            Assert.Equal(0, moves.Count);
+            Assert.Empty(moves.Take());
             Move(to, from, moves);
         }
     }
@@ -156,11 +156,50 @@ public sealed class UpperSyncTests : IDisposable
     [Fact]
     public void More_moves_than_are_kept_are_known_of()
     {
+        for (int i = 0; i <= Moves.Most; i++) { File.WriteAllText(Path.Combine(root, $"a/{i}"), "x"); }
         using var moves = new Moves();
-        for (int i = 0; i <= Moves.Most; i++) { Move(i % 2 == 0 ? "a/b" : "moved", i % 2 == 0 ? "moved" : "a/b", moves); }
+        for (int i = 0; i < Moves.Most; i++) { Move($"a/{i}", $"{i}", moves); }
+        Assert.False(moves.AreMore);
 
-        Assert.Equal((Moves.Most, true), (moves.Count, moves.AreMore));
+        Move($"a/{Moves.Most}", "last", moves);
+
+        Assert.True(moves.AreMore);
         Assert.True(new UpperSync(upper.Value, 0, moves).Run());
+    }
+
+    [Fact]
+    public void What_is_moved_over_and_over_is_synced_where_it_was_put_last()
+    {
+        using var moves = new Moves();
+        for (int i = 0; i < Moves.Most; i++)
+        {
+            Move("a/b", "moved", moves);
+            Move("moved", "a/b", moves);
+        }
+
+        Assert.False(moves.AreMore);
+        Move move = Assert.Single(moves.Take());
+        Assert.Equal(Path.Combine(root, "a"), new FileInfo($"/proc/self/fd/{move.Directory.Value}").LinkTarget);
+        move.Dispose();
+    }
+
+    /// <summary>Somebody who never stops moving things does not keep it from its end.</summary>
+    [Fact]
+    public void It_ends_though_things_are_moved_all_the_time()
+    {
+        using var moves = new Moves();
+        var sync = new UpperSync(upper.Value, 0, moves);
+        int asked = 0;
+
+        bool isSynced = sync.Run(() =>
+        {
+            Move(asked % 2 == 0 ? "a/b" : "moved", asked % 2 == 0 ? "moved" : "a/b", moves);
+            return ++asked > 500;
+        });
+
+        Assert.True(isSynced);
+        Assert.Empty(sync.Failures);
+        Assert.InRange(sync.Done, 9, 40);
     }
 
     [Fact]
@@ -172,7 +211,8 @@ public sealed class UpperSyncTests : IDisposable
 
         Move("later", "a/later", moves);
 
-        Assert.Equal((0, false), (moves.Count, moves.AreMore));
+        Assert.Empty(moves.Take());
+        Assert.False(moves.AreMore);
     }
 
     [Fact]

@@ -3,10 +3,11 @@ using Veneer.Linux;
 namespace Veneer.Overlay.Durability;
 
 /// <summary>Something of upper that has got another name.</summary>
-/// <param name="Directory">A descriptor (O_PATH) of the directory where it was put.</param>
+/// <param name="Directory">A descriptor (O_PATH) of the directory where it was put last.</param>
 /// <param name="Object">A descriptor (O_PATH) of it.</param>
+/// <param name="Identity">Its device and inode number.</param>
 /// <param name="Type">The type bits of its mode.</param>
-internal readonly record struct Move(Fd Directory, Fd Object, uint Type) : IDisposable
+internal sealed record Move(Fd Directory, Fd Object, (ulong Device, ulong Ino) Identity, uint Type) : IDisposable
 {
     /// <inheritdoc/>
     public void Dispose()
@@ -27,8 +28,8 @@ internal sealed class Moves : IDisposable
     public const int Most = 500;
 
     private readonly Lock gate = new();
-    private readonly Queue<Move> waiting = new();
     private readonly long began = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds();
+    private Dictionary<(ulong Device, ulong Ino), Move> waiting = [];
     private bool areMore;
     private bool ended;
 
@@ -45,29 +46,31 @@ internal sealed class Moves : IDisposable
         if (!error.IsError) { error = Libc.StatAt(opened, Libc.Self, StatxMask.Basic | StatxMask.BirthTime, out stat); }
         bool isOld = error.IsError || (stat.Mask & StatxMask.BirthTime) == 0 || (stat.BirthTime.Seconds * 1000) + (stat.BirthTime.Nanoseconds / 1_000_000) <= began;
         if (!error.IsError && isOld) { error = Libc.Duplicate(directory, out copy); }
-        var move = new Move(new Fd(copy), moved, stat.Type);
+        var move = new Move(new Fd(copy), moved, (stat.Dev, stat.Ino), stat.Type);
         lock (gate)
         {
-            if (!ended && !error.IsError && isOld && waiting.Count < Most)
+            if (!ended && isOld && !error.IsError && (waiting.Remove(move.Identity, out Move? before) || waiting.Count < Most))
             {
-                waiting.Enqueue(move);
-                return;
+                waiting.Add(move.Identity, move);
+                move = before;
             }
-            areMore |= isOld;
+            else
+            {
+                areMore |= isOld;
+            }
         }
-        move.Dispose();
+        move?.Dispose();
     }
 
-    /// <summary>Takes one out; the caller disposes of it.</summary>
-    public bool TryTake(out Move move)
+    /// <summary>Takes all out that wait, each thing once, with where it was put last; the caller disposes of them.</summary>
+    public ICollection<Move> Take()
     {
-        lock (gate) { return waiting.TryDequeue(out move); }
-    }
-
-    /// <summary>How many wait.</summary>
-    public int Count
-    {
-        get { lock (gate) { return waiting.Count; } }
+        lock (gate)
+        {
+            ICollection<Move> taken = waiting.Values;
+            waiting = [];
+            return taken;
+        }
     }
 
     /// <summary>Whether some are not known.</summary>
@@ -82,7 +85,8 @@ internal sealed class Moves : IDisposable
         lock (gate)
         {
             ended = true;
-            while (waiting.TryDequeue(out Move move)) { move.Dispose(); }
+            foreach (Move move in waiting.Values) { move.Dispose(); }
+            waiting.Clear();
         }
     }
 }

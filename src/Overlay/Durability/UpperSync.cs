@@ -24,9 +24,6 @@ public sealed class UpperSync
     /// <summary>So many failures are kept; the others are counted.</summary>
     public const int MaxFailures = 1000;
 
-    /// <summary>If users still move things after so many rounds of syncing what they have moved, all of the filesystem is synced.</summary>
-    private const int MostRounds = 16;
-
     private readonly int upper;
     private readonly int perSecond;
     private readonly Moves? moves;
@@ -39,6 +36,7 @@ public sealed class UpperSync
     private long started;
     private Errno loss;
     private string place = ""; // where the walk began, from upper
+    private HashSet<(ulong Device, ulong Ino)>? synced; // of what was moved, and all below: each thing once, however often it is moved
 
     /// <param name="upper">A descriptor of the upper directory; it stays the caller's.</param>
     /// <param name="perSecond">At most so many operations a second, each an fsync(2) or up to 1 MiB; 0: as many as the disk takes.</param>
@@ -169,6 +167,7 @@ public sealed class UpperSync
             {
                 error = level.Listed.IsError ? level.Listed : Note(Libc.Sync(current, dataOnly: false));
                 if (error.IsError) { Fail(levels, default, error); }
+                else { synced?.Add(level.Identity); }
                 Interlocked.Increment(ref done);
             }
             while (true)
@@ -213,8 +212,16 @@ public sealed class UpperSync
             }
             Errno error = Open(directory, reader.TerminatedName, OpenFlags.ReadOnly, out int file);
             if (IsElsewhere(error)) { continue; }
+            (ulong, ulong) identity = synced is null || error.IsError ? default : IdentityOf(file);
+            if (synced?.Contains(identity) == true)
+            {
+                Libc.Close(file);
+                Interlocked.Increment(ref done);
+                continue;
+            }
             goesOn = error.IsError || SyncFile(file, isCancelled, out error);
             if (error.IsError) { Fail(levels, reader.Name, error); }
+            else { synced?.Add(identity); }
         }
         level.Listed = reader.Error;
         reader.Dispose();
@@ -228,78 +235,95 @@ public sealed class UpperSync
     private static bool IsElsewhere(Errno error) => error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP or Errno.ENXIO;
 
     /// <summary>Syncs what was moved since the walk began, and the directories above it.</summary>
+    /// <remarks>
+    /// What is moved in the meantime needs nothing, unless it was below something that was moved before: then it is either
+    /// synced there, or moved away before the walk comes to it. So it ends when nothing is found that has not been synced here.
+    /// </remarks>
     /// <returns>False when it was cancelled.</returns>
     private bool SyncMoved(Func<bool> isCancelled)
     {
         if (moves is null) { return true; }
-        bool goesOn = true;
-        for (int round = 0; goesOn && moves.Count is > 0 and var count && !moves.AreMore && round < MostRounds; round++)
+        synced = [];
+        bool goesOn = true, isNew = true;
+        while (goesOn && isNew && !moves.AreMore)
         {
-            for (; goesOn && count > 0 && moves.TryTake(out Move move); count--)
+            ICollection<Move> some = moves.Take();
+            isNew = false;
+            var above = new HashSet<(ulong, ulong)>();
+            foreach (Move move in some)
             {
-                using (move) { goesOn = SyncMoved(move, isCancelled); }
+                if (!goesOn || synced.Contains(move.Identity)) { continue; }
+                isNew = true;
+                goesOn = SyncObject(move, isCancelled) && SyncUpwards(move.Directory.Value, above, isCancelled);
             }
+            foreach (Move move in some) { move.Dispose(); }
         }
-        if (!goesOn || (moves.Count == 0 && !moves.AreMore)) { return goesOn; }
+        place = "";
+        return goesOn && (!moves.AreMore || SyncAll(isCancelled));
+    }
+
+    private bool SyncAll(Func<bool> isCancelled)
+    {
         if (!Pace(isCancelled)) { return false; }
-        Errno error = Libc.Reopen(upper, OpenFlags.ReadOnly | OpenFlags.Directory, out int all);
+        Errno error = Libc.Reopen(upper, OpenFlags.ReadOnly | OpenFlags.Directory, out int root);
         if (!error.IsError)
         {
-            error = Note(Libc.SyncFileSystem(all));
-            Libc.Close(all);
+            error = Note(Libc.SyncFileSystem(root));
+            Libc.Close(root);
         }
         if (error.IsError) { Fail([], default, error); }
         return true;
     }
 
-    private bool SyncMoved(in Move move, Func<bool> isCancelled)
+    private bool SyncObject(Move move, Func<bool> isCancelled)
     {
         place = PlaceOf(move.Object.Value);
-        bool goesOn = true;
         if (move.Type == FileType.Directory)
         {
             counted = 0;
-            goesOn = Walk(move.Object.Value, isCancelled, isCounting: true);
+            bool goesOn = Walk(move.Object.Value, isCancelled, isCounting: true);
             Interlocked.Add(ref total, counted);
-            goesOn = goesOn && Walk(move.Object.Value, isCancelled, isCounting: false);
+            return goesOn && Walk(move.Object.Value, isCancelled, isCounting: false);
         }
-        else if (move.Type == FileType.Regular)
+        if (move.Type == FileType.Regular)
         {
-            Errno error = Libc.Reopen(move.Object.Value, OpenFlags.ReadOnly | OpenFlags.NonBlock | OpenFlags.LargeFile, out int file);
             Interlocked.Increment(ref total);
-            goesOn = error.IsError || SyncFile(file, isCancelled, out error);
+            Errno error = Libc.Reopen(move.Object.Value, OpenFlags.ReadOnly | OpenFlags.NonBlock | OpenFlags.LargeFile, out int file);
+            bool goesOn = error.IsError || SyncFile(file, isCancelled, out error);
             if (error.IsError) { Fail([], default, error); }
+            else { synced!.Add(move.Identity); }
+            return goesOn;
         }
-        place = PlaceOf(move.Directory.Value);
-        goesOn = goesOn && SyncUpwards(move.Directory.Value, isCancelled);
-        place = "";
-        return goesOn;
+        synced!.Add(move.Identity); // an entry of its directory
+        return true;
     }
 
     /// <summary>Syncs a directory and those above it, up to upper: some may be new, and then nothing on the disk leads to it.</summary>
-    private bool SyncUpwards(int directory, Func<bool> isCancelled)
+    /// <param name="directory">Where something was put.</param>
+    /// <param name="above">The directories that this was done for in the same round.</param>
+    /// <param name="isCancelled">Asked between two operations.</param>
+    private bool SyncUpwards(int directory, HashSet<(ulong, ulong)> above, Func<bool> isCancelled)
     {
         (ulong, ulong) end = IdentityOf(upper);
-        (ulong, ulong) identity, last = default;
         Errno error = Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory, out int current);
-        while (!error.IsError && (identity = IdentityOf(current)) != last) // the root is above itself: it was moved out of upper
+        bool goesOn = true;
+        // The root of the mount is above itself: who comes there was moved out of upper, and is being removed.
+        while (goesOn && !error.IsError && IdentityOf(current) is var identity && above.Add(identity))
         {
-            if (!Pace(isCancelled))
-            {
-                Libc.Close(current);
-                return false;
-            }
-            error = Note(Libc.Sync(current, dataOnly: false));
-            if (error.IsError || identity == end) { break; }
-            last = identity;
+            goesOn = Pace(isCancelled);
+            if (goesOn) { error = Note(Libc.Sync(current, dataOnly: false)); }
+            if (identity == end || error.IsError) { break; }
             int child = current;
             error = Libc.OpenAt(child, "..\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out current);
             Libc.Close(child);
-            if (error == Errno.ENOENT) { return true; } // removed by now
         }
         if (current >= 0) { Libc.Close(current); }
-        if (error.IsError) { Fail([], default, error); }
-        return true;
+        if (error.IsError && error != Errno.ENOENT) // else removed by now
+        {
+            place = PlaceOf(directory);
+            Fail([], default, error);
+        }
+        return goesOn;
     }
 
     /// <summary>Where something is, from upper, for people.</summary>
