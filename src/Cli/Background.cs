@@ -46,13 +46,26 @@ internal static class Background
     }
 
     /// <summary>In the child: a path that leads through a descriptor of the command line's process, which is the parent, leads there still.</summary>
+    /// <returns>The full name of what is there, which outlives the parent, if there is one.</returns>
     public static string AsParentHas(string path)
     {
         foreach (string own in (ReadOnlySpan<string>)["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"])
         {
-            if (path.StartsWith(own, StringComparison.Ordinal)) { return $"/proc/{Libc.ParentProcessId}/fd/{path[own.Length..]}"; }
+            if (!path.StartsWith(own, StringComparison.Ordinal)) { continue; }
+            string there = $"/proc/{Libc.ParentProcessId}/fd/{path[own.Length..]}";
+            return !Target.Open(there, out string name, out int descriptor).IsError && IsNamed(descriptor, name) ? name : there;
         }
         return path;
+
+        static bool IsNamed(int descriptor, string name)
+        {
+            using var first = new Fd(descriptor);
+            if (Target.Open(name, out _, out int opened).IsError) { return false; }
+            using var second = new Fd(opened);
+            return !Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic | StatxMask.UniqueMountId, out Statx one).IsError
+                && !Libc.StatAt(opened, Libc.Self, StatxMask.Basic | StatxMask.UniqueMountId, out Statx other).IsError
+                && (one.Dev, one.Ino, one.MountId) == (other.Dev, other.Ino, other.MountId);
+        }
     }
 
     /// <summary>In the child: tells the parent that requests are served, and lets go of it.</summary>

@@ -40,25 +40,27 @@ internal static class MountCommand
         if (request.Foreground) { return Serve(options, request.Options.Debug, Terminal.Trace, Terminal.Trace, () => true); }
         if (Background.IsChild) { return Serve(options, trace: false, Syslog.Complain, Syslog.Note, Background.ReportReady); }
 
-        int before = MountTable.IdAt(request.MountPoint);
+        // Its full name: a mount over our working directory is not seen through ".", nor one over a directory through its descriptor.
+        if (Target.Open(request.MountPoint, out string place, out int opened).IsError) { place = request.MountPoint; }
+        else { Libc.Close(opened); }
+        int before = MountTable.IdAt(place);
         int exitCode = Background.Start(invocation);
-        if (exitCode == ExitCode.Success) { return CheckThatItAnswers(request.MountPoint, before); }
-        TakeAway(request.MountPoint, before);
+        if (exitCode == ExitCode.Success) { return CheckThatItAnswers(place, before); }
+        _ = TakeAway(place, before);
         return exitCode;
     }
 
     /// <summary>In the parent: what failed leaves no mount that answers nobody, and is in the way of the next.</summary>
-    /// <param name="mountPoint">As it was given.</param>
-    /// <param name="before">What was mounted there before.</param>
-    private static void TakeAway(string mountPoint, int before)
+    /// <param name="path">The mount point's full name.</param>
+    /// <param name="before">What was mounted there before; -1 when that is not known, and then nothing is done.</param>
+    /// <returns>Whether there was one, and it is gone.</returns>
+    private static bool TakeAway(string path, int before)
     {
-        if (Target.FindAround(mountPoint, out string path, out MountEntry? mount, out int descriptor).IsError) { return; }
-        using (var place = new Fd(descriptor))
-        {
-            bool isOurs = mount is { Type: "fuse.veneer" } && mount.Id != before && mount.MountPoint == path;
-            if (!isOurs || !Libc.StatFileSystem(place.Value, out _).IsError) { return; }
-        }
-        _ = Mount.Unmount(path, lazy: true); // best effort: its owner sees it, and umount(8) takes it away
+        if (before < 0 || Target.Find(path, out _, out MountEntry? mount).IsError || mount is not { Type: "fuse.veneer" } || mount.Id == before) { return false; }
+        if (Target.Open(path, out _, out int descriptor).IsError) { return false; }
+        bool answers = !Libc.StatFileSystem(descriptor, out _).IsError; // then it is somebody else's
+        Libc.Close(descriptor);
+        return !answers && !Mount.Unmount(path, lazy: true).IsError;
     }
 
     private static Request? Parse(string[] arguments, bool asHelper)
@@ -245,17 +247,11 @@ internal static class MountCommand
     }
 
     /// <summary>In the parent: the mount answers us, and it is there where we look.</summary>
-    /// <param name="mountPoint">As it was given.</param>
+    /// <param name="path">The mount point's full name.</param>
     /// <param name="before">As for <see cref="TakeAway"/>.</param>
-    private static int CheckThatItAnswers(string mountPoint, int before)
+    private static int CheckThatItAnswers(string path, int before)
     {
-        // Its full name: a mount over our working directory is not seen through ".".
-        Errno error = Target.Open(mountPoint, out string path, out int descriptor);
-        if (!error.IsError)
-        {
-            Libc.Close(descriptor);
-            error = Target.Open(path, out _, out descriptor);
-        }
+        Errno error = Target.Open(path, out _, out int descriptor);
         StatFs status = default;
         if (!error.IsError)
         {
@@ -263,9 +259,8 @@ internal static class MountCommand
             Libc.Close(descriptor);
         }
         if (!error.IsError && status.Type == StatFs.FuseMagic) { return ExitCode.Success; }
-        if (error.IsError) { TakeAway(mountPoint, before); }
         throw new MountException(error.IsError
-            ? $"{path} was mounted, but did not answer ({error}), and is unmounted: see the system's log, and the limits of this process."
+            ? $"{path} was mounted, but did not answer ({error}): {(TakeAway(path, before) ? "it is unmounted again, " : "unmount it, and ")}see the system's log and the limits of this process."
             : $"{path} was mounted, but is not a mount now: see who unmounted it.");
     }
 

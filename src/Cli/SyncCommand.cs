@@ -113,10 +113,11 @@ internal static class SyncCommand
         State state = Watch(() => new State(sync.IsOver, sync.Done, sync.Total, [], sync.Failed));
         thread.Join();
         state = state with { Failures = [.. sync.Failures.Select(one => (one.Path, one.Error.ToString()))] };
-        if (!Report(state)) { return ExitCode.Unsynced; }
+        bool isSynced = Report(state);
+        if (upper.IsInUse) { upper.JudgeAgain(); }
+        if (!isSynced) { return ExitCode.Unsynced; }
         if (upper.IsInUse)
         {
-            upper.JudgeAgain();
             Terminal.Write(Synced(state));
             if (upper.IsMarked) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
             return ExitCode.Success;

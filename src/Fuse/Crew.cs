@@ -7,7 +7,7 @@ internal sealed class Crew : IDisposable
 
     private readonly Lock gate = new();
     private readonly SemaphoreSlim parked = new(0);
-    private readonly int wantedForMany;
+    private int wantedForMany; // with the gate held
     private readonly bool parks;
     private readonly Func<ulong, Exchange?> open;
     private readonly Func<Exchange, bool> serve;
@@ -148,12 +148,22 @@ internal sealed class Crew : IDisposable
     /// <summary>Whether all requests come from one caller, which waits for each: then one of us is enough, and faster.</summary>
     public void ExpectOneCaller(bool isOne)
     {
-        int now = isOne ? 1 : wantedForMany;
+        int now = isOne ? 1 : Volatile.Read(ref wantedForMany);
         if (Volatile.Read(ref wanted) == now) { return; }
         lock (gate)
         {
             wanted = now;
             WakeLocked();
+        }
+    }
+
+    /// <summary>More threads are to be ready than was said at first.</summary>
+    public void Widen(int count)
+    {
+        lock (gate)
+        {
+            wanted = wantedForMany = Math.Max(count, wantedForMany);
+            while (!stopping && ready < wanted) { AddLocked(new Worker(this), 0); }
         }
     }
 

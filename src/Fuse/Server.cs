@@ -224,9 +224,11 @@ public sealed partial class Server : IDisposable
         if (!Interlocked.Exchange(ref lacksThread, true)) { options.Log($"veneer: one more thread cannot receive requests ({error}): they wait for those that there are"); }
     }
 
-    private void LogWithdrawal()
+    private void DoWithoutRings()
     {
-        if (!Interlocked.Exchange(ref lacksRings, true)) { options.Log("veneer: requests do not come over io_uring: it was switched off while the mount began"); }
+        if (Interlocked.Exchange(ref lacksRings, true)) { return; }
+        options.Log("veneer: requests do not come over io_uring: it was switched off while the mount began");
+        workers.WidenFirst(options.Threads);
     }
 
     /// <summary>The first thread may use the device itself; without clones the others share it.</summary>
@@ -274,7 +276,7 @@ public sealed partial class Server : IDisposable
         if (!hasServed && error == Errno.EOPNOTSUPP && exchange is RingExchange)
         {
             // The offer was withdrawn while INIT was answered: all requests come by the device. Kernel: process_init_reply().
-            LogWithdrawal();
+            DoWithoutRings();
             return false;
         }
         ended = true;

@@ -22,6 +22,9 @@ public sealed class Workers : IDisposable
 
     internal void Add(Crew crew) => crews.Add(crew);
 
+    /// <summary>All requests come by the device after all: its crew is the first.</summary>
+    internal void WidenFirst(int count) => crews[0].Widen(count);
+
     internal void Start()
     {
         crews.ForEach(crew => crew.Start());

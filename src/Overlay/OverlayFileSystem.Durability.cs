@@ -24,21 +24,28 @@ internal sealed partial class OverlayFileSystem
         lock (syncLock)
         {
             if (syncThread is { IsAlive: true }) { return Errno.EBUSY; }
-            var moves = new Moves();
-            volume.Moves = moves;
+            var moves = new Moves(AwaitNames);
             var sync = new UpperSync(layer.Root.Descriptor, perSecond, moves);
-            lastSync = sync;
-            syncThread = new Thread(() => RunSync(sync, moves), maxStackSize: 512 * 1024) { IsBackground = true, Name = "sync" };
-            syncThread.Start();
+            var thread = new Thread(() => RunSync(sync, moves), maxStackSize: 512 * 1024) { IsBackground = true, Name = "sync" };
+            thread.Start();
+            (lastSync, syncThread) = (sync, thread);
         }
         WriteDurability(document);
         return Errno.None;
+    }
+
+    /// <summary>Whoever has changed a name has also said so.</summary>
+    private void AwaitNames()
+    {
+        volume.RenameLock.EnterWriteLock();
+        volume.RenameLock.ExitWriteLock();
     }
 
     private void RunSync(UpperSync sync, Moves moves)
     {
         using (moves)
         {
+            volume.Moves = moves;
             _ = Libc.UnpinThread(); // best effort: on the CPU of whoever asked it takes longer
             sync.Run(() => endsSync);
             volume.Moves = null;

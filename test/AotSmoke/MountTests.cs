@@ -42,12 +42,15 @@ public sealed class MountTests
     }
 
     /// <summary>Somewhere among these limits the server has mounted when its memory is used up.</summary>
-    [Fact]
-    public void A_server_that_ends_at_its_start_leaves_no_dead_mount()
+    [Theory]
+    [InlineData("$VENEER mount -o lowerdir=l,upperdir=u,workdir=w m")]
+    [InlineData("cd m; $VENEER mount -o lowerdir=../l,upperdir=../u,workdir=../w .")]
+    [InlineData("exec 5<m; $VENEER mount -o lowerdir=l,upperdir=u,workdir=w /dev/fd/5")]
+    public void A_server_that_ends_at_its_start_leaves_no_dead_mount(string mount)
     {
         string output = Run(
             "for v in $(seq 40000 2500 100000) 1000000; do "
-            + "if (ulimit -v $v; $VENEER mount -o lowerdir=l,upperdir=u,workdir=w m) >/dev/null 2>&1; then echo mounted; umount -l m; "
+            + "if (ulimit -v $v; " + mount + ") >/dev/null 2>&1; then echo mounted; umount -l m; "
             + "else echo failed; grep ' /mnt/m ' /proc/self/mountinfo && { echo dead mount with $v; umount -l m; }; fi; done; true");
 
         Assert.DoesNotContain("dead", output, StringComparison.Ordinal);

@@ -177,6 +177,18 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(32, exitCode);
     }
 
+    /// <summary>The attribute that tells is hidden from all but root: then what looks like it is taken for it.</summary>
+    [CliTheory]
+    [InlineData("auto")]
+    [InlineData("null")]
+    public void A_kernel_overlay_of_relative_names_is_seen_without_privilege_too(string uuid)
+    {
+        var (exitCode, _, sentences) = Run($"mkdir k; mount -t tmpfs t k; cd k; mkdir l u w m k; mount -t overlay o -o $LAYERS,uuid={uuid} k; unshare --user --map-root-user --mount veneer mount -o $LAYERS,userxattr m");
+
+        Assert.Equal(32, exitCode);
+        Assert.Equal(["veneer: The upper directory u is the upper of the kernel overlay that is mounted on k/k" + Remedy], sentences);
+    }
+
     [CliFact]
     public void Other_directories_of_the_same_names_are_not_taken_for_those_of_a_kernel_overlay()
     {

@@ -156,12 +156,13 @@ public sealed class UpperSyncTests : IDisposable
     [Fact]
     public void More_moves_than_are_kept_are_known_of()
     {
-        for (int i = 0; i <= Moves.Most; i++) { File.WriteAllText(Path.Combine(root, $"a/{i}"), "x"); }
+        for (int i = 0; i <= 500; i++) { File.WriteAllText(Path.Combine(root, $"a/{i}"), "x"); }
         using var moves = new Moves();
-        for (int i = 0; i < Moves.Most; i++) { Move($"a/{i}", $"{i}", moves); }
+        Assert.InRange(moves.Most, 25, 500);
+        for (int i = 0; i < moves.Most; i++) { Move($"a/{i}", $"{i}", moves); }
         Assert.False(moves.AreMore);
 
-        Move($"a/{Moves.Most}", "last", moves);
+        Move($"a/{moves.Most}", "last", moves);
 
         Assert.True(moves.AreMore);
         Assert.True(new UpperSync(upper.Value, 0, moves).Run());
@@ -171,7 +172,7 @@ public sealed class UpperSyncTests : IDisposable
     public void What_is_moved_over_and_over_is_synced_where_it_was_put_last()
     {
         using var moves = new Moves();
-        for (int i = 0; i < Moves.Most; i++)
+        for (int i = 0; i < moves.Most; i++)
         {
             Move("a/b", "moved", moves);
             Move("moved", "a/b", moves);
@@ -200,6 +201,52 @@ public sealed class UpperSyncTests : IDisposable
         Assert.True(isSynced);
         Assert.Empty(sync.Failures);
         Assert.InRange(sync.Done, 9, 40);
+    }
+
+    /// <summary>Who moves a thing says so a moment later.</summary>
+    [Fact]
+    public void A_move_that_was_not_told_of_in_time_is_waited_for()
+    {
+        Action? late = null;
+        using var moves = new Moves(() => Interlocked.Exchange(ref late, null)?.Invoke());
+        var sync = new UpperSync(upper.Value, 0, moves);
+        bool isMoved = false;
+
+        Assert.True(sync.Run(() =>
+        {
+            if (!isMoved && sync.Total > 0)
+            {
+                isMoved = true;
+                Directory.Move(Path.Combine(root, "a/b"), Path.Combine(root, "moved"));
+                late = () => moves.Add(upper.Value, PathText.Encode("moved"));
+            }
+            return false;
+        }));
+
+        Assert.Null(late);
+        Assert.InRange(sync.Done, 9, 18);
+    }
+
+    [Fact]
+    public void What_is_moved_and_removed_is_no_failure()
+    {
+        using var moves = new Moves();
+        var sync = new UpperSync(upper.Value, 0, moves);
+        bool isMoved = false;
+
+        bool isSynced = sync.Run(() =>
+        {
+            if (!isMoved && sync.Total > 0)
+            {
+                isMoved = true;
+                Move("a/b", "moved", moves);
+                Directory.Delete(Path.Combine(root, "moved"), recursive: true);
+            }
+            return false;
+        });
+
+        Assert.Empty(sync.Failures);
+        Assert.True(isSynced);
     }
 
     [Fact]

@@ -24,14 +24,23 @@ internal sealed record Move(Fd Directory, Fd Object, (ulong Device, ulong Ino) I
 /// </remarks>
 internal sealed class Moves : IDisposable
 {
-    /// <summary>So many wait to be synced; of others nothing is known but that there are some.</summary>
-    public const int Most = 500;
-
     private readonly Lock gate = new();
-    private readonly long began = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds();
+    private readonly Action? settle;
+    private readonly long began = Now;
     private Dictionary<(ulong Device, ulong Ino), Move> waiting = [];
     private bool areMore;
     private bool ended;
+
+    /// <param name="settle">Waits until whoever has moved something has said so.</param>
+    public Moves(Action? settle = null) => this.settle = settle;
+
+    /// <summary>Where users move things, and nobody says which.</summary>
+    public static Moves Unseen => new() { areMore = true };
+
+    /// <summary>So many wait to be synced, with two descriptors each; of others nothing is known but that there are some.</summary>
+    public int Most { get; } = Libc.OpenFileLimit(out ulong limit).IsError ? 25 : (int)Math.Min(500, limit / 40);
+
+    private static long Now => DateTimeOffset.UtcNow.ToUnixTimeMilliseconds();
 
     /// <summary>Something has this name now. Costs some system calls; the caller holds the rename lock.</summary>
     /// <param name="directory">A descriptor of the directory in upper; it stays the caller's.</param>
@@ -44,7 +53,8 @@ internal sealed class Moves : IDisposable
         Statx stat = default;
         int copy = -1;
         if (!error.IsError) { error = Libc.StatAt(opened, Libc.Self, StatxMask.Basic | StatxMask.BirthTime, out stat); }
-        bool isOld = error.IsError || (stat.Mask & StatxMask.BirthTime) == 0 || (stat.BirthTime.Seconds * 1000) + (stat.BirthTime.Nanoseconds / 1_000_000) <= began;
+        long born = (stat.BirthTime.Seconds * 1000) + (stat.BirthTime.Nanoseconds / 1_000_000);
+        bool isOld = error.IsError || (stat.Mask & StatxMask.BirthTime) == 0 || born <= began || born > Now; // in the future: the clock was set back
         if (!error.IsError && isOld) { error = Libc.Duplicate(directory, out copy); }
         var move = new Move(new Fd(copy), moved, (stat.Dev, stat.Ino), stat.Type);
         lock (gate)
@@ -65,6 +75,7 @@ internal sealed class Moves : IDisposable
     /// <summary>Takes all out that wait, each thing once, with where it was put last; the caller disposes of them.</summary>
     public ICollection<Move> Take()
     {
+        settle?.Invoke();
         lock (gate)
         {
             ICollection<Move> taken = waiting.Values;

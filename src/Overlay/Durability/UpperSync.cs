@@ -163,7 +163,7 @@ public sealed class UpperSync
             }
             if (!isCounting) { goesOn = Pace(isCancelled); }
             if (!goesOn) { break; }
-            if (!isCounting)
+            if (!isCounting && level.Listed != Errno.ENOENT) // else it was removed meanwhile
             {
                 error = level.Listed.IsError ? level.Listed : Note(Libc.Sync(current, dataOnly: false));
                 if (error.IsError) { Fail(levels, default, error); }

@@ -83,9 +83,9 @@ public sealed class VolatileUpper : IDisposable
         }
     }
 
-    /// <summary>The sync of what is in it.</summary>
+    /// <summary>The sync of what is in it; while it is in use also of all else of its filesystem, since users may move things meanwhile.</summary>
     /// <param name="perSecond">As for <see cref="UpperSync"/>.</param>
-    public UpperSync Sync(int perSecond) => new(upper.Value, perSecond);
+    public UpperSync Sync(int perSecond) => new(upper.Value, perSecond, IsInUse ? Moves.Unseen : null);
 
     /// <summary>After a sync that succeeded: it is not volatile any more.</summary>
     /// <exception cref="VolatileUpperException">Writing to its filesystem failed meanwhile, or the mark cannot be removed.</exception>

@@ -140,7 +140,10 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount) : IDis
         Span<byte> uuid = stackalloc byte[16];
         foreach (string attribute in (ReadOnlySpan<string>)["trusted.overlay.uuid", "user.overlay.uuid"])
         {
-            if (Libc.GetXattrAt(directory, PathText.Encode(upper), PathText.Encode(attribute), uuid, out int length).IsError || length != uuid.Length) { continue; }
+            Errno error = Libc.GetXattrAt(directory, PathText.Encode(upper), PathText.Encode(attribute), uuid, out int length);
+            bool isHidden = attribute[0] == 't' && !Capabilities.SeesTrustedAttributes;
+            if (isHidden || (error.IsError && !error.IsNoXattr)) { return true; } // as far as can be told
+            if (error.IsError || length != uuid.Length) { continue; }
             if (id == (BinaryPrimitives.ReadUInt64LittleEndian(uuid) ^ BinaryPrimitives.ReadUInt64LittleEndian(uuid[8..]))) { return true; }
         }
         return false;

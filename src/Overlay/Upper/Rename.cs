@@ -268,6 +268,9 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     }
 
     /// <summary>Undoes <see cref="ReplaceByEmpty"/>: the inode stands for the directory that it had before, with its descriptor and its number.</summary>
-    private void PutBack(int directory, ReadOnlySpan<byte> name, Leftover replaced) =>
+    private void PutBack(int directory, ReadOnlySpan<byte> name, Leftover replaced)
+    {
         _ = Libc.RenameAt(volume.Work!.Descriptor, replaced.Name, directory, name, RenameFlags.Exchange); // best effort: a lookup finds the empty one
+        volume.Moves?.Add(directory, name);
+    }
 }
