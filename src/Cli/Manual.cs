@@ -710,7 +710,10 @@ internal static class Manual
             Writes what was written to an overlay to the disk: each file and directory
             of its upper, and nothing else of that filesystem. The overlay goes on
             meanwhile; what was there at the beginning is synced, though it is moved.
-            What cannot be written is named, file by file.
+            If hundreds of things are moved, or an UPPER is named that is in use, all of
+            that filesystem is synced in the end. (Of moves in an overlay of the kernel
+            nobody is told: sync it when it is unmounted.) What cannot be written is
+            named, file by file.
 
             When all is there, and the overlay is not mounted, the mark of a volatile
             upper is removed, so that it can be mounted without volatile, also by the
