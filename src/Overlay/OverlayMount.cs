@@ -56,7 +56,11 @@ public sealed class OverlayMount : IDisposable
     }
 
     /// <summary>The layers and rooms of an overlay; what is to be disposed of with it is added to a list.</summary>
-    internal static Volume OpenVolume(OverlayOptions options, Action<string> log, List<IDisposable> opened)
+    /// <param name="options">What to mount.</param>
+    /// <param name="log">As for <see cref="Open"/>.</param>
+    /// <param name="opened">The list.</param>
+    /// <param name="names">What gives names their offsets in listings; null: what nobody can foresee.</param>
+    internal static Volume OpenVolume(OverlayOptions options, Action<string> log, List<IDisposable> opened, NameHash? names = null)
     {
         var lowers = new List<int>();
         foreach (string path in options.LowerDirectories) { lowers.Add(Hold(Probe.OpenDirectory(path, "lower"), opened)); }
@@ -113,6 +117,7 @@ public sealed class OverlayMount : IDisposable
             Directories = directories,
             Numbers = numbers,
             Inodes = new InodeTable(directories, log),
+            Listings = new Listings(names ?? NameHash.Secret),
             Objects = new RealObjects(directories, workDirectory),
             Lookup = new LayeredLookup(directories, xattr, layers, options.RedirectDirectory is RedirectDirectory.On or RedirectDirectory.Follow, nameLength)
             {

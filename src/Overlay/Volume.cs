@@ -35,7 +35,7 @@ internal sealed class Volume
     public required RealObjects Objects { get; init; }
 
     /// <summary>Listings of directories.</summary>
-    public Listings Listings { get; } = new();
+    public required Listings Listings { get; init; }
 
     /// <summary>Finds names.</summary>
     public required LayeredLookup Lookup { get; init; }

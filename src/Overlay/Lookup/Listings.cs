@@ -8,7 +8,8 @@ namespace Veneer.Overlay.Lookup;
 /// one is a user like any other. What is never given back, as by a directory that is forgotten while somebody reads it, is
 /// garbage. The lock is a leaf.
 /// </remarks>
-internal sealed class Listings
+/// <param name="hash">What gives names their offsets.</param>
+internal sealed class Listings(NameHash hash)
 {
     /// <summary>So much memory may wait for a directory, in bytes.</summary>
     private const long MostSpare = 2 << 20;
@@ -26,7 +27,7 @@ internal sealed class Listings
     {
         lock (gate)
         {
-            if (!spare.TryPop(out MergedDirectory? listing)) { listing = new MergedDirectory(); }
+            if (!spare.TryPop(out MergedDirectory? listing)) { listing = new MergedDirectory(hash); }
             else { spareBytes -= listing.Size; }
             listing.Users = 1;
             return listing;
@@ -93,6 +94,12 @@ internal sealed class Listings
             directory.Listing = null;
             ReturnLocked(listing);
         }
+    }
+
+    /// <summary>Gives the entries of a directory offsets of their own, where names have one hash, or once had.</summary>
+    public void Separate(DirectoryInode directory, MergedDirectory listing)
+    {
+        lock (gate) { listing.SeparateLocked(directory); }
     }
 
     /// <summary>Leaves what waits for a directory to the collector, which is about to be called.</summary>

@@ -20,7 +20,7 @@ internal sealed class LowerNames
 
     /// <summary>The first of the lowers that can have the name, or -1 when none has.</summary>
     /// <param name="name">With its NUL.</param>
-    public int FirstOf(ReadOnlySpan<byte> name) => firsts.TryGetValue(MergedDirectory.LongHash(name), out short first) ? first : -1;
+    public int FirstOf(ReadOnlySpan<byte> name) => firsts.TryGetValue(NameHash.Secret.Of(name), out short first) ? first : -1;
 
     /// <summary>Reads all lowers of a directory.</summary>
     /// <param name="directories">Where their descriptors are.</param>
@@ -54,7 +54,7 @@ internal sealed class LowerNames
             while (reader.MoveNext())
             {
                 if (firsts.Count == MaxNames) { return false; }
-                firsts.TryAdd(MergedDirectory.LongHash(reader.TerminatedName), lower);
+                firsts.TryAdd(NameHash.Secret.Of(reader.TerminatedName), lower);
                 isEmpty = false;
                 isExact = isExact || IsExact(descriptor, reader.TerminatedName);
             }

@@ -11,7 +11,8 @@ namespace Veneer.Overlay.Lookup;
 /// offset whatever comes and goes, in this snapshot and in every later one. So a reader may go on anywhere, and the
 /// kernel may keep what it has read. Offset 0 is before ".", 1 before "..", 2 before the entries.
 /// </remarks>
-internal sealed class MergedDirectory
+/// <param name="hash">What gives names their offsets.</param>
+internal sealed class MergedDirectory(NameHash hash)
 {
     private const byte WhiteoutType = 14; // DT_WHT
 
@@ -148,7 +149,7 @@ internal sealed class MergedDirectory
             if (error.IsError) { return error; }
         }
         RemoveWhiteouts();
-        if (!onlyWhetherEmpty) { Sort(); }
+        if (!onlyWhetherEmpty) { Sort(volume.Listings, directory); }
         return Errno.None;
     }
 
@@ -242,29 +243,50 @@ internal sealed class MergedDirectory
         table = grown;
     }
 
-    private static uint Hash(ReadOnlySpan<byte> name) => (uint)LongHash(name);
-
-    /// <summary>FNV-1a with a finish that spreads the last bytes. Must never change within a mount: it is the offset.</summary>
-    internal static ulong LongHash(ReadOnlySpan<byte> name)
-    {
-        ulong hash = 14695981039346656037;
-        foreach (byte b in name) { hash = (hash ^ b) * 1099511628211; }
-        hash = (hash ^ (hash >> 32)) * 0x9E3779B97F4A7C15;
-        return hash ^ (hash >> 29);
-    }
+    private uint Hash(ReadOnlySpan<byte> name) => (uint)hash.Of(name);
 
     /// <summary>Where a name is, but for the rare one whose hash another has, too. Offsets are signed for user space, and the lowest ones are taken.</summary>
-    private static ulong Offset(ReadOnlySpan<byte> name) => Math.Max(LongHash(name) >> 1, FirstOffset + 1);
+    private ulong Offset(ReadOnlySpan<byte> name) => Math.Max(hash.Of(name) >> 1, FirstOffset + 1);
 
-    private void Sort()
+    private void Sort(Listings listings, DirectoryInode directory)
     {
         if (offsets.Length < count) { offsets = new ulong[entries.Length]; }
         for (int i = 0; i < count; i++) { offsets[i] = Offset(NameOf(i)); }
         Array.Sort(offsets, entries, 0, count);
+        bool areSeparate = directory.KeptOffsets is null;
+        for (int i = 1; i < count && areSeparate; i++) { areSeparate = offsets[i] != offsets[i - 1]; }
+        if (!areSeparate) { listings.Separate(directory, this); }
+    }
+
+    /// <summary>Names with one hash get neighbouring offsets, or a reader would miss all but the first. Caller holds the gate of <see cref="Listings"/>.</summary>
+    /// <remarks>
+    /// Each keeps its own for as long as the directory is known, also when the others have gone: who has read those goes
+    /// on behind them.
+    /// </remarks>
+    public void SeparateLocked(DirectoryInode directory)
+    {
+        for (int i = 0; i < count; i++)
+        {
+            offsets[i] = Offset(NameOf(i));
+            foreach (KeptOffset kept in directory.KeptOffsets ?? [])
+            {
+                if (NameOf(i).SequenceEqual(kept.Name)) { offsets[i] = kept.Offset; }
+            }
+        }
+        Array.Sort(offsets, entries, 0, count);
         for (int i = 1; i < count; i++)
         {
-            // Two names with one hash: the later gets the next free offset, or a reader would miss it.
-            if (offsets[i] <= offsets[i - 1]) { offsets[i] = offsets[i - 1] + 1; }
+            // In the order of the names, so that it is the same in every listing.
+            for (int j = i; j > 0 && offsets[j] == offsets[j - 1] && NameOf(j).SequenceCompareTo(NameOf(j - 1)) < 0; j--)
+            {
+                (entries[j], entries[j - 1]) = (entries[j - 1], entries[j]);
+            }
+        }
+        for (int i = 1; i < count; i++)
+        {
+            if (offsets[i] > offsets[i - 1]) { continue; }
+            offsets[i] = offsets[i - 1] + 1;
+            directory.KeepOffsetLocked(NameOf(i), offsets[i]);
         }
     }
 

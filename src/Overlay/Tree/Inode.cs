@@ -260,6 +260,11 @@ internal sealed class Alias(DirectoryInode parent, byte[] name)
     public volatile bool IsRemoved;
 }
 
+/// <summary>The offset of an entry in listings, where it is not the hash of its name.</summary>
+/// <param name="Name">With its NUL.</param>
+/// <param name="Offset">The offset.</param>
+internal sealed record KeptOffset(byte[] Name, ulong Offset);
+
 /// <summary>A directory of the overlay.</summary>
 internal sealed class DirectoryInode : Inode
 {
@@ -298,6 +303,23 @@ internal sealed class DirectoryInode : Inode
 
     /// <summary>What the directory lists, while somebody reads it. Protected by <see cref="Listings"/>.</summary>
     public MergedDirectory? Listing { get; set; }
+
+    /// <summary>Entries whose offset is not their hash, which another name has; null as long as there was none. Protected by <see cref="Listings"/>.</summary>
+    public KeptOffset[]? KeptOffsets => Volatile.Read(ref keptOffsets);
+
+    private KeptOffset[]? keptOffsets;
+
+    /// <summary>An entry has this offset for as long as the directory is known. Caller holds the gate of <see cref="Listings"/>.</summary>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="offset">The offset.</param>
+    public void KeepOffsetLocked(ReadOnlySpan<byte> name, ulong offset)
+    {
+        var all = new List<KeptOffset>(keptOffsets ?? []);
+        byte[] own = name.ToArray();
+        all.RemoveAll(kept => kept.Name.AsSpan().SequenceEqual(own));
+        all.Add(new KeptOffset(own, offset));
+        Volatile.Write(ref keptOffsets, [.. all]);
+    }
 
     /// <summary>Who reads the directory. Counts are lost when threads meet.</summary>
     public ListingReaders Readers;

@@ -5,10 +5,23 @@ namespace Veneer.Overlay.Tree;
 /// <param name="Ino">The real inode number.</param>
 internal readonly record struct RealKey(int Device, ulong Ino)
 {
-    /// <summary>A well-spread hash: inode numbers are often consecutive.</summary>
-    public uint Hash => (uint)(LongHash >> 32);
+    /// <summary>Odd, and another one in each process.</summary>
+    private static readonly ulong secret = BitConverter.ToUInt64(Guid.NewGuid().ToByteArray()) | 1;
 
-    /// <summary>The hash before it is cut; its upper bits are the good ones.</summary>
+    /// <summary>A well-spread hash that nobody can foresee: inode numbers are often consecutive, and who makes a filesystem chooses them.</summary>
+    public uint Hash
+    {
+        get
+        {
+            ulong product = LongHash * secret;
+            return (uint)(((product ^ (product >> 32)) * 0x9E3779B97F4A7C15UL) >> 32);
+        }
+    }
+
+    /// <summary>As that of the tables.</summary>
+    public override int GetHashCode() => (int)Hash;
+
+    /// <summary>A hash that is the same in every mount; its upper bits are the good ones.</summary>
     public ulong LongHash => Ino * 0x9E3779B97F4A7C15UL + (ulong)(uint)Device * 0xC2B2AE3D27D4EB4FUL;
 }
 
@@ -61,7 +74,7 @@ internal sealed class InodeNumbers
             if (!overflow.TryGetValue(key, out ulong number))
             {
                 number = OverflowBase | key.LongHash >> (64 - Bits);
-                while (!overflowTaken.Add(number)) { number = OverflowBase | (number + 1); }
+                while (!overflowTaken.Add(number)) { number = OverflowBase | (number + (key.Hash | 1)); }
                 overflow.Add(key, number);
             }
             return number;
