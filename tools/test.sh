@@ -12,7 +12,7 @@ own=(unshare --mount --propagation private --pid --fork --kill-child --mount-pro
 "${own[@]}" true 2>/dev/null || own=()
 
 # One project at a time: mounts have time-outs, and should not wait for each other.
-timeout --kill-after=30 1200 "${own[@]}" \
+timeout --kill-after=30 2700 "${own[@]}" \
     dotnet test --solution Veneer.slnx --no-build --max-parallel-test-modules 1 </dev/null 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 
@@ -27,7 +27,7 @@ passed=${passed:-0} skipped=${skipped:-0}
 failed=$((${failed:-0} + ${broken:-0}))
 
 if [ "$status" = 124 ] || [ "$status" = 137 ]; then
-    echo "The tests were stopped after 20 minutes."
+    echo "The tests were stopped after 45 minutes."
 fi
 if [ $((passed + failed)) = 0 ] && [ "$status" = 0 ]; then
     echo "No test ran."
