@@ -65,6 +65,8 @@ if [ "$purpose" = test ]; then
     needs e2fsprogs command -v mkfs.ext4
     needs xfsprogs command -v mkfs.xfs
     needs btrfs-progs command -v mkfs.btrfs
+    needs squashfs-tools command -v mksquashfs
+    needs erofs-utils command -v mkfs.erofs
     needs fuse-overlayfs command -v fuse-overlayfs
 fi
 

@@ -237,10 +237,19 @@ internal sealed partial class OverlayFileSystem
         if (LayerAttributes.IsOne(attribute)) { return LayerAttribute(inode, attribute, value, out size); }
         error = volume.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
         if (error.IsError) { return error; }
+        error = GetReal(inode, stored, value, out size);
+        // A layer without ACLs has none: everything else becomes the answer to whoever is not the owner. Kernel: ovl_get_acl()
+        return error == Errno.EOPNOTSUPP && PosixAcl.IsOne(attribute) ? Errno.ENODATA : error;
+    }
+
+    /// <summary>An attribute of the real object, under the name that it is stored by.</summary>
+    private Errno GetReal(Inode inode, ReadOnlySpan<byte> stored, Span<byte> value, out int size)
+    {
+        size = 0;
         volume.RenameLock.EnterReadLock();
         try
         {
-            error = volume.Objects.Resolve(inode, out RealReference real);
+            Errno error = volume.Objects.Resolve(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real) { return Libc.GetXattrAt(real.Directory, real.Name, stored, value, out size); }
         }
@@ -324,6 +333,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = CheckProtection(inode);
         if (error.IsError) { return error; }
+        if (LacksAcls(inode, attribute)) { return Errno.EOPNOTSUPP; }
         error = copyUp.Ensure(inode, request, needsData: !volume.Options.Metacopy);
         if (error.IsError) { return error; }
         volume.RenameLock.EnterReadLock();
@@ -348,6 +358,10 @@ internal sealed partial class OverlayFileSystem
         }
     }
 
+    /// <summary>Whether an attribute is an ACL that a copy could not have, so that nothing is copied up for it. Kernel: ovl_set_acl()</summary>
+    private bool LacksAcls(Inode inode, ReadOnlySpan<byte> attribute) =>
+        !inode.HasUpper && PosixAcl.IsOne(attribute) && volume.Layers[0] is { HasAcls: false };
+
     public Errno RemoveXattr(in Request request, ReadOnlySpan<byte> attribute)
     {
         Errno error = volume.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
@@ -357,10 +371,11 @@ internal sealed partial class OverlayFileSystem
         if (!volume.IsWritable) { return Errno.EROFS; }
         error = CheckProtection(inode);
         if (error.IsError) { return error; }
+        if (LacksAcls(inode, attribute)) { return Errno.EOPNOTSUPP; }
         if (!inode.HasUpper)
         {
             // What is not there need not be copied up to be removed. Kernel: ovl_xattr_set()
-            error = GetXattr(request, attribute, default, out _);
+            error = GetReal(inode, stored, default, out _);
             if (error.IsError) { return error; }
         }
         error = copyUp.Ensure(inode, request, needsData: !volume.Options.Metacopy);

@@ -47,7 +47,7 @@ public sealed class Overlay : IDisposable
         if (!Merged.Exists) { Sys.MakeDirectory(Merged, Octal.Oct(755)); }
         if (!settings.ReadOnly)
         {
-            FilePath place = home;
+            FilePath place = settings.UpperIn ?? home;
             if (settings.UpperSize is { } size)
             {
                 ownUpperMount = place = home / "small";
@@ -102,6 +102,7 @@ public sealed class Overlay : IDisposable
     /// <param name="lowersOn">Where the lower layers are, if elsewhere.</param>
     /// <param name="upperSize">Gives upper and work a tmpfs of their own, of this size.</param>
     /// <param name="upperQuota">Gives upper and work a btrfs subvolume of their own, which may hold no more than this.</param>
+    /// <param name="upperIn">An empty directory of somebody else in which upper and work are made, instead.</param>
     /// <param name="readOnly">Without an upper.</param>
     /// <param name="inLower">A directory of the topmost lower layer to mount on, instead of one beside the layers.</param>
     /// <param name="mounter">Who mounts, if not who is tested.</param>
@@ -117,13 +118,14 @@ public sealed class Overlay : IDisposable
         Filesystem? lowersOn = null,
         string? upperSize = null,
         string? upperQuota = null,
+        FilePath? upperIn = null,
         bool readOnly = false,
         string? inLower = null,
         Mounter? mounter = null,
         bool mounted = true,
         int seconds = 30)
     {
-        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, upperQuota, readOnly, inLower, seconds));
+        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, upperQuota, upperIn, readOnly, inLower, seconds));
         try
         {
             if (mounted) { overlay.Mount(mounter); }
@@ -289,5 +291,5 @@ public sealed class Overlay : IDisposable
     }
 
     private sealed record OverlaySettings(
-        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, string? UpperQuota, bool ReadOnly, string? InLower, int Seconds);
+        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, string? UpperQuota, FilePath? UpperIn, bool ReadOnly, string? InLower, int Seconds);
 }

@@ -14,6 +14,9 @@ internal static class PosixAcl
     /// <summary>The ACL that a directory hands on.</summary>
     public static ReadOnlySpan<byte> DefaultName => "system.posix_acl_default\0"u8;
 
+    /// <summary>Whether an attribute is one of the two.</summary>
+    public static bool IsOne(ReadOnlySpan<byte> attribute) => attribute.SequenceEqual(AccessName) || attribute.SequenceEqual(DefaultName);
+
     /// <summary>Room for any ACL that a filesystem stores, in bytes.</summary>
     public const int MaxLength = 4 + 8 * 512;
 

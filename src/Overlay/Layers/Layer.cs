@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Veneer.Linux;
+using Veneer.Overlay.Format;
 using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Layers;
@@ -45,6 +46,9 @@ internal sealed class Layer : IDisposable
 
     /// <summary>Whether files have flags, which chattr(1) sets. Without them statx(2) may say immutable of all files, as in erofs, where it only means that nobody can write there.</summary>
     public bool HasFileFlags { get; private set; }
+
+    /// <summary>Whether objects can have POSIX ACLs.</summary>
+    public bool HasAcls { get; private set; }
 
     /// <summary>Whether what was copied up from here is found again by the handle in its origin attribute: handles can be opened, and tell of this filesystem alone.</summary>
     public bool FindsOrigins { get; set; }
@@ -115,6 +119,7 @@ internal sealed class Layer : IDisposable
         var uuid = default(FileSystemUuid);
         if (!Libc.Ioctl(root, FileSystemUuid.Request, ref uuid, out _).IsError) { layer.Uuid = FileSystemUuid.ToArray(uuid); }
         uint flags = 0;
+        layer.HasAcls = Libc.GetXattrAt(root, Libc.Self, PosixAcl.AccessName, default, out _) != Errno.EOPNOTSUPP;
         layer.HasFileFlags = !Libc.Ioctl(root, FileFlags.GetFlags, ref flags, out _).IsError;
         return layer;
     }
