@@ -35,7 +35,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         // The kernel looks the name up again, and finds the inode's new nodeid.
         if (isSuperseded) { return Errno.ESTALE; }
-        if (IsFull) { return Errno.ENFILE; }
+        if (files.AreTooMany(request.Header.Uid)) { return Errno.ENFILE; }
         bool truncates = (input.Flags & OpenFlags.Truncate) != 0;
         bool writes = (input.Flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly || truncates;
         if (writes)
@@ -81,7 +81,7 @@ internal sealed partial class OverlayFileSystem
                 }
             }
             bool wasTrusted = !inode.ChangesUnseen;
-            error = Admit(inode, request.NodeId, input.Flags, descriptor, isLower, isPrivate, out result);
+            error = Admit(inode, request.NodeId, request.Header.Uid, input.Flags, descriptor, isLower, isPrivate, out result);
             if (error.IsError)
             {
                 if (descriptor >= 0) { Libc.Close(descriptor); }
@@ -115,10 +115,6 @@ internal sealed partial class OverlayFileSystem
             Monitor.Exit(inode.CopyUpLock);
         }
     }
-
-    /// <summary>Whether one more open file would leave too few descriptors for what all other requests need.</summary>
-    /// <remarks>ENFILE, as where the system has no more: EMFILE would be the caller's own limit.</remarks>
-    private bool IsFull => files.Count >= volume.MaxOpenFiles;
 
     private static bool Writes(OpenFlags flags) => (flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly;
 
@@ -155,7 +151,7 @@ internal sealed partial class OverlayFileSystem
 
     /// <summary>Chooses how the open file reaches its data, and gives it a number.</summary>
     /// <returns><see cref="Errno.ESTALE"/> when the inode has a new nodeid: the kernel looks the name up again.</returns>
-    private Errno Admit(Inode inode, ulong nodeId, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
+    private Errno Admit(Inode inode, ulong nodeId, uint uid, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
     {
         result = default;
         // Others may have superseded the nodeid while we waited for a copy-up.
@@ -168,7 +164,7 @@ internal sealed partial class OverlayFileSystem
         }
         if ((result.Flags & OpenReply.Passthrough) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadWrite) { inode.ChangesUnseen = true; }
         if (Writes(flags)) { errors.Touch(); }
-        result.Fh = files.Add(inode, nodeId, backing, flags, descriptor, isLower);
+        result.Fh = files.Add(inode, nodeId, backing, flags, descriptor, isLower, uid);
         return Errno.None;
     }
 
@@ -210,16 +206,16 @@ internal sealed partial class OverlayFileSystem
     public Errno Create(in Request request, ReadOnlySpan<byte> name, in CreateIn input, out CreateOut result)
     {
         result = default;
-        if (IsFull) { return Errno.ENFILE; }
+        if (files.AreTooMany(request.Header.Uid)) { return Errno.ENFILE; }
         var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = RealFlags(input.Flags & ~OpenFlags.Truncate) };
         Errno error = MakeObject(request, name, what, out result.Entry, out Inode inode, out int descriptor);
         if (error.IsError) { return error; }
-        return AdmitNew(inode, input.Flags, descriptor, ref result);
+        return AdmitNew(inode, request.Header.Uid, input.Flags, descriptor, ref result);
     }
 
-    private Errno AdmitNew(Inode inode, OpenFlags flags, int descriptor, ref CreateOut result)
+    private Errno AdmitNew(Inode inode, uint uid, OpenFlags flags, int descriptor, ref CreateOut result)
     {
-        Errno error = Admit(inode, result.Entry.NodeId, flags, descriptor, isLower: false, isPrivate: true, out result.Open);
+        Errno error = Admit(inode, result.Entry.NodeId, uid, flags, descriptor, isLower: false, isPrivate: true, out result.Open);
         if (error.IsError)
         {
             Libc.Close(descriptor);
@@ -235,7 +231,7 @@ internal sealed partial class OverlayFileSystem
         result = default;
         if (!volume.IsWritable) { return Errno.EROFS; }
         if (!volume.Work!.HasTemporaryFiles) { return Errno.EOPNOTSUPP; }
-        if (IsFull) { return Errno.ENFILE; }
+        if (files.AreTooMany(request.Header.Uid)) { return Errno.ENFILE; }
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
         if (error.IsError) { return error; }
         error = CheckProtection(parent, onlyAdds: true);
@@ -243,6 +239,7 @@ internal sealed partial class OverlayFileSystem
         error = copyUp.Ensure(parent, request);
         if (error.IsError) { return error; }
         var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = input.Flags };
+        bool staysInWork = volume.HasManyOrphans;
         Inode inode;
         int descriptor;
         volume.RenameLock.EnterReadLock();
@@ -250,17 +247,20 @@ internal sealed partial class OverlayFileSystem
         {
             lock (parent.NamesLock)
             {
-                error = create.TemporaryLocked(parent, what, out Statx stat, out descriptor);
+                error = create.TemporaryLocked(parent, what, isLinkable: staysInWork, out Statx stat, out descriptor);
                 if (error.IsError) { return error; }
-                error = Libc.Duplicate(descriptor, out int kept);
-                if (error.IsError)
-                {
-                    Libc.Close(descriptor);
-                    return error;
-                }
                 inode = NewUpperInode(null, Libc.Self, stat);
-                inode.Orphan = kept;
-                inode.IsNameless = inode.IsUnlinked = true;
+                if (!staysInWork || !remove.LinkInWork(inode, descriptor, Libc.Self))
+                {
+                    error = Libc.Duplicate(descriptor, out int kept);
+                    if (error.IsError)
+                    {
+                        Libc.Close(descriptor);
+                        return error;
+                    }
+                    volume.Inodes.SetOrphan(inode, kept);
+                }
+                inode.IsUnlinked = true;
                 volume.Inodes.AddAndLend(inode);
                 result.Entry = EntryOf(inode, inode.NodeId, stat);
             }
@@ -269,7 +269,7 @@ internal sealed partial class OverlayFileSystem
         {
             volume.RenameLock.ExitReadLock();
         }
-        return AdmitNew(inode, input.Flags, descriptor, ref result);
+        return AdmitNew(inode, request.Header.Uid, input.Flags, descriptor, ref result);
     }
 
     public void Release(ulong nodeId, ulong fh)

@@ -28,6 +28,7 @@ internal sealed partial class OverlayFileSystem
     {
         volume.Inodes.Forget(nodeId, lookups);
         while (volume.Inodes.TryTakeOrphan(out int orphan)) { CloseLast(orphan); }
+        while (volume.Inodes.TryTakeLeftover(out byte[] leftover)) { Discard(new Leftover(leftover, ManyWhiteouts)); }
     }
 
     public Errno ReadLink(in Request request, Span<byte> target, out int length)
@@ -191,9 +192,9 @@ internal sealed partial class OverlayFileSystem
     private void Rehome(Inode inode, DirectoryInode parent, byte[] name)
     {
         volume.Inodes.Move(inode, parent, name);
-        inode.IsNameless = false;
-        if (inode.Orphan >= 0) { Libc.Close(inode.Orphan); }
-        inode.Orphan = -1;
+        if (volume.Inodes.TakeOrphan(inode) is >= 0 and int orphan) { Libc.Close(orphan); }
+        if (inode.WorkName is { } workName) { volume.Work!.Discard(workName); }
+        inode.WorkName = null;
     }
 
     public Errno Unlink(in Request request, ReadOnlySpan<byte> name) => RemoveName(request, name, directory: false);
@@ -240,7 +241,8 @@ internal sealed partial class OverlayFileSystem
             if (error.IsError) { return error; }
         }
 
-        bool exclusive = false;
+        bool staysInWork = directory && volume.HasManyOrphans; // nobody may be on the way to it then
+        bool exclusive = staysInWork;
         while (true)
         {
             EnterRenameLock(exclusive);
@@ -257,7 +259,7 @@ internal sealed partial class OverlayFileSystem
                     if (directory)
                     {
                         if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
-                        lock (removed.NamesLock) { return remove.DirectoryLocked(parent, name, removed, found, out leftover); }
+                        lock (removed.NamesLock) { return remove.DirectoryLocked(parent, name, removed, found, staysInWork, out leftover); }
                     }
                     if (found.Stat.IsDirectory) { return Errno.EISDIR; }
                     // Another name may have to stand in for this one: nobody may be on the way through it.

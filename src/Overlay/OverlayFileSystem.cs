@@ -33,7 +33,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private readonly Remove remove;
     private readonly Rename rename;
     private readonly LookAhead ahead;
-    private readonly OpenFiles files = new();
+    private readonly OpenFiles files;
     private readonly byte[] serverIdentity;
     private readonly ControlChannel control;
     private readonly WritebackErrors errors;
@@ -51,11 +51,12 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         this.volume = volume;
         Note = volume.Log;
         bool acts = volume.Mark is not null || volume.Options.Errors != OnError.Continue;
+        files = new OpenFiles(volume.MaxOpenFiles, Libc.EffectiveUid);
         errors = new WritebackErrors(volume.Sentinel, volume.IsInMemory, acts ? ActOnError : null);
         control = new ControlChannel(Libc.EffectiveUid, Answer);
-        copyUp = new CopyUp(volume);
-        create = new Create(volume);
         remove = new Remove(volume);
+        copyUp = new CopyUp(volume, remove);
+        create = new Create(volume);
         rename = new Rename(volume, copyUp, remove);
         ahead = new LookAhead(volume);
         serverIdentity = ReadServerIdentity(hasUpper: volume.Layers[0] is not null);
@@ -245,7 +246,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     {
         if (inode.IsUnlinked) { return 0; }
         if (inode is DirectoryInode { IsMerged: true }) { return 1; }
-        return inode.Links is { } links ? links.Count : stat.Nlink;
+        return inode.Links is { } links ? links.Count : inode.WorkName is null ? stat.Nlink : stat.Nlink - 1;
     }
 
     /// <summary>Whether an object may be changed at all. Kernel: IS_IMMUTABLE() and IS_APPEND(), which FUSE inodes never are.</summary>

@@ -100,6 +100,7 @@ public sealed class OverlayMount : IDisposable
 
         if (Libc.OpenFileLimit(out ulong descriptors).IsError) { descriptors = 1024; }
         int quarter = (int)Math.Min(descriptors, int.MaxValue) / 4;
+        int reserve = Math.Min(quarter, MaxReserve);
         var directories = new DirectoryCache(Math.Min(quarter, MaxDirectories));
         var numbers = new InodeNumbers();
         // In the layers' order, so that st_ino tells of the same filesystem by the same number in every mount.
@@ -134,7 +135,9 @@ public sealed class OverlayMount : IDisposable
             Places = places,
             Log = log,
             NameLength = nameLength,
-            MaxOpenFiles = 4 * quarter - Math.Min(quarter, MaxDirectories) - Math.Min(quarter, MaxReserve),
+            WorkRoot = workDirectory is null ? null : new RealDirectory(layers[0]!, workDirectory.Descriptor),
+            MaxOrphans = reserve / 4,
+            MaxOpenFiles = Math.Max(quarter, (4 * quarter) - Math.Min(quarter, MaxDirectories) - reserve - Math.Max(0, DescriptorsOf(layers) - (reserve / 4))),
         };
         AddRoot(overlay);
         return overlay;
@@ -220,6 +223,14 @@ public sealed class OverlayMount : IDisposable
             throw new OverlayMountException($"Writing to the filesystem of the upper directory {options.UpperDirectory} has failed, and nobody has been told of it yet: run sync -f {options.UpperDirectory} and see what is lost before you mount it with volatile."); // as the kernel: ovl_fill_super()
         }
         return sentinel;
+    }
+
+    /// <summary>How many descriptors the layers take, of which there may be hundreds: the next would be the lowest that is free.</summary>
+    private static int DescriptorsOf(Layer?[] layers)
+    {
+        if (Libc.Duplicate(layers[^1]!.Root.Descriptor, out int next).IsError) { return 0; }
+        Libc.Close(next);
+        return next;
     }
 
     private static int NameLengthOf(Layer?[] layers)

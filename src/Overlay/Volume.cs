@@ -72,6 +72,15 @@ internal sealed class Volume
     /// <summary>Longest name in bytes: upper's.</summary>
     public required int NameLength { get; init; }
 
+    /// <summary>Work as a directory of upper's layer, which never is one; null when read-only.</summary>
+    public required RealDirectory? WorkRoot { get; init; }
+
+    /// <summary>How many descriptors may be held of what has no name any more.</summary>
+    public required int MaxOrphans { get; init; }
+
+    /// <summary>Whether there are so many that the next gets a name in work: users make as many as they like.</summary>
+    public bool HasManyOrphans => Inodes.Orphans + Directories.Kept >= MaxOrphans;
+
     /// <summary>How many files users may have open at once.</summary>
     public required int MaxOpenFiles { get; init; }
 

@@ -16,12 +16,16 @@ internal sealed class DirectoryCache(int capacity)
     private RealDirectory? newest;
     private RealDirectory? oldest;
     private int count;
+    private int kept;
     private long hits;
     private long opened;
     private long evictions;
 
     /// <summary>How many descriptors it may hold.</summary>
     public int Capacity => capacity;
+
+    /// <summary>How many descriptors it holds beyond that, of directories without a name.</summary>
+    public int Kept => Volatile.Read(ref kept);
 
     /// <summary>How many descriptors it holds, how often one was there already, was opened, and was closed for want of room.</summary>
     public (int Open, long Hits, long Opened, long Evicted) Counts { get { lock (gate) { return (count, hits, opened, evictions); } } }
@@ -122,7 +126,11 @@ internal sealed class DirectoryCache(int capacity)
     {
         Errno error = Pin(directory, out PinnedDirectory pinned);
         if (error.IsError) { return error; }
-        lock (gate) { UnlinkLocked(directory); }
+        lock (gate)
+        {
+            if (IsLinkedLocked(directory)) { kept++; }
+            UnlinkLocked(directory);
+        }
         pinned.Dispose();
         return Errno.None;
     }
@@ -137,11 +145,16 @@ internal sealed class DirectoryCache(int capacity)
             if (directory.Pins > 0)
             {
                 // Still in use below another name: from now on it goes when it is the oldest.
-                if (!IsLinkedLocked(directory)) { LinkLocked(directory); }
+                if (!IsLinkedLocked(directory))
+                {
+                    kept--;
+                    LinkLocked(directory);
+                }
                 return;
             }
             descriptor = directory.Descriptor;
             directory.Descriptor = -1;
+            if (!IsLinkedLocked(directory)) { kept--; }
             UnlinkLocked(directory);
         }
         Libc.Close(descriptor);

@@ -78,6 +78,7 @@ internal class Inode
         public byte[]? LowerName;
         public RealName? Metacopy;
         public int Orphan = -1;
+        public byte[]? WorkName;
         public HardLinks? Links;
         public volatile Alias[] Aliases = [];
 
@@ -86,6 +87,7 @@ internal class Inode
             LowerName = null;
             Metacopy = null;
             Orphan = -1;
+            WorkName = null;
             Links = null;
             Aliases = [];
         }
@@ -141,13 +143,26 @@ internal class Inode
         }
     }
 
-    /// <summary>A descriptor (O_PATH) of the real object once <see cref="Name"/> does not lead to it any more, or -1. Closed when the inode dies.</summary>
+    /// <summary>A descriptor (O_PATH) of the real object once <see cref="Name"/> does not lead to it any more, or -1. Closed when the inode dies. Set by the table.</summary>
     public int Orphan
     {
         get => rarities?.Orphan ?? -1;
         set
         {
             if (value >= 0 || rarities is not null) { Rare.Orphan = value; }
+        }
+    }
+
+    /// <summary>
+    /// The name in work, with its NUL, that leads to a real object without a name in upper, where there was no descriptor to
+    /// spare for <see cref="Orphan"/>; else null. The object is discarded when the inode dies.
+    /// </summary>
+    public byte[]? WorkName
+    {
+        get => rarities?.WorkName;
+        set
+        {
+            if (value is not null || rarities is not null) { Rare.WorkName = value; }
         }
     }
 
@@ -173,7 +188,7 @@ internal class Inode
     /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under <see cref="CopyUpLock"/>.</summary>
     public bool HasUpper { get => hasUpper; set => hasUpper = value; }
 
-    /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, or the lower object, stands in. A hard-linked copy has <see cref="HardLinks.Hold"/>.</summary>
+    /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, <see cref="WorkName"/>, or the lower object stands in. A hard-linked copy has <see cref="HardLinks.Hold"/>.</summary>
     public bool IsNameless { get => isNameless; set => isNameless = value; }
 
     /// <summary>Whether this is a directory.</summary>

@@ -32,6 +32,8 @@ internal sealed class InodeTable
     private readonly Dictionary<RealKey, Inode> hardLinks = [];
     private readonly Dictionary<RealKey, Inode> expected = [];
     private readonly List<int> orphans = [];
+    private readonly List<byte[]> leftovers = [];
+    private int orphanCount;
     private Inode?[] byNodeId = new Inode?[FewestBuckets];
     private Inode?[] byKey = new Inode?[FewestBuckets];
     private ulong lastNodeId;
@@ -515,6 +517,43 @@ internal sealed class InodeTable
         }
     }
 
+    /// <summary>How many descriptors are held of objects without a name.</summary>
+    public int Orphans => Volatile.Read(ref orphanCount);
+
+    /// <summary>A descriptor leads to the object from now on, which has no name, or is about to lose it.</summary>
+    public void SetOrphan(Inode inode, int descriptor)
+    {
+        Interlocked.Increment(ref orphanCount);
+        inode.Orphan = descriptor;
+        inode.IsNameless = true;
+    }
+
+    /// <summary>The object has a name again. Caller holds the rename lock exclusively, and closes the descriptor.</summary>
+    /// <returns>The descriptor, or -1.</returns>
+    public int TakeOrphan(Inode inode)
+    {
+        int descriptor = inode.Orphan;
+        inode.IsNameless = false;
+        inode.Orphan = -1;
+        if (descriptor >= 0) { Interlocked.Decrement(ref orphanCount); }
+        return descriptor;
+    }
+
+    /// <summary>The name in work of an object without another one that nobody knows any more. The caller discards it, under no lock.</summary>
+    /// <returns>False when there is none.</returns>
+    public bool TryTakeLeftover(out byte[] name)
+    {
+        name = [];
+        if (leftovers.Count == 0) { return false; } // a race only puts it off to the next call
+        lock (gate)
+        {
+            if (leftovers.Count == 0) { return false; }
+            name = leftovers[^1];
+            leftovers.RemoveAt(leftovers.Count - 1);
+            return true;
+        }
+    }
+
     /// <summary>
     /// The descriptor of a file without a name that nobody knows any more. Closing it may free all its blocks, which
     /// takes long for a large file: the caller does it, under no lock.
@@ -529,6 +568,7 @@ internal sealed class InodeTable
             if (orphans.Count == 0) { return false; }
             descriptor = orphans[^1];
             orphans.RemoveAt(orphans.Count - 1);
+            Interlocked.Decrement(ref orphanCount);
             return true;
         }
     }
@@ -544,6 +584,7 @@ internal sealed class InodeTable
             count--;
             if (count < byNodeId.Length / 4 && byNodeId.Length > FewestBuckets) { ResizeLocked(byNodeId.Length / 2); }
             if (inode.Orphan >= 0) { orphans.Add(inode.Orphan); }
+            if (inode.WorkName is { } leftover) { leftovers.Add(leftover); }
             if (inode is DirectoryInode directory)
             {
                 if (directory.Upper is { } upper) { directories.Drop(upper); }
@@ -591,6 +632,7 @@ internal sealed class InodeTable
             }
             foreach (int orphan in orphans) { Libc.Close(orphan); }
             orphans.Clear();
+            orphanCount = 0;
             byNodeId = new Inode?[FewestBuckets];
             byKey = new Inode?[FewestBuckets];
             superseded.Clear();

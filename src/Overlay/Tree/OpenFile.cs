@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Veneer.Linux;
 
 namespace Veneer.Overlay.Tree;
@@ -16,6 +17,9 @@ internal sealed class OpenFile
     /// <summary>The mode in which it was admitted; not the inode's current one after it was superseded.</summary>
     public BackingFile Backing { get; private set; } = null!;
 
+    /// <summary>The user who opened it.</summary>
+    public uint Uid { get; private set; }
+
     /// <summary>As the caller opened it.</summary>
     public OpenFlags Flags { get; private set; }
 
@@ -32,9 +36,10 @@ internal sealed class OpenFile
     public bool IsOpen { get; set; }
 
     /// <summary>It means this file from now on. Caller holds the lock of the table.</summary>
-    public void BeginLocked(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
+    public void BeginLocked(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower, uint uid)
     {
         Inode = inode;
+        Uid = uid;
         NodeId = nodeId;
         Backing = backing;
         Flags = flags;
@@ -57,19 +62,38 @@ internal sealed class OpenFile
 /// <remarks>
 /// The kernel releases a file when nobody uses it any more, not even a request under way. That is what makes its number,
 /// its descriptor and its object free for the next one.
+/// <para>
+/// The server has so many descriptors, and all users share them. One alone gets half of them at most, and an eighth is kept
+/// for root and for whoever runs the server, so that nobody can leave others without any.
+/// </para>
 /// </remarks>
-internal sealed class OpenFiles
+/// <param name="most">So many files may be open.</param>
+/// <param name="owner">Who runs the server.</param>
+internal sealed class OpenFiles(int most, uint owner)
 {
     private readonly Lock gate = new();
     private readonly Stack<int> free = new();
+    private readonly Dictionary<uint, int> users = [];
     private OpenFile?[] items = new OpenFile?[64];
     private int used;
 
     /// <summary>How many are open.</summary>
     public int Count { get { lock (gate) { return used - free.Count; } } }
 
+    /// <summary>Whether one more open file of a user would leave too few descriptors for others, and for what all other requests need.</summary>
+    /// <remarks>ENFILE, as where the system has no more: EMFILE would be the caller's own limit.</remarks>
+    public bool AreTooMany(uint uid)
+    {
+        lock (gate)
+        {
+            int open = used - free.Count;
+            if (uid == 0 || uid == owner) { return open >= most; }
+            return open >= most - (most / 8) || users.GetValueOrDefault(uid) >= most / 2;
+        }
+    }
+
     /// <summary>Gives an open file a number.</summary>
-    public ulong Add(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower)
+    public ulong Add(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower, uint uid)
     {
         lock (gate)
         {
@@ -78,7 +102,8 @@ internal sealed class OpenFiles
                 index = used++;
                 if (index == items.Length) { Array.Resize(ref items, items.Length * 2); }
             }
-            (items[index] ??= new OpenFile()).BeginLocked(inode, nodeId, backing, flags, descriptor, isLower);
+            (items[index] ??= new OpenFile()).BeginLocked(inode, nodeId, backing, flags, descriptor, isLower, uid);
+            CollectionsMarshal.GetValueRefOrAddDefault(users, uid, out _)++;
             return (ulong)index + 1;
         }
     }
@@ -112,7 +137,9 @@ internal sealed class OpenFiles
     {
         lock (gate)
         {
-            items[handle - 1]!.EndLocked();
+            OpenFile file = items[handle - 1]!;
+            if (--CollectionsMarshal.GetValueRefOrAddDefault(users, file.Uid, out _) == 0) { users.Remove(file.Uid); }
+            file.EndLocked();
             free.Push((int)(handle - 1));
         }
     }
@@ -132,6 +159,7 @@ internal sealed class OpenFiles
             List<OpenFile> open = ToList();
             items = new OpenFile?[64];
             free.Clear();
+            users.Clear();
             used = 0;
             return open;
         }

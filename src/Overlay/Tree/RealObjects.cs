@@ -89,6 +89,11 @@ internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? wor
             real = new RealReference(orphan);
             return Errno.None;
         }
+        if (inode.IsNameless && inode.WorkName is { } name)
+        {
+            real = new RealReference(work!.Descriptor, name);
+            return Errno.None;
+        }
         if (inode.HasUpper)
         {
             // Unlinked when there was no descriptor to keep it by: its name may be another file's by now.

@@ -23,7 +23,7 @@ internal readonly record struct Truncation(long Size, bool DropsSetId);
 /// under its own lock alone.
 /// </para>
 /// </remarks>
-internal sealed class CopyUp(Volume volume)
+internal sealed class CopyUp(Volume volume, Remove remove)
 {
     /// <summary>Blocks requests of others no longer than this many bytes take to copy.</summary>
     private const long SmallFile = 128 * 1024;
@@ -497,11 +497,13 @@ internal sealed class CopyUp(Volume volume)
             {
                 if (inode.IsUnlinked)
                 {
-                    // Open, or its descriptor held, but without a name: the copy never gets one.
-                    error = Libc.Duplicate(copy, out int descriptor);
-                    if (error.IsError) { return error; }
-                    inode.Orphan = descriptor;
-                    inode.IsNameless = true;
+                    // Open, or its descriptor held, but without a name: the copy never gets one in upper.
+                    if (!volume.HasManyOrphans || !remove.LinkInWork(inode, copy, Libc.Self))
+                    {
+                        error = Libc.Duplicate(copy, out int descriptor);
+                        if (error.IsError) { return error; }
+                        volume.Inodes.SetOrphan(inode, descriptor);
+                    }
                     SetUpperLocked(inode, stat, keepLower: false, below);
                     return Errno.None;
                 }
@@ -533,15 +535,13 @@ internal sealed class CopyUp(Volume volume)
     /// <summary>The object was unlinked while it was copied: only its descriptor leads to it.</summary>
     private Errno OrphanLocked(Inode inode, ReadOnlySpan<byte> temporary, in Statx stat)
     {
-        Errno error = Libc.OpenAt(volume.Work!.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
-        if (error.IsError) { return error; }
-        if (inode.IsDirectory)
+        if (inode.IsDirectory) { return Errno.ENOENT; } // a removed directory: nothing can be made in it, and nobody can name it
+        if (!volume.HasManyOrphans || !remove.LinkInWork(inode, volume.Work!.Descriptor, temporary))
         {
-            Libc.Close(descriptor);
-            return Errno.ENOENT; // a removed directory: nothing can be made in it, and nobody can name it
+            Errno error = Libc.OpenAt(volume.Work!.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
+            if (error.IsError) { return error; }
+            volume.Inodes.SetOrphan(inode, descriptor);
         }
-        inode.Orphan = descriptor;
-        inode.IsNameless = true;
         SetUpperLocked(inode, stat, keepLower: false);
         volume.Work.Discard(temporary);
         return Errno.None;

@@ -83,7 +83,12 @@ internal sealed class Create(Volume volume)
     }
 
     /// <summary>Makes a file without a name.</summary>
-    public Errno TemporaryLocked(DirectoryInode parent, in NewObject what, out Statx stat, out int descriptor)
+    /// <param name="parent">The directory.</param>
+    /// <param name="what">What.</param>
+    /// <param name="isLinkable">Whether we are to give it a name, whatever the user may do.</param>
+    /// <param name="stat">The new object's attributes.</param>
+    /// <param name="descriptor">The opened file, or -1.</param>
+    public Errno TemporaryLocked(DirectoryInode parent, in NewObject what, bool isLinkable, out Statx stat, out int descriptor)
     {
         stat = default;
         descriptor = -1;
@@ -95,10 +100,17 @@ internal sealed class Create(Volume volume)
             if (error.IsError) { return error; }
             using (caller)
             {
-                OpenFlags flags = OpenFlags.TemporaryFile | OpenFlags.ReadWrite | (what.Open!.Value & OpenFlags.Exclusive);
+                OpenFlags flags = OpenFlags.TemporaryFile | OpenFlags.ReadWrite;
+                if (!isLinkable) { flags |= what.Open!.Value & OpenFlags.Exclusive; }
                 error = Libc.OpenAt(directory.Directory, ".\0"u8, flags, caller.Apply(what.Mode & ModeBits.Mask), ResolveFlags.Confined, out descriptor);
             }
-            return error.IsError ? error : Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out stat);
+            if (!error.IsError) { error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out stat); }
+            if (error.IsError && descriptor >= 0)
+            {
+                Libc.Close(descriptor);
+                descriptor = -1;
+            }
+            return error;
         }
     }
 

@@ -46,7 +46,7 @@ internal sealed class Remove(Volume volume)
         return error;
     }
 
-    /// <summary>Before a name goes: the inode's descriptor, so that whoever has the file open keeps it.</summary>
+    /// <summary>Before a name goes: the inode's descriptor, or a name in work, so that whoever has the file open keeps it.</summary>
     /// <remarks>
     /// A file with another name goes on under that: link and unlink are how many programs give a file its name, and the
     /// kernel may know any number of such files. The caller then holds the rename lock exclusively.
@@ -60,12 +60,30 @@ internal sealed class Remove(Volume volume)
             volume.Inodes.Move(inode, other.Parent, other.Name);
             return;
         }
+        if (volume.HasManyOrphans && LinkInWork(inode, directory, name)) { return; }
         if (Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
         {
             return; // out of descriptors: the file is removed all the same, and answers ESTALE to those who still ask
         }
-        inode.Orphan = descriptor;
+        volume.Inodes.SetOrphan(inode, descriptor);
+    }
+
+    /// <summary>Lets a name in work lead to an object that has no name, or is about to lose it.</summary>
+    /// <param name="inode">The object.</param>
+    /// <param name="directory">The directory that has it, or, with an empty name, a descriptor of the object itself.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <returns>False when it can have none, as when it has as many as the filesystem allows.</returns>
+    public bool LinkInWork(Inode inode, int directory, ReadOnlySpan<byte> name)
+    {
+        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+        byte[] workName = volume.Work!.NewName(space).ToArray();
+        Errno error = name.Length > 1
+            ? Libc.LinkAt(directory, name, volume.Work.Descriptor, workName)
+            : Libc.LinkDescriptor(directory, volume.Work.Descriptor, workName);
+        if (error.IsError) { return false; }
+        inode.WorkName = workName;
         inode.IsNameless = true;
+        return true;
     }
 
     /// <summary>After a name is gone: what the inode knows of its names.</summary>
@@ -83,33 +101,53 @@ internal sealed class Remove(Volume volume)
             volume.Inodes.UnpinHardLink(inode);
             return;
         }
-        if (found.HasUpper && found.Stat.Nlink > 1) { return; }
+        if (found.HasUpper && HasOtherNames(inode, found)) { return; }
         inode.IsUnlinked = true;
         volume.Numbers.Release(inode.Key);
         volume.Inodes.Unhash(inode);
     }
 
+    private bool HasOtherNames(Inode inode, in Found found)
+    {
+        if (inode.WorkName is not { } workName) { return found.Stat.Nlink > 1; }
+        return !Libc.StatAt(volume.Work!.Descriptor, workName, StatxMask.Basic, out Statx stat).IsError && stat.Nlink > 1;
+    }
+
     /// <summary>The last name of a hard-linked copy is gone: from now on a descriptor keeps it for those who have it open.</summary>
     private void LetGo(Inode inode, HardLinks links, byte[] hold)
     {
+        if (volume.HasManyOrphans)
+        {
+            inode.WorkName = hold;
+            inode.IsNameless = true;
+            links.Hold = null;
+            return;
+        }
         if (Libc.OpenAt(volume.Work!.Descriptor, hold, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
         {
             return; // out of descriptors: the copy stays until unmount
         }
-        inode.Orphan = descriptor;
-        inode.IsNameless = true;
+        volume.Inodes.SetOrphan(inode, descriptor);
         links.Hold = null;
         volume.Work.Discard(hold);
     }
 
-    /// <summary>Removes a directory that is empty to the user.</summary>
+    /// <summary>A directory that was moved to work stays there, and is found there, for those who have it open.</summary>
+    public void LeaveInWork(DirectoryInode removed, byte[] name)
+    {
+        removed.Upper!.Move(volume.WorkRoot!, name);
+        removed.WorkName = name;
+    }
+
+    /// <summary>Removes a directory that is empty to the user. If it stays in work, caller holds the rename lock exclusively.</summary>
     /// <param name="parent">The directory that has it.</param>
     /// <param name="name">With its NUL.</param>
     /// <param name="removed">What is removed.</param>
     /// <param name="found">What the layers have there.</param>
+    /// <param name="staysInWork">Whether it is to be moved to work, and to stay there for those who have it open, who else need a descriptor.</param>
     /// <param name="leftover">What is to be discarded afterwards, or null.</param>
     /// <returns><see cref="Errno.ENOTEMPTY"/> when it is not.</returns>
-    public Errno DirectoryLocked(DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found, out Leftover? leftover)
+    public Errno DirectoryLocked(DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found, bool staysInWork, out Leftover? leftover)
     {
         leftover = null;
         Errno error = MergedDirectory.Read(volume, removed, out MergedDirectory content, onlyWhetherEmpty: true);
@@ -129,10 +167,22 @@ internal sealed class Remove(Volume volume)
             }
             else
             {
-                _ = volume.Directories.Keep(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
-                error = positive ? CoverDirectory(directory.Directory, name, whiteouts, out leftover)
-                    : whiteouts > 0 ? MoveAway(directory.Directory, name, whiteouts, out leftover)
-                    : Libc.RemoveDirectoryAt(directory.Directory, name);
+                if (staysInWork)
+                {
+                    error = positive ? CoverDirectory(directory.Directory, name, whiteouts, out leftover) : MoveAway(directory.Directory, name, whiteouts, out leftover);
+                    if (!error.IsError)
+                    {
+                        LeaveInWork(removed, leftover!.Name);
+                        leftover = null;
+                    }
+                }
+                else
+                {
+                    _ = volume.Directories.Keep(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
+                    error = positive ? CoverDirectory(directory.Directory, name, whiteouts, out leftover)
+                        : whiteouts > 0 ? MoveAway(directory.Directory, name, whiteouts, out leftover)
+                        : Libc.RemoveDirectoryAt(directory.Directory, name);
+                }
             }
         }
         if (error.IsError) { return error; }

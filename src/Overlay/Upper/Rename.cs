@@ -52,6 +52,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         RenameFlags flags = exchange ? RenameFlags.Exchange : RenameFlags.None;
         bool whiteoutIsLeft = false;
         int whiteouts = 0;
+        bool staysInWork = false;
         Errno error;
 
         if (!exchange)
@@ -110,8 +111,9 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 {
                     if (to.Directory is { } replaced)
                     {
-                        _ = volume.Directories.Keep(replaced.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
-                        if (whiteouts > 0)
+                        staysInWork = volume.HasManyOrphans;
+                        if (!staysInWork) { _ = volume.Directories.Keep(replaced.Upper!); } // best effort: without it, whoever stands in the directory gets ESTALE
+                        if (whiteouts > 0 || staysInWork)
                         {
                             error = ReplaceByEmpty(newDirectory.Directory, whiteouts, ref to);
                             if (error.IsError) { return error; }
@@ -139,7 +141,15 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
 
         if (!exchange && to.Inode is { } gone)
         {
-            if (gone is DirectoryInode directory) { remove.AfterRemoveLocked(directory); }
+            if (gone is DirectoryInode directory)
+            {
+                if (staysInWork)
+                {
+                    remove.LeaveInWork(directory, to.Leftover!.Name);
+                    to.Leftover = null;
+                }
+                remove.AfterRemoveLocked(directory);
+            }
             else { remove.AfterUnlinkLocked(to.Parent, to.Name, gone, to.Found); }
         }
         byte[] oldName = from.Name.ToArray(), newName = to.Name.ToArray();
