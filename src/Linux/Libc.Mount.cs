@@ -46,6 +46,8 @@ public enum MountAttributes : ulong
     None = 0,
     /// <summary>MOUNT_ATTR_RDONLY.</summary>
     ReadOnly = 1,
+    /// <summary>MOUNT_ATTR_NODEV.</summary>
+    NoDevices = 4,
     /// <summary>MOUNT_ATTR_NOATIME, one value of the access time field.</summary>
     NoAccessTime = 0x10,
     /// <summary>The access time field as a whole (MOUNT_ATTR__ATIME), to be cleared before it is set.</summary>

@@ -136,7 +136,8 @@ internal sealed partial class OverlayFileSystem
                 using (real)
                 {
                     isPrivate = real.Layer?.IsPrivate ?? false;
-                    error = real.Open(flags, out descriptor);
+                    // Only the data of a metacopy has not been seen to be a file when the inode was made of it.
+                    error = inode.Metacopy is null ? real.Open(flags, out descriptor) : real.OpenData(flags, out descriptor);
                 }
                 // The file lost its name meanwhile, which may be another one's by now: the descriptor was there before.
                 if (!byName || isLower || !inode.IsNameless) { return error; }

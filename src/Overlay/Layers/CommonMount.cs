@@ -31,6 +31,7 @@ internal static class CommonMount
         workPath = fromWork[(common + 1)..];
         if (IsSame(mount, upperPath, upper) && IsSame(mount, workPath, work))
         {
+            _ = Libc.SetMountAttributes(mount, MountAttributes.NoDevices, MountAttributes.None); // best effort: nothing opens one
             if ((flags & MountFlags.NoAccessTime) != 0)
             {
                 _ = Libc.SetMountAttributes(mount, MountAttributes.NoAccessTime, MountAttributes.AccessTimeField); // best effort: access times are kept more exactly than asked

@@ -8,7 +8,7 @@ namespace Veneer.Overlay.Layers;
 /// <summary>One directory of the stack.</summary>
 /// <remarks>
 /// A layer is reached through a private copy of its mount, attached nowhere: other mounts below it are not seen, it
-/// cannot be unmounted from under us, and for a lower layer the copy is read-only and does not update access times,
+/// cannot be unmounted from under us, and for a lower layer the copy is read-only, opens no device and does not update access times,
 /// so that no bug of ours, and no open of the kernel's for passthrough, can change a lower by a byte. Where a private
 /// copy is refused (an unprivileged user) the layer is reached through the path that was named.
 /// </remarks>
@@ -79,9 +79,10 @@ internal sealed class Layer : IDisposable
     private static bool TryHoldReadOnly(int directory, out int copy)
     {
         if (Libc.CloneMount(directory, out copy).IsError) { return false; }
-        Errno error = Libc.SetMountAttributes(copy, MountAttributes.ReadOnly | MountAttributes.NoAccessTime, MountAttributes.AccessTimeField);
+        const MountAttributes safe = MountAttributes.ReadOnly | MountAttributes.NoDevices;
+        Errno error = Libc.SetMountAttributes(copy, safe | MountAttributes.NoAccessTime, MountAttributes.AccessTimeField);
         // In a user namespace how access times are kept may be locked; then we ask for none when we open.
-        if (error == Errno.EPERM) { error = Libc.SetMountAttributes(copy, MountAttributes.ReadOnly, MountAttributes.None); }
+        if (error == Errno.EPERM) { error = Libc.SetMountAttributes(copy, safe, MountAttributes.None); }
         if (!error.IsError) { return true; }
         Libc.Close(copy);
         copy = -1;

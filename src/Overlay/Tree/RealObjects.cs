@@ -33,7 +33,7 @@ internal ref struct RealReference
     /// <summary>With its NUL.</summary>
     public ReadOnlySpan<byte> Name { get; }
 
-    /// <summary>Opens the object. Of a lower layer not even the access time changes, as far as we are allowed to ask for it.</summary>
+    /// <summary>Opens the object, without waiting for what may be at the other end of a FIFO. Of a lower layer not even the access time changes, as far as we are allowed to ask for it.</summary>
     public readonly Errno Open(OpenFlags flags, out int descriptor)
     {
         if (Layer is not { IsUpper: false, IsPrivate: false }) { return OpenWith(flags, out descriptor); }
@@ -41,10 +41,32 @@ internal ref struct RealReference
         return error == Errno.EPERM ? OpenWith(flags, out descriptor) : error; // only a file's owner may ask for O_NOATIME
     }
 
-    private readonly Errno OpenWith(OpenFlags flags, out int descriptor) =>
-        Name.Length > 1
+    /// <summary>Opens the object as data.</summary>
+    /// <returns><see cref="Errno.EIO"/> when it is no regular file.</returns>
+    public readonly Errno OpenData(OpenFlags flags, out int descriptor)
+    {
+        Errno error = Open(flags, out descriptor);
+        return error.IsError ? error : CheckRegular(ref descriptor);
+    }
+
+    /// <summary>Whether a descriptor is one of a regular file; else it is closed.</summary>
+    /// <returns><see cref="Errno.EIO"/> when it is not, as for a metacopy whose data is something else: ovl_lookup().</returns>
+    public static Errno CheckRegular(ref int descriptor)
+    {
+        Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
+        if (!error.IsError && stat.IsRegular) { return Errno.None; }
+        Libc.Close(descriptor);
+        descriptor = -1;
+        return error.IsError ? error : Errno.EIO;
+    }
+
+    private readonly Errno OpenWith(OpenFlags flags, out int descriptor)
+    {
+        flags |= OpenFlags.NonBlock | OpenFlags.NoCtty;
+        return Name.Length > 1
             ? Libc.OpenAt(Directory, Name, flags | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out descriptor)
             : Libc.Reopen(Directory, flags, out descriptor);
+    }
 
     public readonly void Dispose() => pinned.Dispose();
 }

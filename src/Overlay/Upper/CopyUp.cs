@@ -359,7 +359,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             using (real)
             {
                 error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out stat);
-                return error.IsError ? error : real.Open(OpenFlags.ReadWrite, out copy);
+                return error.IsError ? error : real.OpenData(OpenFlags.ReadWrite, out copy);
             }
         }
         finally
@@ -378,7 +378,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         Errno error = volume.Objects.Of(data.Directory, data.Name, out RealReference source);
         if (error.IsError) { return error; }
         int original;
-        using (source) { error = source.Open(OpenFlags.ReadOnly, out original); }
+        using (source) { error = source.OpenData(OpenFlags.ReadOnly, out original); }
         if (error.IsError) { return error; }
         bool mayShare = Volatile.Read(ref mayShareBlocks);
         error = DataCopy.Run(original, copy, size, mayHaveHoles, ref mayShare, request);
