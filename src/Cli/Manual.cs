@@ -165,9 +165,9 @@ internal static class Manual
             metacopy=on|off
                 on: when the mode, owner, times or attributes of a lower file change,
                 the upper gets these alone, a metacopy, and the data when the file is
-                written. Implies redirect_dir=on. Metacopies that are there are read
-                whatever is set. Trust the layers: a metacopy shows what a name in a
-                lower layer leads to. Default: off.
+                written. Implies redirect_dir=on. Trust the layers: a metacopy shows
+                what a name in a lower layer leads to. Without it, opening a metacopy
+                that is there gives EPERM. Default: off.
             index=on|off
                 on is not supported yet: hard links of lower layers stay links while
                 mounted, and not across mounts. Default: off.

@@ -120,7 +120,7 @@ public sealed class OverlayMount : IDisposable
             Inodes = new InodeTable(directories, log),
             Listings = new Listings(names ?? NameHash.Secret),
             Objects = new RealObjects(directories, workDirectory),
-            Lookup = new LayeredLookup(directories, xattr, layers, options.RedirectDirectory is RedirectDirectory.On or RedirectDirectory.Follow, nameLength)
+            Lookup = new LayeredLookup(directories, xattr, layers, options.FollowsRedirects, options.Metacopy, nameLength)
             {
                 RemembersLowers = true,
                 Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],

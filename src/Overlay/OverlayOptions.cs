@@ -42,7 +42,10 @@ public sealed record OverlayOptions
     /// <summary>What a rename of a directory that exists in a lower layer does. Default: <see cref="RedirectDirectory.Follow"/>.</summary>
     public RedirectDirectory RedirectDirectory { get; init; } = RedirectDirectory.Follow;
 
-    /// <summary>Whether a metacopy in upper stays one when its attributes change. None are made, and those of others are always read. Default: no.</summary>
+    /// <summary>Whether redirects in layers are followed.</summary>
+    internal bool FollowsRedirects => RedirectDirectory != RedirectDirectory.NoFollow;
+
+    /// <summary>Whether metacopies are made, and those in layers are followed to their data; else they give EPERM. Default: no.</summary>
     public bool Metacopy { get; init; }
 
     /// <summary>Whether inode numbers say which layer an object came from. Default: <see cref="Xino.Auto"/>.</summary>

@@ -3,7 +3,7 @@ namespace Veneer.Mount.Tests;
 /// <summary>What is wrong in a layer is an error on that object; the rest goes on.</summary>
 public sealed class CorruptLayerTests
 {
-    private static Tree Below => Tree.Of(("d/old", "old"), ("other/x", "x"), ("secret/s", "s"), ("other/renamed", new string('r', 5000)), ("file", new string('f', 5000)));
+    private static Tree Below => Tree.Of(("d/old", "old"), ("other/x", "x"), ("secret/s", "s"), ("hidden/h", "h"), ("other/renamed", new string('r', 5000)), ("file", new string('f', 5000)));
 
     public static TheoryData<string, string> Redirects => new()
     {
@@ -19,6 +19,11 @@ public sealed class CorruptLayerTests
         { "far too long", "/" + string.Join('/', Enumerable.Repeat("rrrr", 1000)) },
         { "nowhere", "/none" },
         { "to a file", "/file" },
+        { "a NUL behind a name", "hidden\0x" },
+        { "a NUL", "\0" },
+        { "a NUL in a path", "/hidden\0/none" },
+        { "up from nowhere", "/none/.." },
+        { "a dot", "." },
         { "itself", "/d" },
         { "binary", "/\xFF\x01" },
     };
@@ -30,7 +35,22 @@ public sealed class CorruptLayerTests
         Assert.NotEmpty(what);
         using var overlay = Overlay.With(
             lower: Below,
-            upper: Tree.Of(("d", Node.Directory().Attribute("trusted.overlay.redirect", redirect)), ("d/new", "new"), ("ok", "ok")),
+            upper: Tree.Of(("d", Node.Directory().Attribute("trusted.overlay.redirect", redirect)), ("d/new", "new"), ("hidden", Node.Whiteout()), ("ok", "ok")),
+            mounted: false);
+
+        Assert.Equal(Seen(overlay, Mounter.Kernel), Seen(overlay, Mounter.UnderTest));
+    }
+
+    [MountTheory]
+    [InlineData("")]
+    [InlineData("redirect_dir=nofollow")]
+    public void A_redirect_with_nothing_below_it_gives_what_the_kernel_gives(string options)
+    {
+        string[] redirects = ["..", ".", "/..", "/", "", "a/b", "/none", "\0"];
+        using var overlay = Overlay.With(
+            lower: Below,
+            upper: Tree.Of([("pure", Node.Opaque()), ("ok", "ok"), .. redirects.Select((redirect, i) => ($"pure/{i}", Node.Directory().Attribute("trusted.overlay.redirect", redirect)))]),
+            options: options,
             mounted: false);
 
         Assert.Equal(Seen(overlay, Mounter.Kernel), Seen(overlay, Mounter.UnderTest));
@@ -49,6 +69,67 @@ public sealed class CorruptLayerTests
         Node meta = Node.Sparse(0, "", 5000).Attribute(attribute, content);
         if (redirect is not null) { meta = meta.Attribute("trusted.overlay.redirect", redirect); }
         using var overlay = Overlay.With(lower: Below, upper: Tree.Of(("meta", meta), ("other/renamed", Node.Whiteout()), ("ok", "ok")), options: "metacopy=on", mounted: false);
+
+        Assert.Equal(Seen(overlay, Mounter.Kernel), Seen(overlay, Mounter.UnderTest));
+    }
+
+    [MountTheory]
+    [InlineData("metacopy=on")]
+    [InlineData("metacopy=on,redirect_dir=on")]
+    [InlineData("")]
+    [InlineData("redirect_dir=nofollow")]
+    [InlineData("userxattr")]
+    public void The_data_of_a_metacopy_is_a_regular_file_or_an_error(string options)
+    {
+        string prefix = options == "userxattr" ? "user.overlay." : "trusted.overlay.";
+        string[] below = ["device", "block", "fifo", "socket", "link", "directory", "whiteout", "plain", "none"];
+        Node Metacopy(string data) => Node.Sparse(0, "", 5000).Attribute(prefix + "metacopy", "").Attribute(prefix + "redirect", "/" + data);
+        using var overlay = Overlay.With(
+            lowers: [
+                Tree.Of([("ok", "ok"), ("other/x", "x"), .. below.Select(data => ("middle_" + data, Metacopy(data)))]),
+                Tree.Of(("device", Node.Character(1, 5)), ("block", Node.Block(7, 77)), ("fifo", Node.Fifo()), ("socket", Node.Socket()), ("link", Node.Link("plain")),
+                    ("directory/x", ""), ("whiteout", Node.Whiteout()), ("plain", new string('p', 5000))),
+            ],
+            upper: Tree.Of([.. below.Select(data => ("top_" + data, Metacopy(data)))]),
+            options: options,
+            mounted: false);
+        string[] names = [.. below.SelectMany(data => new[] { "top_" + data, "middle_" + data })];
+
+        string kernel = Opened(Mounter.Kernel);
+
+        Assert.Contains(options.StartsWith("metacopy", StringComparison.Ordinal) ? "top_device: EIO EIO" : "top_device: EPERM EPERM", kernel, StringComparison.Ordinal);
+        Assert.Equal(kernel, Opened(Mounter.UnderTest));
+
+        string Opened(Mounter mounter)
+        {
+            overlay.Mount(mounter);
+            try
+            {
+                return string.Join('\n', names.Select(name =>
+                    $"{name}: {Sys.ErrorOf(() => Sys.Open(overlay.Merged / name, OpenFlags.ReadOnly).Dispose())} {Sys.ErrorOf(() => Sys.Open(overlay.Merged / name, OpenFlags.WriteOnly).Dispose())}"));
+            }
+            finally
+            {
+                overlay.Unmount();
+            }
+        }
+    }
+
+    [MountTheory]
+    [InlineData("x")]
+    [InlineData("xyz")]
+    [InlineData("\0\x04\0\0")]
+    [InlineData("\x01\x04\0\0")]
+    [InlineData("\0\x05\0\0\0")]
+    [InlineData("\0\x24\0\x01aaaabbbbccccddddeeeeffffgggghhhh")]
+    [InlineData("a value that is longer than any digest that fs-verity knows, with its four bytes of header")]
+    public void A_strange_value_of_a_metacopy_gives_what_the_kernel_gives(string value)
+    {
+        using var overlay = Overlay.With(
+            lower: Below,
+            upper: Tree.Of(("file", Node.Sparse(0, "", 5000).Attribute("trusted.overlay.metacopy", value)), ("ok", "ok")),
+            options: "metacopy=on",
+            mounted: false);
 
         Assert.Equal(Seen(overlay, Mounter.Kernel), Seen(overlay, Mounter.UnderTest));
     }
@@ -92,7 +173,7 @@ public sealed class CorruptLayerTests
             ("file", Node.Whiteout().Attribute("trusted.odd", "y").OwnedBy(5, 6)), ("d/old", Node.Whiteout().Attribute("trusted.overlay.whiteout", "?"))));
         Sys.ChangeMode(overlay.Upper / "file", Oct(777));
 
-        Assert.Equal(["d", "other", "secret"], overlay.Merged.Entries());
+        Assert.Equal(["d", "hidden", "other", "secret"], overlay.Merged.Entries());
         Assert.Empty((overlay.Merged / "d").Entries());
         Sys.Write(overlay.Merged / "file", "new");
         Assert.Equal("new", Sys.ReadText(overlay.Merged / "file"));
@@ -122,7 +203,7 @@ public sealed class CorruptLayerTests
             TreeImage image = TreeImage.Of(overlay.Merged, Facets.Content);
             // The kernel leaves out of a listing what it cannot look up; both give the error for the name itself.
             string lines = string.Join('\n', image.Lines.Where(l => !l.Value.StartsWith('E')).Select(l => $"{l.Key}: {l.Value}"));
-            string direct = string.Join('\n', new[] { "d", "meta", "file", "d/old", "d/new", "d/s", "d/x" }.Select(name =>
+            string direct = string.Join('\n', ((string[])["d", "meta", "file", "d/old", "d/new", "d/s", "d/x", .. Enumerable.Range(0, 8).Select(i => $"pure/{i}")]).Select(name =>
                 $"{name}: {Sys.ErrorOf(() => Sys.Stat(overlay.Merged / name))} {Sys.ErrorOf(() => Sys.Open(overlay.Merged / name, OpenFlags.ReadOnly).Dispose())}"));
             Assert.Equal("ok", Sys.ReadText(overlay.Merged / "ok"));
             Assert.Equal("x", Sys.ReadText(overlay.Merged / "other/x"));

@@ -19,13 +19,13 @@ internal sealed class LayerSet : IDisposable
     private readonly DirectoryCache directories;
     private readonly bool isOwner;
 
-    private LayerSet(Layer?[] layers, OverlayXattr xattr, DirectoryCache directories, bool isOwner)
+    private LayerSet(Layer?[] layers, OverlayXattr xattr, DirectoryCache directories, bool followRedirects, bool followMetacopies, bool isOwner)
     {
         held = layers;
         this.directories = directories;
         this.isOwner = isOwner;
         Xattr = xattr;
-        Lookup = new LayeredLookup(directories, xattr, held, followRedirects: true, nameLength: 255);
+        Lookup = new LayeredLookup(directories, xattr, held, followRedirects, followMetacopies, nameLength: 255);
         Root = new DirectoryInode { Upper = held[0]?.Root, Lowers = [.. held.Skip(1).Select(layer => layer!.Root)] };
         Lookup.Root = Root;
     }
@@ -57,7 +57,8 @@ internal sealed class LayerSet : IDisposable
         try
         {
             foreach ((int descriptor, string path) in layers) { opened.Add(Layer.OpenLower(opened.Count, path, descriptor)); }
-            var set = new LayerSet([.. opened], new OverlayXattr(userXattr), new DirectoryCache(MaxDirectories), isOwner: true);
+            // What the owner of any file may write is followed by no overlay.
+            var set = new LayerSet([.. opened], new OverlayXattr(userXattr), new DirectoryCache(MaxDirectories), followRedirects: !userXattr, followMetacopies: !userXattr, isOwner: true);
             OverlayMount.CheckOrigins([.. opened.Skip(1)!]);
             return set;
         }
@@ -69,7 +70,8 @@ internal sealed class LayerSet : IDisposable
     }
 
     /// <summary>The layers of an overlay that is served. Callers hold its rename lock at least shared while they use the set.</summary>
-    public static LayerSet Borrow(Volume volume) => new(volume.Layers, volume.Xattr, volume.Directories, isOwner: false);
+    public static LayerSet Borrow(Volume volume) =>
+        new(volume.Layers, volume.Xattr, volume.Directories, volume.Options.FollowsRedirects, volume.Options.Metacopy, isOwner: false);
 
     /// <summary>Attributes of a real object.</summary>
     public Errno Stat(RealName real, out Statx stat)
@@ -80,7 +82,7 @@ internal sealed class LayerSet : IDisposable
         using (pinned) { return Libc.StatAt(pinned.Descriptor, real.Name, StatxMask.Basic, out stat); }
     }
 
-    /// <summary>Opens a real object to read it; not even its access time changes, as far as we are allowed to ask for that.</summary>
+    /// <summary>Opens a real directory, or a regular file, to read it; not even its access time changes, as far as we are allowed to ask for that.</summary>
     public Errno Open(RealName real, OpenFlags flags, out int descriptor)
     {
         descriptor = -1;
@@ -92,7 +94,8 @@ internal sealed class LayerSet : IDisposable
             flags |= OpenFlags.NoFollow | OpenFlags.NonBlock | OpenFlags.NoCtty;
             error = Libc.OpenAt(pinned.Descriptor, name, flags | OpenFlags.NoAccessTime, 0, ResolveFlags.Confined, out descriptor);
             // Only a file's owner may ask for O_NOATIME; through a private mount it is not needed.
-            return error == Errno.EPERM ? Libc.OpenAt(pinned.Descriptor, name, flags, 0, ResolveFlags.Confined, out descriptor) : error;
+            if (error == Errno.EPERM) { error = Libc.OpenAt(pinned.Descriptor, name, flags, 0, ResolveFlags.Confined, out descriptor); }
+            return error.IsError || (flags & OpenFlags.Directory) != 0 ? error : RealReference.CheckRegular(ref descriptor);
         }
     }
 

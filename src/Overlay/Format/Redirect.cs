@@ -9,21 +9,16 @@ internal static class Redirect
     /// <summary>Longest redirect that can be stored, in bytes (XATTR_SIZE_MAX).</summary>
     public const int MaxStored = 64 * 1024;
 
-    /// <summary>Whether a stored value can be followed: one name, or a path from the root without empty components.</summary>
-    public static bool IsValid(ReadOnlySpan<byte> value)
+    /// <summary>Reads a stored value: one name, or a path from the root without empty components. Its components may still be no names.</summary>
+    /// <param name="value">As it is stored.</param>
+    /// <param name="redirect">What counts of it, without NUL: the kernel reads a string.</param>
+    /// <returns>False when it cannot be followed.</returns>
+    public static bool TryRead(ReadOnlySpan<byte> value, out ReadOnlySpan<byte> redirect)
     {
-        if (value.IsEmpty || value.Contains((byte)0)) { return false; }
-        if (value[0] != '/') { return !value.Contains((byte)'/'); }
-        return value[^1] != '/' && value.IndexOf("//"u8) < 0;
-    }
-
-    /// <summary>Whether a component is "." or "..", which would lead elsewhere than a name does. Kernel: lookup_noperm_common()</summary>
-    public static bool HasDots(ReadOnlySpan<byte> value)
-    {
-        foreach (Range component in value.Split((byte)'/'))
-        {
-            if (value[component].SequenceEqual("."u8) || value[component].SequenceEqual(".."u8)) { return true; }
-        }
-        return false;
+        int end = value.IndexOf((byte)0);
+        redirect = end < 0 ? value : value[..end];
+        if (value.IsEmpty) { return false; }
+        if (redirect is not [(byte)'/', ..]) { return !redirect.Contains((byte)'/'); }
+        return redirect[^1] != '/' && redirect.IndexOf("//"u8) < 0;
     }
 }

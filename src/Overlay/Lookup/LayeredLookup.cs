@@ -12,7 +12,13 @@ namespace Veneer.Overlay.Lookup;
 /// <see cref="Find"/> finds the topmost real object, <see cref="Complete"/> everything that lies below it.
 /// Callers hold the rename lock at least shared.
 /// </remarks>
-internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xattr, Layer?[] layers, bool followRedirects, int nameLength)
+/// <param name="directories">Descriptors of real directories.</param>
+/// <param name="xattr">Names of attributes.</param>
+/// <param name="layers">Upper at 0, or null, then the lowers.</param>
+/// <param name="followRedirects">Whether redirects are followed; else they give EPERM.</param>
+/// <param name="followMetacopies">Whether metacopies are followed to their data; else they give EPERM.</param>
+/// <param name="nameLength">Longest name in bytes.</param>
+internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xattr, Layer?[] layers, bool followRedirects, bool followMetacopies, int nameLength)
 {
     [ThreadStatic]
     private static List<RealDirectory>? collected;
@@ -107,7 +113,8 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
 
     /// <summary>Finds what lies below the topmost object.</summary>
     /// <returns>
-    /// <see cref="Errno.EPERM"/> for a redirect that may not be followed; <see cref="Errno.EIO"/> for a metacopy without data.
+    /// <see cref="Errno.EPERM"/> for a redirect or a metacopy that may not be followed; <see cref="Errno.EIO"/> for a metacopy
+    /// without data: only a regular file is data.
     /// </returns>
     public Errno Complete(DirectoryInode parent, ReadOnlySpan<byte> name, ref Found found)
     {
@@ -125,10 +132,11 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             if (error.IsError) { return error; }
             using (pinned)
             {
+                search.IsLast = !followRedirects && lowers.Length == 0;
                 error = ReadUpper(pinned.Descriptor, name, ref found, ref search);
             }
             if (error.IsError) { return error; }
-            if (search.Path is { } path && path[0] == '/') { lowers = Root.Lowers; }
+            if (search.Path is [(byte)'/', ..]) { lowers = Root.Lowers; }
         }
         else
         {
@@ -138,11 +146,14 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
 
         bool needsData = search.IsMetacopy;
         bool uppermostIsMetacopy = search.IsMetacopy;
+        bool followsMetacopy = search.IsMetacopy;
+        bool followsRedirect = search.Path is not null;
         bool first = true;
         for (int i = start; !search.Stop && i < lowers.Length; i++)
         {
+            if (MayNotFollow(followsMetacopy, followsRedirect)) { return Errno.EPERM; }
             RealDirectory lower = lowers[i];
-            search.IsLast = lower.Layer.Index == layers.Length - 1;
+            search.IsLast = followRedirects ? lower.Layer.Index == layers.Length - 1 : i == lowers.Length - 1;
             RealDirectory? directory;
             byte[]? realName = null;
             Statx stat;
@@ -158,6 +169,8 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             }
             if (error.IsError) { return error; }
             if (directory is null) { continue; }
+            followsMetacopy |= search.IsMetacopy;
+            followsRedirect |= search.Path is not null;
 
             if (search.IsDirectory)
             {
@@ -181,20 +194,22 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             }
             first = false;
 
-            // Like a symbolic link into the layer below, without the permission checks. Kernel: ovl_lookup().
-            if (search.Path is not null && !followRedirects) { return Errno.EPERM; }
             if (search.Stop) { break; }
-            if (search.Path is { } next && next[0] == '/' && !ReferenceEquals(lowers, Root.Lowers))
+            if (search.Path is [(byte)'/', ..] && !ReferenceEquals(lowers, Root.Lowers))
             {
                 lowers = Root.Lowers;
                 i = lower.Layer.Index - 1; // the root has every layer: go on below this one
             }
         }
 
+        if (MayNotFollow(followsMetacopy, followsRedirect)) { return Errno.EPERM; }
         if (needsData) { return Errno.EIO; }
         if (below.Count > 0) { found.Lowers = [.. below]; }
         return Errno.None;
     }
+
+    /// <summary>Either leads, like a symbolic link without the permission checks, into the layers below. Kernel: ovl_lookup().</summary>
+    private bool MayNotFollow(bool metacopy, bool redirect) => (metacopy && !followMetacopies) || (redirect && !followRedirects);
 
     /// <summary>Reads what upper's attributes say about the object and about the layers below.</summary>
     private Errno ReadUpper(int directory, ReadOnlySpan<byte> name, ref Found found, ref Search search)
@@ -205,6 +220,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         if (found.Stat.IsDirectory)
         {
             found.IsImpure = present.MayHave(xattr.Impure) && ReadFlag(directory, name, xattr.Impure) == 'y';
+            if (search.IsLast) { return Errno.None; }
             if (present.MayHave(xattr.Opaque) && ReadFlag(directory, name, xattr.Opaque) == 'y')
             {
                 found.IsOpaque = search.Stop = true;
@@ -217,9 +233,13 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             return Errno.None;
         }
         if (present.MayHave(xattr.Origin)) { ReadOrigin(directory, name, ref found); }
-        search.IsMetacopy = found.Stat.IsRegular && present.MayHave(xattr.Metacopy) && HasMetacopy(directory, name);
+        if (found.Stat.IsRegular && present.MayHave(xattr.Metacopy))
+        {
+            Errno error = ReadMetacopy(directory, name, out search.IsMetacopy);
+            if (error.IsError) { return error; }
+        }
         search.Stop = !search.IsMetacopy;
-        return search.IsMetacopy ? ReadRedirect(directory, name, name, default, ref search) : Errno.None;
+        return search.IsMetacopy && !search.IsLast ? ReadRedirect(directory, name, name, default, ref search) : Errno.None;
     }
 
     /// <summary>The names of an object's attributes, read at once.</summary>
@@ -264,7 +284,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         directory = null;
         stat = default;
         realName = search.Path;
-        if (realName is null || realName[0] != '/')
+        if (realName is not [(byte)'/', ..])
         {
             Errno error = FindOne(lower, realName ?? name, default, default, true, ref search, out bool exists, out stat);
             if (exists) { directory = lower; }
@@ -306,6 +326,9 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
     /// <param name="stat">Its attributes.</param>
     private Errno FindOne(RealDirectory directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, bool isEnd, ref Search search, out bool exists, out Statx stat)
     {
+        exists = false;
+        stat = default;
+        if (name is [0] or [(byte)'.', 0] or [(byte)'.', (byte)'.', 0]) { return Errno.EACCES; } // Kernel: lookup_noperm_common()
         Errno error = StatIn(directory, name, out stat, out exists);
         if (error.IsError || !exists) { return error; }
         if (IsWhiteout(directory, name, stat))
@@ -326,6 +349,12 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         if (error.IsError) { return error; }
         using (pinned)
         {
+            if (isEnd && search.IsMetacopy && !stat.IsRegular)
+            {
+                search.Stop = true;
+                exists = false;
+                return Errno.None;
+            }
             if (!stat.IsDirectory)
             {
                 if (search.IsDirectory || !isEnd)
@@ -334,19 +363,17 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
                     exists = false;
                     return Errno.None;
                 }
-                search.IsMetacopy = stat.IsRegular && HasMetacopy(pinned.Descriptor, name);
+                search.IsMetacopy = false;
+                if (stat.IsRegular)
+                {
+                    error = ReadMetacopy(pinned.Descriptor, name, out search.IsMetacopy);
+                    if (error.IsError) { return error; }
+                }
                 search.Stop = !search.IsMetacopy;
                 if (search.Stop || search.IsLast) { return Errno.None; }
             }
             else
             {
-                if (isEnd && !search.IsDirectory)
-                {
-                    // A metacopy's data cannot be a directory.
-                    search.Stop = true;
-                    exists = false;
-                    return Errno.None;
-                }
                 if (IsTrap(stat)) { return Errno.ELOOP; }
                 if (search.IsLast) { return Errno.None; }
                 if (ReadFlag(pinned.Descriptor, name, xattr.Opaque) == 'y')
@@ -370,19 +397,18 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             error = Libc.GetXattrAt(directory, name, xattr.Redirect, value, out length);
         }
         if (error.IsError) { return error; }
-        ReadOnlySpan<byte> redirect = value[..length];
-        if (!Redirect.IsValid(redirect)) { return Errno.EINVAL; } // Kernel: ovl_get_redirect_xattr()
-        if (Redirect.HasDots(redirect)) { return Errno.EACCES; }
+        if (!Redirect.TryRead(value[..length], out ReadOnlySpan<byte> redirect)) { return Errno.EINVAL; }
+        bool isAbsolute = redirect is [(byte)'/', ..];
         if (relative)
         {
             search.Path = [.. redirect, 0];
         }
         else
         {
-            search.Path = redirect[0] == '/' ? [.. redirect, .. after] : [.. before, .. redirect, .. after];
+            search.Path = isAbsolute ? [.. redirect, .. after] : [.. before, .. redirect, .. after];
         }
         // An opaque ancestor stops the search, but an absolute redirect leads elsewhere.
-        if (redirect[0] == '/') { search.Stop = false; }
+        if (isAbsolute) { search.Stop = false; }
         return Errno.None;
     }
 
@@ -405,7 +431,20 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         }
     }
 
-    private bool HasMetacopy(int directory, ReadOnlySpan<byte> name) => !Libc.GetXattrAt(directory, name, xattr.Metacopy, default, out _).IsError;
+    /// <summary>Whether a regular file is a metacopy. Kernel: ovl_check_metacopy_xattr().</summary>
+    /// <returns><see cref="Errno.EIO"/> when the attribute's value is too short for any version of the format.</returns>
+    private Errno ReadMetacopy(int directory, ReadOnlySpan<byte> name, out bool isMetacopy)
+    {
+        const int shortest = 4;
+        isMetacopy = false;
+        Errno error = Libc.GetXattrAt(directory, name, xattr.Metacopy, default, out int length);
+        // Whoever may not read the file may not read its user.* attributes either.
+        if (error.IsNoXattr || (error == Errno.EACCES && xattr.IsUser)) { return Errno.None; }
+        if (error.IsError) { return error; }
+        if (length is > 0 and < shortest) { return Errno.EIO; }
+        isMetacopy = true;
+        return Errno.None;
+    }
 
     /// <summary>The first byte of an attribute of one byte, or 0.</summary>
     private static byte ReadFlag(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> attribute)
