@@ -159,6 +159,30 @@ public static unsafe partial class Libc
         return error;
     }
 
+    [LibraryImport(Library)]
+    private static partial int pthread_sigmask(int how, ulong* set, ulong* before);
+
+    /// <summary>Has signals wait that would interrupt the calling thread. See pthread_sigmask(3).</summary>
+    /// <returns>What <see cref="RestoreSignals"/> wants.</returns>
+    public static ulong BlockAllSignals()
+    {
+        const int block = 0, words = 16; // sigset_t has room for 1024 signals, of which there are 64
+        ulong* all = stackalloc ulong[words], before = stackalloc ulong[words];
+        for (int i = 0; i < words; i++) { all[i] = ulong.MaxValue; }
+        _ = pthread_sigmask(block, all, before); // cannot fail
+        return before[0];
+    }
+
+    /// <summary>The calling thread gets the signals that it got before <see cref="BlockAllSignals"/>.</summary>
+    public static void RestoreSignals(ulong before)
+    {
+        const int set = 2, words = 16;
+        ulong* mask = stackalloc ulong[words];
+        new Span<ulong>(mask, words).Clear();
+        mask[0] = before;
+        _ = pthread_sigmask(set, mask, null); // cannot fail
+    }
+
     [LibraryImport(Library, SetLastError = true)]
     private static partial int kill(int pid, int signal);
 

@@ -71,6 +71,34 @@ public static unsafe partial class Libc
     }
 
     [LibraryImport(Library, SetLastError = true)]
+    private static partial nint sendmsg(int socket, MessageHeader* message, int flags);
+
+    /// <summary>Sends one byte and a descriptor with it (SCM_RIGHTS). See unix(7).</summary>
+    public static Errno SendDescriptor(int socket, int descriptor)
+    {
+        const int levelSocket = 1;
+        const int rights = 1;
+        byte content = 0;
+        var vector = new IoVec { Base = &content, Length = 1 };
+        var control = new ControlMessage { Length = 20, Level = levelSocket, Type = rights, Descriptor = descriptor };
+        var message = new MessageHeader { Vectors = &vector, VectorCount = 1, Control = &control, ControlLength = (nuint)sizeof(ControlMessage) };
+        Errno error;
+        do { error = Check(sendmsg(socket, &message, MessageNoSignal)); } while (error == Errno.EINTR);
+        return error;
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int setsockopt(int socket, int level, int option, void* value, uint length);
+
+    /// <summary>How long a receive waits before it is <see cref="Errno.EAGAIN"/> (SO_RCVTIMEO). See socket(7).</summary>
+    public static Errno SetReceiveTimeout(int socket, int seconds)
+    {
+        const int levelSocket = 1, receiveTimeout = 20;
+        long* time = stackalloc long[2] { seconds, 0 };
+        return Check(setsockopt(socket, levelSocket, receiveTimeout, time, 2 * sizeof(long)));
+    }
+
+    [LibraryImport(Library, SetLastError = true)]
     private static partial int socket(int family, int type, int protocol);
 
     [LibraryImport(Library, SetLastError = true)]

@@ -239,7 +239,9 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = GetReal(inode, stored, value, out size);
         // A layer without ACLs has none: everything else becomes the answer to whoever is not the owner. Kernel: ovl_get_acl()
-        return error == Errno.EOPNOTSUPP && PosixAcl.IsOne(attribute) ? Errno.ENODATA : error;
+        if (!PosixAcl.IsOne(attribute)) { return error; }
+        if (!error.IsError && size <= value.Length) { size = PosixAcl.WithoutUnmapped(value[..size]); }
+        return error == Errno.EOPNOTSUPP ? Errno.ENODATA : error;
     }
 
     /// <summary>An attribute of the real object, under the name that it is stored by.</summary>

@@ -317,7 +317,11 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             stat = default;
             error = volume.Objects.Resolve(inode, out RealReference real);
             if (error.IsError) { return error; }
-            using (real) { error = Libc.StatAt(real.Directory, real.Name, mask, out stat); }
+            using (real)
+            {
+                error = Libc.StatAt(real.Directory, real.Name, mask, out stat);
+                if (!error.IsError) { volume.Owners.Mark(real.Directory, real.Name, ref stat); }
+            }
         }
         while (error == Errno.ENOENT && !wasNameless && inode.IsNameless); // unlinked while we were on the way through its name
         if (error.IsError || inode.Metacopy is not { } metacopy) { return error; }

@@ -109,6 +109,8 @@ public sealed class OverlayMount : IDisposable
             if (layer is not null) { _ = numbers.Key(layer.Device, 0); }
         }
         CheckOrigins([.. layers.Skip(1)!]);
+        var owners = new Owners(layers, log);
+        opened.Add(owners);
         int nameLength = NameLengthOf(layers);
         var overlay = new Volume
         {
@@ -123,8 +125,10 @@ public sealed class OverlayMount : IDisposable
             Lookup = new LayeredLookup(directories, xattr, layers, options.FollowsRedirects, options.Metacopy, nameLength)
             {
                 RemembersLowers = true,
+                Owners = owners,
                 Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],
             },
+            Owners = owners,
             Work = workDirectory,
             NamedWork = work,
             InUse = inUse,

@@ -40,6 +40,9 @@ internal sealed class Volume
     /// <summary>Finds names.</summary>
     public required LayeredLookup Lookup { get; init; }
 
+    /// <summary>Whose the objects are, where that is not plain.</summary>
+    public required Owners Owners { get; init; }
+
     /// <summary>Temporaries; null when read-only.</summary>
     public required WorkDirectory? Work { get; init; }
 

@@ -22,6 +22,33 @@ internal static class PosixAcl
 
     private const int UserObject = 1, User = 2, GroupObject = 4, Group = 8, MaskEntry = 16, Other = 32;
 
+    /// <summary>Whether an ACL names somebody who has no number in this user namespace: his entry has the id -1, which nobody can write.</summary>
+    public static bool NamesUnmapped(ReadOnlySpan<byte> acl)
+    {
+        for (int at = 4; at + 8 <= acl.Length; at += 8)
+        {
+            if (IsUnmapped(acl.Slice(at, 8))) { return true; }
+        }
+        return false;
+    }
+
+    /// <summary>Takes away the entries of those who have no number in this user namespace, which the kernel takes from nobody. They apply to none who is here.</summary>
+    /// <returns>The new length.</returns>
+    public static int WithoutUnmapped(Span<byte> acl)
+    {
+        int length = Math.Min(4, acl.Length);
+        for (int at = length; at + 8 <= acl.Length; at += 8)
+        {
+            if (IsUnmapped(acl.Slice(at, 8))) { continue; }
+            acl.Slice(at, 8).CopyTo(acl[length..]);
+            length += 8;
+        }
+        return length;
+    }
+
+    private static bool IsUnmapped(ReadOnlySpan<byte> entry) =>
+        BinaryPrimitives.ReadUInt16LittleEndian(entry) is User or Group && BinaryPrimitives.ReadUInt32LittleEndian(entry[4..]) == uint.MaxValue;
+
     /// <summary>Turns a copy of the directory's default ACL into the new object's access ACL, in place.</summary>
     /// <param name="acl">The default ACL.</param>
     /// <param name="mode">In: the mode asked for, without umask. Out: the mode to give.</param>

@@ -31,6 +31,9 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
     /// <summary>Whether many lookups are to come, so that directories with many lowers are worth reading.</summary>
     public bool RemembersLowers { get; init; }
 
+    /// <summary>Whose the objects are; null for those who need not know.</summary>
+    public Owners? Owners { get; init; }
+
     /// <summary>Upper and work, as they are seen when they lie in a lower layer: st_dev and st_ino.</summary>
     /// <remarks>Nobody may enter them from there: ELOOP. Kernel: ovl_lookup_trap_inode().</remarks>
     public (ulong Device, ulong Ino)[] Traps { get; init; } = [];
@@ -482,7 +485,11 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             exists = false;
             return error;
         }
-        using (pinned) { error = Libc.StatAt(pinned.Descriptor, name, StatxMask.Basic, out stat); }
+        using (pinned)
+        {
+            error = Libc.StatAt(pinned.Descriptor, name, StatxMask.Basic, out stat);
+            if (!error.IsError) { Owners?.Mark(pinned.Descriptor, name, ref stat); }
+        }
         exists = !error.IsError;
         // A lower may allow shorter names than upper: there it cannot exist. Kernel: ovl_lookup_single()
         return error is Errno.ENOENT or Errno.ENAMETOOLONG ? Errno.None : error;

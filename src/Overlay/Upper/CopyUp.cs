@@ -172,7 +172,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
             ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
             int work = volume.Work.Descriptor;
-            error = Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out Statx stat);
+            error = StatSource(source, out Statx stat);
             if (error.IsError) { return error; }
             error = Libc.MakeDirectoryAt(work, temporary, 0x1C0);
             if (error.IsError) { return error; }
@@ -187,6 +187,15 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             if (error.IsError) { volume.Work.Discard(temporary); }
             return error;
         }
+    }
+
+    /// <summary>What is to be copied. Nothing gets another owner than it had: <see cref="Errno.EOVERFLOW"/> where his number is not known. Kernel: ovl_copy_up_one()</summary>
+    private Errno StatSource(in RealReference source, out Statx stat)
+    {
+        Errno error = Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out stat);
+        if (error.IsError) { return error; }
+        volume.Owners.Mark(source.Directory, source.Name, ref stat);
+        return stat.Uid == Owners.Unmapped || stat.Gid == Owners.Unmapped ? Errno.EOVERFLOW : Errno.None;
     }
 
     private Errno SyncDirectory(int path)
@@ -210,7 +219,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
             ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
             int work = volume.Work.Descriptor;
-            error = Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out Statx stat);
+            error = StatSource(source, out Statx stat);
             if (error.IsError) { return error; }
             if (stat.IsSymbolicLink)
             {
@@ -241,7 +250,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         if (error.IsError) { return error; }
         using (source)
         {
-            error = Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out Statx stat);
+            error = StatSource(source, out Statx stat);
             if (error.IsError) { return error; }
             Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
             scoped ReadOnlySpan<byte> temporary = default;

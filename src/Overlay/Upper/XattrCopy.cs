@@ -30,6 +30,8 @@ internal static unsafe class XattrCopy
                 error = Libc.GetXattrAt(source, sourceName, name, value, out int length);
                 if (error == Errno.ENODATA) { continue; }
                 if (error.IsError) { return error; }
+                // Who has no number here cannot be named in the copy either.
+                if (PosixAcl.IsOne(name) && PosixAcl.NamesUnmapped(value[..length])) { return Errno.EOVERFLOW; }
                 error = Libc.SetXattrAt(target, targetName, name, value[..length], XattrFlags.None);
                 // Upper may lack a namespace that only decorates; one that protects must not get lost. Kernel: ovl_must_copy_xattr()
                 if (error.IsError && (error != Errno.EOPNOTSUPP || MustCopy(name))) { return error; }

@@ -1,0 +1,157 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Veneer.Linux;
+
+/// <summary>Which ids of a file an <see cref="OwnerWitness"/> has found to be those it was started for.</summary>
+[Flags]
+public enum KnownIds
+{
+    /// <summary>None.</summary>
+    None = 0,
+    /// <summary>The owner.</summary>
+    Owner = 1,
+    /// <summary>The group.</summary>
+    Group = 2,
+}
+
+/// <summary>A process in a user namespace of its own, which tells owners that only look alike from each other.</summary>
+/// <remarks>
+/// stat(2) shows an owner that is not mapped in the caller's user namespace as the overflow id, 65534, which may be the
+/// number of a user who is mapped there. Only one who looks from another namespace, in which that user has another
+/// number, can tell the two apart; and a process with several threads cannot enter one. So there is a child that maps
+/// nothing but the two ids in question, to 0. It is a copy of this process that returns from clone(2) into a loop of system
+/// calls and nothing else: nothing of the runtime works there. It ends when the other end of its socket is closed.
+/// </remarks>
+public sealed unsafe class OwnerWitness : IDisposable
+{
+    // The numbers of x86-64, as everywhere in this project.
+    private const long SysClose = 3, SysDup2 = 33, SysSendTo = 44, SysRecvMsg = 47, SysClone = 56, SysPrCtl = 157, SysExitGroup = 231, SysStatx = 332, SysCloseRange = 436;
+
+    private readonly int socket;
+    private readonly int process;
+
+    private OwnerWitness(int socket, int process)
+    {
+        this.socket = socket;
+        this.process = process;
+    }
+
+    /// <summary>Starts the process.</summary>
+    /// <param name="uid">The user id in question, of this process's namespace.</param>
+    /// <param name="gid">The group id in question.</param>
+    /// <param name="witness">Null when it failed.</param>
+    /// <returns><see cref="Errno.EPERM"/> without CAP_SETUID and CAP_SETGID; <see cref="Errno.ENOSPC"/> when there may be no more user namespaces.</returns>
+    public static Errno Start(uint uid, uint gid, out OwnerWitness? witness)
+    {
+        witness = null;
+        Errno error = Libc.SocketPair(out int ours, out int theirs);
+        if (error.IsError) { return error; }
+        ulong before = Libc.BlockAllSignals();
+        int child = Split(theirs);
+        Libc.RestoreSignals(before);
+        Libc.Close(theirs);
+        if (child < 0)
+        {
+            Libc.Close(ours);
+            return Errno.EPERM;
+        }
+        var started = new OwnerWitness(ours, child);
+        error = Map(child, "uid_map", uid);
+        if (!error.IsError) { error = Map(child, "gid_map", gid); }
+        if (!error.IsError) { error = Libc.SetReceiveTimeout(ours, seconds: 5); } // it only ever waits for the kernel
+        if (error.IsError) { started.Dispose(); }
+        else { witness = started; }
+        return error;
+    }
+
+    private static Errno Map(int child, string file, uint id)
+    {
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/proc/{child}/{file}"), OpenFlags.WriteOnly, 0, ResolveFlags.None, out int descriptor);
+        if (error.IsError) { return error; }
+        error = Libc.Write(descriptor, PathText.Encode($"0 {id} 1\n").AsSpan()[..^1], out _);
+        Libc.Close(descriptor);
+        return error;
+    }
+
+    /// <summary>Asks about a file. One thread at a time.</summary>
+    /// <param name="descriptor">Of the file; O_PATH will do.</param>
+    /// <param name="known">Which of its ids are those in question.</param>
+    /// <returns>An error when the process is gone or does not answer.</returns>
+    public Errno Ask(int descriptor, out KnownIds known)
+    {
+        known = KnownIds.None;
+        Errno error = Libc.SendDescriptor(socket, descriptor);
+        if (error.IsError) { return error; }
+        byte answer = 0;
+        int count;
+        do { error = Libc.Read(socket, new Span<byte>(ref answer), out count); } while (error == Errno.EINTR);
+        if (error.IsError) { return error; }
+        if (count == 0) { return Errno.ECONNABORTED; }
+        known = (KnownIds)answer;
+        return Errno.None;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Libc.Close(socket);
+        _ = Libc.Kill(process); // best effort: it has ended by itself
+        _ = Libc.Wait(process, out _); // best effort: the system takes it away when this process ends
+    }
+
+    /// <summary>Without the bookkeeping of the runtime before and after, of which a copy of this process has nothing.</summary>
+    [DllImport("libc", EntryPoint = "syscall"), SuppressGCTransition]
+    private static extern long Call(long number, long a, long b, long c, long d, long e, long f);
+
+    /// <summary>Makes the copy, which does not return. Caller has blocked all signals, so that no handler runs in it.</summary>
+    /// <remarks>One method: there is nobody in the copy who could compile another. A descriptor comes, and a byte goes that says which ids are mapped here.</remarks>
+    [MethodImpl(MethodImplOptions.NoInlining | MethodImplOptions.AggressiveOptimization)]
+    private static int Split(int theirs)
+    {
+        const long newUser = 0x10000000, childSignal = 17;
+        const int setName = 15, emptyPath = 0x1000, basic = 0x7FF, noSignal = 0x4000, headerWords = 7, controlWords = 3, statWords = 32;
+        ulong* text = stackalloc ulong[2];
+        ulong* header = stackalloc ulong[headerWords]; // struct msghdr
+        ulong* control = stackalloc ulong[controlWords]; // struct cmsghdr with one descriptor
+        ulong* vector = stackalloc ulong[2]; // struct iovec
+        ulong* stat = stackalloc ulong[statWords];
+        ulong* content = stackalloc ulong[1];
+        text[0] = 0x772D7265656E6576; // "veneer-w"
+        text[1] = 0x7373656E7469; // "itness"
+        _ = Call(SysClose, -1, 0, 0, 0, 0, 0); // bound before there is a copy, which could not
+        long child = Call(SysClone, newUser | childSignal, 0, 0, 0, 0, 0);
+        if (child != 0) { return (int)child; }
+
+        _ = Call(SysPrCtl, setName, (long)text, 0, 0, 0, 0);
+        text[0] = 0; // an empty path from now on
+        // All that this process has open is a copy, which must not outlive the original.
+        bool goesOn = Call(SysDup2, theirs, 0, 0, 0, 0, 0) == 0 && Call(SysCloseRange, 1, uint.MaxValue, 0, 0, 0, 0) == 0;
+        while (goesOn)
+        {
+            vector[0] = (ulong)content;
+            vector[1] = 1;
+            header[0] = header[1] = header[6] = 0;
+            header[2] = (ulong)vector;
+            header[3] = 1;
+            header[4] = (ulong)control;
+            header[5] = controlWords * sizeof(ulong);
+            if (Call(SysRecvMsg, 0, (long)header, 0, 0, 0, 0) <= 0) { break; }
+            *content = 0;
+            if (header[5] != 0) // a descriptor came
+            {
+                int descriptor = (int)control[2];
+                if (Call(SysStatx, descriptor, (long)text, emptyPath, basic, (long)stat, 0) == 0)
+                {
+                    // stx_uid and stx_gid, behind stx_mask, stx_blksize, stx_attributes and stx_nlink.
+                    if (((uint*)stat)[5] == 0) { *content |= (ulong)KnownIds.Owner; }
+                    if (((uint*)stat)[6] == 0) { *content |= (ulong)KnownIds.Group; }
+                }
+                _ = Call(SysClose, descriptor, 0, 0, 0, 0, 0);
+            }
+            goesOn = Call(SysSendTo, 0, (long)content, 1, noSignal, 0, 0) == 1;
+        }
+        _ = Call(SysExitGroup, 0, 0, 0, 0, 0, 0);
+        return -1; // never
+    }
+}
