@@ -49,9 +49,7 @@ internal sealed partial class OverlayFileSystem
         valid = 0;
         Errno error = volume.Inodes.Find(nodeId, out inode, out bool isSuperseded);
         if (error.IsError) { return error; }
-        volume.RenameLock.EnterReadLock();
-        try { error = ReadAttributes(inode, mask, out stat); }
-        finally { volume.RenameLock.ExitReadLock(); }
+        error = ReadAttributes(inode, mask, out stat);
         if (error.IsError) { return error; }
         stat.Nlink = NlinkOf(inode, stat);
         // Changes are made under the new nodeid: under the old one the kernel must ask each time.
@@ -84,7 +82,7 @@ internal sealed partial class OverlayFileSystem
         try
         {
             using var held = new HeldName(inode);
-            error = volume.Objects.Resolve(inode, out RealReference real);
+            error = volume.Objects.ResolveLocked(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real) { error = Change(request, real, inode, input); }
             if (error.IsError) { return error; }
@@ -173,18 +171,10 @@ internal sealed partial class OverlayFileSystem
     private Errno CheckOwner(in Request request, Inode inode)
     {
         if (request.Header.Uid == 0 || inode.IsDirectory || inode.Backing is { HasWriters: true }) { return Errno.None; }
-        volume.RenameLock.EnterReadLock();
-        try
-        {
-            Errno error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
-            if (error.IsError || request.Header.Uid == stat.Uid) { return error; }
-            bool clears = (stat.Mode & ModeBits.SetUid) != 0 || (stat.Mode & (ModeBits.SetGid | ModeBits.GroupExecute)) == (ModeBits.SetGid | ModeBits.GroupExecute);
-            return clears ? Errno.EPERM : Errno.None;
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
+        Errno error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
+        if (error.IsError || request.Header.Uid == stat.Uid) { return error; }
+        bool clears = (stat.Mode & ModeBits.SetUid) != 0 || (stat.Mode & (ModeBits.SetGid | ModeBits.GroupExecute)) == (ModeBits.SetGid | ModeBits.GroupExecute);
+        return clears ? Errno.EPERM : Errno.None;
     }
 
     /// <summary>What the first write takes away: capabilities from anybody, set-id bits from the unprivileged. Kernel: file_remove_privs()</summary>
@@ -248,17 +238,9 @@ internal sealed partial class OverlayFileSystem
     private Errno GetReal(Inode inode, ReadOnlySpan<byte> stored, Span<byte> value, out int size)
     {
         size = 0;
-        volume.RenameLock.EnterReadLock();
-        try
-        {
-            Errno error = volume.Objects.Resolve(inode, out RealReference real);
-            if (error.IsError) { return error; }
-            using (real) { return Libc.GetXattrAt(real.Directory, real.Name, stored, value, out size); }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
+        Errno error = volume.Objects.Resolve(inode, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real) { return Libc.GetXattrAt(real.Directory, real.Name, stored, value, out size); }
     }
 
     private Errno ServerIdentity(Span<byte> value, out int size)
@@ -294,17 +276,9 @@ internal sealed partial class OverlayFileSystem
         Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }
         Span<byte> all = xattrList ??= new byte[MaxXattrList];
-        volume.RenameLock.EnterReadLock();
-        try
-        {
-            error = volume.Objects.Resolve(inode, out RealReference real);
-            if (error.IsError) { return error; }
-            using (real) { error = Libc.ListXattrAt(real.Directory, real.Name, all, out size); }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
+        error = volume.Objects.Resolve(inode, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real) { error = Libc.ListXattrAt(real.Directory, real.Name, all, out size); }
         if (error.IsError) { return error; }
         size = volume.Xattr.Filter(all[..size]);
         // trusted.* is for the privileged; the request tells the caller's id, not its capabilities.
@@ -342,7 +316,7 @@ internal sealed partial class OverlayFileSystem
         try
         {
             using var held = new HeldName(inode);
-            error = volume.Objects.Resolve(inode, out RealReference real);
+            error = volume.Objects.ResolveLocked(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real)
             {
@@ -386,7 +360,7 @@ internal sealed partial class OverlayFileSystem
         try
         {
             using var held = new HeldName(inode);
-            error = volume.Objects.Resolve(inode, out RealReference real);
+            error = volume.Objects.ResolveLocked(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real) { return Libc.RemoveXattrAt(real.Directory, real.Name, stored); }
         }

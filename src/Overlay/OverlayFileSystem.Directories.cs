@@ -26,7 +26,6 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         MergedDirectory? content = null;
         bool isOver = false;
-        volume.RenameLock.EnterReadLock();
         try
         {
             error = ListingOf(directory, input.Offset, out content);
@@ -49,7 +48,6 @@ internal sealed partial class OverlayFileSystem
         }
         finally
         {
-            volume.RenameLock.ExitReadLock();
             volume.Listings.Return(content);
         }
         if (isOver && directory.Readers.HaveMixed(Environment.TickCount)) { DropListing(request.NodeId); }
@@ -90,7 +88,7 @@ internal sealed partial class OverlayFileSystem
         {
             return writer.TryAdd(name[..^1], InoOfEntry(directory, content, index), content.TypeOf(index), content.OffsetOf(index), default);
         }
-        Errno error = LendListedLocked(directory, content, index, out EntryOut entry);
+        Errno error = LendListed(directory, content, index, out EntryOut entry);
         if (!error.IsError && entry.NodeId == 0) { return true; } // gone since the snapshot was taken
         if (error.IsError)
         {
@@ -100,16 +98,16 @@ internal sealed partial class OverlayFileSystem
         return writer.TryAdd(name[..^1], entry.Attr.Ino, entry.Attr.Mode >> 12, content.OffsetOf(index), entry);
     }
 
-    private Errno LendListedLocked(DirectoryInode directory, MergedDirectory content, int index, out EntryOut entry)
+    private Errno LendListed(DirectoryInode directory, MergedDirectory content, int index, out EntryOut entry)
     {
         ReadOnlySpan<byte> name = content.NameOf(index);
         int version = volume.Inodes.VersionOf(directory);
         if (content.Ahead is { } ahead && ahead.TryGet(directory, index, out Found found)
-            && TryLendLocked(directory, name, ref found, version, isComplete: true, out entry, out Errno error))
+            && TryLend(directory, name, ref found, version, isComplete: true, out entry, out Errno error))
         {
             return error;
         }
-        return LendLocked(directory, name, out entry, content.FirstLower(index));
+        return Lend(directory, name, out entry, content.FirstLower(index));
     }
 
     /// <summary>The number that stat would show. Kernel: ovl_calc_d_ino().</summary>

@@ -123,30 +123,22 @@ internal sealed partial class OverlayFileSystem
     private Errno OpenReal(Inode inode, OpenFlags flags, out int descriptor, out bool isLower, out bool isPrivate)
     {
         descriptor = -1;
-        volume.RenameLock.EnterReadLock();
-        try
+        while (true)
         {
-            while (true)
+            isLower = !HasUpperData(inode);
+            isPrivate = false;
+            bool byName = !inode.IsNameless;
+            Errno error = volume.Objects.ResolveData(inode, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real)
             {
-                isLower = !HasUpperData(inode);
-                isPrivate = false;
-                bool byName = !inode.IsNameless;
-                Errno error = volume.Objects.ResolveData(inode, out RealReference real);
-                if (error.IsError) { return error; }
-                using (real)
-                {
-                    isPrivate = real.Layer?.IsPrivate ?? false;
-                    // Only the data of a metacopy has not been seen to be a file when the inode was made of it.
-                    error = inode.Metacopy is null ? real.Open(flags, out descriptor) : real.OpenData(flags, out descriptor);
-                }
-                // The file lost its name meanwhile, which may be another one's by now: the descriptor was there before.
-                if (!byName || isLower || !inode.IsNameless) { return error; }
-                if (!error.IsError) { Libc.Close(descriptor); }
+                isPrivate = real.Layer?.IsPrivate ?? false;
+                // Only the data of a metacopy has not been seen to be a file when the inode was made of it.
+                error = inode.Metacopy is null ? real.Open(flags, out descriptor) : real.OpenData(flags, out descriptor);
             }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
+            // The file lost its name meanwhile, which may be another one's by now: the descriptor was there before.
+            if (!byName || isLower || !inode.IsNameless) { return error; }
+            if (!error.IsError) { Libc.Close(descriptor); }
         }
     }
 
@@ -451,17 +443,9 @@ internal sealed partial class OverlayFileSystem
     private Errno GetFileFlags(Inode inode, uint command, Span<byte> output, out int outputLength)
     {
         outputLength = 0;
-        volume.RenameLock.EnterReadLock();
-        try
-        {
-            Errno error = volume.Objects.Resolve(inode, out RealReference real);
-            if (error.IsError) { return error; }
-            using (real) { return FileFlags.Read(real, command, inode.HasUpper, volume.Xattr, output, out outputLength); }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
+        Errno error = volume.Objects.Resolve(inode, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real) { return FileFlags.Read(real, command, inode.HasUpper, volume.Xattr, output, out outputLength); }
     }
 
     private Errno SetFileFlags(Inode inode, uint command, ReadOnlySpan<byte> argument)
@@ -469,7 +453,8 @@ internal sealed partial class OverlayFileSystem
         volume.RenameLock.EnterReadLock();
         try
         {
-            Errno error = volume.Objects.Resolve(inode, out RealReference real);
+            using var held = new HeldName(inode);
+            Errno error = volume.Objects.ResolveLocked(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real)
             {

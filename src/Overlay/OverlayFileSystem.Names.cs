@@ -12,16 +12,8 @@ internal sealed partial class OverlayFileSystem
     public Errno Lookup(in Request request, ReadOnlySpan<byte> name, out EntryOut entry)
     {
         entry = default;
-        volume.RenameLock.EnterReadLock();
-        try
-        {
-            Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
-            return error.IsError ? error : LendLocked(parent, name, out entry);
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
+        Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
+        return error.IsError ? error : Lend(parent, name, out entry);
     }
 
     public void Forget(ulong nodeId, ulong lookups)
@@ -36,17 +28,9 @@ internal sealed partial class OverlayFileSystem
         length = 0;
         Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }
-        volume.RenameLock.EnterReadLock();
-        try
-        {
-            error = volume.Objects.Resolve(inode, out RealReference real);
-            if (error.IsError) { return error; }
-            using (real) { return Libc.ReadLinkAt(real.Directory, real.Name, target, out length); }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
+        error = volume.Objects.Resolve(inode, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real) { return Libc.ReadLinkAt(real.Directory, real.Name, target, out length); }
     }
 
     public Errno SymLink(in Request request, ReadOnlySpan<byte> name, ReadOnlySpan<byte> target, out EntryOut entry)
@@ -147,17 +131,27 @@ internal sealed partial class OverlayFileSystem
         if (!needsData)
         {
             volume.RenameLock.EnterReadLock();
-            try { error = rename.SetRedirect(inode, sameDirectory: false); }
-            finally { volume.RenameLock.ExitReadLock(); }
+            try
+            {
+                using var name = new HeldName(inode);
+                error = rename.SetRedirect(inode, sameDirectory: false);
+            }
+            finally
+            {
+                volume.RenameLock.ExitReadLock();
+            }
             if (error == Errno.EXDEV) { error = copyUp.Ensure(inode, request); }
             if (error.IsError) { return error; }
         }
         // A file without a name, from O_TMPFILE, is found by its first one from then on: nobody may be on the way through
         // its descriptor, which is closed.
         bool exclusive = inode.IsNameless;
+        int held = -1;
         EnterRenameLock(exclusive);
         try
         {
+            error = HoldSource(inode, parent, out held);
+            if (error.IsError) { return error; }
             lock (parent.NamesLock)
             {
                 if (parent.IsUnlinked) { return Errno.ENOENT; }
@@ -166,9 +160,9 @@ internal sealed partial class OverlayFileSystem
                     error = copyUp.SetImpure(parent);
                     if (error.IsError) { return error; }
                 }
-                error = volume.Objects.Resolve(inode, out RealReference real);
+                error = volume.Objects.ResolveLocked(inode, out RealReference real);
                 if (error.IsError) { return error; }
-                using (real) { error = create.LinkLocked(real, parent, newName); }
+                using (real) { error = create.LinkLocked(held >= 0 ? new RealReference(held) : real, parent, newName); }
                 if (error.IsError) { return error; }
                 if (exclusive && inode.IsNameless) { Rehome(inode, parent, newName.ToArray()); }
                 else if (inode.Links is null && !inode.IsNameless) { volume.Inodes.AddAlias(inode, inode.Parent!, inode.Name, isUpper: true); }
@@ -177,15 +171,33 @@ internal sealed partial class OverlayFileSystem
                 inode.IsUnlinked = false;
                 volume.Inodes.Changed(parent);
             }
-            error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
-            if (error.IsError) { return error; }
-            entry = EntryOf(inode, volume.Inodes.Lend(inode), stat);
-            return Errno.None;
         }
         finally
         {
             ExitRenameLock(exclusive);
+            if (held >= 0) { Libc.Close(held); }
         }
+        error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
+        if (error.IsError) { return error; }
+        entry = EntryOf(inode, volume.Inodes.Lend(inode), stat);
+        return Errno.None;
+    }
+
+    /// <summary>
+    /// A descriptor of what is linked to, if its name is in another directory than the new one: two names locks are not
+    /// held at once, and by then the name may be another file's. Caller holds the rename lock.
+    /// </summary>
+    /// <param name="inode">What is linked to, in upper.</param>
+    /// <param name="parent">The directory of the new name.</param>
+    /// <param name="descriptor">-1: its name is as good.</param>
+    private Errno HoldSource(Inode inode, DirectoryInode parent, out int descriptor)
+    {
+        descriptor = -1;
+        if (inode.IsNameless || inode.Links?.Hold is not null || ReferenceEquals(inode.Parent, parent)) { return Errno.None; }
+        using var held = new HeldName(inode);
+        Errno error = volume.Objects.ResolveLocked(inode, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real) { return Libc.OpenAt(real.Directory, real.Name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out descriptor); }
     }
 
     /// <summary>A file that was reached through a descriptor has a name. Caller holds the rename lock exclusively.</summary>
@@ -241,8 +253,14 @@ internal sealed partial class OverlayFileSystem
             if (error.IsError) { return error; }
         }
 
-        bool staysInWork = directory && volume.HasManyOrphans; // nobody may be on the way to it then
-        bool exclusive = staysInWork;
+        // Before anything is locked: the lowers may take any time to answer.
+        Below below = volume.Lookup.FindBelow(parent, name);
+        return directory ? RemoveDirectory(parent, name, below, out leftover) : RemoveFile(parent, name, below);
+    }
+
+    private Errno RemoveFile(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below)
+    {
+        bool exclusive = false;
         while (true)
         {
             EnterRenameLock(exclusive);
@@ -250,21 +268,21 @@ internal sealed partial class OverlayFileSystem
             {
                 lock (parent.NamesLock)
                 {
-                    error = FindInode(parent, name, out Found found, out BorrowedInode borrowed);
+                    Errno error = FindInodeLocked(parent, name, below, out Found found, out BorrowedInode borrowed);
                     using BorrowedInode held = borrowed;
                     if (error.IsError) { return error; }
                     if (borrowed.Inode is not { } inode) { return Errno.ENOENT; }
                     error = CheckProtection(inode);
                     if (error.IsError) { return error; }
-                    if (directory)
-                    {
-                        if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
-                        lock (removed.NamesLock) { return remove.DirectoryLocked(parent, name, removed, found, staysInWork, out leftover); }
-                    }
                     if (found.Stat.IsDirectory) { return Errno.EISDIR; }
                     // Another name may have to stand in for this one: nobody may be on the way through it.
                     bool hasOthers = found.Stat.Nlink > 1 || inode.Links is not null;
-                    if (!hasOthers || exclusive) { return remove.UnlinkLocked(parent, name, inode, found); }
+                    if (!hasOthers || exclusive)
+                    {
+                        error = remove.UnlinkLocked(parent, name, inode, found, below.IsPositive, exclusive, out bool isHeld);
+                        if (!isHeld) { return error; }
+                        // It failed, and others may use the descriptor that was to stand in: once more without them.
+                    }
                 }
             }
             finally
@@ -272,6 +290,43 @@ internal sealed partial class OverlayFileSystem
                 ExitRenameLock(exclusive);
             }
             exclusive = true;
+        }
+    }
+
+    private Errno RemoveDirectory(DirectoryInode parent, ReadOnlySpan<byte> name, Below below, out Leftover? leftover)
+    {
+        leftover = null;
+        bool staysInWork = volume.HasManyOrphans; // nobody may be on the way to it then
+        while (true)
+        {
+            Errno error = FindInode(parent, name, ref below, out _, out BorrowedInode borrowed);
+            using BorrowedInode held = borrowed;
+            if (error.IsError) { return error; }
+            if (borrowed.Inode is not { } inode) { return Errno.ENOENT; }
+            error = CheckProtection(inode);
+            if (error.IsError) { return error; }
+            if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
+            error = CheckEmpty(removed, out int version, out int whiteouts);
+            if (error.IsError) { return error; }
+            EnterRenameLock(exclusive: staysInWork);
+            try
+            {
+                lock (parent.NamesLock)
+                {
+                    error = FindInodeLocked(parent, name, below, out Found found, out BorrowedInode now);
+                    using BorrowedInode again = now;
+                    if (error.IsError) { return error; }
+                    lock (removed.NamesLock)
+                    {
+                        if (!ReferenceEquals(now.Inode, removed) || volume.Inodes.VersionOf(removed) != version) { continue; } // something came between
+                        return remove.DirectoryLocked(parent, name, removed, found, below.IsPositive, whiteouts, staysInWork, out leftover);
+                    }
+                }
+            }
+            finally
+            {
+                ExitRenameLock(exclusive: staysInWork);
+            }
         }
     }
 
@@ -289,39 +344,44 @@ internal sealed partial class OverlayFileSystem
 
     private Errno CheckRemoval(DirectoryInode parent, ReadOnlySpan<byte> name, bool directory)
     {
-        volume.RenameLock.EnterReadLock();
-        try
-        {
-            Errno error = FindInode(parent, name, out _, out BorrowedInode borrowed);
-            using BorrowedInode held = borrowed;
-            if (error.IsError) { return error; }
-            if (borrowed.Inode is not { } inode) { return Errno.ENOENT; }
-            error = CheckProtection(inode);
-            if (error.IsError || !directory) { return error; }
-            if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
-            return CheckEmpty(removed);
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
+        Below below = default;
+        Errno error = FindInode(parent, name, ref below, out _, out BorrowedInode borrowed);
+        using BorrowedInode held = borrowed;
+        if (error.IsError) { return error; }
+        if (borrowed.Inode is not { } inode) { return Errno.ENOENT; }
+        error = CheckProtection(inode);
+        if (error.IsError || !directory) { return error; }
+        if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
+        return CheckEmpty(removed, out _, out _);
     }
 
-    /// <summary>Whether users see nothing in a directory. Caller holds the rename lock.</summary>
-    private Errno CheckEmpty(DirectoryInode directory)
+    /// <summary>Whether users see nothing in a directory. Caller holds no lock.</summary>
+    /// <param name="directory">The directory.</param>
+    /// <param name="version">It is true as long as the directory has this version.</param>
+    /// <param name="whiteouts">How many whiteouts upper has in it.</param>
+    private Errno CheckEmpty(DirectoryInode directory, out int version, out int whiteouts)
     {
+        version = whiteouts = 0;
         Errno error = MergedDirectory.Read(volume, directory, out MergedDirectory content, onlyWhetherEmpty: true);
         if (error.IsError) { return error; }
         bool isEmpty = content.Count == 0;
+        (version, whiteouts) = (content.Version, content.UpperWhiteouts);
         volume.Listings.Return(content);
         return isEmpty ? Errno.None : Errno.ENOTEMPTY;
     }
 
-    /// <summary>The inode that a name leads to, or none when users see nothing there. Caller holds the rename lock, and gives back what he gets.</summary>
-    private Errno FindInode(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, out BorrowedInode inode)
+    /// <summary>The inode that a name leads to, or none when users see nothing there. Caller holds no lock, and gives back what he gets.</summary>
+    private Errno FindInode(DirectoryInode parent, ReadOnlySpan<byte> name, ref Below below, out Found found, out BorrowedInode inode) =>
+        Borrow(volume.Lookup.Find(parent, name, ref below, out found), found, out inode);
+
+    /// <summary>As the other one, and for it to be called with the rename lock: of the lowers it takes what is known.</summary>
+    /// <returns><see cref="Errno.EAGAIN"/> when that would be needed, and is not known.</returns>
+    private Errno FindInodeLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below, out Found found, out BorrowedInode inode) =>
+        Borrow(volume.Lookup.FindLocked(parent, name, below, out found), found, out inode);
+
+    private Errno Borrow(Errno error, in Found found, out BorrowedInode inode)
     {
         inode = default;
-        Errno error = volume.Lookup.Find(parent, name, out found);
         if (error.IsError || !found.Exists) { return error; }
         inode = volume.Inodes.Borrow(volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
         return inode.Inode is null ? Errno.ESTALE : Errno.None; // the kernel names only what it has looked up
@@ -382,13 +442,14 @@ internal sealed partial class OverlayFileSystem
             volume.RenameLock.EnterWriteLock();
             try
             {
-                error = FindAgain(ref from, isSure: from.Found.HasUpper);
-                if (error.IsError) { return error; }
-                error = FindAgain(ref to, isSure: !to.Found.Exists); // what is there may have lost another name
+                error = FindAgainLocked(ref from, isSure: from.Found.HasUpper);
+                if (!error.IsError) { error = FindAgainLocked(ref to, isSure: !to.Found.HasUpper); } // what is there may have lost another name
+                if (error == Errno.EAGAIN) { continue; } // something else came between
                 if (error.IsError) { return error; }
                 if (!ReferenceEquals(from.Inode, moved) || !ReferenceEquals(to.Inode, replaced)) { continue; } // something else came between
                 if (ReferenceEquals(from.Inode, to.Inode)) { return Errno.None; } // two names of one file: see rename(2)
                 if (!from.Found.HasUpper || (exchange && !to.Found.HasUpper)) { continue; }
+                if (!exchange && to.Directory is { } emptied && volume.Inodes.VersionOf(emptied) != to.EmptyVersion) { continue; }
                 error = rename.RunLocked(ref from, ref to, exchange);
                 if (error == Errno.EXDEV && !needsData && (moved.Metacopy is not null || (exchange && replaced!.Metacopy is not null)))
                 {
@@ -405,52 +466,51 @@ internal sealed partial class OverlayFileSystem
         }
     }
 
-    /// <summary>Finds what one side of a rename is about. Caller holds the rename lock.</summary>
+    /// <summary>Finds what one side of a rename is about. Caller holds no lock.</summary>
     private Errno FindSide(ref RenameSide side)
     {
         using BorrowedInode before = side.Borrowed; // until the other is there: what is the same object is known by its inode
         side.Version = volume.Inodes.VersionOf(side.Parent);
-        return FindInode(side.Parent, side.Name, out side.Found, out side.Borrowed);
+        return FindInode(side.Parent, side.Name, ref side.Below, out side.Found, out side.Borrowed);
     }
 
-    /// <summary>Does it again, unless nothing can have changed since.</summary>
+    /// <summary>Does it again, unless nothing can have changed since. Caller holds the rename lock exclusively.</summary>
     /// <param name="side">What was found before.</param>
     /// <param name="isSure">Whether all that was found is true as long as no name in the directory changes.</param>
-    private Errno FindAgain(ref RenameSide side, bool isSure) =>
-        isSure && side.Version == volume.Inodes.VersionOf(side.Parent) ? Errno.None : FindSide(ref side);
+    /// <returns><see cref="Errno.EAGAIN"/> when the lowers would have to be asked.</returns>
+    private Errno FindAgainLocked(ref RenameSide side, bool isSure)
+    {
+        if (isSure && side.Version == volume.Inodes.VersionOf(side.Parent)) { return Errno.None; }
+        using BorrowedInode before = side.Borrowed;
+        side.Version = volume.Inodes.VersionOf(side.Parent);
+        return FindInodeLocked(side.Parent, side.Name, side.Below, out side.Found, out side.Borrowed);
+    }
 
     /// <summary>What can be said before anything is copied up.</summary>
     private Errno PrepareRename(ref RenameSide from, ref RenameSide to, RenameFlags flags)
     {
-        volume.RenameLock.EnterReadLock();
-        try
+        Errno error = FindSide(ref from);
+        if (error.IsError) { return error; }
+        if (from.Inode is not { } old) { return Errno.ENOENT; }
+        error = FindSide(ref to);
+        if (error.IsError) { return error; }
+        Inode? replaced = to.Inode;
+        bool exchange = (flags & RenameFlags.Exchange) != 0;
+        if (exchange && replaced is null) { return Errno.ENOENT; }
+        if ((flags & RenameFlags.NoReplace) != 0 && replaced is not null) { return Errno.EEXIST; }
+        error = CheckProtection(from.Parent);
+        if (!error.IsError) { error = CheckProtection(to.Parent, onlyAdds: replaced is null); }
+        if (!error.IsError) { error = CheckProtection(old); }
+        if (!error.IsError && replaced is not null) { error = CheckProtection(replaced); }
+        if (error.IsError) { return error; }
+        if (!rename.CanMove(old) || (exchange && !rename.CanMove(replaced!))) { return Errno.EXDEV; }
+        if (exchange) { return Errno.None; }
+        if (!from.Below.IsKnown) { from.Below = volume.Lookup.FindBelow(from.Parent, from.Name); } // whether a whiteout is to be left
+        if (replaced is null) { return Errno.None; }
+        if (replaced is DirectoryInode directory)
         {
-            Errno error = FindSide(ref from);
-            if (error.IsError) { return error; }
-            if (from.Inode is not { } old) { return Errno.ENOENT; }
-            error = FindSide(ref to);
-            if (error.IsError) { return error; }
-            Inode? replaced = to.Inode;
-            bool exchange = (flags & RenameFlags.Exchange) != 0;
-            if (exchange && replaced is null) { return Errno.ENOENT; }
-            if ((flags & RenameFlags.NoReplace) != 0 && replaced is not null) { return Errno.EEXIST; }
-            error = CheckProtection(from.Parent);
-            if (!error.IsError) { error = CheckProtection(to.Parent, onlyAdds: replaced is null); }
-            if (!error.IsError) { error = CheckProtection(old); }
-            if (!error.IsError && replaced is not null) { error = CheckProtection(replaced); }
-            if (error.IsError) { return error; }
-            if (!rename.CanMove(old) || (exchange && !rename.CanMove(replaced!))) { return Errno.EXDEV; }
-            if (exchange || replaced is null) { return Errno.None; }
-            if (replaced is DirectoryInode directory)
-            {
-                if (!old.IsDirectory) { return Errno.EISDIR; }
-                return CheckEmpty(directory);
-            }
-            return old.IsDirectory ? Errno.ENOTDIR : Errno.None;
+            return old.IsDirectory ? CheckEmpty(directory, out to.EmptyVersion, out to.Whiteouts) : Errno.EISDIR;
         }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
+        return old.IsDirectory ? Errno.ENOTDIR : Errno.None;
     }
 }

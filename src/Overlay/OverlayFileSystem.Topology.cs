@@ -46,16 +46,8 @@ internal sealed partial class OverlayFileSystem
 
     private Errno PartsOf(ReadOnlySpan<byte> path, out IReadOnlyList<ObjectPart> parts)
     {
-        volume.RenameLock.EnterReadLock();
-        try
-        {
-            using LayerSet layers = LayerSet.Borrow(volume);
-            return new ObjectParts(layers).Find(path, out parts);
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
+        using LayerSet layers = LayerSet.Borrow(volume);
+        return new ObjectParts(layers).Find(path, out parts);
     }
 
     /// <summary>Paths of the layers are for those who see the same tree as the server; to a container they say what the host looks like.</summary>
@@ -71,20 +63,7 @@ internal sealed partial class OverlayFileSystem
     private Errno LayerAttribute(Inode inode, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
     {
         size = 0;
-        Errno error;
-        IReadOnlyList<ObjectPart> parts;
-        volume.RenameLock.EnterReadLock();
-        try
-        {
-            if (inode.IsUnlinked || inode.IsNameless) { return Errno.ENODATA; }
-            using LayerSet layers = LayerSet.Borrow(volume);
-            error = new ObjectParts(layers).Find(PathOf(inode), out parts);
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
-        }
-        if (error.IsError) { return Errno.ENODATA; }
+        if (PathOf(inode) is not { } path || PartsOf(path, out IReadOnlyList<ObjectPart> parts).IsError) { return Errno.ENODATA; }
         byte[] content = LayerAttributes.Value(attribute, parts, index => volume.Layers[index]!.Uuid);
         if (content.Length == 0) { return Errno.ENODATA; }
         size = content.Length;
@@ -92,11 +71,20 @@ internal sealed partial class OverlayFileSystem
         return content.AsSpan().TryCopyTo(value) ? Errno.None : Errno.ERANGE;
     }
 
-    /// <summary>From the root, without NUL. Caller holds the rename lock.</summary>
-    private static byte[] PathOf(Inode inode)
+    /// <summary>From the root, without NUL; null when there is none.</summary>
+    private byte[]? PathOf(Inode inode)
     {
         var names = new List<byte[]>();
-        for (Inode? at = inode; at is { Parent: not null }; at = at.Parent) { names.Add(at.Name.ToArray()); }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            if (inode.IsUnlinked || inode.IsNameless) { return null; }
+            for (Inode? at = inode; at is { Parent: not null }; at = at.Parent) { names.Add(at.Name.ToArray()); }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
         var path = new MemoryStream();
         for (int i = names.Count - 1; i >= 0; i--)
         {

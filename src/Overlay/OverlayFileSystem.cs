@@ -176,12 +176,12 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         }
     }
 
-    /// <summary>Finds a name and lends the kernel one reference to what it leads to. Caller holds the rename lock shared.</summary>
+    /// <summary>Finds a name and lends the kernel one reference to what it leads to.</summary>
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
     /// <param name="entry">A nodeid of 0: there is nothing.</param>
     /// <param name="firstLower">The first of the directory's lowers that can have the name.</param>
-    private Errno LendLocked(DirectoryInode parent, ReadOnlySpan<byte> name, out EntryOut entry, int firstLower = 0)
+    private Errno Lend(DirectoryInode parent, ReadOnlySpan<byte> name, out EntryOut entry, int firstLower = 0)
     {
         while (true)
         {
@@ -194,13 +194,13 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 entry.EntryValid = CacheSeconds;
                 return Errno.None;
             }
-            if (TryLendLocked(parent, name, ref found, version, isComplete: false, out entry, out error)) { return error; }
+            if (TryLend(parent, name, ref found, version, isComplete: false, out entry, out error)) { return error; }
         }
     }
 
-    /// <summary>Lends the kernel one reference to what was found. Caller holds the rename lock shared.</summary>
+    /// <summary>Lends the kernel one reference to what was found.</summary>
     /// <returns>False when a name changed in the directory since <paramref name="version"/>: look again.</returns>
-    private bool TryLendLocked(DirectoryInode parent, ReadOnlySpan<byte> name, ref Found found, int version, bool isComplete, out EntryOut entry, out Errno error)
+    private bool TryLend(DirectoryInode parent, ReadOnlySpan<byte> name, ref Found found, int version, bool isComplete, out EntryOut entry, out Errno error)
     {
         entry = default;
         error = Errno.None;
@@ -211,7 +211,12 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             if (error.IsError) { return true; }
             if (!volume.Inodes.TryAddAndLend(NewInode(parent, name, found, key), version, out inode, out nodeId)) { return false; }
         }
-        if (inode.Links is not null || (found.HasUpper && found.Stat.Nlink > 1 && !inode.IsDirectory)) { volume.Inodes.AddAlias(inode, parent, name, found.HasUpper); }
+        bool hasSeveral = inode.Links is not null || (found.HasUpper && found.Stat.Nlink > 1 && !inode.IsDirectory);
+        if (hasSeveral && !volume.Inodes.TryAddAlias(inode, parent, version, name, found.HasUpper))
+        {
+            volume.Inodes.Forget(nodeId, 1);
+            return false;
+        }
         error = FillEntry(inode, nodeId, found, out entry);
         if (error.IsError) { volume.Inodes.Forget(nodeId, 1); }
         return true;
@@ -306,7 +311,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         return volume.Numbers.Number(key);
     }
 
-    /// <summary>Attributes of the real object, with the data's blocks for a metacopy. Caller holds the rename lock.</summary>
+    /// <summary>Attributes of the real object, with the data's blocks for a metacopy. Caller holds no lock.</summary>
     private Errno ReadAttributes(Inode inode, StatxMask mask, out Statx stat)
     {
         bool wasNameless;

@@ -112,8 +112,10 @@ public sealed class OverlayMount : IDisposable
         var owners = new Owners(layers, log);
         opened.Add(owners);
         int nameLength = NameLengthOf(layers);
+        var renameLock = new ReaderWriterLockSlim(LockRecursionPolicy.NoRecursion);
         var overlay = new Volume
         {
+            RenameLock = renameLock,
             Options = options,
             Layers = layers,
             Xattr = xattr,
@@ -121,9 +123,10 @@ public sealed class OverlayMount : IDisposable
             Numbers = numbers,
             Inodes = new InodeTable(directories, log),
             Listings = new Listings(names ?? NameHash.Secret),
-            Objects = new RealObjects(directories, workDirectory),
+            Objects = new RealObjects(directories, workDirectory, renameLock),
             Lookup = new LayeredLookup(directories, xattr, layers, options.FollowsRedirects, options.Metacopy, nameLength)
             {
+                RenameLock = renameLock,
                 RemembersLowers = true,
                 Owners = owners,
                 Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],

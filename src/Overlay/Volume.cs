@@ -10,8 +10,9 @@ namespace Veneer.Overlay;
 /// <summary>One overlay: its layers and the rooms that work on them.</summary>
 internal sealed class Volume
 {
-    /// <summary>Shared by every name operation; exclusive to rename, and to unlink one of several names. Comes after an inode's copy-up lock.</summary>
-    public ReaderWriterLockSlim RenameLock { get; } = new(LockRecursionPolicy.NoRecursion);
+    /// <summary>Held while something in upper is reached by its name; exclusively to rename, and to unlink one of several names.</summary>
+    /// <remarks>Comes after an inode's copy-up lock. Nobody calls into a lower while he holds it: see docs/adr/0020-no-lock-while-a-lower-is-asked.md.</remarks>
+    public required ReaderWriterLockSlim RenameLock { get; init; }
 
     /// <summary>As the user asked.</summary>
     public required OverlayOptions Options { get; init; }

@@ -179,6 +179,45 @@ public sealed class LimitTests
         Sys.Unlink(overlay.Merged / "c");
     }
 
+    [MountFact]
+    public void A_removal_that_finds_no_room_for_its_whiteout_changes_nothing()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "lower"), ("linked", "lower"), ("directory", Node.Directory())), upperSize: "1m,nr_inodes=16", options: "fsync=auto");
+        Sys.Append(overlay.Merged / "file", "+");
+        Sys.Append(overlay.Merged / "linked", "+");
+        Sys.Link(overlay.Merged / "linked", overlay.Merged / "other");
+        Sys.ChangeMode(overlay.Merged / "directory", Oct(700));
+        for (int i = 0; Sys.ErrorOf(() => Sys.Write(overlay.Merged / $"new{i}", "")) == Errno.None; i++) { }
+
+        for (int i = 0; i < 3; i++)
+        {
+            Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.Unlink(overlay.Merged / "file")));
+            Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.Unlink(overlay.Merged / "linked")));
+            Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.RemoveDirectory(overlay.Merged / "directory")));
+            Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "file", overlay.Merged / "moved")));
+        }
+
+        Assert.Equal(["file", "linked"], new[] { "file", "linked" }.Where(name => Sys.ReadText(overlay.Merged / name) == "lower+"));
+        Assert.Equal((1u, 2u), (Sys.Stat(overlay.Merged / "file").Nlink, Sys.Stat(overlay.Merged / "linked").Nlink));
+        Assert.Empty(HeldByServers(overlay));
+        Sys.Unlink(overlay.Merged / "other");
+        Assert.Equal("lower+", Sys.ReadText(overlay.Merged / "linked"));
+        foreach (string name in (string[])["new0", "new1", "new2"]) { Sys.Unlink(overlay.Merged / name); }
+        WaitUntil(() => Sys.StatFileSystem(overlay.Merged).FilesFree >= 3);
+        Sys.Link(overlay.Merged / "file", overlay.Merged / "second");
+        Sys.Unlink(overlay.Merged / "second");
+        Assert.Equal("lower+", Sys.ReadText(overlay.Merged / "file"));
+        Sys.Unlink(overlay.Merged / "file");
+        Sys.Unlink(overlay.Merged / "linked");
+        Sys.RemoveDirectory(overlay.Merged / "directory");
+        Assert.All(overlay.Merged.Entries(), name => Assert.StartsWith("new", name, StringComparison.Ordinal));
+    }
+
+    /// <summary>The files of upper that the servers have open.</summary>
+    private static string[] HeldByServers(Overlay overlay) =>
+        [.. overlay.Servers.SelectMany(pid => ((FilePath)$"/proc/{pid}/fd").Entries().Select(fd => Sys.ReadLink($"/proc/{pid}/fd/{fd}")))
+            .Where(path => path.EndsWith("/upper/file", StringComparison.Ordinal) || path.EndsWith("/upper/linked", StringComparison.Ordinal) || path is "/file" or "/linked")];
+
     /// <summary>Who opens too much, or walks through many directories, does not take the descriptors that others need.</summary>
     [MountFact(OnlyVeneer = "A limit of the server's.")]
     public void A_server_with_few_descriptors_serves_many_directories_and_open_files()

@@ -69,7 +69,7 @@ internal sealed class LayerSet : IDisposable
         }
     }
 
-    /// <summary>The layers of an overlay that is served. Callers hold its rename lock at least shared while they use the set.</summary>
+    /// <summary>The layers of an overlay that is served. What is renamed meanwhile may be missed, as by anybody who walks through upper.</summary>
     public static LayerSet Borrow(Volume volume) =>
         new(volume.Layers, volume.Xattr, volume.Directories, volume.Options.FollowsRedirects, volume.Options.Metacopy, isOwner: false);
 

@@ -135,6 +135,17 @@ internal sealed class DirectoryCache(int capacity)
         return Errno.None;
     }
 
+    /// <summary>The end of <see cref="Keep"/>: the directory has its name still.</summary>
+    public void KeepNoMore(RealDirectory directory)
+    {
+        lock (gate)
+        {
+            if (directory.Descriptor < 0 || directory.Parent is null || IsLinkedLocked(directory)) { return; }
+            kept--;
+            LinkLocked(directory);
+        }
+    }
+
     /// <summary>Nobody knows the directory any more: closes its descriptor.</summary>
     public void Drop(RealDirectory directory)
     {

@@ -4,6 +4,23 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Lookup;
 
+/// <summary>What the lowers of a directory have under a name, which never changes; upper may have something over it.</summary>
+internal struct Below
+{
+    /// <summary>Whether they were asked.</summary>
+    public bool IsKnown;
+
+    /// <summary>Why they did not answer.</summary>
+    public Errno Error;
+
+    /// <summary>What is found where upper has nothing.</summary>
+    public Found Found;
+
+    /// <summary>Whether they show something. Kernel: ovl_lower_positive().</summary>
+    /// <remarks>If something is there that we cannot reach: a whiteout more does no harm, one less would uncover it.</remarks>
+    public readonly bool IsPositive => Error.IsError || Found.Exists;
+}
+
 /// <summary>What a name in an overlay directory leads to.</summary>
 internal struct Found
 {

@@ -9,8 +9,9 @@ namespace Veneer.Overlay.Lookup;
 /// <summary>Finds a name in the layers: upper first; a whiteout, an opaque directory or a non-directory ends the search.</summary>
 /// <remarks>
 /// Mirrors the kernel's ovl_lookup(). In two steps, since most lookups lead to an inode that is known already:
-/// <see cref="Find"/> finds the topmost real object, <see cref="Complete"/> everything that lies below it.
-/// Callers hold the rename lock at least shared.
+/// <see cref="Find(DirectoryInode, ReadOnlySpan{byte}, out Found, int)"/> finds the topmost real object, <see cref="Complete"/> everything that lies below it.
+/// Upper is asked under the rename lock, shared. No lock is held while lowers are asked, which may take any time: they do
+/// not change. So callers hold none, but for what ends in Locked, which asks upper only.
 /// </remarks>
 /// <param name="directories">Descriptors of real directories.</param>
 /// <param name="xattr">Names of attributes.</param>
@@ -27,6 +28,9 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
 
     /// <summary>The root inode, where absolute redirects start.</summary>
     public DirectoryInode Root { get; set; } = null!;
+
+    /// <summary>Held while upper is asked; null where nothing is renamed.</summary>
+    public ReaderWriterLockSlim? RenameLock { get; init; }
 
     /// <summary>Whether many lookups are to come, so that directories with many lowers are worth reading.</summary>
     public bool RemembersLowers { get; init; }
@@ -45,24 +49,59 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
     /// <param name="firstLower">The first of the parent's lowers that can have the name.</param>
     public Errno Find(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, int firstLower = 0)
     {
+        Errno error = FindUpper(parent, name, out found, out bool isDecided);
+        return error.IsError || isDecided ? error : FindLower(parent, name, firstLower, ref found);
+    }
+
+    /// <summary>As the other one; what the lowers have is kept for the next time, if they are asked.</summary>
+    public Errno Find(DirectoryInode parent, ReadOnlySpan<byte> name, ref Below below, out Found found)
+    {
+        Errno error = FindUpper(parent, name, out found, out bool isDecided);
+        if (error.IsError || isDecided) { return error; }
+        if (!below.IsKnown) { below = FindBelow(parent, name); }
+        found = below.Found;
+        return below.Error;
+    }
+
+    /// <summary>The same again, for who knows what the lowers have. Caller holds the rename lock.</summary>
+    /// <returns><see cref="Errno.EAGAIN"/> when he does not, and the lowers would have to be asked.</returns>
+    public Errno FindLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below, out Found found)
+    {
+        Errno error = FindUpperLocked(parent, name, out found, out bool isDecided);
+        if (error.IsError || isDecided) { return error; }
+        if (!below.IsKnown && parent.Lowers.Length > 0) { return Errno.EAGAIN; }
+        found = below.Found;
+        return below.Error;
+    }
+
+    /// <summary>What the lowers have under a name, whatever upper has. That does not change.</summary>
+    public Below FindBelow(DirectoryInode parent, ReadOnlySpan<byte> name)
+    {
+        var below = new Below { IsKnown = true };
+        below.Error = FindLower(parent, name, 0, ref below.Found);
+        return below;
+    }
+
+    private Errno FindUpper(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
+    {
+        if (parent.Upper is null || RenameLock is not { } renames) { return FindUpperLocked(parent, name, out found, out isDecided); }
+        renames.EnterReadLock();
+        try { return FindUpperLocked(parent, name, out found, out isDecided); }
+        finally { renames.ExitReadLock(); }
+    }
+
+    /// <param name="isDecided">Whether upper has something under the name, be it a whiteout.</param>
+    private Errno FindUpperLocked(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
+    {
         found = default;
+        isDecided = false;
         if (name.Length - 1 > nameLength) { return Errno.ENAMETOOLONG; }
-        if (parent.Upper is { } upper)
-        {
-            Errno error = StatIn(upper, name, out found.Stat, out bool exists);
-            if (error.IsError) { return error; }
-            if (exists)
-            {
-                if (IsWhiteout(upper, name, found.Stat))
-                {
-                    found.IsWhiteout = true;
-                    return Errno.None;
-                }
-                found.Exists = found.HasUpper = true;
-                return Errno.None;
-            }
-        }
-        return FindLower(parent, name, firstLower, ref found);
+        if (parent.Upper is not { } upper) { return Errno.None; }
+        Errno error = StatIn(upper, name, out found.Stat, out isDecided);
+        if (error.IsError || !isDecided) { return error; }
+        if (IsWhiteout(upper, name, found.Stat)) { found.IsWhiteout = true; }
+        else { found.Exists = found.HasUpper = true; }
+        return Errno.None;
     }
 
     private Errno FindLower(DirectoryInode parent, ReadOnlySpan<byte> name, int first, ref Found found)
@@ -104,16 +143,6 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         return parent.LowerNames;
     }
 
-    /// <summary>Whether a lower layer would show something under a name, were it not in upper. Kernel: ovl_lower_positive().</summary>
-    public Errno IsLowerPositive(DirectoryInode parent, ReadOnlySpan<byte> name, out bool positive)
-    {
-        var found = default(Found);
-        Errno error = FindLower(parent, name, 0, ref found);
-        // Something is there that we cannot reach: a whiteout more does no harm, one less would uncover it.
-        positive = error.IsError || found.Exists;
-        return Errno.None;
-    }
-
     /// <summary>Finds what lies below the topmost object.</summary>
     /// <returns>
     /// <see cref="Errno.EPERM"/> for a redirect or a metacopy that may not be followed; <see cref="Errno.EIO"/> for a metacopy
@@ -131,14 +160,14 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
 
         if (found.HasUpper)
         {
-            error = directories.Pin(parent.Upper!, out PinnedDirectory pinned);
+            search.IsLast = !followRedirects && lowers.Length == 0;
+            Span<byte> origin = stackalloc byte[OriginHandle.MaxLength];
+            int originLength;
+            RenameLock?.EnterReadLock();
+            try { error = ReadUpperLocked(parent.Upper!, name, ref found, ref search, origin, out originLength); }
+            finally { RenameLock?.ExitReadLock(); }
             if (error.IsError) { return error; }
-            using (pinned)
-            {
-                search.IsLast = !followRedirects && lowers.Length == 0;
-                error = ReadUpper(pinned.Descriptor, name, ref found, ref search);
-            }
-            if (error.IsError) { return error; }
+            if (originLength > 0) { FindOrigin(origin[..originLength], ref found); }
             if (search.Path is [(byte)'/', ..]) { lowers = Root.Lowers; }
         }
         else
@@ -215,8 +244,24 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
     private bool MayNotFollow(bool metacopy, bool redirect) => (metacopy && !followMetacopies) || (redirect && !followRedirects);
 
     /// <summary>Reads what upper's attributes say about the object and about the layers below.</summary>
-    private Errno ReadUpper(int directory, ReadOnlySpan<byte> name, ref Found found, ref Search search)
+    /// <param name="parent">The directory in upper.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="found">The object.</param>
+    /// <param name="search">What is learned.</param>
+    /// <param name="origin">Room for what says where the object was copied from.</param>
+    /// <param name="originLength">How much of it is used.</param>
+    private Errno ReadUpperLocked(RealDirectory parent, ReadOnlySpan<byte> name, ref Found found, ref Search search, scoped Span<byte> origin, out int originLength)
     {
+        originLength = 0;
+        Errno error = directories.Pin(parent, out PinnedDirectory pinned);
+        if (error.IsError) { return error; }
+        using (pinned) { return ReadUpper(pinned.Descriptor, name, ref found, ref search, origin, out originLength); }
+    }
+
+    /// <inheritdoc cref="ReadUpperLocked" path="/param"/>
+    private Errno ReadUpper(int directory, ReadOnlySpan<byte> name, ref Found found, ref Search search, scoped Span<byte> origin, out int originLength)
+    {
+        originLength = 0;
         // Most objects have none of the attributes: one call tells.
         var present = new XattrNames(directory, name, stackalloc byte[XattrNames.Room]);
         if (present.MayHave(xattr.ProtAttr)) { found.Protection = FileFlags.ReadProtection(directory, name, xattr); }
@@ -235,7 +280,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
             if (search.Path is { } path) { found.Redirect = path[..^1]; }
             return Errno.None;
         }
-        if (present.MayHave(xattr.Origin)) { ReadOrigin(directory, name, ref found); }
+        if (present.MayHave(xattr.Origin) && Libc.GetXattrAt(directory, name, xattr.Origin, origin, out originLength).IsError) { originLength = 0; }
         if (found.Stat.IsRegular && present.MayHave(xattr.Metacopy))
         {
             Errno error = ReadMetacopy(directory, name, out search.IsMetacopy);
@@ -415,11 +460,10 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         return Errno.None;
     }
 
-    private void ReadOrigin(int directory, ReadOnlySpan<byte> name, ref Found found)
+    /// <summary>Finds the lower object that a copy came from.</summary>
+    private void FindOrigin(ReadOnlySpan<byte> value, ref Found found)
     {
-        Span<byte> value = stackalloc byte[OriginHandle.MaxLength];
-        if (Libc.GetXattrAt(directory, name, xattr.Origin, value, out int length).IsError) { return; }
-        if (!OriginHandle.TryDecode(value[..length], out FileHandle handle, out ReadOnlySpan<byte> uuid)) { return; }
+        if (!OriginHandle.TryDecode(value, out FileHandle handle, out ReadOnlySpan<byte> uuid)) { return; }
         for (int i = 1; i < layers.Length; i++)
         {
             if (!layers[i]!.FindsOrigins || !uuid.SequenceEqual(layers[i]!.Uuid)) { continue; }
@@ -463,8 +507,12 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         if (stat.IsWhiteoutDevice) { return true; }
         if (!stat.IsRegular || stat.Size != 0) { return false; }
         if (directories.Pin(directory, out PinnedDirectory pinned).IsError) { return false; }
-        using (pinned) { return !Libc.GetXattrAt(pinned.Descriptor, name, xattr.Whiteout, default, out _).IsError; }
+        using (pinned) { return IsWhiteout(pinned.Descriptor, name, stat); }
     }
+
+    /// <summary>As the other one, in a directory that is open.</summary>
+    public bool IsWhiteout(int directory, ReadOnlySpan<byte> name, in Statx stat) =>
+        stat.IsWhiteoutDevice || (stat.IsRegular && stat.Size == 0 && !Libc.GetXattrAt(directory, name, xattr.Whiteout, default, out _).IsError);
 
     private bool IsTrap(in Statx stat)
     {

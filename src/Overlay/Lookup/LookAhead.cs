@@ -17,7 +17,7 @@ internal sealed class LookAhead(Volume volume)
     /// <summary>So many entries are looked at in one go.</summary>
     private const int Reach = 256;
 
-    /// <summary>So many of them without letting a rename pass.</summary>
+    /// <summary>So many of them between two looks at how far the reader is.</summary>
     private const int Stride = 16;
 
     /// <summary>A walk is remembered to this depth.</summary>
@@ -48,7 +48,7 @@ internal sealed class LookAhead(Volume volume)
     /// <summary>What to look at. The nodeid is lent, so that the directory stays, and the listing is used.</summary>
     private readonly record struct Work(DirectoryInode? Directory, ulong NodeId, MergedDirectory? Listing, int First);
 
-    /// <summary>Somebody begins to read a directory with attributes. Caller holds the rename lock shared.</summary>
+    /// <summary>Somebody begins to read a directory with attributes.</summary>
     public void Began(DirectoryInode directory, MergedDirectory listing)
     {
         lock (gate)
@@ -85,7 +85,7 @@ internal sealed class LookAhead(Volume volume)
         while (walk.Count > 0) { ForgetLast(); }
     }
 
-    /// <summary>Somebody has read a directory with attributes up to an entry, and not from its beginning. Caller holds the rename lock shared.</summary>
+    /// <summary>Somebody has read a directory with attributes up to an entry, and not from its beginning.</summary>
     public void WentOn(DirectoryInode directory, MergedDirectory listing, int index)
     {
         if (directory.Upper is not null || index >= listing.Count) { return; }
@@ -172,28 +172,20 @@ internal sealed class LookAhead(Volume volume)
         Sights? sights = null;
         for (int index = first; sights is null || index < sights.End;)
         {
-            volume.RenameLock.EnterReadLock();
-            try
+            if (directory.Upper is not null || isOver) { return; }
+            if (listing is null)
             {
-                if (directory.Upper is not null || isOver) { return; }
-                if (listing is null)
-                {
-                    if (MergedDirectory.Read(volume, directory, out listing).IsError) { return; }
-                    volume.Listings.Show(directory, listing);
-                }
-                sights ??= listing.LookAhead(first, Reach);
-                // Overtaken: the reader does the half that comes next, and need not wait for the other one.
-                if (index <= sights.Reader) { index = sights.Reader + 1 + ((sights.End - sights.Reader) / 2); }
-                for (int end = Math.Min(index + Stride, sights.End); index < end && index > sights.Reader; index++)
-                {
-                    ReadOnlySpan<byte> name = listing.NameOf(index);
-                    if (volume.Lookup.Find(directory, name, out Found found, listing.FirstLower(index)).IsError || !found.Exists) { continue; }
-                    if (!volume.Lookup.Complete(directory, name, ref found).IsError) { sights.Add(index, found); }
-                }
+                if (MergedDirectory.Read(volume, directory, out listing).IsError) { return; }
+                volume.Listings.Show(directory, listing);
             }
-            finally
+            sights ??= listing.LookAhead(first, Reach);
+            // Overtaken: the reader does the half that comes next, and need not wait for the other one.
+            if (index <= sights.Reader) { index = sights.Reader + 1 + ((sights.End - sights.Reader) / 2); }
+            for (int end = Math.Min(index + Stride, sights.End); index < end && index > sights.Reader && !isOver; index++)
             {
-                volume.RenameLock.ExitReadLock();
+                ReadOnlySpan<byte> name = listing.NameOf(index);
+                if (volume.Lookup.Find(directory, name, out Found found, listing.FirstLower(index)).IsError || !found.Exists) { continue; }
+                if (!volume.Lookup.Complete(directory, name, ref found).IsError) { sights.Add(index, found); }
             }
         }
     }

@@ -115,7 +115,7 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <summary>The real object's filesystem and number.</summary>
     public (ulong Device, ulong Ino) RealNumber(int index) => (entries[index].Device, entries[index].Ino);
 
-    /// <summary>Reads a directory. The caller holds the rename lock shared, and gives the listing back to <see cref="Listings"/>.</summary>
+    /// <summary>Reads a directory. The caller holds no lock, and gives the listing back to <see cref="Listings"/>.</summary>
     /// <param name="volume">The overlay.</param>
     /// <param name="directory">The directory.</param>
     /// <param name="merged">What it lists; null after an error.</param>
@@ -157,45 +157,40 @@ internal sealed class MergedDirectory(NameHash hash)
 
     private Errno ReadReal(Volume volume, RealDirectory real, short lower, bool isMerge, bool onlyWhetherEmpty)
     {
-        Errno error = volume.Objects.Of(real, ".\0"u8, out RealReference reference);
+        Errno error = volume.Objects.OpenDirectory(real, out int descriptor);
         if (error.IsError) { return error; }
-        using (reference)
+        var reader = new RealDirectoryReader(descriptor);
+        try
         {
-            error = reference.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
+            error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
             if (error.IsError) { return error; }
-            var reader = new RealDirectoryReader(descriptor);
-            try
+            bool hasXattrWhiteouts = HasXattrWhiteouts(volume, descriptor);
+            while (reader.MoveNext())
             {
-                error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
-                if (error.IsError) { return error; }
-                bool hasXattrWhiteouts = HasXattrWhiteouts(volume, descriptor);
-                while (reader.MoveNext())
+                byte type = reader.Type;
+                bool isWhiteout = false;
+                // Only a device can be a whiteout, or, where the directory says so, an empty file.
+                if (type == 2 || type == 0 || (type == 8 && hasXattrWhiteouts))
                 {
-                    byte type = reader.Type;
-                    bool isWhiteout = false;
-                    // Only a device can be a whiteout, or, where the directory says so, an empty file.
-                    if (type == 2 || type == 0 || (type == 8 && hasXattrWhiteouts))
-                    {
-                        if (Libc.StatAt(descriptor, reader.TerminatedName, StatxMask.Basic, out Statx entry).IsError) { continue; }
-                        type = (byte)(entry.Type >> 12);
-                        isWhiteout = volume.Lookup.IsWhiteout(real, reader.TerminatedName, entry);
-                    }
-                    if (isWhiteout)
-                    {
-                        if (lower == InUpper) { UpperWhiteouts++; }
-                        if (!isMerge) { continue; }
-                        type = WhiteoutType;
-                    }
-                    Add(reader.TerminatedName, stat.Dev, reader.Ino, type, lower, isMerge);
-                    if (!isWhiteout && onlyWhetherEmpty && HasVisible) { return Errno.None; }
+                    if (Libc.StatAt(descriptor, reader.TerminatedName, StatxMask.Basic, out Statx entry).IsError) { continue; }
+                    type = (byte)(entry.Type >> 12);
+                    isWhiteout = volume.Lookup.IsWhiteout(descriptor, reader.TerminatedName, entry);
                 }
-                return reader.Error;
+                if (isWhiteout)
+                {
+                    if (lower == InUpper) { UpperWhiteouts++; }
+                    if (!isMerge) { continue; }
+                    type = WhiteoutType;
+                }
+                Add(reader.TerminatedName, stat.Dev, reader.Ino, type, lower, isMerge);
+                if (!isWhiteout && onlyWhetherEmpty && HasVisible) { return Errno.None; }
             }
-            finally
-            {
-                reader.Dispose();
-                Libc.Close(descriptor);
-            }
+            return reader.Error;
+        }
+        finally
+        {
+            reader.Dispose();
+            Libc.Close(descriptor);
         }
     }
 

@@ -412,13 +412,27 @@ internal sealed class InodeTable
     /// <remarks>Names of a lower file are all needed. Those of any other only spare a descriptor, and some will do.</remarks>
     public void AddAlias(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
     {
+        lock (gate) { AddAliasLocked(inode, parent, name, isUpper); }
+    }
+
+    /// <summary>Remembers a name that was found.</summary>
+    /// <returns>False when a name changed in <paramref name="parent"/> since <paramref name="version"/>: it may be this one, so look again.</returns>
+    public bool TryAddAlias(Inode inode, DirectoryInode parent, int version, ReadOnlySpan<byte> name, bool isUpper)
+    {
         lock (gate)
         {
-            if (inode.Links is null && inode.Aliases.Length >= EnoughAliases) { return; }
-            if (FindAlias(inode, parent, name) is not null) { return; }
-            inode.Aliases = [.. inode.Aliases, new Alias(parent, name.ToArray()) { IsUpper = isUpper }];
-            parent.Children++;
+            if (parent.Version != version) { return false; }
+            AddAliasLocked(inode, parent, name, isUpper);
+            return true;
         }
+    }
+
+    private static void AddAliasLocked(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
+    {
+        if (inode.Links is null && inode.Aliases.Length >= EnoughAliases) { return; }
+        if (FindAlias(inode, parent, name) is not null) { return; }
+        inode.Aliases = [.. inode.Aliases, new Alias(parent, name.ToArray()) { IsUpper = isUpper }];
+        parent.Children++;
     }
 
     /// <summary>Forgets a name of a file that has several.</summary>

@@ -5,9 +5,11 @@ using Veneer.Overlay.Upper;
 namespace Veneer.Overlay.Tree;
 
 /// <summary>The real object behind an overlay object, as a directory's descriptor and a name, for one or more system calls.</summary>
+/// <remarks>To be disposed of: it may hold the rename lock.</remarks>
 internal ref struct RealReference
 {
     private PinnedDirectory pinned;
+    private ReaderWriterLockSlim? held;
 
     public RealReference(PinnedDirectory pinned, ReadOnlySpan<byte> name)
     {
@@ -68,7 +70,14 @@ internal ref struct RealReference
             : Libc.Reopen(Directory, flags, out descriptor);
     }
 
-    public readonly void Dispose() => pinned.Dispose();
+    /// <summary>The caller has taken a lock, shared, that is let go of with this.</summary>
+    public void Hold(ReaderWriterLockSlim taken) => held = taken;
+
+    public readonly void Dispose()
+    {
+        pinned.Dispose();
+        held?.ExitReadLock();
+    }
 }
 
 /// <summary>Until it is disposed of, the name that upper has of an object goes to no other one.</summary>
@@ -93,11 +102,28 @@ internal readonly ref struct HeldName
 }
 
 /// <summary>Finds the real objects of inodes.</summary>
-/// <remarks>Callers hold the rename lock at least shared while they use what they get.</remarks>
-internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? work)
+/// <remarks>
+/// An object of upper is reached by names that move: the rename lock is held, shared, as long as the reference. One of a
+/// lower stays where it is, and whoever uses it may wait for its filesystem: no lock is held.
+/// </remarks>
+internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? work, ReaderWriterLockSlim renameLock)
 {
-    /// <summary>The object that holds the attributes: upper's if there is one, else the topmost lower's.</summary>
+    /// <summary>The object that holds the attributes: upper's if there is one, else the topmost lower's. Caller holds no lock that comes after the rename lock, nor that.</summary>
     public Errno Resolve(Inode inode, out RealReference real)
+    {
+        if (!inode.HasUpper)
+        {
+            return inode is DirectoryInode directory ? Of(directory.Lowers[0], Libc.Self, out real) : Of(inode.LowerDirectory!, inode.LowerName, out real);
+        }
+        renameLock.EnterReadLock();
+        Errno error = ResolveLocked(inode, out real);
+        if (error.IsError) { renameLock.ExitReadLock(); }
+        else { real.Hold(renameLock); }
+        return error;
+    }
+
+    /// <summary>The object that holds the attributes, which is in upper. Caller holds the rename lock while he uses what he gets.</summary>
+    public Errno ResolveLocked(Inode inode, out RealReference real)
     {
         if (inode is DirectoryInode directory) { return Of(directory.Topmost, Libc.Self, out real); }
         if (inode.Links?.Hold is { } hold)
@@ -129,15 +155,32 @@ internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? wor
         return Of(inode.LowerDirectory!, inode.LowerName, out real);
     }
 
-    /// <summary>The object that holds the data of a regular file.</summary>
+    /// <summary>The object that holds the data of a regular file. Caller holds no lock, as for <see cref="Resolve"/>.</summary>
     public Errno ResolveData(Inode inode, out RealReference real) =>
         inode.Metacopy is { } data ? Of(data.Directory, data.Name, out real) : Resolve(inode, out real);
 
-    /// <summary>A name in a real directory.</summary>
+    /// <summary>A name in a real directory. Caller holds the rename lock if that is one of upper, and not if it is one of a lower.</summary>
     public Errno Of(RealDirectory directory, ReadOnlySpan<byte> name, out RealReference real)
     {
         Errno error = directories.Pin(directory, out PinnedDirectory pinned);
         real = error.IsError ? default : new RealReference(pinned, name);
         return error;
+    }
+    /// <summary>Opens a real directory to be listed. Caller holds no lock.</summary>
+    public Errno OpenDirectory(RealDirectory directory, out int descriptor)
+    {
+        descriptor = -1;
+        bool isUpper = directory.Layer.IsUpper;
+        if (isUpper) { renameLock.EnterReadLock(); }
+        try
+        {
+            Errno error = Of(directory, ".\0"u8, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { return real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor); }
+        }
+        finally
+        {
+            if (isUpper) { renameLock.ExitReadLock(); }
+        }
     }
 }

@@ -363,7 +363,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         try
         {
             using var held = new HeldName(inode);
-            Errno error = volume.Objects.Resolve(inode, out RealReference real);
+            Errno error = volume.Objects.ResolveLocked(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real)
             {

@@ -4,6 +4,17 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
 
+/// <summary>What leads to an object whose name is about to go.</summary>
+internal enum StandIn
+{
+    /// <summary>Nothing new.</summary>
+    None,
+    /// <summary>A descriptor, or a name in work.</summary>
+    Descriptor,
+    /// <summary>Another name.</summary>
+    OtherName,
+}
+
 /// <summary>Takes names away: from upper, by a whiteout, or both at once.</summary>
 /// <remarks>
 /// Callers hold the rename lock (exclusively when the file has several names) and the directory's names lock; the
@@ -16,22 +27,32 @@ namespace Veneer.Overlay.Upper;
 internal sealed class Remove(Volume volume)
 {
     /// <summary>Removes a name of something that is not a directory.</summary>
-    public Errno UnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found)
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="inode">What has the name.</param>
+    /// <param name="found">What the layers have there.</param>
+    /// <param name="positive">Whether a lower would show something there.</param>
+    /// <param name="exclusive">Whether the rename lock is held exclusively.</param>
+    /// <param name="isHeld">It failed, and the inode has a descriptor that others may use: see <see cref="Undo"/>.</param>
+    public Errno UnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found, bool positive, bool exclusive, out bool isHeld)
     {
-        Errno error = IsLowerPositive(parent, name, found, out bool positive);
-        if (error.IsError) { return error; }
-        error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        isHeld = false;
+        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
         using (directory)
         {
-            if (found.HasUpper) { KeepReachable(parent, name, inode, directory.Directory); }
+            StandIn standIn = found.HasUpper ? KeepReachable(parent, name, inode, directory.Directory) : StandIn.None;
             if (!found.HasUpper) { error = volume.Work!.MakeWhiteout(directory.Directory, name); }
             else if (!positive) { error = Libc.UnlinkAt(directory.Directory, name); }
             else { error = CoverFile(directory.Directory, name); }
+            if (error.IsError)
+            {
+                isHeld = Undo(standIn, parent, name, inode, exclusive);
+                return error;
+            }
         }
-        if (error.IsError) { return error; }
+        volume.Inodes.Changed(parent); // at once: who is about to enter what he found before looks again
         AfterUnlinkLocked(parent, name, inode, found);
-        volume.Inodes.Changed(parent);
         return Errno.None;
     }
 
@@ -51,21 +72,41 @@ internal sealed class Remove(Volume volume)
     /// A file with another name goes on under that: link and unlink are how many programs give a file its name, and the
     /// kernel may know any number of such files. The caller then holds the rename lock exclusively.
     /// </remarks>
-    public void KeepReachable(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
+    /// <returns>What <see cref="Undo"/> takes back if the name stays after all.</returns>
+    public StandIn KeepReachable(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
     {
-        if (inode.IsNameless || inode.Links?.Hold is not null || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name)) { return; }
+        if (inode.IsNameless || inode.Links?.Hold is not null || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name)) { return StandIn.None; }
         foreach (Alias other in inode.Aliases)
         {
             if (!other.IsUpper || (ReferenceEquals(other.Parent, parent) && name.SequenceEqual(other.Name))) { continue; }
             volume.Inodes.Move(inode, other.Parent, other.Name);
-            return;
+            return StandIn.OtherName;
         }
-        if (volume.HasManyOrphans && LinkInWork(inode, directory, name)) { return; }
-        if (Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
+        if (inode.Orphan < 0 && inode.WorkName is null) // else it is there from a removal that failed
         {
-            return; // out of descriptors: the file is removed all the same, and answers ESTALE to those who still ask
+            if (volume.HasManyOrphans && LinkInWork(inode, directory, name)) { return StandIn.Descriptor; }
+            if (Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
+            {
+                return StandIn.None; // out of descriptors: the file is removed all the same, and answers ESTALE to those who still ask
+            }
+            volume.Inodes.SetOrphan(inode, descriptor);
         }
-        volume.Inodes.SetOrphan(inode, descriptor);
+        inode.IsNameless = true;
+        return StandIn.Descriptor;
+    }
+
+    /// <summary>The name has not gone: the inode is reached by it as before.</summary>
+    /// <returns>True when what was to stand in is still there, since the rename lock is shared and others may use it.</returns>
+    public bool Undo(StandIn standIn, DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, bool exclusive)
+    {
+        if (standIn == StandIn.OtherName) { volume.Inodes.Move(inode, parent, name.ToArray()); }
+        if (standIn != StandIn.Descriptor) { return false; }
+        inode.IsNameless = false;
+        if (!exclusive) { return true; }
+        if (volume.Inodes.TakeOrphan(inode) is >= 0 and int descriptor) { Libc.Close(descriptor); }
+        if (inode.WorkName is { } workName) { volume.Work!.Discard(workName); }
+        inode.WorkName = null;
+        return false;
     }
 
     /// <summary>Lets a name in work lead to an object that has no name, or is about to lose it.</summary>
@@ -144,20 +185,14 @@ internal sealed class Remove(Volume volume)
     /// <param name="name">With its NUL.</param>
     /// <param name="removed">What is removed.</param>
     /// <param name="found">What the layers have there.</param>
+    /// <param name="positive">Whether a lower would show something there.</param>
+    /// <param name="whiteouts">How many whiteouts upper has in it.</param>
     /// <param name="staysInWork">Whether it is to be moved to work, and to stay there for those who have it open, who else need a descriptor.</param>
     /// <param name="leftover">What is to be discarded afterwards, or null.</param>
-    /// <returns><see cref="Errno.ENOTEMPTY"/> when it is not.</returns>
-    public Errno DirectoryLocked(DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found, bool staysInWork, out Leftover? leftover)
+    public Errno DirectoryLocked(DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found, bool positive, int whiteouts, bool staysInWork, out Leftover? leftover)
     {
         leftover = null;
-        Errno error = MergedDirectory.Read(volume, removed, out MergedDirectory content, onlyWhetherEmpty: true);
-        if (error.IsError) { return error; }
-        int count = content.Count, whiteouts = content.UpperWhiteouts;
-        volume.Listings.Return(content);
-        if (count > 0) { return Errno.ENOTEMPTY; }
-        error = IsLowerPositive(parent, name, found, out bool positive);
-        if (error.IsError) { return error; }
-        error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
         using (directory)
         {
@@ -182,12 +217,13 @@ internal sealed class Remove(Volume volume)
                     error = positive ? CoverDirectory(directory.Directory, name, whiteouts, out leftover)
                         : whiteouts > 0 ? MoveAway(directory.Directory, name, whiteouts, out leftover)
                         : Libc.RemoveDirectoryAt(directory.Directory, name);
+                    if (error.IsError) { volume.Directories.KeepNoMore(removed.Upper!); }
                 }
             }
         }
         if (error.IsError) { return error; }
+        volume.Inodes.Changed(parent); // at once: who is about to enter what he found before looks again
         AfterRemoveLocked(removed);
-        volume.Inodes.Changed(parent);
         return Errno.None;
     }
 
@@ -219,11 +255,5 @@ internal sealed class Remove(Volume volume)
         Errno error = Libc.RenameAt(directory, name, volume.Work.Descriptor, temporary, RenameFlags.NoReplace);
         leftover = error.IsError ? null : new Leftover(temporary.ToArray(), whiteouts);
         return error;
-    }
-
-    private Errno IsLowerPositive(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, out bool positive)
-    {
-        positive = !found.HasUpper; // then it is a lower's
-        return positive || parent.Lowers.Length == 0 ? Errno.None : volume.Lookup.IsLowerPositive(parent, name, out positive);
     }
 }

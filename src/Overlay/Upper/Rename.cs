@@ -16,6 +16,12 @@ internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
     public Found Found;
     /// <summary>The directory's version before that was found.</summary>
     public int Version;
+    /// <summary>What the lowers have there, once that was asked.</summary>
+    public Below Below;
+    /// <summary>For a directory that is to be replaced: its version when it was seen to be empty.</summary>
+    public int EmptyVersion;
+    /// <summary>For a directory that is to be replaced: how many whiteouts upper has in it.</summary>
+    public int Whiteouts;
     /// <summary>The object, for as long as the rename takes.</summary>
     public BorrowedInode Borrowed;
 
@@ -53,13 +59,12 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         bool whiteoutIsLeft = false;
         int whiteouts = 0;
         bool staysInWork = false;
+        StandIn standIn = StandIn.None;
         Errno error;
 
         if (!exchange)
         {
-            error = volume.Lookup.IsLowerPositive(from.Parent, from.Name, out bool positive);
-            if (error.IsError) { return error; }
-            if (positive)
+            if (from.Below.IsPositive)
             {
                 // Something below would show through at the old name: leave a whiteout, or take the one from the new name.
                 flags |= to.Found.IsWhiteout ? RenameFlags.Exchange : RenameFlags.Whiteout;
@@ -70,15 +75,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 flags |= RenameFlags.Exchange;
                 whiteoutIsLeft = true;
             }
-            if (to.Directory is { } replaced)
-            {
-                error = MergedDirectory.Read(volume, replaced, out MergedDirectory content, onlyWhetherEmpty: true);
-                if (error.IsError) { return error; }
-                bool isEmpty = content.Count == 0;
-                if (to.Found.HasUpper) { whiteouts = content.UpperWhiteouts; }
-                volume.Listings.Return(content);
-                if (!isEmpty) { return Errno.ENOTEMPTY; }
-            }
+            if (to.Directory is not null && to.Found.HasUpper) { whiteouts = to.Whiteouts; }
         }
 
         if (!sameDirectory)
@@ -116,20 +113,28 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                         if (whiteouts > 0 || staysInWork)
                         {
                             error = ReplaceByEmpty(newDirectory.Directory, whiteouts, ref to);
-                            if (error.IsError) { return error; }
+                            if (error.IsError)
+                            {
+                                volume.Directories.KeepNoMore(replaced.Upper!);
+                                return error;
+                            }
                         }
                     }
                     else
                     {
-                        remove.KeepReachable(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
+                        standIn = remove.KeepReachable(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
                     }
                 }
                 error = Libc.RenameAt(oldDirectory.Directory, from.Name, newDirectory.Directory, to.Name, flags);
                 if (error.IsError)
                 {
                     if (to.Leftover is { } replaced) { PutBack(newDirectory.Directory, to.Name, replaced); }
+                    if (!exchange && to is { Found.HasUpper: true, Directory: { } stays }) { volume.Directories.KeepNoMore(stays.Upper!); }
+                    if (standIn != StandIn.None) { remove.Undo(standIn, to.Parent, to.Name, to.Inode!, exclusive: true); }
                     return error;
                 }
+                volume.Inodes.Changed(from.Parent); // at once: who is about to enter what he found before looks again
+                volume.Inodes.Changed(to.Parent);
                 if (volume.Moves is { } moves)
                 {
                     moves.Add(newDirectory.Directory, to.Name);
@@ -159,8 +164,6 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         if (movesSecond) { Move(to.Inode!, from.Parent, oldName); }
         MoveAlias(from.Inode!, from.Parent, oldName, to.Parent, newName);
         if (exchange) { MoveAlias(to.Inode!, to.Parent, newName, from.Parent, oldName); }
-        volume.Inodes.Changed(from.Parent);
-        volume.Inodes.Changed(to.Parent);
         return Errno.None;
     }
 
@@ -203,7 +206,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     public Errno SetRedirect(Inode file, bool sameDirectory)
     {
         if (file.Metacopy is null) { return Errno.None; }
-        Errno error = volume.Objects.Resolve(file, out RealReference real);
+        Errno error = volume.Objects.ResolveLocked(file, out RealReference real);
         if (error.IsError) { return error; }
         using (real)
         {

@@ -1,0 +1,212 @@
+using Veneer.Fuse.Wire;
+
+namespace Veneer.Mount.Tests;
+
+/// <summary>The filesystem of one lower layer does not answer: who needs it waits, and nobody else.</summary>
+public sealed class HungLowerTests
+{
+    /// <summary>Far longer than anything here takes, and shorter than a test may.</summary>
+    private static readonly TimeSpan Enough = TimeSpan.FromSeconds(15);
+
+    /// <summary>A call that hangs in the lower layer, and what it gives once that answers.</summary>
+    public static TheoryData<string, Opcode> Calls => new()
+    {
+        { "lookup", Opcode.Lookup },
+        { "stat", Opcode.GetAttr },
+        { "list", Opcode.ReadDir },
+        { "list", Opcode.OpenDir },
+        { "read", Opcode.Open },
+        { "read", Opcode.Read },
+        { "readlink", Opcode.ReadLink },
+        { "getxattr", Opcode.GetXattr },
+        { "listxattr", Opcode.ListXattr },
+        { "append", Opcode.Read },
+        { "chmod", Opcode.GetXattr },
+        { "remove", Opcode.Lookup },
+        { "rmdir", Opcode.ReadDir },
+        { "rename", Opcode.Lookup },
+    };
+
+    [MountTheory]
+    [MemberData(nameof(Calls))]
+    public void Others_go_on_while_one_waits(string call, Opcode opcode)
+    {
+        using var layers = new HungLayers();
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang(opcode);
+        Task<string> waiter = Begin(() => Call(overlay.Merged, call));
+        if (!TryAwaitWaiting(layers.Far, waiter)) { return; } // the kernel's answer came from what it had kept
+
+        WorkElsewhere(overlay.Merged, "1");
+        // Who came before has asked for the lock: nobody waits behind him.
+        WorkElsewhere(overlay.Merged, "2");
+        Assert.False(waiter.IsCompleted);
+
+        layers.Far.GoOn();
+        Assert.Equal(Expected(call), Result(waiter));
+    }
+
+    [MountTheory]
+    [InlineData("lookup", Opcode.Lookup)]
+    [InlineData("list", Opcode.ReadDir)]
+    [InlineData("read", Opcode.Read)]
+    public void Who_waits_gets_an_error_when_the_layer_dies_and_the_others_stay(string call, Opcode opcode)
+    {
+        using var layers = new HungLayers();
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang(opcode);
+        Task<string> waiter = Begin(() => Call(overlay.Merged, call));
+        layers.Far.AwaitWaiting();
+
+        layers.Far.Die();
+
+        Assert.Contains(Result(waiter), (string[])["ECONNABORTED", "ENOTCONN", "ESTALE"]);
+        WorkElsewhere(overlay.Merged, "1");
+    }
+
+    [MountFact]
+    public void Many_wait_and_the_others_go_on()
+    {
+        const int many = 40;
+        using var layers = new HungLayers(files: many);
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang(Opcode.Open, Opcode.Read);
+        Task<string>[] waiters = [.. Enumerable.Range(0, many).Select(i => Begin(() => Sys.ReadText(overlay.Merged / $"far/file{i}")))];
+        layers.Far.AwaitWaiting(many);
+
+        WorkElsewhere(overlay.Merged, "1");
+
+        layers.Far.GoOn();
+        Assert.All(waiters, waiter => Assert.Equal("far", Result(waiter)));
+    }
+
+    [MountFact]
+    public void A_layer_above_one_that_hangs_is_read()
+    {
+        using var layers = new HungLayers();
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang();
+
+        Assert.Equal("near", Result(Begin(() => Sys.ReadText(overlay.Merged / "near/file"))));
+        Assert.Equal(["file"], Result(Begin(() => (overlay.Merged / "near").Entries())));
+        WorkElsewhere(overlay.Merged, "1");
+        layers.Far.GoOn();
+    }
+
+    private static bool TryAwaitWaiting(HangingMount far, Task<string> waiter)
+    {
+        if (!SpinWait.SpinUntil(() => far.Waiting > 0 || waiter.IsCompleted, Enough)) { throw new TimeoutException("nothing hangs in the lower layer"); }
+        return far.Waiting > 0;
+    }
+
+    private static string Call(FilePath merged, string call)
+    {
+        FilePath far = merged / "far";
+        string result = "";
+        Errno error = Sys.ErrorOf(() => result = call switch
+        {
+            "lookup" => Sys.Stat(far / "unseen").Size.ToString(System.Globalization.CultureInfo.InvariantCulture),
+            "stat" => Sys.Stat(far / "unseen").Size.ToString(System.Globalization.CultureInfo.InvariantCulture),
+            "list" => string.Join(' ', (far / "sub").Entries()),
+            "read" => Sys.ReadText(far / "file"),
+            "readlink" => Sys.ReadLink(far / "link"),
+            "getxattr" => Sys.GetXattrText(far / "file", "user.note"),
+            "listxattr" => string.Join(' ', Sys.ListXattr(far / "file")),
+            "append" => Do(() => Sys.Append(far / "file", "+")) + Sys.ReadText(far / "file"),
+            "chmod" => Do(() => Sys.ChangeMode(far / "file", Oct(600))) + Convert.ToString(Sys.Stat(far / "file").Mode & 0xFFF, 8),
+            "remove" => Do(() => Sys.Unlink(far / "unseen")) + (far / "unseen").Exists,
+            "rmdir" => Do(() => Sys.RemoveDirectory(far / "empty")) + (far / "empty").Exists,
+            "rename" => Do(() => Sys.Rename(far / "file", far / "moved")) + Sys.ReadText(far / "moved"),
+            _ => throw new ArgumentException(call),
+        });
+        return error.IsError ? error.ToString() : result;
+    }
+
+    private static string Expected(string call) => call switch
+    {
+        "lookup" or "stat" => "6",
+        "list" => "one two",
+        "read" or "rename" => "far",
+        "readlink" => "where",
+        "getxattr" => "noted",
+        "listxattr" => "user.note",
+        "append" => "far+",
+        "chmod" => "600",
+        _ => "False",
+    };
+
+    private static string Do(Action action)
+    {
+        action();
+        return "";
+    }
+
+    /// <summary>What needs nothing of the layer that hangs.</summary>
+    private static void WorkElsewhere(FilePath merged, string round)
+    {
+        Result(Begin(() =>
+        {
+            Sys.Write(merged / $"mine/{round}", "mine");
+            Sys.Rename(merged / $"mine/{round}", merged / $"mine/{round}-moved");
+            Sys.Rename(merged / $"mine/{round}-moved", merged / $"yours/{round}");
+            Sys.Link(merged / $"yours/{round}", merged / $"mine/{round}-linked");
+            Sys.Unlink(merged / $"yours/{round}");
+            Sys.MakeDirectory(merged / $"mine/{round}-directory");
+            Sys.Rename(merged / $"mine/{round}-directory", merged / $"yours/{round}-directory");
+            Sys.RemoveDirectory(merged / $"yours/{round}-directory");
+            Assert.Equal("mine", Sys.ReadText(merged / $"mine/{round}-linked"));
+            Assert.Equal("near", Sys.ReadText(merged / "near/file"));
+            Assert.NotEmpty((merged / "mine").Entries());
+            return true;
+        }));
+    }
+
+    private static Task<T> Begin<T>(Func<T> function)
+    {
+        var task = new Task<T>(function, TaskCreationOptions.LongRunning);
+        task.Start(TaskScheduler.Default);
+        return task;
+    }
+
+    private static T Result<T>(Task<T> task) =>
+        task.Wait(Enough) ? task.Result : throw new TimeoutException("somebody waits who need not");
+
+    /// <summary>A layer that answers above one that may not.</summary>
+    private sealed class HungLayers : IDisposable
+    {
+        private readonly FilePath home = Scratch.New();
+        private Overlay? overlay;
+
+        public HungLayers(int files = 0)
+        {
+            foreach (string name in (string[])["near", "near/near", "far", "far/far", "far/far/sub", "far/far/empty", "shown"]) { Sys.MakeDirectory(home / name, Oct(755)); }
+            Sys.Write(home / "near/near/file", "near");
+            Sys.Write(home / "far/far/file", "far");
+            Sys.Write(home / "far/far/unseen", "unseen");
+            Sys.Write(home / "far/far/sub/one", "");
+            Sys.Write(home / "far/far/sub/two", "");
+            Sys.SymbolicLink("where", home / "far/far/link");
+            Sys.SetXattr(home / "far/far/file", "user.note", "noted");
+            for (int i = 0; i < files; i++) { Sys.Write(home / $"far/far/file{i}", "far"); }
+            Far = new HangingMount(home / "far", home / "shown");
+        }
+
+        public HangingMount Far { get; }
+
+        public Overlay Mount(string options = "")
+        {
+            overlay = Overlay.With(over: [home / "near", home / "shown"], options: options, seconds: 60);
+            foreach (string name in (string[])["mine", "yours"]) { Sys.MakeDirectory(overlay.Merged / name, Oct(755)); }
+            foreach (string name in (string[])["near/file", "far/file", "far/sub", "far/empty", "far/link"]) { _ = Sys.Stat(overlay.Merged / name); }
+            return overlay;
+        }
+
+        public void Dispose()
+        {
+            Far.GoOn(); // or nothing can be unmounted
+            overlay?.Dispose();
+            Far.Dispose();
+            Sys.RemoveTree(home);
+        }
+    }
+}
