@@ -125,6 +125,7 @@ internal static class MountCommand
             return ExitCode.Failure;
         }
 
+        using var ending = new Ending(overlay, log);
         using (overlay)
         {
             if (overlay.PinDirectory is { } pins && PinWatch.Start(pins) is var failure && failure.IsError)
@@ -141,12 +142,13 @@ internal static class MountCommand
             overlay.Announce(mount.MountPoint, mount.Id, mount.DeviceNumber);
             overlay.LookUpRevoked = Revocation.Run;
             overlay.Note = note;
-            using var signals = new TerminationSignals(mount, log);
+            using var signals = new TerminationSignals(mount, ending, log);
             var settings = new ServerOptions
             {
                 MaxStackDepth = overlay.MaxStackDepth,
                 Log = log,
                 Abort = () => Abort(mount, log),
+                Ended = ending.Begin,
                 Trace = trace ? Terminal.Trace : null,
             };
             if (options.Threads is { } threads) { settings = settings with { Threads = threads }; }
@@ -170,10 +172,51 @@ internal static class MountCommand
                 _ = mount.Detach(); // best effort: it goes with this process
             }
             server.WaitForEnd();
+            ending.Pause();
             signals.IsSyncing = options.SyncOnUnmount;
             overlay.SyncAtEnd();
+            ending.Begin();
         }
         return ExitCode.Success;
+    }
+
+    /// <summary>Sees to it that this process ends, although one of its threads does not come back from a lower layer that does not answer.</summary>
+    private sealed class Ending : IDisposable
+    {
+        /// <summary>How long the end may take, in milliseconds.</summary>
+        private const int Patience = 5_000;
+
+        private readonly OverlayMount overlay;
+        private readonly Action<string> log;
+        private readonly Timer timer;
+
+        public Ending(OverlayMount overlay, Action<string> log)
+        {
+            this.overlay = overlay;
+            this.log = log;
+            timer = new Timer(_ => GiveUp());
+        }
+
+        /// <summary>There is nothing to wait for any more that could take long.</summary>
+        public void Begin() => timer.Change(Patience, Timeout.Infinite);
+
+        /// <summary>There is.</summary>
+        public void Pause() => timer.Change(Timeout.Infinite, Timeout.Infinite);
+
+        private void GiveUp()
+        {
+            log("veneer: a layer does not answer: this process ends though requests wait for it");
+            End(ExitCode.Failure);
+        }
+
+        /// <summary>Ends this process, without waiting for anybody.</summary>
+        public void End(int exitCode)
+        {
+            overlay.Abandon();
+            Libc.End(exitCode);
+        }
+
+        public void Dispose() => timer.Dispose();
     }
 
     /// <summary>Nobody is left waiting for a server that cannot receive any more.</summary>
@@ -203,15 +246,17 @@ internal static class MountCommand
     {
         private readonly List<PosixSignalRegistration> registrations = [];
         private readonly Mount mount;
+        private readonly Ending ending;
         private readonly Action<string> log;
         private int received;
 
         /// <summary>Whether the mount is gone, and what is left to do is to bring upper to the disk.</summary>
         public volatile bool IsSyncing;
 
-        public TerminationSignals(Mount mount, Action<string> log)
+        public TerminationSignals(Mount mount, Ending ending, Action<string> log)
         {
             this.mount = mount;
+            this.ending = ending;
             this.log = log;
             foreach (PosixSignal signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGTERM, PosixSignal.SIGINT, PosixSignal.SIGHUP])
             {
@@ -221,7 +266,12 @@ internal static class MountCommand
 
         private void Receive(PosixSignalContext context)
         {
-            if (Interlocked.Increment(ref received) > 1) { return; } // as without us: the process ends
+            if (Interlocked.Increment(ref received) > 1)
+            {
+                // As without us, but for a thread that does not come back, for which the callers of all others would wait.
+                _ = mount.Abort(); // best effort: it ends with this process
+                ending.End(128 + (context.Signal switch { PosixSignal.SIGHUP => 1, PosixSignal.SIGINT => 2, _ => 15 }));
+            }
             context.Cancel = true;
             Errno error = mount.Detach();
             switch (error)

@@ -56,11 +56,13 @@ internal static class ShutdownCommand
             using Fd target = LiveMount.Open(place, out string path);
             Errno error = Libc.Ioctl(target.Value, ShutdownRequest, 0, out _);
             if (!error.IsError) { code = ExitCode.Success; }
+            if (error == Errno.ETIMEDOUT) { code = ExitCode.Held; }
             if (error is Errno.EPERM or Errno.EACCES) { code = ExitCode.Denied; }
             complaint = error switch
             {
                 Errno.None => "",
                 Errno.EBUSY => $"{path} is shut down, but files that the kernel reads and writes by itself could not be taken from who has them open: end these processes, see veneer holders.",
+                Errno.ETIMEDOUT => $"{path} is shut down, and its upper is free, but a layer does not answer, and is held until it does by what waits for it: see what is the matter with its filesystem.",
                 Errno.EPERM or Errno.EACCES => $"Only a process with CAP_SYS_ADMIN in the user namespace of {path}, or who mounted it, may shut it down, and its server must see that process: become root there.",
                 Errno.EIO => $"{path} has been shut down already: unmount it.",
                 Errno.ENOTTY => $"{path} is served by an older Veneer, which cannot be shut down: unmount it.",

@@ -1,3 +1,5 @@
+using Veneer.Linux;
+
 namespace Veneer.Fuse;
 
 /// <summary>Threads that take their requests from one place: a fixed number is ready, however many are busy with long work.</summary>
@@ -71,7 +73,10 @@ internal sealed class Crew : IDisposable
     {
         worker.Enter();
         using Exchange? exchange = open(cause);
-        if (exchange is not null && serve(exchange)) { return; }
+        lock (gate) { worker.Exchange = exchange; }
+        bool hasServed = exchange is not null && serve(exchange);
+        lock (gate) { worker.Exchange = null; }
+        if (hasServed) { return; }
         lock (gate) // it stays in the list: the bound is also one for trying in vain
         {
             ready--;
@@ -108,12 +113,43 @@ internal sealed class Crew : IDisposable
                 ulong request = worker.Interruption.Unique;
                 int begun = worker.Begun;
                 if (request != worker.Seen || begun != worker.SeenBegun) { isBusy = true; }
-                else if (request != 0) { ReplaceLocked(worker); }
+                else if (request != 0)
+                {
+                    ReplaceLocked(worker);
+                    isBusy |= MayBeKilledLocked(worker, request);
+                }
                 worker.Seen = request;
                 worker.SeenBegun = begun;
             }
         }
         return isBusy;
+    }
+
+    /// <inheritdoc cref="Workers.AnswerAll"/>
+    public void AnswerAll(Errno error, HashSet<ulong> left)
+    {
+        lock (gate)
+        {
+            foreach (Worker worker in workers)
+            {
+                ulong request = worker.Interruption.Unique;
+                if (request == 0 || ReferenceEquals(worker, Worker.Current) || worker.Interruption.ExpectsClosing) { continue; }
+                worker.Answered = request;
+                if (worker.Exchange?.AnswerFor(request, error) != true) { left.Add(worker.NodeId); }
+            }
+        }
+    }
+
+    /// <summary>Lets a caller go that was killed while a thread does not come back, as from a lower layer that does not answer.</summary>
+    /// <returns>Whether that is to be looked at again: the kernel tells of the first signal only, and that was not the deadly one.</returns>
+    /// <remarks>Caller holds <see cref="gate"/>.</remarks>
+    private static bool MayBeKilledLocked(Worker worker, ulong request)
+    {
+        if (!worker.OnlyReads || worker.Caller == 0 || worker.Answered == request || !worker.Interruption.IsRaised) { return false; }
+        if (!Killed.Was(worker.Caller)) { return true; }
+        worker.Answered = request;
+        _ = worker.Exchange?.AnswerFor(request, Errno.EINTR); // best effort: over a ring he waits
+        return false;
     }
 
     /// <remarks>

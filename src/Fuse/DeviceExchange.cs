@@ -127,6 +127,13 @@ internal sealed unsafe class DeviceExchange : Exchange
         return isSpliced;
     }
 
+    public override bool AnswerFor(ulong unique, Errno error)
+    {
+        var header = new OutHeader { Length = (uint)sizeof(OutHeader), Error = -(int)error, Unique = unique };
+        _ = from.Write(new ReadOnlySpan<byte>(&header, sizeof(OutHeader))); // best effort: an error says that the thread was faster
+        return true;
+    }
+
     public override Errno Send(in OutHeader header)
     {
         if (isSpliced)

@@ -55,6 +55,11 @@ internal abstract unsafe class Exchange : IDisposable
         return false;
     }
 
+    /// <summary>Answers a request in the place of the thread that serves it. What that answers later finds nobody.</summary>
+    /// <remarks>For another thread than the one that serves.</remarks>
+    /// <returns>False for a request that came over a ring: only the thread of that can answer it.</returns>
+    public virtual bool AnswerFor(ulong unique, Errno error) => false;
+
     /// <summary>Sends the reply, with as much of <see cref="Payload"/> as the header's length says.</summary>
     /// <returns>An error: the kernel has not got it.</returns>
     public abstract Errno Send(in OutHeader header);

@@ -35,9 +35,14 @@ public sealed class Gate
     public static ReadOnlySpan<byte> RevokedPrefix => "#veneer-revoke-"u8;
 
     /// <summary>Serves no more than this from now on, and returns when the requests have ended that were begun before.</summary>
+    /// <param name="rest">What is still served.</param>
+    /// <param name="patience">How long to wait for those requests, in milliseconds; -1: for as long as they take.</param>
     /// <remarks>A request of the calling thread, and those that said <see cref="ExpectClosing"/>, are not waited for.</remarks>
-    public void Close(Service rest)
+    /// <returns>False when one of them has not ended in that time.</returns>
+    public bool Close(Service rest, int patience = Timeout.Infinite)
     {
+        long end = patience < 0 ? long.MaxValue : Environment.TickCount64 + patience;
+        bool haveEnded = true;
         lock (closing)
         {
             if (rest > service) { service = rest; }
@@ -48,8 +53,17 @@ public sealed class Gate
         {
             ulong unique = request.Unique;
             if (ReferenceEquals(request, Worker.Current?.Interruption)) { continue; }
-            for (int wait = 0; unique != 0 && request.Unique == unique && !request.ExpectsClosing; wait = Math.Min(wait + 1, 10)) { Thread.Sleep(wait); }
+            for (int wait = 0; unique != 0 && request.Unique == unique && !request.ExpectsClosing; wait = Math.Min(wait + 1, 10))
+            {
+                if (Environment.TickCount64 >= end)
+                {
+                    haveEnded = false;
+                    break;
+                }
+                Thread.Sleep(wait);
+            }
         }
+        return haveEnded;
     }
 
     /// <summary>The request of this thread is one that closes the gate, or waits until another one has.</summary>

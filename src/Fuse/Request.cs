@@ -23,6 +23,9 @@ public readonly ref struct Request
 
     /// <summary>Whether a signal reached the caller while the request is being served (FUSE_INTERRUPT).</summary>
     public bool IsInterrupted => interruption.IsRaised;
+
+    /// <summary>Whether nobody waits for the request any more. A caller that was interrupted and whose pid we cannot know is taken for dead.</summary>
+    public bool IsCallerDead => IsInterrupted && (Header.Pid == 0 || Killed.Was(Header.Pid));
 }
 
 /// <summary>Whether the request that one worker serves was interrupted.</summary>
@@ -39,8 +42,8 @@ internal sealed class Interruption
     /// <summary>The number of the current request, or 0.</summary>
     public ulong Unique => Volatile.Read(ref unique);
 
-    /// <summary>Whether the current request was interrupted. Only the worker asks.</summary>
-    public bool IsRaised => Volatile.Read(ref marked) == unique && unique != 0;
+    /// <summary>Whether the current request was interrupted.</summary>
+    public bool IsRaised => Unique is not 0 and ulong current && Volatile.Read(ref marked) == current;
 
     /// <summary>Whether the current request waits for the <see cref="Gate"/> to close, which must not wait for it.</summary>
     public bool ExpectsClosing { get => expectsClosing; set => expectsClosing = value; }

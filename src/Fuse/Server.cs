@@ -26,6 +26,9 @@ public sealed record ServerOptions
     /// <summary>Ends the connection at the kernel's side, or null: called when requests cannot be received any more, so that nobody waits for an answer.</summary>
     public Action? Abort { get; init; }
 
+    /// <summary>Called when the connection has ended, or null. Other threads may still serve, or hang in, what came before.</summary>
+    public Action? Ended { get; init; }
+
     /// <summary>Called with one line about something that went wrong in the server itself.</summary>
     public Action<string> Log { get; init; } = static line => Console.Error.WriteLine(line);
 }
@@ -279,8 +282,9 @@ public sealed partial class Server : IDisposable
             DoWithoutRings();
             return false;
         }
-        ended = true;
+        bool isFirst = !Interlocked.Exchange(ref ended, true);
         workers.Stop();
+        if (isFirst) { options.Ended?.Invoke(); }
         if (!isEnd)
         {
             options.Log($"veneer: reading requests failed ({error}): the mount ends");
@@ -300,6 +304,8 @@ public sealed partial class Server : IDisposable
             return;
         }
         worker.NodeId = header.NodeId;
+        worker.Caller = header.Pid;
+        worker.OnlyReads = OnlyReads(header.Opcode, reader);
         worker.Begun++;
         interruption.Begin(header.Unique);
         workers.Watch();
@@ -336,6 +342,15 @@ public sealed partial class Server : IDisposable
         if (HasReply(header.Opcode)) { ReplyError(exchange, unique, error); }
         return true;
     }
+
+    /// <summary>Whether a request changes nothing, and what it gives is taken back when it finds nobody.</summary>
+    private static bool OnlyReads(Opcode opcode, RequestReader reader) => opcode switch
+    {
+        Opcode.Lookup or Opcode.GetAttr or Opcode.StatX or Opcode.ReadLink or Opcode.StatFs or Opcode.GetXattr or Opcode.ListXattr => true,
+        Opcode.Read or Opcode.OpenDir or Opcode.ReadDir or Opcode.ReadDirPlus or Opcode.LSeek => true,
+        Opcode.Open => reader.Take(out OpenIn open) && (open.Flags & (OpenFlags.AccessMode | OpenFlags.Truncate)) == OpenFlags.ReadOnly,
+        _ => false,
+    };
 
     /// <summary>Whether the kernel waits for an answer. That to INTERRUPT is optional.</summary>
     private static bool HasReply(Opcode opcode) => opcode is not (Opcode.Forget or Opcode.BatchForget or Opcode.Interrupt);

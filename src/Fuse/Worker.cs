@@ -21,6 +21,18 @@ internal sealed class Worker(Crew crew, bool isExtra = false)
     /// <summary>The inode that the request is about. Others may see that of the next one already.</summary>
     public ulong NodeId { get; set; }
 
+    /// <summary>The thread that waits for the answer, or 0 when its number is not known. Others may see that of the next request already.</summary>
+    public uint Caller { get; set; }
+
+    /// <summary>Whether the request changes nothing, so that it need not be waited for when nobody wants the answer. As <see cref="Caller"/>.</summary>
+    public bool OnlyReads { get; set; }
+
+    /// <summary>The request that was answered in the place of this thread. Protected by the crew.</summary>
+    public ulong Answered { get; set; }
+
+    /// <summary>How it talks to the kernel, while it does. Protected by the crew.</summary>
+    public Exchange? Exchange { get; set; }
+
     /// <summary>Whether another thread takes its requests, since this one takes long. Protected by the crew.</summary>
     public bool IsReplaced { get; set; }
 

@@ -1,3 +1,5 @@
+using Veneer.Linux;
+
 namespace Veneer.Fuse;
 
 /// <summary>The threads that serve, in crews, one for each place that requests come from.</summary>
@@ -39,6 +41,15 @@ public sealed class Workers : IDisposable
 
     /// <summary>The end of what <see cref="BeginBlocking"/> began.</summary>
     public void EndBlocking() => Crew.Current?.EndBlocking();
+
+    /// <summary>Answers the requests that other threads still serve, which do not come back. What they answer later finds nobody.</summary>
+    /// <returns>The inodes of those that had to be left unanswered, since they came over a ring: the kernel waits for them.</returns>
+    public HashSet<ulong> AnswerAll(Errno error)
+    {
+        var left = new HashSet<ulong>();
+        crews.ForEach(crew => crew.AnswerAll(error, left));
+        return left;
+    }
 
     /// <summary>The connection has ended: no thread sleeps any more.</summary>
     internal void Stop()

@@ -90,6 +90,8 @@ public enum Errno
     ECONNABORTED = 103,
     /// <summary>Transport endpoint is not connected.</summary>
     ENOTCONN = 107,
+    /// <summary>Connection timed out.</summary>
+    ETIMEDOUT = 110,
     /// <summary>Connection refused: of a FUSE mount, that its server ended before it began to serve.</summary>
     ECONNREFUSED = 111,
     /// <summary>Stale file handle.</summary>

@@ -59,6 +59,9 @@ public static unsafe partial class Libc
     private static partial int sched_setaffinity(int process, nuint size, byte* mask);
 
     [LibraryImport(Library)]
+    private static partial void _exit(int status);
+
+    [LibraryImport(Library)]
     private static partial int posix_spawnp(int* pid, byte* program, void* actions, void* attributes, byte** arguments, byte** environment);
 
     [LibraryImport(Library)]
@@ -96,6 +99,14 @@ public static unsafe partial class Libc
 
     [LibraryImport(Library)]
     private static partial int sigfillset(void* signals);
+
+    /// <summary>Ends this process at once: nothing is run that waits to be. See _exit(2).</summary>
+    [System.Diagnostics.CodeAnalysis.DoesNotReturn]
+    public static void End(int exitCode)
+    {
+        _exit(exitCode);
+        throw new System.Diagnostics.UnreachableException();
+    }
 
     /// <summary>Starts another program, with no signal blocked or ignored. See posix_spawn(3).</summary>
     public static Errno Spawn(SpawnOptions options, out int pid)

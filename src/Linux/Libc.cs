@@ -41,6 +41,19 @@ public static unsafe partial class Libc
     [LibraryImport(Library)]
     private static partial int close(int descriptor);
 
+    private static volatile int placeholder = -1;
+
     /// <summary>Closes a descriptor. Errors of close(2) are of no use to the caller: the descriptor is gone either way.</summary>
-    public static void Close(int descriptor) => _ = close(descriptor); // best effort: see close(2), "Dealing with error returns"
+    public static void Close(int descriptor)
+    {
+        // best effort: see close(2), "Dealing with error returns"
+        if (placeholder < 0 || Duplicate(placeholder, descriptor).IsError) { _ = close(descriptor); }
+    }
+
+    /// <summary>From now on the number of a descriptor that is closed means nothing, and never anything else.</summary>
+    /// <remarks>For when a thread may come back late from a system call, and use what was closed meanwhile.</remarks>
+    public static void UseNumbersOnce()
+    {
+        if (placeholder < 0 && !OpenAt(AtCwd, "/dev/null\0"u8, OpenFlags.Path, 0, ResolveFlags.None, out int nothing).IsError) { placeholder = nothing; }
+    }
 }

@@ -10,6 +10,9 @@ namespace Veneer.Overlay;
 /// <summary>The end of an overlay whose mount stays: nothing of the layers is held any more, and every operation gives EIO.</summary>
 internal sealed partial class OverlayFileSystem
 {
+    /// <summary>How long requests are waited for that were begun before, in milliseconds. A lower may never answer them.</summary>
+    private const int Patience = 5_000;
+
     /// <summary>FS_IOC_SHUTDOWN.</summary>
     internal const uint ShutdownRequest = 0x8004587D;
 
@@ -37,7 +40,10 @@ internal sealed partial class OverlayFileSystem
     /// that; then nothing is taken any more. What the kernel has cached is dropped, so that it asks, and is refused. The
     /// caller may serve a request, but holds no lock.
     /// </remarks>
-    /// <returns><see cref="Errno.EBUSY"/> when somebody may go on reading and writing files that are passed through.</returns>
+    /// <returns>
+    /// <see cref="Errno.EBUSY"/> when somebody may go on reading and writing files that are passed through;
+    /// <see cref="Errno.ETIMEDOUT"/> when a request does not end: it got EIO, and holds what it uses until its lower answers.
+    /// </returns>
     public Errno ShutDown(string reason)
     {
         if (gate is not { } entrance) { return Errno.None; } // not served yet
@@ -51,16 +57,21 @@ internal sealed partial class OverlayFileSystem
         workers?.BeginBlocking();
         try
         {
-            entrance.Close(Service.Ending);
+            bool hangs = !entrance.Close(Service.Ending, Patience);
+            HashSet<ulong> left = hangs ? GiveUp() : [];
             List<ulong> nodes = volume.Inodes.NodeIds();
-            foreach (ulong node in nodes) { notifier?.DropInode(node); }
+            foreach (ulong node in nodes.Where(node => !left.Contains(node))) { notifier?.DropInode(node); }
             bool isRevoked = Revoke(entrance);
-            entrance.Close(Service.Nothing);
-            notifier?.DropInode(InodeTable.RootId);
+            if (!entrance.Close(Service.Nothing, hangs ? 0 : Patience) && !hangs)
+            {
+                hangs = true;
+                left = GiveUp();
+            }
+            if (!left.Contains(InodeTable.RootId)) { notifier?.DropInode(InodeTable.RootId); }
             notifier?.DropNames();
-            Stop();
+            Stop(hangs);
             LetGo?.Invoke();
-            error = isRevoked ? Errno.None : Errno.EBUSY;
+            error = hangs ? Errno.ETIMEDOUT : isRevoked ? Errno.None : Errno.EBUSY;
             return error;
         }
         finally
@@ -73,6 +84,15 @@ internal sealed partial class OverlayFileSystem
                 Monitor.PulseAll(downLock);
             }
         }
+    }
+
+    /// <summary>Requests do not end: their callers get an answer, and what is closed from now on is not opened under the same number.</summary>
+    /// <returns>The inodes of those that could not be answered. The kernel would wait for them before it forgets what it has of them.</returns>
+    private HashSet<ulong> GiveUp()
+    {
+        volume.Log("veneer: a layer does not answer: what waits for it gets EIO, and holds it until it does");
+        Libc.UseNumbersOnce();
+        return workers?.AnswerAll(Errno.EIO) ?? [];
     }
 
     private Errno WaitForShutdown()

@@ -126,18 +126,31 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
     }
 
-    public void Stop()
+    public void Stop() => Stop(hangs: false);
+
+    /// <param name="hangs">Whether a lower does not answer: nothing is done that would wait for it.</param>
+    private void Stop(bool hangs)
     {
-        ahead.Stop();
+        ahead.Stop(isAwaited: !hangs);
         EndSync();
         if (errors.Check(-1).IsError) { NoteFailure(errors.Failure); }
         errors.Stop();
         foreach (OpenFile file in files.RemoveAll())
         {
             file.Backing.Leave(Writes(file.Flags), backings);
-            if (file.Descriptor >= 0) { Libc.Close(file.Descriptor); }
+            if (file.Descriptor >= 0 && !(hangs && file.IsLower)) { Libc.Close(file.Descriptor); }
         }
         volume.Inodes.Clear();
+    }
+
+    /// <summary>What of <see cref="Stop()"/> waits for no lower.</summary>
+    public void Abandon()
+    {
+        if (errors.Check(-1).IsError) { NoteFailure(errors.Failure); }
+        foreach (OpenFile file in files.RemoveAll())
+        {
+            if (file.Descriptor >= 0 && !file.IsLower) { Libc.Close(file.Descriptor); }
+        }
     }
 
     /// <summary>Writing something back has failed. Called once, by a thread of its own.</summary>

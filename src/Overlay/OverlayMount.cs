@@ -329,11 +329,22 @@ public sealed class OverlayMount : IDisposable
     /// <summary>Called at the start with one line about each feature of the kernel that the mount does without; as for what goes wrong, unless set.</summary>
     public Action<string> Note { get => fileSystem.Note; set => fileSystem.Note = value; }
 
+    /// <summary>
+    /// Lets go of upper, of work and of the pins, although a thread may still hang in a lower layer that does not answer:
+    /// for a process that ends at once, whose descriptors the kernel closes only when its last thread has come back.
+    /// </summary>
+    public void Abandon()
+    {
+        fileSystem.Abandon();
+        volume.InUse.Dispose();
+        volume.Directories.CloseAll();
+        foreach (IDisposable one in held.Where(one => one is not LayerWatch)) { one.Dispose(); } // which waits for its thread
+    }
+
     /// <summary>Lets go of every layer.</summary>
     public void Dispose()
     {
         if (Interlocked.Exchange(ref disposed, true)) { return; }
         for (int i = held.Count - 1; i >= 0; i--) { held[i].Dispose(); }
-        volume.RenameLock.Dispose();
     }
 }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Veneer.Fuse.Wire;
 
 namespace Veneer.Mount.Tests;
@@ -64,12 +65,14 @@ public sealed class HungLowerTests
         WorkElsewhere(overlay.Merged, "1");
     }
 
-    [MountFact]
-    public void Many_wait_and_the_others_go_on()
+    [MountTheory]
+    [InlineData("")]
+    [InlineData("threads=1")]
+    public void Many_wait_and_the_others_go_on(string options)
     {
         const int many = 40;
         using var layers = new HungLayers(files: many);
-        Overlay overlay = layers.Mount();
+        Overlay overlay = layers.Mount(Mounter.UnderTest.IsVeneer ? options : "");
         layers.Far.Hang(Opcode.Open, Opcode.Read);
         Task<string>[] waiters = [.. Enumerable.Range(0, many).Select(i => Begin(() => Sys.ReadText(overlay.Merged / $"far/file{i}")))];
         layers.Far.AwaitWaiting(many);
@@ -92,6 +95,75 @@ public sealed class HungLowerTests
         WorkElsewhere(overlay.Merged, "1");
         layers.Far.GoOn();
     }
+
+    /// <summary>Kernel overlayfs waits with the layer's filesystem, which waits for its server.</summary>
+    [MountTheory(OnlyVeneer = "FUSE waits for who has taken the request.")]
+    [InlineData("stat", "far/unseen")]
+    [InlineData("cat", "far/file")]
+    [InlineData("ls", "far/sub")]
+    [InlineData("readlink", "far/link")]
+    public void Who_waits_can_be_killed(string program, string path)
+    {
+        if (HasRings) { return; } // only their own thread can answer: docs/differences.md
+        using var layers = new HungLayers();
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang();
+        using Process process = Process.Start(new ProcessStartInfo(program, [overlay.Merged / path]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        layers.Far.AwaitWaiting();
+
+        process.Kill();
+
+        Assert.True(process.WaitForExit(Enough));
+        layers.Far.GoOn();
+        Assert.Equal("far", Result(Begin(() => Sys.ReadText(overlay.Merged / "far/file"))));
+        Assert.Equal("6", Call(overlay.Merged, "lookup"));
+    }
+
+    [MountFact(OnlyVeneer = "The kernel has no such call.")]
+    public void Shutdown_gives_up_what_waits_and_frees_upper()
+    {
+        using var layers = new HungLayers();
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang(Opcode.Lookup);
+        Task<string> waiter = Begin(() => Call(overlay.Merged, "lookup"));
+        layers.Far.AwaitWaiting();
+
+        Command.Result result = Command.Run([Mounter.Binary, "shutdown", overlay.Merged]);
+
+        Assert.Equal(10, result.ExitCode);
+        Assert.Contains("does not answer", result.Error, StringComparison.Ordinal);
+        if (!HasRings) { Assert.Equal("EIO", Result(waiter)); }
+        Assert.Equal(Errno.EIO, Sys.ErrorOf(() => Sys.ReadText(overlay.Merged / "near/file")));
+        Assert.DoesNotContain(overlay.Servers, pid => ((FilePath)$"/proc/{pid}/fd").Entries().Any(fd => Sys.ReadLink($"/proc/{pid}/fd/{fd}").EndsWith("/upper", StringComparison.Ordinal)));
+        layers.Far.GoOn();
+        _ = Result(waiter);
+    }
+
+    /// <summary>Who waits in the mount keeps it busy, as with the kernel; by force it goes, and so does the server.</summary>
+    [MountFact(OnlyVeneer = "It is about the server's process.")]
+    public void The_server_ends_with_its_mount_though_a_request_waits()
+    {
+        using var layers = new HungLayers();
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang(Opcode.Lookup);
+        Task<string> waiter = Begin(() => Call(overlay.Merged, "lookup"));
+        layers.Far.AwaitWaiting();
+        Assert.Equal(Errno.EBUSY, Libc.Unmount(overlay.Merged.Bytes, lazy: false));
+
+        Command.Require("umount", "-i", "-f", "-l", overlay.Merged);
+
+        Assert.Equal("ECONNABORTED", Result(waiter));
+        Assert.True(SpinWait.SpinUntil(() => !IsLocked(overlay.Upper), Enough), "upper is still locked");
+        layers.Far.GoOn();
+        Assert.True(SpinWait.SpinUntil(() => overlay.Servers.Count == 0, Enough), "the server has not ended");
+        overlay.Mount();
+        Assert.Equal("6", Call(overlay.Merged, "lookup"));
+    }
+
+    private static bool IsLocked(FilePath directory) => Sys.ReadText("/proc/locks").Split('\n').Any(line =>
+        line.Contains("FLOCK", StringComparison.Ordinal) && line.Contains($":{Sys.Stat(directory).Ino} ", StringComparison.Ordinal));
+
+    private static bool HasRings => File.Exists("/sys/module/fuse/parameters/enable_uring") && Sys.ReadText("/sys/module/fuse/parameters/enable_uring").StartsWith('Y');
 
     private static bool TryAwaitWaiting(HangingMount far, Task<string> waiter)
     {

@@ -190,8 +190,9 @@ internal sealed class LookAhead(Volume volume)
         }
     }
 
-    /// <summary>Ends the thread: when this returns it uses no layer any more.</summary>
-    public void Stop()
+    /// <summary>Ends the thread.</summary>
+    /// <param name="isAwaited">When this returns it uses no layer any more.</param>
+    public void Stop(bool isAwaited)
     {
         lock (gate)
         {
@@ -201,6 +202,6 @@ internal sealed class LookAhead(Volume volume)
             next = default;
             Monitor.Pulse(gate);
         }
-        thread?.Join();
+        if (isAwaited) { thread?.Join(); }
     }
 }

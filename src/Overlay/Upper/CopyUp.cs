@@ -139,7 +139,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         {
             while (!Monitor.TryEnter(inode.CopyUpLock, LockPatience))
             {
-                if (DataCopy.IsCallerDead(request)) { return false; }
+                if (request.IsCallerDead) { return false; }
             }
             return true;
         }

@@ -45,7 +45,7 @@ internal static unsafe class DataCopy
                 at = data;
                 while (at < end)
                 {
-                    if (IsCallerDead(request)) { return Errno.EINTR; }
+                    if (request.IsCallerDead) { return Errno.EINTR; }
                     if (inKernel)
                     {
                         long from = at, to = at;
@@ -83,36 +83,5 @@ internal static unsafe class DataCopy
             written += step;
         }
         return error;
-    }
-
-    /// <summary>Whether nobody waits for the request any more.</summary>
-    public static bool IsCallerDead(in Request request) => request.IsInterrupted && WasKilled(request.Header.Pid);
-
-    /// <summary>Whether the signal that interrupted a caller is deadly: the kernel then has SIGKILL pending for every thread.</summary>
-    /// <remarks>
-    /// Any other signal lets the copy go on, as in kernel overlayfs (signal_pending_state(TASK_KILLABLE)): programs do not
-    /// expect EINTR from opening a file. A caller whose pid we cannot know is taken for dead.
-    /// </remarks>
-    private static bool WasKilled(uint pid)
-    {
-        if (pid == 0) { return true; }
-        Span<byte> path = stackalloc byte[32];
-        "/proc/"u8.CopyTo(path);
-        _ = System.Buffers.Text.Utf8Formatter.TryFormat(pid, path[6..], out int digits); // cannot fail: 10 digits fit
-        "/status\0"u8.CopyTo(path[(6 + digits)..]);
-        if (Libc.OpenAt(Libc.AtCwd, path, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor).IsError) { return true; }
-        Span<byte> text = stackalloc byte[4096];
-        Errno error = Libc.Read(descriptor, text, out int count);
-        Libc.Close(descriptor);
-        if (error.IsError) { return true; }
-        return IsPending(text[..count], "SigPnd:\t"u8) || IsPending(text[..count], "ShdPnd:\t"u8);
-    }
-
-    private static bool IsPending(ReadOnlySpan<byte> status, ReadOnlySpan<byte> field)
-    {
-        const ulong sigKill = 1UL << (9 - 1);
-        int at = status.IndexOf(field);
-        if (at < 0) { return false; }
-        return System.Buffers.Text.Utf8Parser.TryParse(status[(at + field.Length)..], out ulong set, out _, 'x') && (set & sigKill) != 0;
     }
 }
