@@ -31,7 +31,7 @@ test: out/veneer
 	@dotnet build Veneer.slnx --verbosity quiet
 	@tools/test.sh
 
-# The tests that mount, with one option after the other; OPTIONS='coherent revocable' chooses.
+# The tests that mount, with one option after the other; OPTIONS='passthrough=off revocable' chooses.
 test-options: out/veneer
 	@tools/setup.sh test
 	@dotnet build Veneer.slnx --verbosity quiet

@@ -197,13 +197,17 @@ internal static class Manual
             revocable
                 The kernel never reads and writes files without the server, so that a
                 shutdown reaches all that is open or mapped; costs speed.
+            passthrough=auto|off|lower|require
+                Whether the kernel reads and writes files of upper without the server,
+                and, if there is no upper, those of lower layers. Needs root and Linux
+                6.9. auto: if that is there, and the log says if not. require: if it
+                is not there, the mount fails. lower: as auto, and large files and
+                programs of lower layers as well: that is faster, but whoever has one
+                open when it is first changed goes on reading the old content, and its
+                watches and locks are not those of who opens it later. Default: auto.
             coherent
-                Whoever has a lower file open sees what is written to it later, in
-                every case; costs speed.
-            passthrough=auto|off|require
-                Whether the kernel reads and writes the layers' files without the
-                server. Needs root and Linux 6.9. auto: if that is there, and the log
-                says if not. Default: auto.
+                Whoever has a lower file open sees what is written to it later: the
+                default, and so without effect.
             io_uring[=auto|off|require]
                 Whether requests come over io_uring, which saves a quarter to a third
                 of the time that each takes. The kernel must offer it: Linux 6.14, and

@@ -33,6 +33,7 @@ public sealed class OptionParser
     private Xino xino = Xino.Auto;
     private bool userXattr;
     private bool coherent;
+    private bool passLower;
     private KernelFeature passthrough;
     private KernelFeature ioUring;
     private Sync sync;
@@ -120,6 +121,10 @@ public sealed class OptionParser
         {
             throw new OverlayMountException("revocable and passthrough=require exclude each other: leave one of them out.");
         }
+        if (passLower && (revocable || coherent))
+        {
+            throw new OverlayMountException($"{(revocable ? "revocable" : "coherent")} and passthrough=lower exclude each other: leave one of them out.");
+        }
 
         return new OverlayOptions
         {
@@ -135,7 +140,7 @@ public sealed class OptionParser
             Metacopy = copyAttributesOnly,
             Xino = xino,
             UserXattr = userXattr,
-            Coherent = coherent,
+            PassLower = passLower,
             Passthrough = revocable ? KernelFeature.Off : passthrough,
             IoUring = ioUring,
             Sync = sync,
@@ -264,10 +269,10 @@ public sealed class OptionParser
                 revocable = Flag(name, value);
                 return true;
             case "coherent":
-                coherent = Flag(name, value);
+                coherent = Flag(name, value); // always so, unless passthrough=lower asks for the opposite
                 return true;
             case "passthrough":
-                passthrough = Choose(name, value, ("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require));
+                (passthrough, passLower) = Choose(name, value, ("auto", (KernelFeature.Auto, false)), ("off", (KernelFeature.Off, false)), ("lower", (KernelFeature.Auto, true)), ("require", (KernelFeature.Require, false)));
                 return true;
             case "io_uring":
                 ioUring = value is null ? KernelFeature.Require : Choose(name, value, ("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require));

@@ -9,7 +9,7 @@ namespace Veneer.Overlay;
 
 internal sealed partial class OverlayFileSystem
 {
-    /// <summary>From this size on, a lower file that is only read is passed through: copying its pages twice would cost more than the coherence is worth.</summary>
+    /// <summary>From this size on, a lower file that is only read is passed through with <c>passthrough=lower</c>.</summary>
     private const ulong LargeFile = 1 << 20;
 
     /// <summary>Below this size nobody looks whether a lower file is an image: programs and libraries are larger.</summary>
@@ -168,15 +168,14 @@ internal sealed partial class OverlayFileSystem
     }
 
     /// <summary>
-    /// What of a lower file may be passed through. What is open before a copy-up and passed through keeps the lower data,
-    /// so it is done where that is worth most: maps of programs and libraries, whose pages all mounts then share, and
-    /// large files. See docs/adr/0003-lower-passthrough.md.
+    /// What of a lower file may be passed through. What is open before a copy-up and passed through keeps the lower data and
+    /// the old inode, so it is done only where nothing can change, or where that was asked for: then for maps of programs and
+    /// libraries, whose pages all mounts share, and for large files. See docs/adr/0003-lower-passthrough.md.
     /// </summary>
     private Pass PassLower(BackingFile backing, int descriptor)
     {
         if (!volume.IsWritable) { return Pass.Everything; } // nothing can ever change
-        if (volume.Options.Coherent) { return Pass.Nothing; }
-        if (backing.PassOfLower == Pass.Unknown) { backing.PassOfLower = JudgeLower(descriptor); }
+        if (backing.PassOfLower == Pass.Unknown) { backing.PassOfLower = volume.Options.PassLower ? JudgeLower(descriptor) : Pass.Nothing; }
         return backing.PassOfLower;
     }
 
@@ -185,7 +184,7 @@ internal sealed partial class OverlayFileSystem
     /// the kernel has not kept.
     /// </summary>
     private bool IsCached(Inode inode) =>
-        backings is null || (volume.IsWritable && (volume.Options.Coherent || inode.IsSmall || inode.Backing is { PassOfLower: Pass.Nothing }));
+        backings is null || (volume.IsWritable && (!volume.Options.PassLower || inode.IsSmall || inode.Backing is { PassOfLower: Pass.Nothing }));
 
     private static Pass JudgeLower(int descriptor)
     {

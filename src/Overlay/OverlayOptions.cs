@@ -54,8 +54,8 @@ public sealed record OverlayOptions
     /// <summary>Whether the overlay's attributes are <c>user.overlay.*</c> instead of <c>trusted.overlay.*</c>. Default: no.</summary>
     public bool UserXattr { get; init; }
 
-    /// <summary>Whether every reader of a lower file sees what is written to it later, at the price of passthrough. Default: where it is cheap.</summary>
-    public bool Coherent { get; init; }
+    /// <summary>Whether the kernel reads large lower files and maps lower programs without us though they may be copied up later: whoever has one open then goes on with the lower file. Default: no.</summary>
+    public bool PassLower { get; init; }
 
     /// <summary>Whether the kernel reads and writes layer files without us. Default: <see cref="KernelFeature.Auto"/>.</summary>
     public KernelFeature Passthrough { get; init; } = KernelFeature.Auto;

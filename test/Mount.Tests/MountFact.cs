@@ -38,7 +38,7 @@ public sealed class MountFactAttribute : FactAttribute
         set
         {
             field = value;
-            if (value && !Mounter.UnderTest.PassesLower) { Skip ??= "With these options the kernel reads no file without the server."; }
+            if (value && !Mounter.UnderTest.PassesUpper) { Skip ??= "With these options the kernel reads no file without the server."; }
         }
     }
 

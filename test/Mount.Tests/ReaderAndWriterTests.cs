@@ -11,7 +11,7 @@ public sealed class ReaderAndWriterTests
 {
     private const int Small = 12_000, Large = 8 << 20;
 
-    /// <summary>From this size on reads of a lower file pass the server by, as docs/differences.md says.</summary>
+    /// <summary>From this size on reads of a lower file pass the server by with passthrough=lower, as docs/differences.md says.</summary>
     private const int PassedThrough = 1 << 20;
 
     /// <summary>The kinds of file that are treated differently: small or large, an ELF image or not.</summary>
@@ -258,7 +258,7 @@ public sealed class ReaderAndWriterTests
         byte[] written = Changed(size, program, 30, "WRITTEN");
         AssertCoherent(reader, written, size, program);
         byte[] sent = Sent(overlay, reader);
-        if (Mounter.UnderTest.IsVeneer && program)
+        if (Mounter.UnderTest.PassesLower && program)
         {
             // Of a program the kernel may have kept pages to send: docs/differences.md.
             Assert.True(sent.AsSpan().SequenceEqual(Content(size, program)) || sent.AsSpan().SequenceEqual(written));
@@ -271,32 +271,16 @@ public sealed class ReaderAndWriterTests
         Assert.Equal(written, Sent(overlay, later));
     }
 
-    [MountTheory]
-    [MemberData(nameof(Files))]
-    public void What_is_sent_on_a_coherent_mount_is_what_was_written(int size, bool program)
+    [MountFact(OnlyVeneer = "The option is Veneer's.", PassesThrough = true)]
+    public void Who_asked_for_it_goes_on_reading_a_large_lower_file_that_is_copied_up()
     {
-        using Overlay overlay = WithFile(size, program, Coherent);
+        using Overlay overlay = WithFile(Large, program: true, PassLower);
         using Descriptor reader = Open(overlay);
-        Assert.Equal(Content(size, program), Sent(overlay, reader));
+        Sys.Append(overlay.Merged / "file", "appended");
 
-        using Descriptor writer = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly);
-        writer.WriteAt("WRITTEN", 30);
-
-        Assert.Equal(Changed(size, program, 30, "WRITTEN"), Sent(overlay, reader));
-    }
-
-    [MountFact]
-    public void A_coherent_mount_keeps_readers_of_every_file_coherent()
-    {
-        using var overlay = Overlay.With(
-            lower: Tree.Of(("file", Node.File(Content(Large)).Mode(Oct(755)))),
-            options: Coherent);
-        using Descriptor reader = Open(overlay);
-        Assert.Equal(Content(Large)[..10], reader.ReadAt(0, 10));
-
-        Sys.Append(overlay.Merged / "file", "end");
-
-        Assert.Equal([.. Content(Large), .. "end"u8], reader.ReadAll());
+        Assert.Equal(Content(Large, program: true), reader.ReadAll());
+        using Descriptor later = Open(overlay);
+        Assert.Equal("appended", later.TextAt(Large, 8));
     }
 
     [MountFact(NotOfKernel = "There a shared map of a lower file goes stale at copy-up, as its documentation says.")]
@@ -320,11 +304,11 @@ public sealed class ReaderAndWriterTests
         Assert.Equal(IsStale(size) ? Content(size, program) : expected, seen);
     }
 
+    /// <summary>The option with which a file gets a new nodeid when it is changed while somebody reads it; other overlays have none.</summary>
+    private static string PassLower => Mounter.UnderTest.IsVeneer ? "passthrough=lower" : "";
+
     /// <summary>Whether a reader that was there before goes on seeing the lower file.</summary>
     private static bool IsStale(int size) => Mounter.UnderTest.PassesLower && size >= PassedThrough;
-
-    /// <summary>The option that makes every reader see every write; other overlays have none.</summary>
-    private static string Coherent => Mounter.UnderTest.IsVeneer ? "coherent" : "";
 
     /// <summary>What sendfile(2) puts into a file beside the layers.</summary>
     private static byte[] Sent(Overlay overlay, Descriptor reader)
@@ -361,7 +345,7 @@ public sealed class ReaderAndWriterTests
     public void Many_may_open_a_large_lower_file_for_writing_at_once_while_it_is_read()
     {
         const int files = 20, writers = 6;
-        using var overlay = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, files).Select(i => ($"f{i}", Node.File(new byte[2 << 20])))]));
+        using var overlay = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, files).Select(i => ($"f{i}", Node.File(new byte[2 << 20])))]), options: PassLower);
         var failures = new System.Collections.Concurrent.ConcurrentBag<string>();
         for (int i = 0; i < files; i++)
         {

@@ -140,7 +140,7 @@ public sealed class ShutdownTests
     [MountFact(OnlyVeneer = OnlyVeneer, PassesThrough = true)]
     public void Maps_and_sendfile_of_passed_through_files_go_on()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("large", new string('x', 2 << 20))));
+        using var overlay = Overlay.With(lower: Tree.Of(("large", new string('x', 2 << 20))), options: "passthrough=lower");
         Sys.Write(overlay.Merged / "new", "new");
         using Descriptor file = Sys.Open(overlay.Merged / "new", OpenFlags.ReadWrite);
         using Descriptor large = Sys.Open(overlay.Merged / "large", OpenFlags.ReadOnly);

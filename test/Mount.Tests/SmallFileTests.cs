@@ -20,7 +20,7 @@ public sealed class SmallFileTests
 
     [MountTheory]
     [InlineData("")]
-    [InlineData("coherent")]
+    [InlineData("passthrough=lower")]
     [InlineData("passthrough=off")]
     public void What_is_read_is_what_is_there(string options)
     {

@@ -107,7 +107,7 @@ public sealed class OptionParserTests
                 Metacopy = false,
                 Xino = Xino.Auto,
                 UserXattr = false,
-                Coherent = false,
+                PassLower = false,
                 Passthrough = KernelFeature.Auto,
                 Sync = Sync.Auto,
                 Threads = null,
@@ -156,7 +156,24 @@ public sealed class OptionParserTests
     {
         Assert.Equal(KernelFeature.Off, Parse("lowerdir=/l,revocable").Passthrough);
         Assert.Equal("revocable and passthrough=require exclude each other: leave one of them out.", Refusal("lowerdir=/l,revocable,passthrough=require"));
+        Assert.Equal("revocable and passthrough=lower exclude each other: leave one of them out.", Refusal("lowerdir=/l,revocable,passthrough=lower"));
         Assert.Contains("errors=panic", Refusal("lowerdir=/l,errors=panic"), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("ro", KernelFeature.Auto, false)]
+    [InlineData("coherent", KernelFeature.Auto, false)]
+    [InlineData("passthrough=off", KernelFeature.Off, false)]
+    [InlineData("passthrough=require", KernelFeature.Require, false)]
+    [InlineData("passthrough=lower", KernelFeature.Auto, true)]
+    [InlineData("passthrough=lower,passthrough=off", KernelFeature.Off, false)]
+    public void Lower_files_are_passed_through_to_those_who_ask_for_it(string options, KernelFeature expected, bool lower)
+    {
+        OverlayOptions parsed = Parse("lowerdir=/l," + options);
+
+        Assert.Equal((expected, lower), (parsed.Passthrough, parsed.PassLower));
+        Assert.Equal("coherent and passthrough=lower exclude each other: leave one of them out.", Refusal("lowerdir=/l,passthrough=lower,coherent"));
+        Assert.Equal("passthrough=on is not understood: passthrough is auto, off, lower or require.", Refusal("lowerdir=/l,passthrough=on"));
     }
 
     [Theory]
@@ -189,7 +206,6 @@ public sealed class OptionParserTests
         OverlayOptions options = Parse("lowerdir=/l,index=off,xino=on,uuid=null,nfs_export=off,verity=off,coherent,passthrough=require,threads=7,allow_other,default_permissions,fsname=a\\,b,subtype=x");
 
         Assert.Equal(Xino.On, options.Xino);
-        Assert.True(options.Coherent);
         Assert.Equal(KernelFeature.Require, options.Passthrough);
         Assert.Equal(7, options.Threads);
         Assert.True(options.AllowOther);

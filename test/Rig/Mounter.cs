@@ -37,7 +37,7 @@ public abstract class Mounter
     public bool PassesUpper => IsVeneer && !IsGiven("passthrough=off") && !IsGiven("revocable");
 
     /// <summary>Whether the kernel reads large lower files without the server, and a reader goes on seeing them after a copy-up.</summary>
-    public bool PassesLower => PassesUpper && !IsGiven("coherent");
+    public bool PassesLower => IsVeneer && IsGiven("passthrough=lower");
 
     /// <summary>Whether the work directory has the mark of a volatile mount, also when a test asks for none.</summary>
     public bool LeavesMark => IsVeneer && IsGiven("volatile");

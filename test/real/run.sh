@@ -2,7 +2,7 @@
 # Real work in a Debian: the same steps in a Veneer mount and in kernel overlayfs over one lower directory, then the
 # trees are compared, and each upper is mounted by the other. Ends with "N passed, N failed" (", N skipped").
 #   STATE     keeps the Debian between runs        SCRATCH   holds all else, for as long as the test runs
-#   OPTIONS   for both, such as redirect_dir=on    VENEER_OPTIONS   for Veneer, such as coherent
+#   OPTIONS   for both, such as redirect_dir=on    VENEER_OPTIONS   for Veneer, such as passthrough=off
 #   KEEP=1    leaves SCRATCH for a look at it
 set -uo pipefail
 export LC_ALL=C
