@@ -306,6 +306,15 @@ public static unsafe partial class Libc
     /// <summary>A new descriptor for the same open file, closed on exec (F_DUPFD_CLOEXEC).</summary>
     public static Errno Duplicate(int descriptor, out int copy) => Check(fcntl(descriptor, 1030, 0), out copy);
 
+    /// <summary>Switches O_DIRECT of an open file on or off, and leaves its other flags. See fcntl(2), F_SETFL.</summary>
+    /// <returns><see cref="Errno.EINVAL"/> where the filesystem has no O_DIRECT.</returns>
+    public static Errno SetDirect(int descriptor, bool direct)
+    {
+        int flags = fcntl(descriptor, 3, 0);
+        if (flags < 0) { return Check(flags); }
+        return Check(fcntl(descriptor, 4, direct ? flags | (int)OpenFlags.Direct : flags & ~(int)OpenFlags.Direct));
+    }
+
     [LibraryImport(Library, SetLastError = true)]
     private static partial int pipe2(int* descriptors, int flags);
 

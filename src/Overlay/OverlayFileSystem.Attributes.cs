@@ -64,7 +64,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         errors.Touch();
         bool sizes = (input.Valid & SetAttrValid.Size) != 0;
-        error = CheckProtection(inode, onlyAdds: (input.Valid & (Something & ~(SetAttrValid.AccessTime | SetAttrValid.ModifyTime))) == 0 && SetsTimesToNow(input.Valid));
+        error = CheckChange(inode, input);
         if (error.IsError) { return error; }
         if ((input.Valid & Something) == 0)
         {
@@ -119,6 +119,18 @@ internal sealed partial class OverlayFileSystem
         if (!error.IsError) { error = isOpen ? Libc.Truncate(descriptor, (long)input.Size) : Libc.TruncateAsNamed(descriptor, (long)input.Size); }
         if (!isOpen) { Libc.Close(descriptor); }
         return error;
+    }
+
+    /// <summary>
+    /// What append-only and immutable leave: chown(-1, -1), ftruncate(2) of an immutable file that was open before, utimes(2)
+    /// to the present of one that is append-only. Kernel: may_setattr(), do_sys_ftruncate(), vfs_utimes()
+    /// </summary>
+    private static Errno CheckChange(Inode inode, in SetAttrIn input)
+    {
+        SetAttrValid what = input.Valid & Something & ~SetAttrValid.KillSuidGid;
+        if (what == SetAttrValid.None) { return Errno.None; }
+        if (what == SetAttrValid.Size && (input.Valid & SetAttrValid.Fh) != 0) { return (inode.Protection & Protection.AppendOnly) != 0 ? Errno.EPERM : Errno.None; }
+        return CheckProtection(inode, onlyAdds: (what & ~(SetAttrValid.AccessTime | SetAttrValid.ModifyTime)) == 0 && SetsTimesToNow(input.Valid));
     }
 
     /// <summary>An append-only file may be touched. Kernel: vfs_utimes(), may_setattr().</summary>

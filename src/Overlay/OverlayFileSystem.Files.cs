@@ -15,14 +15,24 @@ internal sealed partial class OverlayFileSystem
     /// <summary>Below this size nobody looks whether a lower file is an image: programs and libraries are larger.</summary>
     private const ulong SmallestImage = 8 << 10;
 
+    /// <summary>The unit that O_DIRECT works in at the least.</summary>
+    private const int SectorSize = 512;
+
+    /// <summary>How many milliseconds to wait for the kernel to tell that a file was closed.</summary>
+    private const int MostReleaseWaits = 500;
+
+    [ThreadStatic]
+    private static AlignedBuffer? aligned;
+
     /// <summary>What a real file is opened with, of all that the caller asked for.</summary>
     /// <remarks>
-    /// Not O_APPEND: the kernel tells the offset of every write. It also writes the dirty pages of a map through any
-    /// descriptor that was mapped, and pwrite(2) would append them.
+    /// Not O_APPEND: the kernel tells the offset of every write, also that of an append, since it knows the size and lets
+    /// no other write in meanwhile. It also writes the dirty pages of a map through any descriptor that was mapped, and
+    /// pwrite(2) would append them.
     /// </remarks>
     private OpenFlags RealFlags(OpenFlags flags)
     {
-        OpenFlags kept = flags & (volume.IsDurable ? OpenFlags.AccessMode | OpenFlags.Sync | OpenFlags.DataSync : OpenFlags.AccessMode);
+        OpenFlags kept = flags & (volume.IsDurable ? OpenFlags.AccessMode | OpenFlags.Direct | OpenFlags.Sync | OpenFlags.DataSync : OpenFlags.AccessMode | OpenFlags.Direct);
         // O_RDONLY|O_TRUNC truncates all the same.
         if ((flags & OpenFlags.Truncate) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadOnly) { kept |= OpenFlags.ReadWrite; }
         return kept | OpenFlags.LargeFile | OpenFlags.NonBlock;
@@ -64,7 +74,8 @@ internal sealed partial class OverlayFileSystem
         {
             int descriptor = -1;
             bool isLower = true, isPrivate = false;
-            if (writes || HasUpperData(inode) || !IsCached(inode))
+            // Whether the filesystem has O_DIRECT the open is to tell.
+            if (writes || HasUpperData(inode) || !IsCached(inode) || (input.Flags & OpenFlags.Direct) != 0)
             {
                 error = OpenReal(inode, RealFlags(input.Flags), out descriptor, out isLower, out isPrivate);
                 if (error.IsError) { return error; }
@@ -133,14 +144,19 @@ internal sealed partial class OverlayFileSystem
             using (real)
             {
                 isPrivate = real.Layer?.IsPrivate ?? false;
-                // Only the data of a metacopy has not been seen to be a file when the inode was made of it.
-                error = inode.Metacopy is null ? real.Open(flags, out descriptor) : real.OpenData(flags, out descriptor);
+                error = OpenReal(real, inode, flags, out descriptor);
+                // Append-only itself, and not only by what upper's attribute says: nothing else may open it. Kernel: may_open()
+                if (error == Errno.EPERM && Writes(flags) && (inode.Protection & Protection.AppendOnly) != 0) { error = OpenReal(real, inode, flags | OpenFlags.Append, out descriptor); }
             }
             // The file lost its name meanwhile, which may be another one's by now: the descriptor was there before.
             if (!byName || isLower || !inode.IsNameless) { return error; }
             if (!error.IsError) { Libc.Close(descriptor); }
         }
     }
+
+    /// <summary>Only the data of a metacopy has not been seen to be a file when the inode was made of it.</summary>
+    private static Errno OpenReal(in RealReference real, Inode inode, OpenFlags flags, out int descriptor) =>
+        inode.Metacopy is null ? real.Open(flags, out descriptor) : real.OpenData(flags, out descriptor);
 
     /// <summary>Chooses how the open file reaches its data, and gives it a number.</summary>
     /// <returns><see cref="Errno.ESTALE"/> when the inode has a new nodeid: the kernel looks the name up again.</returns>
@@ -149,16 +165,53 @@ internal sealed partial class OverlayFileSystem
         result = default;
         // Others may have superseded the nodeid while we waited for a copy-up.
         if (!volume.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing)) { return Errno.ESTALE; }
-        Pass pass = backings is null || descriptor < 0 ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(backing, descriptor) : Pass.Nothing;
-        if (backing.Admit(descriptor, isLower, Writes(flags), writesComeToUs: !volume.IsDurable && (flags & OpenFlags.Sync) != 0, pass, backings, ref result) == Admission.Superseded)
-        {
-            Supersede(inode, nodeId, backing);
-            return Errno.ESTALE;
-        }
+        bool isAppendOnly = volume.IsWritable && (inode.Protection & Protection.AppendOnly) != 0;
+        Pass pass = backings is null || descriptor < 0 || isAppendOnly ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(backing, descriptor) : Pass.Nothing;
+        Errno error = Admit(backing, descriptor, isLower, flags, isAppendOnly && Writes(flags) ? Way.Guarded : WayFor(flags), pass, ref result);
+        if (error == Errno.ESTALE) { Supersede(inode, nodeId, backing); }
+        if (error.IsError) { return error; }
         if ((result.Flags & OpenReply.Passthrough) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadWrite) { inode.ChangesUnseen = true; }
         if (Writes(flags)) { errors.Touch(); }
         result.Fh = files.Add(inode, nodeId, backing, flags, descriptor, isLower, uid);
         return Errno.None;
+    }
+
+    /// <summary>
+    /// An open whose flags fcntl(2) may change later: the kernel asks us with those of the moment, where it would go on with
+    /// the old ones on the real file. And without durability a write that syncs must not go there unseen.
+    /// </summary>
+    private Way WayFor(OpenFlags flags) =>
+        (flags & OpenFlags.Direct) != 0 || (Writes(flags) && (flags & OpenFlags.Append) != 0) || (!volume.IsDurable && (flags & OpenFlags.Sync) != 0) ? Way.Asked : Way.Any;
+
+    private Errno Admit(BackingFile backing, int descriptor, bool isLower, OpenFlags flags, Way way, Pass pass, ref OpenOut result)
+    {
+        for (int attempt = 0; ; attempt++)
+        {
+            switch (backing.Admit(descriptor, isLower, Writes(flags), way, pass, backings, ref result))
+            {
+                case Admission.Admitted:
+                    return Errno.None;
+                case Admission.Superseded:
+                    return Errno.ESTALE;
+                // Who cannot read cannot map either.
+                case Admission.Unguarded when (flags & OpenFlags.AccessMode) == OpenFlags.WriteOnly:
+                    way = Way.Asked;
+                    break;
+                case Admission.Unguarded when attempt >= MostReleaseWaits:
+                    return Errno.EBUSY;
+                // The file became append-only while it was open. It may be closed by now, and the kernel tells of that later.
+                default:
+                    WaitForRelease();
+                    break;
+            }
+        }
+    }
+
+    private void WaitForRelease()
+    {
+        workers?.BeginBlocking();
+        Thread.Sleep(1);
+        workers?.EndBlocking();
     }
 
     /// <summary>Open files are bound to the lower file: they keep the nodeid, and the inode goes on under a new one.</summary>
@@ -230,7 +283,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);
         if (error.IsError) { return error; }
-        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = input.Flags };
+        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = RealFlags(input.Flags & ~OpenFlags.Truncate) | (input.Flags & OpenFlags.Exclusive) };
         bool staysInWork = volume.HasManyOrphans;
         Inode inode;
         int descriptor;
@@ -317,21 +370,79 @@ internal sealed partial class OverlayFileSystem
             {
                 if (reads) { smallReads.SawRead(); }
                 file.IsLower = isLower;
+                file.IsDirect = (file.Flags & OpenFlags.Direct) != 0;
                 file.Descriptor = descriptor;
                 return Errno.None;
             }
             // In place: a read under way on another thread ends on the lower file, the next begins on the copy.
             error = Libc.Duplicate(descriptor, file.Descriptor);
             Libc.Close(descriptor);
-            if (!error.IsError) { file.IsLower = isLower; }
+            if (error.IsError) { return error; }
+            file.IsLower = isLower;
+            file.IsDirect = (file.Flags & OpenFlags.Direct) != 0;
             return error;
         }
     }
 
     public Errno Read(in Request request, in ReadIn input, ref ContentWriter content)
     {
-        Errno error = DescriptorOf(input.Fh, out int descriptor, out _, reads: true);
-        return error.IsError ? error : content.TakeFrom(descriptor, (long)input.Offset);
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file, reads: true);
+        if (error.IsError) { return error; }
+        bool isDirect = (input.Flags & OpenFlags.Direct) != 0;
+        error = Follow(file, descriptor, isDirect);
+        if (error.IsError) { return error; }
+        return isDirect ? ReadDirect(file, descriptor, input, ref content) : content.TakeFrom(descriptor, (long)input.Offset);
+    }
+
+    /// <summary>Gives the real file the O_DIRECT that the caller's descriptor has by now. Kernel: ovl_change_flags()</summary>
+    private static Errno Follow(OpenFile file, int descriptor, bool isDirect)
+    {
+        if (file.IsDirect == isDirect) { return Errno.None; }
+        lock (file)
+        {
+            Errno error = Libc.SetDirect(descriptor, isDirect);
+            if (!error.IsError) { file.IsDirect = isDirect; }
+            return error;
+        }
+    }
+
+    private static Errno ReadDirect(OpenFile file, int descriptor, in ReadIn input, ref ContentWriter content)
+    {
+        Span<byte> buffer = (aligned ??= new AlignedBuffer()).Take((int)input.Size);
+        int count = 0;
+        while (count < buffer.Length)
+        {
+            Errno error = Libc.ReadAt(descriptor, buffer[count..], (long)input.Offset + count, out int step);
+            if (error == Errno.EINVAL && IsOfSectors((long)input.Offset + count, buffer.Length - count))
+            {
+                error = Follow(file, descriptor, isDirect: false);
+                if (!error.IsError) { error = Libc.ReadAt(descriptor, buffer[count..], (long)input.Offset + count, out step); }
+            }
+            if (error.IsError) { return error; }
+            count += step;
+            if (!IsOfSectors(step, 0) || step == 0) { break; } // the end of the file
+        }
+        content.Add(buffer[..count]);
+        return Errno.None;
+    }
+
+    /// <summary>
+    /// Whether O_DIRECT may well allow this on the real file. The kernel cuts what it is asked for into requests, and may cut
+    /// between the blocks of a device with large ones: then what the caller may do is done without O_DIRECT.
+    /// </summary>
+    private static bool IsOfSectors(long offset, int length) => ((offset | (uint)length) & (SectorSize - 1)) == 0;
+
+    /// <summary>Whether something may be written to an append-only file, by an open that is for appending alone.</summary>
+    /// <remarks>
+    /// The kernel lets nobody take O_APPEND away from such an open, nor pass it by with RWF_NOAPPEND, but does not know that
+    /// a FUSE inode is one: setfl(), kiocb_set_rw_flags().
+    /// </remarks>
+    private static Errno CheckAppends(OpenFile file, int descriptor, in WriteIn input)
+    {
+        if ((file.Inode.Protection & Protection.AppendOnly) == 0 || (file.Flags & OpenFlags.Append) == 0 || (input.WriteFlags & WriteFlags.Cache) != 0) { return Errno.None; }
+        Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
+        if (error.IsError) { return error; }
+        return input.Offset < stat.Size ? Errno.EPERM : Errno.None;
     }
 
     public Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count)
@@ -340,15 +451,32 @@ internal sealed partial class OverlayFileSystem
         Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
         if (error.IsError) { return error; }
         if (file.IsLower) { return Errno.EBADF; } // never: an open that may write has copied up
+        error = CheckAppends(file, descriptor, input);
+        if (error.IsError) { return error; }
         errors.Touch();
         if ((input.WriteFlags & WriteFlags.KillSuidGid) != 0)
         {
             error = SetId.Clear(descriptor, Libc.Self);
             if (error.IsError) { return error; }
         }
+        // The pages of a map are of whatever length.
+        bool isDirect = (input.Flags & OpenFlags.Direct) != 0 && (input.WriteFlags & WriteFlags.Cache) == 0;
+        error = Follow(file, descriptor, isDirect);
+        if (error.IsError) { return error; }
+        if (isDirect)
+        {
+            Span<byte> buffer = (aligned ??= new AlignedBuffer()).Take(data.Length);
+            data.CopyTo(buffer);
+            data = buffer;
+        }
         while (count < data.Length)
         {
             error = Libc.WriteAt(descriptor, data[count..], (long)input.Offset + count, out int step);
+            if (error == Errno.EINVAL && isDirect && IsOfSectors((long)input.Offset + count, data.Length - count))
+            {
+                error = Follow(file, descriptor, isDirect: false);
+                if (!error.IsError) { error = Libc.WriteAt(descriptor, data[count..], (long)input.Offset + count, out step); }
+            }
             if (error.IsError)
             {
                 // What was written counts; the rest fails next time. But pages of a map are written once, and what the
@@ -357,7 +485,18 @@ internal sealed partial class OverlayFileSystem
             }
             count += step;
         }
-        return Errno.None;
+        return SyncWritten(file, descriptor, input);
+    }
+
+    /// <summary>
+    /// RWF_DSYNC and RWF_SYNC of a single write: the kernel asks us to sync what went to its pages, and says by flags what
+    /// goes past them. Where the file was opened so, so is the real one.
+    /// </summary>
+    private Errno SyncWritten(OpenFile file, int descriptor, in WriteIn input)
+    {
+        OpenFlags added = input.Flags & ~file.Flags & OpenFlags.Sync;
+        if (added == 0 || !volume.IsDurable || (input.WriteFlags & WriteFlags.Cache) != 0) { return Errno.None; }
+        return SyncDescriptor(descriptor, dataOnly: added == OpenFlags.DataSync);
     }
 
     public Errno FSync(in Request request, in FSyncIn input)
@@ -407,6 +546,9 @@ internal sealed partial class OverlayFileSystem
         error = DescriptorOf(input.FhOut, out int target, out OpenFile file);
         if (error.IsError) { return error; }
         if (file.IsLower) { return Errno.EBADF; }
+        // Kernel: generic_copy_file_checks(), and generic_file_rw_checks() as long as nobody takes O_APPEND away.
+        if ((file.Inode.Protection & Protection.Immutable) != 0) { return Errno.EPERM; }
+        if ((file.Inode.Protection & Protection.AppendOnly) != 0 && (file.Flags & OpenFlags.Append) != 0) { return Errno.EBADF; }
         errors.Touch();
         long from = (long)input.OffsetIn, to = (long)input.OffsetOut;
         workers?.BeginBlocking();

@@ -108,6 +108,21 @@ public sealed unsafe class Descriptor(int value) : IDisposable
     /// <summary>pwrite(2) of a whole map.</summary>
     public int WriteFrom(Map map, long offset) => WriteAt(map.Memory, offset);
 
+    /// <summary>pwritev2(2), with RWF_ flags.</summary>
+    public int WriteAt(ReadOnlySpan<byte> content, long offset, int flags)
+    {
+        fixed (byte* p = content)
+        {
+            nint* vector = stackalloc nint[2] { (nint)p, content.Length };
+            long count = Native.pwritev2(value, vector, 1, offset, flags);
+            SysException.ThrowIf(Native.Check(count), "pwritev2");
+            return (int)count;
+        }
+    }
+
+    /// <summary>fcntl(2) with F_SETFL.</summary>
+    public void SetStatus(OpenFlags flags) => SysException.ThrowIf(Native.Check(Native.fcntl(value, 4, (void*)(nint)(uint)flags)), "F_SETFL");
+
     public void Truncate(long length) => SysException.ThrowIf(Libc.Truncate(value, length), "ftruncate");
 
     public void Allocate(AllocateMode mode, long offset, long length) => SysException.ThrowIf(Libc.Allocate(value, mode, offset, length), "fallocate");

@@ -45,6 +45,9 @@ internal static unsafe partial class Native
     public static partial int fcntl(int descriptor, int command, void* argument);
 
     [LibraryImport(Library, SetLastError = true)]
+    public static partial long pwritev2(int descriptor, nint* vector, int count, long offset, int flags);
+
+    [LibraryImport(Library, SetLastError = true)]
     public static partial int flock(int descriptor, int operation);
 
     [LibraryImport(Library, SetLastError = true)]

@@ -11,11 +11,13 @@ namespace Veneer.Overlay.Tree;
 /// <para>
 /// Cached: reads and writes pass through the kernel's pages and come to us, so that a reader that opened the lower file
 /// sees what is written to its copy. Passthrough: the kernel does them on the real file, and we never hear of it. In
-/// between: maps are passed through, reads come to us.
+/// between: maps are passed through, reads and writes come to us. Such is an open whose flags matter: the kernel opens
+/// the real file with those of the moment, and fcntl(2) never changes them there.
 /// </para>
 /// <para>
 /// A lower file's backing id never serves an open that may write: once the inode has its copy in upper,
-/// <see cref="Admit"/> answers <see cref="Admission.Superseded"/>, and the inode gets a new nodeid.
+/// <see cref="Admit"/> answers <see cref="Admission.Superseded"/>, and the inode gets a new nodeid. That comes with
+/// <c>passthrough=lower</c> alone: else no lower file is passed through that can get a copy.
 /// </para>
 /// </remarks>
 internal sealed class BackingFile
@@ -55,11 +57,11 @@ internal sealed class BackingFile
     /// <param name="descriptor">The real file, opened.</param>
     /// <param name="lower">Whether the real file is in a lower layer.</param>
     /// <param name="writes">Whether the open may write.</param>
-    /// <param name="writesComeToUs">Whether what this open writes must not go to the real file unseen, though others' may.</param>
+    /// <param name="way">What of this open must come to us, though of others' it need not.</param>
     /// <param name="pass">What policy allows for this file.</param>
     /// <param name="backings">Where to register the file, or null without passthrough.</param>
     /// <param name="reply">What to tell the kernel.</param>
-    public Admission Admit(int descriptor, bool lower, bool writes, bool writesComeToUs, Pass pass, BackingIds? backings, ref OpenOut reply)
+    public Admission Admit(int descriptor, bool lower, bool writes, Way way, Pass pass, BackingIds? backings, ref OpenOut reply)
     {
         lock (gate)
         {
@@ -73,14 +75,22 @@ internal sealed class BackingFile
             {
                 return Admission.Superseded;
             }
+            else if (isPassthrough && way == Way.Guarded)
+            {
+                return Admission.Unguarded;
+            }
             opens++;
             if (writes) { writers++; }
             if (isPassthrough)
             {
                 // Writes to upper go past the pages that an earlier cached open may have left; a lower never changes.
                 if (!isLower) { pagesAreValid = false; }
-                reply.Flags = onlyMaps || writesComeToUs ? OpenReply.Passthrough | OpenReply.DirectIo : OpenReply.Passthrough;
+                reply.Flags = onlyMaps || way != Way.Any ? OpenReply.Passthrough | OpenReply.DirectIo : OpenReply.Passthrough;
                 reply.BackingId = backingId;
+            }
+            else if (way == Way.Guarded)
+            {
+                reply.Flags = OpenReply.DirectIo; // the kernel drops its pages of what is written
             }
             else
             {
@@ -130,6 +140,17 @@ internal enum Pass
     Everything,
 }
 
+/// <summary>What of one open must come to us.</summary>
+internal enum Way
+{
+    /// <summary>Nothing need.</summary>
+    Any,
+    /// <summary>Each read and write.</summary>
+    Asked,
+    /// <summary>Each read and write, and no map may be shared: whatever is written must be looked at.</summary>
+    Guarded,
+}
+
 /// <summary>The answer of <see cref="BackingFile.Admit"/>.</summary>
 internal enum Admission
 {
@@ -137,6 +158,8 @@ internal enum Admission
     Admitted,
     /// <summary>Open files are bound to the lower file: the inode needs a new nodeid first.</summary>
     Superseded,
+    /// <summary>The kernel reaches the file without us for those who have it open: no open can be guarded.</summary>
+    Unguarded,
 }
 
 /// <summary>Registers real files for passthrough.</summary>

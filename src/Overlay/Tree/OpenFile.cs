@@ -7,6 +7,7 @@ namespace Veneer.Overlay.Tree;
 internal sealed class OpenFile
 {
     private volatile int descriptor = -1;
+    private volatile bool isDirect;
 
     /// <summary>The file.</summary>
     public Inode Inode { get; private set; } = null!;
@@ -32,6 +33,9 @@ internal sealed class OpenFile
     /// <summary>Whether <see cref="Descriptor"/> is the lower file. Protected by a lock on this object.</summary>
     public bool IsLower { get; set; }
 
+    /// <summary>Whether <see cref="Descriptor"/> has O_DIRECT. Protected by a lock on this object.</summary>
+    public bool IsDirect { get => isDirect; set => isDirect = value; }
+
     /// <summary>Whether it is found by its number. Protected by the table.</summary>
     public bool IsOpen { get; set; }
 
@@ -45,6 +49,7 @@ internal sealed class OpenFile
         Flags = flags;
         Descriptor = descriptor;
         IsLower = isLower;
+        IsDirect = (flags & OpenFlags.Direct) != 0;
         IsOpen = true;
     }
 

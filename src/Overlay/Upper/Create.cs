@@ -100,7 +100,7 @@ internal sealed class Create(Volume volume)
             if (error.IsError) { return error; }
             using (caller)
             {
-                OpenFlags flags = OpenFlags.TemporaryFile | OpenFlags.ReadWrite;
+                OpenFlags flags = OpenFlags.TemporaryFile | OpenFlags.ReadWrite | (what.Open!.Value & (OpenFlags.Direct | OpenFlags.Sync));
                 if (!isLinkable) { flags |= what.Open!.Value & OpenFlags.Exclusive; }
                 error = Libc.OpenAt(directory.Directory, ".\0"u8, flags, caller.Apply(what.Mode & ModeBits.Mask), ResolveFlags.Confined, out descriptor);
             }

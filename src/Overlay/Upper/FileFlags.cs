@@ -98,6 +98,14 @@ internal static class FileFlags
         if (argument.Length < (command == SetFlags ? sizeof(uint) : Unsafe.SizeOf<Extended>())) { return Errno.EINVAL; }
         Errno error = real.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor);
         if (error.IsError) { return error; }
+        // What upper's object itself has, we leave. Kernel: ovl_set_protattr(), which cannot write its attribute there
+        error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
+        if (!error.IsError && ProtectionOf(stat) != Protection.None) { error = Errno.EPERM; }
+        if (error.IsError)
+        {
+            Libc.Close(descriptor);
+            return error;
+        }
         uint protecting;
         if (command == SetFlags)
         {
