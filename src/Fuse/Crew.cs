@@ -5,7 +5,8 @@ namespace Veneer.Fuse;
 /// <summary>Threads that take their requests from one place: a fixed number is ready, however many are busy with long work.</summary>
 internal sealed class Crew : IDisposable
 {
-    private const int MaxThreads = 256;
+    /// <summary>So many threads at most. When all of them take long, requests wait for one of them.</summary>
+    public const int MaxThreads = 256;
 
     private readonly Lock gate = new();
     private readonly SemaphoreSlim parked = new(0);

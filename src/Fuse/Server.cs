@@ -47,6 +47,10 @@ public sealed partial class Server : IDisposable
     /// <summary>The oldest minor version that we serve: 7.31, Linux 5.4, has everything that cannot be done without.</summary>
     public const uint OldestMinor = 31;
 
+    /// <summary>So many requests that nobody waits for, such as those of reading ahead, the kernel sends before it holds back the next.</summary>
+    /// <remarks>More than a crew has threads: where so many hang, all others would wait, also for what can be read.</remarks>
+    private const ushort MaxBackground = 2 * Crew.MaxThreads;
+
     private readonly Device device;
     private readonly IFileSystem fileSystem;
     private readonly ServerOptions options;
@@ -124,8 +128,8 @@ public sealed partial class Server : IDisposable
                 MaxReadAhead = input.MaxReadAhead,
                 Flags = (uint)flags,
                 Flags2 = (uint)((ulong)flags >> 32),
-                MaxBackground = 64,
-                CongestionThreshold = 48,
+                MaxBackground = MaxBackground,
+                CongestionThreshold = MaxBackground / 4 * 3,
                 MaxWrite = (uint)options.MaxWrite,
                 TimeGranularity = 1,
                 MaxPages = (ushort)(options.MaxWrite / Environment.SystemPageSize),

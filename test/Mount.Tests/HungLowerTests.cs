@@ -70,7 +70,7 @@ public sealed class HungLowerTests
     [InlineData("threads=1")]
     public void Many_wait_and_the_others_go_on(string options)
     {
-        const int many = 40;
+        const int many = 80; // more than the kernel sends at once of what it reads ahead, unless told otherwise
         using var layers = new HungLayers(files: many);
         Overlay overlay = layers.Mount(Mounter.UnderTest.IsVeneer ? options : "");
         layers.Far.Hang(Opcode.Open, Opcode.Read);
@@ -156,6 +156,35 @@ public sealed class HungLowerTests
         Assert.True(SpinWait.SpinUntil(() => !IsLocked(overlay.Upper), Enough), "upper is still locked");
         layers.Far.GoOn();
         Assert.True(SpinWait.SpinUntil(() => overlay.Servers.Count == 0, Enough), "the server has not ended");
+        overlay.Mount();
+        Assert.Equal("6", Call(overlay.Merged, "lookup"));
+    }
+
+    [MountFact(OnlyVeneer = "It is about the server's process.")]
+    public void Tools_answer_and_a_second_signal_ends_the_server_though_a_request_waits()
+    {
+        using var layers = new HungLayers();
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang(Opcode.Lookup);
+        Task<string> waiter = Begin(() => Call(overlay.Merged, "lookup"));
+        layers.Far.AwaitWaiting();
+
+        foreach (string command in (string[])["stats", "layers", "status", "list"])
+        {
+            string[] words = command == "list" ? [command] : [command, overlay.Merged];
+            Assert.Equal(0, Command.Run([Mounter.Binary, .. words]).ExitCode);
+        }
+        Assert.Contains(Command.Run([Mounter.Binary, "holders", overlay.Merged]).ExitCode, (int[])[0, 6, 10]); // it may see us, who wait, or not
+
+        string server = overlay.Servers.Single().ToString(System.Globalization.CultureInfo.InvariantCulture);
+        Command.Require("kill", "-TERM", server);
+        Assert.True(SpinWait.SpinUntil(() => !Sys.ReadText("/proc/self/mountinfo").Contains(overlay.Merged, StringComparison.Ordinal), Enough), "it is still mounted");
+        Assert.False(waiter.IsCompleted);
+        Command.Require("kill", "-TERM", server);
+
+        Assert.Contains(Result(waiter), (string[])["ECONNABORTED", "ENOTCONN"]);
+        Assert.True(SpinWait.SpinUntil(() => !IsLocked(overlay.Upper), Enough), "upper is still locked");
+        layers.Far.GoOn();
         overlay.Mount();
         Assert.Equal("6", Call(overlay.Merged, "lookup"));
     }
