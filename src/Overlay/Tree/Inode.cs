@@ -80,7 +80,8 @@ internal class Inode
         public int Orphan = -1;
         public byte[]? WorkName;
         public HardLinks? Links;
-        public volatile Alias[] Aliases = [];
+        public AliasList? Aliases;
+        public int OldNodeIds;
 
         public void Clear()
         {
@@ -89,7 +90,8 @@ internal class Inode
             Orphan = -1;
             WorkName = null;
             Links = null;
-            Aliases = [];
+            Aliases = null;
+            OldNodeIds = 0;
         }
     }
 
@@ -169,8 +171,21 @@ internal class Inode
     /// <summary>For a file that has several names in a lower layer; null for all others.</summary>
     public HardLinks? Links { get => rarities?.Links; set => Rare.Links = value; }
 
-    /// <summary>The names seen so far of a file that has several; a new array with each change. Protected by the table.</summary>
-    public Alias[] Aliases { get => rarities?.Aliases ?? []; set => Rare.Aliases = value; }
+    /// <summary>The names seen so far of a file that has several; some may be removed by now.</summary>
+    public ReadOnlySpan<Alias> Aliases => rarities?.Aliases is { } all ? all.All : default;
+
+    /// <summary>The same for the table, which changes it; null as long as there was none.</summary>
+    public AliasList? AliasList => rarities?.Aliases;
+
+    /// <summary>Makes a list of names. Caller holds the lock of the table.</summary>
+    public AliasList MakeAliasListLocked() => Rare.Aliases ??= new AliasList();
+
+    /// <summary>How many nodeids it had before that open files still use. Protected by the table.</summary>
+    public int OldNodeIds
+    {
+        get => rarities?.OldNodeIds ?? 0;
+        set => Rare.OldNodeIds = value;
+    }
 
     /// <summary>The real object's key under which the table finds the inode. Protected by the table.</summary>
     public RealKey Key
@@ -201,7 +216,7 @@ internal class Inode
     public object CopyUpLock => this;
 
     /// <summary>Whether nothing but the table and the kernel can know the inode, as far as can be seen from here: a dead one may serve another object then.</summary>
-    public bool IsPlain => !IsDirectory && Links is null && Aliases.Length == 0 && Backing is null or { IsIdle: true };
+    public bool IsPlain => !IsDirectory && Links is null && AliasList is null or { Count: 0 } && Backing is null or { IsIdle: true };
 
     /// <summary>As new. Caller holds the table's lock, and nobody else knows the inode.</summary>
     public void Clear()

@@ -429,9 +429,10 @@ internal sealed class InodeTable
 
     private static void AddAliasLocked(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
     {
-        if (inode.Links is null && inode.Aliases.Length >= EnoughAliases) { return; }
-        if (FindAlias(inode, parent, name) is not null) { return; }
-        inode.Aliases = [.. inode.Aliases, new Alias(parent, name.ToArray()) { IsUpper = isUpper }];
+        AliasList aliases = inode.MakeAliasListLocked();
+        if (inode.Links is null && aliases.Count >= EnoughAliases) { return; }
+        if (aliases.Find(parent, name) is not null) { return; }
+        aliases.Add(new Alias(parent, name.ToArray()) { IsUpper = isUpper });
         parent.Children++;
     }
 
@@ -440,21 +441,17 @@ internal sealed class InodeTable
     {
         lock (gate)
         {
-            alias.IsRemoved = true;
-            inode.Aliases = [.. inode.Aliases.Where(other => !ReferenceEquals(other, alias))];
+            inode.AliasList!.Remove(alias);
             alias.Parent.Children--;
             DropIfUnusedLocked(alias.Parent);
         }
     }
 
     /// <summary>What is known of a name of a file that has several.</summary>
-    public static Alias? FindAlias(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name)
+    public Alias? FindAlias(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name)
     {
-        foreach (Alias known in inode.Aliases)
-        {
-            if (ReferenceEquals(known.Parent, parent) && name.SequenceEqual(known.Name)) { return known; }
-        }
-        return null;
+        if (inode.AliasList is null) { return null; }
+        lock (gate) { return inode.AliasList.Find(parent, name); }
     }
 
     /// <summary>Follows a rename. Caller holds the rename lock exclusively.</summary>
@@ -497,6 +494,7 @@ internal sealed class InodeTable
             if (!ReferenceEquals(inode.Backing, backing)) { return false; }
             inode.Backing = new BackingFile();
             superseded.Add(inode.NodeId, new Superseded(inode, inode.Lookups));
+            inode.OldNodeIds++;
             UnhashNodeIdLocked(inode);
             inode.NodeId = ++lastNodeId;
             inode.Lookups = 0;
@@ -524,6 +522,7 @@ internal sealed class InodeTable
                 old.Lookups -= Math.Min(lookups, old.Lookups);
                 if (old.Lookups > 0) { return; }
                 superseded.Remove(nodeId);
+                old.Inode.OldNodeIds--;
                 DropIfUnusedLocked(old.Inode);
                 return;
             }
@@ -606,6 +605,7 @@ internal sealed class InodeTable
             }
             foreach (Alias alias in inode.Aliases)
             {
+                if (alias.IsRemoved) { continue; }
                 alias.Parent.Children--;
                 DropIfUnusedLocked(alias.Parent);
             }
@@ -617,17 +617,7 @@ internal sealed class InodeTable
         }
     }
 
-    private bool IsPinnedLocked(Inode inode)
-    {
-        if (superseded.Count > 0)
-        {
-            foreach (Superseded old in superseded.Values)
-            {
-                if (ReferenceEquals(old.Inode, inode)) { return true; }
-            }
-        }
-        return inode.Links is { PinnedUnder: not null };
-    }
+    private static bool IsPinnedLocked(Inode inode) => inode.OldNodeIds > 0 || inode.Links is { PinnedUnder: not null };
 
     /// <summary>The mount is over: every descriptor is closed.</summary>
     public void Clear()

@@ -89,7 +89,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         foreach (Alias alias in inode.Aliases)
         {
-            if (!alias.IsUpper) { return false; }
+            if (!alias.IsUpper && !alias.IsRemoved) { return false; }
         }
         return true;
     }
@@ -154,7 +154,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         foreach (Alias alias in inode.Aliases)
         {
-            if (alias.Parent.HasUpper) { continue; }
+            if (alias.IsRemoved || alias.Parent.HasUpper) { continue; }
             Errno error = Ensure(alias.Parent, request);
             if (error.IsError) { return error; }
         }
@@ -570,7 +570,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             : Libc.LinkDescriptor(copy, volume.Work.Descriptor, hold);
         if (error.IsError) { return error; }
         error = LinkAliases(inode, hold);
-        if (error.IsError && !inode.Aliases.Any(alias => alias.IsUpper))
+        if (error.IsError && !HasUpperName(inode))
         {
             volume.Work.Discard(hold);
             return error;
@@ -578,6 +578,15 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         links.Hold = hold;
         SetUpperLocked(inode, stat, keepLower: true);
         return error;
+    }
+
+    private static bool HasUpperName(Inode inode)
+    {
+        foreach (Alias alias in inode.Aliases)
+        {
+            if (alias.IsUpper && !alias.IsRemoved) { return true; }
+        }
+        return false;
     }
 
     /// <remarks>Caller holds the copy-up lock.</remarks>

@@ -78,7 +78,7 @@ internal sealed class Remove(Volume volume)
         if (inode.IsNameless || inode.Links?.Hold is not null || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name)) { return StandIn.None; }
         foreach (Alias other in inode.Aliases)
         {
-            if (!other.IsUpper || (ReferenceEquals(other.Parent, parent) && name.SequenceEqual(other.Name))) { continue; }
+            if (!other.IsUpper || other.IsRemoved || (ReferenceEquals(other.Parent, parent) && name.SequenceEqual(other.Name))) { continue; }
             volume.Inodes.Move(inode, other.Parent, other.Name);
             return StandIn.OtherName;
         }
@@ -130,7 +130,7 @@ internal sealed class Remove(Volume volume)
     /// <summary>After a name is gone: what the inode knows of its names.</summary>
     public void AfterUnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found)
     {
-        if (InodeTable.FindAlias(inode, parent, name) is { } alias) { volume.Inodes.RemoveAlias(inode, alias); }
+        if (volume.Inodes.FindAlias(inode, parent, name) is { } alias) { volume.Inodes.RemoveAlias(inode, alias); }
         if (inode.Links is { } links)
         {
             if (!inode.HasUpper) { volume.Inodes.PinHardLink(inode, inode.Key); }

@@ -178,7 +178,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
 
     private void MoveAlias(Inode inode, DirectoryInode oldParent, byte[] oldName, DirectoryInode newParent, byte[] newName)
     {
-        if (InodeTable.FindAlias(inode, oldParent, oldName) is not { } alias) { return; }
+        if (volume.Inodes.FindAlias(inode, oldParent, oldName) is not { } alias) { return; }
         volume.Inodes.RemoveAlias(inode, alias);
         volume.Inodes.AddAlias(inode, newParent, newName, isUpper: true);
     }
