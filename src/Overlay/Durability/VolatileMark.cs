@@ -278,7 +278,7 @@ internal sealed class VolatileMark
         _ = Libc.StatFileSystem(upper, out StatFs status); // as above
         bool isInMemory = status.Type is StatFs.TmpfsMagic or StatFs.RamfsMagic;
         uint errors = 0;
-        bool isKnown = !isInMemory && !ErrorSequence.Read(upper, out errors).IsError;
+        Errno error = isInMemory ? Errno.None : ErrorSequence.Read(upper, out errors);
         return new VolatileRecord
         {
             Boot = ReadBoot(),
@@ -287,7 +287,8 @@ internal sealed class VolatileMark
             Instance = FindInstance(upper, status, stat),
             Mount = (stat.Mask & StatxMask.UniqueMountId) != 0 ? stat.MountId : 0,
             Upper = stat.Ino,
-            Errors = isKnown ? errors : null,
+            Errors = isInMemory || error.IsError ? null : errors,
+            NoErrors = error.IsError ? VolatileRecord.ReasonOf(error) : null,
             IsInMemory = isInMemory,
             Failure = "-",
             Work = Convert.ToHexString(workPath),

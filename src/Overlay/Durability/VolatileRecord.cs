@@ -13,6 +13,13 @@ internal sealed record VolatileRecord
 {
     private const string Header = "veneer-volatile 1";
 
+    /// <summary>The reason for which the error sequence cannot be read that a user can do something about.</summary>
+    private const string WithoutPrivilege = "without CAP_BPF and CAP_PERFMON";
+
+    /// <summary>What <see cref="NoErrors"/> is after this error.</summary>
+    public static string ReasonOf(Errno error) =>
+        error is Errno.EPERM or Errno.EACCES ? WithoutPrivilege : $"on this system ({error}), which takes Linux 6.1 with BPF and its types";
+
     /// <summary>What the records of all versions begin with.</summary>
     private static ReadOnlySpan<byte> AnyHeader => "veneer-volatile "u8;
 
@@ -39,6 +46,9 @@ internal sealed record VolatileRecord
 
     /// <summary>The filesystem's error sequence when the first volatile mount began; null where it cannot be read.</summary>
     public required uint? Errors { get; init; }
+
+    /// <summary>Why it cannot be read, as the end of a sentence; null where it can, and of a record that was stored.</summary>
+    public string? NoErrors { get; init; }
 
     /// <summary>Whether nothing on this filesystem is ever written back, since it is all in memory.</summary>
     public required bool IsInMemory { get; init; }
@@ -103,7 +113,8 @@ internal sealed record VolatileRecord
         }
         if (Device != now.Device) { return Verdict.Lost("it is on another filesystem"); } // after that, since each mount of btrfs may have another number
         if (IsInMemory && now.IsInMemory) { return Verdict.Whole; }
-        if (Errors is not { } then || now.Errors is not { } count) { return Verdict.Doubtful("whether writing to its filesystem failed cannot be told without CAP_BPF and CAP_PERFMON"); }
+        if (now.Errors is not { } count) { return Verdict.Doubtful($"whether writing to its filesystem failed cannot be told {now.NoErrors ?? WithoutPrivilege}"); }
+        if (Errors is not { } then) { return Verdict.Doubtful("whether writing to its filesystem failed cannot be told, since it was mounted where the kernel did not say how often it had failed before"); }
         return then != count ? Verdict.Lost("writing to its filesystem failed") : Verdict.Whole;
     }
 }
