@@ -233,7 +233,7 @@ internal sealed partial class OverlayFileSystem
     public Errno GetXattr(in Request request, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
     {
         size = 0;
-        if (request.NodeId == InodeTable.RootId && attribute.SequenceEqual(ServerAttribute)) { return ServerIdentity(value, out size); }
+        if (request.NodeId == InodeTable.RootId && attribute.SequenceEqual(ServerAttribute)) { return SharesProcesses(request.Header.Pid) ? ServerIdentity(value, out size) : Errno.ENODATA; }
         Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }
         if (LayerAttributes.IsOne(attribute)) { return LayerAttribute(inode, attribute, value, out size); }
@@ -254,6 +254,11 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         using (real) { return Libc.GetXattrAt(real.Directory, real.Name, stored, value, out size); }
     }
+
+    /// <summary>Whether the caller is in the server's pid namespace, where he sees its process anyhow. To others its number means nothing, or tells of the host.</summary>
+    /// <param name="caller">0: he is in none below that of the mount.</param>
+    private static bool SharesProcesses(uint caller) =>
+        caller != 0 && Host.Processes.NamespaceOf(caller.ToString(System.Globalization.CultureInfo.InvariantCulture), "pid") is var his and > 0 && his == Host.Processes.NamespaceOf("self", "pid");
 
     private Errno ServerIdentity(Span<byte> value, out int size)
     {
