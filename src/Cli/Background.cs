@@ -15,9 +15,14 @@ internal static class Background
     /// <summary>Whether this process is the child.</summary>
     public static bool IsChild { get; } = Self.IsStartedAs(Mark);
 
+    /// <summary>In the child: the connection that the parent was given, if it was given one.</summary>
+    public const int Connection = 3;
+
     /// <summary>In the parent: starts the child and waits until it serves, or has ended.</summary>
     /// <returns>0 when it serves; else its exit code, after its words have been passed on.</returns>
-    public static int Start(Invocation invocation)
+    /// <param name="invocation">To start the same again.</param>
+    /// <param name="connection">A descriptor that it is to have as <see cref="Connection"/>, or -1.</param>
+    public static int Start(Invocation invocation, int connection)
     {
         Errno error = Libc.Pipe(out int readEnd, out int writeEnd);
         if (error.IsError) { return Failed($"A pipe cannot be made ({error}): see the limits of this process."); }
@@ -26,7 +31,7 @@ internal static class Background
         _ = Libc.RaiseOpenFileLimit(); // best effort: the child does it too, but is to have room for its files before
         using (new Fd(writeEnd))
         {
-            error = Self.Start(Mark, invocation.Raw, writeEnd, out pid);
+            error = Self.Start(Mark, invocation.Raw, writeEnd, out pid, connection);
         }
         if (error.IsError) { return Failed($"The server process cannot be started ({error}): see the limits of this process, or mount with -f."); }
 

@@ -130,8 +130,12 @@ internal static class Manual
 
             The command returns when the mount answers; its server goes on in the
             background until the mount is unmounted, and says what goes wrong through
-            syslog. SIGTERM, SIGINT and SIGHUP make the server unmount; a second one
-            ends it though the mount is in use.
+            syslog. SIGTERM, SIGINT, SIGHUP and SIGQUIT make the server unmount; a
+            second one ends it though the mount is in use. Other signals are ignored,
+            but for those that tell of a fault in a program, such as SIGABRT.
+
+            MOUNTPOINT may be /dev/fd/N, where descriptor N is a /dev/fuse that the
+            caller has mounted, as libfuse's mount.fuse3 -o drop_privileges does.
 
             Root mounts for all users. Others mount through fusermount3, for
             themselves, and need userxattr unless their upper filesystem lets them
@@ -200,8 +204,8 @@ internal static class Manual
             passthrough=auto|off|lower|require
                 Whether the kernel reads and writes files of upper without the server,
                 and, if there is no upper, those of lower layers. Needs root and Linux
-                6.9. auto: if that is there, and the log says if not. require: if it
-                is not there, the mount fails. lower: as auto, and large files and
+                6.9. auto: if that is there, and veneer status says why not. require:
+                if it is not there, the mount fails. lower: as auto, and large files and
                 programs of lower layers as well: that is faster, but whoever has one
                 open when it is first changed goes on reading the old content, and its
                 watches and locks are not those of who opens it later. Default: auto.
@@ -212,8 +216,8 @@ internal static class Manual
                 Whether requests come over io_uring, which saves a quarter to a third
                 of the time that each takes. The kernel must offer it: Linux 6.14, and
                 Y in /sys/module/fuse/parameters/enable_uring, which root writes there
-                before mounting. auto: over io_uring if it does, and the log says if
-                not. Default: auto; without a value: require.
+                before mounting. auto: over io_uring if it does, and veneer status
+                says why not. Default: auto; without a value: require.
             threads=N
                 How many threads, from 1 to 256, are ready for requests that do not
                 come over io_uring, which has one for each CPU. More come when some
@@ -766,8 +770,9 @@ internal static class Manual
         DESCRIPTION
             Says what fsync(2) does on the overlay, whether anything could not be
             written back since it was mounted, which failures are found, what follows
-            after one, and how its upper can be mounted again. The user who mounted it
-            may ask, and root.
+            after one, and how its upper can be mounted again; and why files are not
+            passed through, or requests do not come over io_uring, if that was wanted
+            and cannot be. The user who mounted it may ask, and root.
 
         OPTIONS
             --json        the answer as docs/control.md has it

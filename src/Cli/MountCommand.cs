@@ -17,6 +17,22 @@ internal static class MountCommand
     /// <param name="asHelper">Whether mount(8) calls, where <c>-f</c> means "do not really".</param>
     public static int Run(Invocation invocation, string[] arguments, bool asHelper)
     {
+        int connection = Background.IsChild
+            ? Array.Exists(arguments, IsDescriptor) ? Mount.DescriptorOf($"/dev/fd/{Background.Connection}") : -1
+            : arguments.Select(Mount.DescriptorOf).FirstOrDefault(descriptor => descriptor >= 0, -1);
+        int exitCode = ExitCode.Failure;
+        try
+        {
+            return exitCode = Run(invocation, arguments, asHelper, connection);
+        }
+        finally
+        {
+            if (connection >= 0 && exitCode != ExitCode.Success && !Background.IsChild) { _ = Mount.Adopt(connection, "").Detach(); } // best effort: nobody will serve it
+        }
+    }
+
+    private static int Run(Invocation invocation, string[] arguments, bool asHelper, int connection)
+    {
         Request? request = Parse(arguments, asHelper);
         if (request is null) { return ExitCode.Success; }
         if (request.Options.Remount) { return Remount(request); }
@@ -29,7 +45,7 @@ internal static class MountCommand
                 LowerDirectories = [.. options.LowerDirectories.Select(Background.AsParentHas)],
                 UpperDirectory = options.UpperDirectory is { } upper ? Background.AsParentHas(upper) : null,
                 WorkDirectory = options.WorkDirectory is { } work ? Background.AsParentHas(work) : null,
-                MountPoint = Background.AsParentHas(options.MountPoint),
+                MountPoint = connection >= 0 ? options.MountPoint : Background.AsParentHas(options.MountPoint),
             };
         }
         else
@@ -37,14 +53,15 @@ internal static class MountCommand
             foreach (string warning in request.Options.Warnings) { Terminal.Complain(warning); }
         }
         if (request.Pretend) { return ExitCode.Success; }
-        if (request.Foreground) { return Serve(options, request.Options.Debug, Terminal.Trace, Terminal.Trace, () => true); }
-        if (Background.IsChild) { return Serve(options, trace: false, Syslog.Complain, Syslog.Note, Background.ReportReady); }
+        if (request.Foreground) { return Serve(options, connection, request.Options.Debug, Terminal.Trace, () => true); }
+        if (Background.IsChild) { return Serve(options, connection, trace: false, Syslog.Complain, Background.ReportReady); }
+        if (connection >= 0) { return Background.Start(invocation, connection); } // the mount is that of who made it
 
         // Its full name: a mount over our working directory is not seen through ".", nor one over a directory through its descriptor.
         if (Target.Open(request.MountPoint, out string place, out int opened).IsError) { place = request.MountPoint; }
         else { Libc.Close(opened); }
         int before = MountTable.IdAt(place);
-        int exitCode = Background.Start(invocation);
+        int exitCode = Background.Start(invocation, connection: -1);
         if (exitCode == ExitCode.Success) { return CheckThatItAnswers(place, before); }
         _ = TakeAway(place, before);
         return exitCode;
@@ -103,14 +120,18 @@ internal static class MountCommand
             Pretend: asHelper && parsed.GetValue(foreground));
     }
 
+    /// <summary>Whether a word is written as libfuse writes a connection that is mounted already.</summary>
+    private static bool IsDescriptor(string word) => word.StartsWith("/dev/fd/", StringComparison.Ordinal);
+
     /// <summary>Opens the layers, mounts, and serves until unmounted.</summary>
     /// <param name="options">What to mount.</param>
+    /// <param name="connection">A descriptor of /dev/fuse that somebody else has mounted, or -1.</param>
     /// <param name="trace">Whether each request becomes a line on standard error.</param>
     /// <param name="log">Where to say what goes wrong while requests are served.</param>
-    /// <param name="note">Where to say what the mount does without.</param>
     /// <param name="reportReady">Called once they are; gives false when nobody wants the mount any more.</param>
-    private static int Serve(OverlayOptions options, bool trace, Action<string> log, Action<string> note, Func<bool> reportReady)
+    private static int Serve(OverlayOptions options, int connection, bool trace, Action<string> log, Func<bool> reportReady)
     {
+        Libc.IgnoreStraySignals();
         _ = Libc.RaiseOpenFileLimit(); // best effort: the limit that there is may do
         _ = Libc.RaiseFileSizeLimit(); // best effort: whose file is larger than that gets EFBIG
         OverlayMount overlay;
@@ -132,17 +153,17 @@ internal static class MountCommand
             {
                 log($"veneer: no process can be started that takes away the pins if this one is killed ({failure}): the next veneer mount or umount does");
             }
-            Mount mount = Mount.Attach(options.MountPoint, new MountOptions
+            using var signals = new TerminationSignals(ending, log);
+            Mount mount = connection >= 0 ? Mount.Adopt(connection, options.MountPoint) : Mount.Attach(options.MountPoint, new MountOptions
             {
                 Source = options.Source,
                 Flags = options.MountFlags | (options.ReadOnly ? MountFlags.ReadOnly : MountFlags.None),
                 AllowOther = options.AllowOther,
             });
+            signals.Mount = mount;
             using Device device = mount.Device;
             overlay.Announce(mount.MountPoint, mount.Id, mount.DeviceNumber);
             overlay.LookUpRevoked = Revocation.Run;
-            overlay.Note = note;
-            using var signals = new TerminationSignals(mount, ending, log);
             var settings = new ServerOptions
             {
                 MaxStackDepth = overlay.MaxStackDepth,
@@ -158,8 +179,10 @@ internal static class MountCommand
             if (error.IsError)
             {
                 _ = mount.Detach(); // best effort: it goes with this process
-                throw new MountException(error == Errno.EPROTO
-                    ? "This kernel speaks a FUSE protocol that is too old: Linux 5.4 or newer is needed."
+                throw new MountException(error == Errno.EPERM
+                    ? $"{mount.MountPoint} is a /dev/fuse that is not mounted: mount it first, or name the directory to mount on."
+                    : error == Errno.EPROTO
+                    ? "This kernel speaks a FUSE protocol that is too old: Linux 5.6 or newer is needed."
                     : $"The mount on {mount.MountPoint} was gone before it was ready ({error}): see who unmounted it.");
             }
             // Nothing below may keep the caller's directory, least of all when it is the mount point itself.
@@ -245,20 +268,30 @@ internal static class MountCommand
     private sealed class TerminationSignals : IDisposable
     {
         private readonly List<PosixSignalRegistration> registrations = [];
-        private readonly Mount mount;
         private readonly Ending ending;
         private readonly Action<string> log;
+        private volatile Mount? mount;
         private int received;
+        private bool asked;
 
         /// <summary>Whether the mount is gone, and what is left to do is to bring upper to the disk.</summary>
         public volatile bool IsSyncing;
 
-        public TerminationSignals(Mount mount, Ending ending, Action<string> log)
+        /// <summary>What is to be unmounted. A signal that came before was meant for it, too.</summary>
+        public Mount Mount
         {
-            this.mount = mount;
+            set
+            {
+                mount = value;
+                if (Volatile.Read(ref received) > 0) { UnmountOnce(value); }
+            }
+        }
+
+        public TerminationSignals(Ending ending, Action<string> log)
+        {
             this.ending = ending;
             this.log = log;
-            foreach (PosixSignal signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGTERM, PosixSignal.SIGINT, PosixSignal.SIGHUP])
+            foreach (PosixSignal signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGTERM, PosixSignal.SIGINT, PosixSignal.SIGHUP, PosixSignal.SIGQUIT])
             {
                 registrations.Add(PosixSignalRegistration.Create(signal, Receive));
             }
@@ -269,10 +302,16 @@ internal static class MountCommand
             if (Interlocked.Increment(ref received) > 1)
             {
                 // As without us, but for a thread that does not come back, for which the callers of all others would wait.
-                _ = mount.Abort(); // best effort: it ends with this process
-                ending.End(128 + (context.Signal switch { PosixSignal.SIGHUP => 1, PosixSignal.SIGINT => 2, _ => 15 }));
+                _ = mount?.Abort(); // best effort: it ends with this process
+                ending.End(128 + (context.Signal switch { PosixSignal.SIGHUP => 1, PosixSignal.SIGINT => 2, PosixSignal.SIGQUIT => 3, _ => 15 }));
             }
             context.Cancel = true;
+            if (mount is { } mounted) { UnmountOnce(mounted); }
+        }
+
+        private void UnmountOnce(Mount mount)
+        {
+            if (Interlocked.Exchange(ref asked, true)) { return; }
             Errno error = mount.Detach();
             switch (error)
             {

@@ -8,6 +8,11 @@ internal static class Program
 {
     private static int Main(string[] args)
     {
+        if (!HasOpenAt2())
+        {
+            Terminal.Complain("This system has no openat2(2): Linux 5.6 or newer is needed, and in a container a filter of system calls that knows it.");
+            return ExitCode.System;
+        }
         KeepStandardDescriptors();
         Invocation invocation = Invocation.Of(args);
         string[] arguments = invocation.Arguments;
@@ -65,7 +70,7 @@ internal static class Program
             case "--version" or "-V":
                 Terminal.Write(Version);
                 return ExitCode.Success;
-            case var word when !word.StartsWith('-') && !Array.Exists(arguments, IsOptionList):
+            case var word when !word.StartsWith('-') && (!Array.Exists(arguments, IsOptionList) || Similar(word) is not null):
                 return Unknown(word);
             default:
                 return MountCommand.Run(invocation, arguments, asHelper: false); // as other overlays are called: veneer -o OPTIONS MNT
@@ -74,8 +79,37 @@ internal static class Program
 
     private static int Unknown(string word)
     {
-        Terminal.Complain($"{word} is not a command of veneer: see veneer --help for those that there are.");
+        Terminal.Complain(Similar(word) is { } command
+            ? $"{word} is not a command of veneer: did you mean {command}? As a source it is given as veneer mount {word} MOUNTPOINT -o OPTIONS."
+            : $"{word} is not a command of veneer: see veneer --help for those that there are.");
         return ExitCode.Usage;
+    }
+
+    private static readonly string[] commands =
+        ["mount", "umount", "unmount", "stats", "checkpoint", "restore", "layers", "holders", "list", "diff", "sync", "status", "shutdown", "help"];
+
+    /// <summary>The command that a word was meant to be, if one letter is wrong, missing, too many, or in another's place; of long ones two.</summary>
+    private static string? Similar(string word) =>
+        commands.Where(command => Distance(word, command) <= (command.Length > 6 ? 2 : 1)).MinBy(command => Distance(word, command));
+
+    private static int Distance(string one, string other)
+    {
+        var rows = new int[one.Length + 1, other.Length + 1];
+        for (int i = 0; i <= one.Length; i++)
+        {
+            for (int j = 0; j <= other.Length; j++)
+            {
+                if (i == 0 || j == 0)
+                {
+                    rows[i, j] = i + j;
+                    continue;
+                }
+                int cost = one[i - 1] == other[j - 1] ? 0 : 1;
+                rows[i, j] = Math.Min(Math.Min(rows[i - 1, j], rows[i, j - 1]) + 1, rows[i - 1, j - 1] + cost);
+                if (i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1]) { rows[i, j] = Math.Min(rows[i, j], rows[i - 2, j - 2] + 1); }
+            }
+        }
+        return rows[one.Length, other.Length];
     }
 
     private static bool IsOptionList(string argument) =>
@@ -85,6 +119,14 @@ internal static class Program
     public static string Version =>
         $"veneer {Assembly.GetExecutingAssembly().GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion}\n"
         + $"FUSE kernel interface version {Fuse.Server.Major}.{Fuse.Server.Minor}\n";
+
+    /// <summary>Nothing can be opened without it. Filters that do not know it answer EPERM.</summary>
+    private static bool HasOpenAt2()
+    {
+        Errno error = Libc.OpenAt(Libc.AtCwd, "/\0"u8, OpenFlags.Path, 0, ResolveFlags.None, out int descriptor);
+        if (!error.IsError) { Libc.Close(descriptor); }
+        return error is not (Errno.ENOSYS or Errno.EPERM);
+    }
 
     /// <summary>Whoever closed descriptors 0 to 2 gets /dev/null there, lest a layer take a number that messages go to.</summary>
     private static void KeepStandardDescriptors()

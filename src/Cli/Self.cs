@@ -17,7 +17,8 @@ internal static class Self
     /// <param name="arguments">All, the program's name first, in bytes without NUL.</param>
     /// <param name="standardError">What becomes of its standard error.</param>
     /// <param name="pid">The new process.</param>
-    public static Errno Start(string variable, IReadOnlyList<byte[]> arguments, int standardError, out int pid) =>
+    /// <param name="kept">A descriptor that it gets as number 3, or -1.</param>
+    public static Errno Start(string variable, IReadOnlyList<byte[]> arguments, int standardError, out int pid, int kept = -1) =>
         Libc.Spawn(
             new SpawnOptions
             {
@@ -25,6 +26,7 @@ internal static class Self
                 Arguments = arguments,
                 Environment = [.. EnvironmentVariables(), PathText.Encode($"{variable}={Libc.ProcessId}")[..^1]],
                 StandardError = standardError,
+                Kept = kept,
                 NewSession = true,
                 DescriptorRoom = 4096,
             },

@@ -49,6 +49,8 @@ internal static class StatusCommand
             _ => "after veneer sync",
         };
         var text = new StringBuilder();
+        AppendLack("passthrough      ", "passthrough");
+        AppendLack("io_uring         ", "io_uring");
         text.Append("fsync            ").Append(root.GetProperty("fsync").GetString()).Append('\n');
         text.Append("failed writes    ").Append(root.GetProperty("failure").GetString() ?? "none").Append('\n');
         text.Append("which are found  ").Append(watch).Append('\n');
@@ -59,5 +61,11 @@ internal static class StatusCommand
             text.Append("sync             ").Append(sync.GetProperty("done")).Append(" of ").Append(sync.GetProperty("total")).Append(sync.GetProperty("over").GetBoolean() ? ", over\n" : "\n");
         }
         return text.ToString();
+
+        // As it should be, it is not worth a line.
+        void AppendLack(string title, string name)
+        {
+            if (root.TryGetProperty(name, out JsonElement value) && value.GetString() is { } state and not ("on" or "off")) { text.Append(title).Append("none: ").Append(state).Append('\n'); }
+        }
     }
 }

@@ -7,15 +7,10 @@ namespace Veneer.Cli;
 /// <summary>Where a server in the background says what goes on: the datagrams of RFC 3164 to /dev/log, if anybody listens there.</summary>
 internal static class Syslog
 {
-    private const int Daemon = 3 << 3, Error = 3, Notice = 5;
+    private const int Daemon = 3 << 3, Error = 3;
 
     /// <summary>Sends one line about something that went wrong. It is lost where there is no syslog.</summary>
-    public static void Complain(string line) => Send(Error, line);
-
-    /// <summary>The same about something that may be as it should.</summary>
-    public static void Note(string line) => Send(Notice, line);
-
-    private static void Send(int severity, string line)
+    public static void Complain(string line)
     {
         if (Libc.ConnectDatagram("/dev/log\0"u8, out int descriptor).IsError) { return; }
         using var socket = new Fd(descriptor);
@@ -23,6 +18,6 @@ internal static class Syslog
         string day = now.Day.ToString(CultureInfo.InvariantCulture).PadLeft(2);
         string stamp = string.Create(CultureInfo.InvariantCulture, $"{now:MMM} {day} {now:HH:mm:ss}");
         string text = line.StartsWith("veneer: ", StringComparison.Ordinal) ? line["veneer: ".Length..] : line;
-        _ = Libc.Send(descriptor, Encoding.UTF8.GetBytes($"<{Daemon | severity}>{stamp} veneer[{Libc.ProcessId}]: {text}")); // best effort: a full log loses lines
+        _ = Libc.Send(descriptor, Encoding.UTF8.GetBytes($"<{Daemon | Error}>{stamp} veneer[{Libc.ProcessId}]: {text}")); // best effort: a full log loses lines
     }
 }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text;
 using Veneer.Linux;
 
@@ -70,6 +71,31 @@ public sealed class Mount
 
         Device? device = AttachDirectly(target.Value, path, type, options) ?? AttachThroughHelper(path, options);
         return new Mount(device, path, Find(path));
+    }
+
+    /// <summary>The descriptor that a mount point names as libfuse does, <c>/dev/fd/N</c>: a connection that somebody else has mounted.</summary>
+    /// <returns>-1 when it is no such name, or none of a /dev/fuse.</returns>
+    public static int DescriptorOf(string mountPoint) =>
+        mountPoint.StartsWith(DescriptorPrefix, StringComparison.Ordinal)
+        && int.TryParse(mountPoint.AsSpan(DescriptorPrefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int descriptor) && IsFuse(descriptor)
+            ? descriptor
+            : -1;
+
+    private const string DescriptorPrefix = "/dev/fd/";
+
+    /// <summary>Takes over a connection that somebody else has mounted. Its mount point is known where the kernel tells (Linux 6.17).</summary>
+    /// <param name="descriptor">Of /dev/fuse; it is the mount's from now on.</param>
+    /// <param name="name">What it is called where that is not known.</param>
+    public static Mount Adopt(int descriptor, string name)
+    {
+        MountEntry? entry = null;
+        if (!Libc.ReadWhole(PathText.Encode($"/proc/self/fdinfo/{descriptor}"), out byte[] text).IsError && MountTable.Read(out List<MountEntry> table) == Errno.None)
+        {
+            const string field = "fuse_connection:";
+            string? line = PathText.Decode(text).Split('\n').FirstOrDefault(line => line.StartsWith(field, StringComparison.Ordinal));
+            if (line is not null) { entry = table.Find(entry => entry.Device == $"0:{line[field.Length..].Trim()}"); }
+        }
+        return new Mount(new Device(new Fd(descriptor)), entry?.MountPoint ?? name, entry);
     }
 
     /// <summary>Unmounts what was mounted, lazily when it is busy. The connection ends when its last user has gone.</summary>

@@ -260,7 +260,9 @@ public static unsafe partial class Libc
         return Check(setrlimit(LimitOpenFiles, limits));
     }
 
+    private const nint IgnoreSignal = 1; // SIG_IGN
     private const int FileTooLarge = 25; // SIGXFSZ
+    private const int FirstRealTime = 35, LastRealTime = 64; // the C library has those below, and the runtime has 34
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial nint signal(int number, nint handler);
@@ -271,8 +273,7 @@ public static unsafe partial class Libc
     /// </summary>
     public static Errno RaiseFileSizeLimit()
     {
-        const nint ignore = 1; // SIG_IGN
-        Errno error = Check(signal(FileTooLarge, ignore));
+        Errno error = Check(signal(FileTooLarge, IgnoreSignal));
         if (error.IsError) { return error; }
         ulong* limits = stackalloc ulong[2];
         error = Check(getrlimit(LimitFileSize, limits));
@@ -281,6 +282,20 @@ public static unsafe partial class Libc
         if (!Check(setrlimit(LimitFileSize, none)).IsError) { return Errno.None; }
         limits[0] = limits[1]; // to go beyond takes a privilege
         return Check(setrlimit(LimitFileSize, limits));
+    }
+
+    /// <summary>Ignores every signal that would end this process and says nothing about a fault of it, but for those that ask it to end. See signal(7).</summary>
+    public static void IgnoreStraySignals()
+    {
+        // SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM, SIGSTKFLT, SIGXCPU, SIGVTALRM, SIGPROF, SIGIO, SIGPWR
+        foreach (int number in (ReadOnlySpan<int>)[10, 12, 13, 14, 16, 24, FileTooLarge, 26, 27, 29, 30])
+        {
+            _ = signal(number, IgnoreSignal); // cannot fail: they may be ignored
+        }
+        for (int number = FirstRealTime; number <= LastRealTime; number++)
+        {
+            _ = signal(number, IgnoreSignal);
+        }
     }
 
     /// <summary>How many files this process may have open. See getrlimit(2).</summary>

@@ -1,5 +1,6 @@
 using System.Buffers.Text;
 using System.Text.Json;
+using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Durability;
@@ -69,6 +70,8 @@ internal sealed partial class OverlayFileSystem
         document.WriteString("errors"u8, volume.Options.Errors switch { OnError.Shutdown => "shutdown", OnError.ReadOnly => "remount-ro", _ => "continue" });
         document.WriteBoolean("sync_on_unmount"u8, volume.Options.SyncOnUnmount);
         document.WriteBoolean("revocable"u8, volume.Options.Revocable);
+        document.WriteString("passthrough"u8, withoutPassthrough ?? (backings is null ? "off" : "on"));
+        document.WriteString("io_uring"u8, withoutIoUring ?? (connection is { Flags: var flags } && (flags & InitFlags.OverIoUring) != 0 ? "on" : "off"));
         document.WriteString("watch"u8, errors.IsInMemory ? "nothing" : errors.IsExact ? "filesystem" : "open files");
         _ = errors.Check(-1); // what it finds is kept
         if (errors.Failure.IsError) { document.WriteString("failure"u8, errors.Failure.ToString()); }

@@ -40,6 +40,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private bool opensDirectoriesItself;
     private Connection? connection;
     private BackingIds? backings;
+    private string? withoutPassthrough, withoutIoUring; // why, unless they are there or not wanted
     private Gate? gate;
     private Workers? workers;
     private Notifier? notifier;
@@ -49,7 +50,6 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     public OverlayFileSystem(Volume volume)
     {
         this.volume = volume;
-        Note = volume.Log;
         bool acts = volume.Mark is not null || volume.Options.Errors != OnError.Continue;
         files = new OpenFiles(volume.MaxOpenFiles, Libc.EffectiveUid);
         errors = new WritebackErrors(volume.Sentinel, volume.IsInMemory, acts ? ActOnError : null);
@@ -61,9 +61,6 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         ahead = new LookAhead(volume);
         serverIdentity = ReadServerIdentity(hasUpper: volume.Layers[0] is not null);
     }
-
-    /// <inheritdoc cref="OverlayMount.Note"/>
-    public Action<string> Note { get; set; }
 
     public InitFlags Negotiate(InitFlags offered)
     {
@@ -89,7 +86,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         }
         else if (volume.Options.Passthrough == KernelFeature.Auto)
         {
-            Note($"veneer: no file is passed through: {(isOffered ? "that takes root in the initial user namespace" : "the kernel does not offer it, which takes Linux 6.9")}");
+            withoutPassthrough = isOffered ? "it takes root in the initial user namespace" : "the kernel does not offer it, which takes Linux 6.9";
         }
         if ((connection.Flags & InitFlags.OverIoUring) == 0) { DoWithoutIoUring(connection.RingError); }
         if (volume.Mark is { } mark) { mark.IsServed = true; }
@@ -104,9 +101,9 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 : "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux 6.14), or mount with io_uring=auto.");
         }
         if (volume.Options.IoUring == KernelFeature.Off) { return; }
-        Note(error.IsError
-            ? $"veneer: requests do not come over io_uring: setting it up was refused ({error})"
-            : "veneer: requests do not come over io_uring: the kernel does not offer it for FUSE, which takes Linux 6.14 and Y in /sys/module/fuse/parameters/enable_uring");
+        withoutIoUring = error.IsError
+            ? $"setting it up was refused ({error})"
+            : "the kernel does not offer it for FUSE, which takes Linux 6.14 and Y in /sys/module/fuse/parameters/enable_uring";
     }
 
     /// <summary>Gives the memory of what the kernel has forgotten back to the system.</summary>

@@ -326,9 +326,6 @@ public sealed class OverlayMount : IDisposable
     /// </summary>
     public Func<string, int, bool>? LookUpRevoked { get => fileSystem.LookUpRevoked; set => fileSystem.LookUpRevoked = value; }
 
-    /// <summary>Called at the start with one line about each feature of the kernel that the mount does without; as for what goes wrong, unless set.</summary>
-    public Action<string> Note { get => fileSystem.Note; set => fileSystem.Note = value; }
-
     /// <summary>
     /// Lets go of upper, of work and of the pins, although a thread may still hang in a lower layer that does not answer:
     /// for a process that ends at once, whose descriptors the kernel closes only when its last thread has come back.

@@ -504,9 +504,9 @@ public sealed class VolatileTests
         using var disk = new FailingDisk(Filesystem.Ext4);
         disk.Mount("volatile,errors=continue");
         Command.Result good = disk.Veneer("status", disk.Merged);
-        Assert.Equal(
+        Assert.EndsWith( // before it may stand what the kernel does not offer
             "fsync            volatile\nfailed writes    none\nwhich are found  all of the upper's filesystem\nafter one        continue\n"
-            + "can be reused    with volatile, until the filesystem is mounted anew; otherwise after veneer sync", good.Output.Trim());
+            + "can be reused    with volatile, until the filesystem is mounted anew; otherwise after veneer sync", good.Output.Trim(), StringComparison.Ordinal);
 
         disk.FailToWrite();
 

@@ -15,6 +15,12 @@ public sealed record OverlayStatus
     /// <summary>Whether files that are open can be taken away by a shutdown.</summary>
     public bool Revocable { get; init; }
 
+    /// <summary>Whether the kernel reads and writes files without the server: <c>on</c>, <c>off</c> where that was asked for, or why it cannot.</summary>
+    public string Passthrough { get; init; } = "";
+
+    /// <summary>Whether requests come over io_uring: <c>on</c>, <c>off</c> where that was asked for, or why they cannot.</summary>
+    public string IoUring { get; init; } = "";
+
     /// <summary>Which failed writes are found: of the whole <c>filesystem</c>, of <c>open files</c>, or <c>nothing</c>, since nothing can fail.</summary>
     public required string Watch { get; init; }
 
