@@ -53,6 +53,9 @@ public static unsafe partial class Libc
     private const int Opaque = 512;
 
     [LibraryImport(Library, SetLastError = true)]
+    private static partial nint getrandom(void* buffer, nuint length, uint flags);
+
+    [LibraryImport(Library, SetLastError = true)]
     private static partial int sched_getaffinity(int pid, nuint size, byte* mask);
 
     [LibraryImport(Library, SetLastError = true)]
@@ -106,6 +109,15 @@ public static unsafe partial class Libc
     {
         _exit(exitCode);
         throw new System.Diagnostics.UnreachableException();
+    }
+
+    /// <summary>A number that nobody can foresee, also where there is no /dev/urandom. See getrandom(2).</summary>
+    public static ulong RandomNumber()
+    {
+        ulong number;
+        if (getrandom(&number, sizeof(ulong), 0) == sizeof(ulong)) { return number; }
+        // A filter that does not know the call: the time, in nanoseconds, is hard to foresee.
+        return ((ulong)System.Diagnostics.Stopwatch.GetTimestamp() * 0x9E3779B97F4A7C15) ^ (ulong)ProcessId;
     }
 
     /// <summary>Starts another program, with no signal blocked or ignored. See posix_spawn(3).</summary>

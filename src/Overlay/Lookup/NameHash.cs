@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Numerics;
+using Veneer.Linux;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -14,14 +15,7 @@ namespace Veneer.Overlay.Lookup;
 internal sealed class NameHash(ulong key0, ulong key1, ulong mask = ulong.MaxValue)
 {
     /// <summary>That of this process. A process serves one mount, for which the hash stays the same.</summary>
-    public static NameHash Secret { get; } = OfRandom();
-
-    private static NameHash OfRandom()
-    {
-        Span<byte> key = stackalloc byte[16];
-        Guid.NewGuid().TryWriteBytes(key); // 122 bits of it are the system's random ones
-        return new NameHash(BinaryPrimitives.ReadUInt64LittleEndian(key), BinaryPrimitives.ReadUInt64LittleEndian(key[8..]));
-    }
+    public static NameHash Secret { get; } = new(Libc.RandomNumber(), Libc.RandomNumber());
 
     /// <summary>The hash of a name.</summary>
     public ulong Of(ReadOnlySpan<byte> name)

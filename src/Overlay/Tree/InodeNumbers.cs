@@ -6,7 +6,7 @@ namespace Veneer.Overlay.Tree;
 internal readonly record struct RealKey(int Device, ulong Ino)
 {
     /// <summary>Odd, and another one in each process.</summary>
-    private static readonly ulong secret = BitConverter.ToUInt64(Guid.NewGuid().ToByteArray()) | 1;
+    private static readonly ulong secret = Linux.Libc.RandomNumber() | 1;
 
     /// <summary>A well-spread hash that nobody can foresee: inode numbers are often consecutive, and who makes a filesystem chooses them.</summary>
     public uint Hash
