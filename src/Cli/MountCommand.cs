@@ -153,11 +153,12 @@ internal static class MountCommand
             {
                 log($"veneer: no process can be started that takes away the pins if this one is killed ({failure}): the next veneer mount or umount does");
             }
+            if (overlay.Warning is { } warning) { Terminal.Complain(warning); }
             using var signals = new TerminationSignals(ending, log);
             Mount mount = connection >= 0 ? Mount.Adopt(connection, options.MountPoint) : Mount.Attach(options.MountPoint, new MountOptions
             {
                 Source = options.Source,
-                Flags = options.MountFlags | (options.ReadOnly ? MountFlags.ReadOnly : MountFlags.None),
+                Flags = options.MountFlags | (options.ReadOnly || overlay.IsReadOnly ? MountFlags.ReadOnly : MountFlags.None),
                 AllowOther = options.AllowOther,
             });
             signals.Mount = mount;

@@ -83,7 +83,7 @@ public sealed class Mount
 
     private const string DescriptorPrefix = "/dev/fd/";
 
-    /// <summary>Takes over a connection that somebody else has mounted. Its mount point is known where the kernel tells (Linux 6.17).</summary>
+    /// <summary>Takes over a connection that somebody else has mounted. Its mount point is known where the kernel tells (Linux 6.15).</summary>
     /// <param name="descriptor">Of /dev/fuse; it is the mount's from now on.</param>
     /// <param name="name">What it is called where that is not known.</param>
     public static Mount Adopt(int descriptor, string name)

@@ -509,7 +509,10 @@ internal sealed partial class OverlayFileSystem
         if (replaced is null) { return Errno.None; }
         if (replaced is DirectoryInode directory)
         {
-            return old.IsDirectory ? CheckEmpty(directory, out to.EmptyVersion, out to.Whiteouts) : Errno.EISDIR;
+            if (!old.IsDirectory) { return Errno.EISDIR; }
+            error = CheckEmpty(directory, out to.EmptyVersion, out to.Whiteouts);
+            // The kernel leaves what is in upper alone to upper's filesystem, and xfs has its own word for it: xfs_rename()
+            return error == Errno.ENOTEMPTY && directory.IsPureUpper && volume.IsOnXfs ? Errno.EEXIST : error;
         }
         return old.IsDirectory ? Errno.ENOTDIR : Errno.None;
     }

@@ -31,6 +31,12 @@ public sealed class OverlayMount : IDisposable
         if (LayerWatch.Start(volume.Places, fileSystem.ActOnLoss) is { } watch) { held.Add(watch); }
     }
 
+    /// <summary>A sentence for the user about what is not as he asked for; or null.</summary>
+    public string? Warning { get; private set; }
+
+    /// <summary>Whether it cannot be written, for want of an upper or because its work directory cannot be.</summary>
+    public bool IsReadOnly => !volume.IsWritable;
+
     /// <summary>What answers the kernel's requests.</summary>
     public IFileSystem FileSystem => fileSystem;
 
@@ -42,6 +48,29 @@ public sealed class OverlayMount : IDisposable
     /// <param name="log">Called with one line about what goes wrong later and no caller is told.</param>
     /// <exception cref="OverlayMountException">A layer is missing or unfit; the message is a sentence for the user.</exception>
     public static OverlayMount Open(OverlayOptions options, Action<string> log)
+    {
+        try
+        {
+            return OpenAsAsked(options, log);
+        }
+        catch (OverlayMountException problem) when (problem.WorkError.IsError && !HasMark(options))
+        {
+            // As the kernel: ovl_get_workdir(). Upper shows what it has, like any lower.
+            OverlayMount overlay = OpenAsAsked(
+                options with { LowerDirectories = [options.UpperDirectory!, .. options.LowerDirectories], UpperDirectory = null, WorkDirectory = null, Sync = Sync.Auto, SyncOnUnmount = false, ReadOnly = true },
+                log);
+            overlay.Warning = problem.WorkError is Errno.ENOSPC or Errno.EDQUOT
+                ? $"There is no space left in the work directory {options.WorkDirectory}, so the overlay is mounted read-only: free some, and mount it anew."
+                : $"The work directory {options.WorkDirectory} cannot be changed ({problem.WorkError}), so the overlay is mounted read-only: see lsattr -d {options.WorkDirectory} and what is in it, and mount it anew.";
+            return overlay;
+        }
+    }
+
+    /// <summary>Whether upper was mounted with volatile, or with what is not known, so that nobody may use it before it is judged.</summary>
+    private static bool HasMark(OverlayOptions options) =>
+        Libc.StatAt(Libc.AtCwd, PathText.Encode(options.WorkDirectory! + "/work/incompat"), StatxMask.Basic, out _) != Errno.ENOENT;
+
+    private static OverlayMount OpenAsAsked(OverlayOptions options, Action<string> log)
     {
         var opened = new List<IDisposable>();
         try
@@ -137,6 +166,7 @@ public sealed class OverlayMount : IDisposable
             InUse = inUse,
             Mark = options.Sync == Sync.Volatile ? mark : null,
             IsInMemory = mark?.Now.IsInMemory ?? true,
+            IsOnXfs = upper >= 0 && !Libc.StatFileSystem(upper, out StatFs upperStatus).IsError && upperStatus.Type == StatFs.XfsMagic,
             Sentinel = sentinel,
             Pin = pin,
             Places = places,

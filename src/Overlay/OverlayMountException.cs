@@ -11,4 +11,10 @@ public sealed class OverlayMountException : Exception
 
     /// <summary>With the sentence and what led to it.</summary>
     public OverlayMountException(string message, Exception innerException) : base(message, innerException) { }
+
+    /// <summary>What makes it impossible to write to the work directory, so that a read-only overlay is all there can be; else none.</summary>
+    internal Linux.Errno WorkError { get; private init; }
+
+    /// <summary>Nothing can be made, or removed, in the work directory.</summary>
+    internal static OverlayMountException OfWork(Linux.Errno error, string sentence) => new(sentence) { WorkError = error };
 }

@@ -91,6 +91,9 @@ internal sealed class Volume
     /// <summary>Whether there is an upper.</summary>
     public bool IsWritable => Work is not null;
 
+    /// <summary>Whether upper is on xfs.</summary>
+    public required bool IsOnXfs { get; init; }
+
     /// <summary>Whether nothing of upper is ever written back, since its filesystem is in memory.</summary>
     public required bool IsInMemory { get; init; }
 

@@ -29,6 +29,72 @@ public sealed class ReadOnlyTests
         if (overlay.Upper.Text is not null) { Assert.Empty(overlay.Upper.Entries()); }
     }
 
+    public static TheoryData<string> Flagged => ["", "work", "work/left"];
+
+    /// <summary>Of the work directory, or of what is in it.</summary>
+    [MountTheory]
+    [MemberData(nameof(Flagged))]
+    public void Where_work_is_immutable_the_overlay_is_read_only(string what)
+    {
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Old, upper: Tree.Of(("up", "upper")), mounted: false);
+        FilePath flagged = what.Length == 0 ? overlay.Work : overlay.Work / what;
+        if (what.Length > 0) { Sys.MakeDirectory(overlay.Work / "work"); }
+        if (what.EndsWith("left", StringComparison.Ordinal)) { Sys.Write(flagged, ""); }
+        Command.Require("chattr", "+i", flagged);
+        try
+        {
+            overlay.Mount();
+
+            Assert.Equal(("content", "upper"), (Sys.ReadText(overlay.Merged / "d/file"), Sys.ReadText(overlay.Merged / "up")));
+            Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", "")));
+            Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Append(overlay.Merged / "up", "")));
+            overlay.Unmount();
+        }
+        finally
+        {
+            Command.Require("chattr", "-i", flagged);
+            if (what.Length > 0) { Sys.RemoveTree(overlay.Work / "work"); }
+        }
+        Assert.Equal(["up"], overlay.Upper.Entries());
+
+        overlay.Mount();
+        Sys.Write(overlay.Merged / "new", "");
+    }
+
+    [MountFact]
+    public void Where_no_inode_is_left_for_work_the_overlay_is_read_only()
+    {
+        using var overlay = Overlay.With(lower: Old, upperSize: "1m,nr_inodes=12", mounted: false);
+        for (int i = 0; Sys.ErrorOf(() => Sys.Write(overlay.Upper / $"{i}", "upper")) == Errno.None; i++) { }
+
+        overlay.Mount();
+
+        Assert.Equal(("content", "upper"), (Sys.ReadText(overlay.Merged / "d/file"), Sys.ReadText(overlay.Merged / "0")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Unlink(overlay.Merged / "0")));
+    }
+
+    /// <summary>The directory itself cannot be changed; what is below can.</summary>
+    [MountFact]
+    public void Where_upper_is_immutable_its_root_cannot_be_changed()
+    {
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Old, upper: Tree.Of(("u/x", "")), mounted: false);
+        Command.Require("chattr", "+i", overlay.Upper);
+        try
+        {
+            overlay.Mount();
+
+            Assert.Equal(Errno.EPERM, Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", "")));
+            Assert.Equal(Errno.EPERM, Sys.ErrorOf(() => Sys.Append(overlay.Merged / "d/file", "more")));
+            Sys.Write(overlay.Merged / "u/new", "new");
+            Assert.Equal("new", Sys.ReadText(overlay.Upper / "u/new"));
+            overlay.Unmount();
+        }
+        finally
+        {
+            Command.Require("chattr", "-i", overlay.Upper);
+        }
+    }
+
     [MountFact]
     public void It_can_be_made_read_only_and_writable_again()
     {

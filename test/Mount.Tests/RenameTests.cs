@@ -291,4 +291,20 @@ public sealed class RenameTests
         Assert.Equal(["new"], (overlay.Merged / "kept").Entries());
         Assert.Empty((overlay.Merged / "moved").Entries());
     }
+
+    public static TheoryData<Filesystem, Errno> WordsForNotEmpty => new() { { Filesystem.Tmpfs, Errno.ENOTEMPTY }, { Filesystem.Ext4, Errno.ENOTEMPTY }, { Filesystem.Xfs, Errno.EEXIST }, { Filesystem.Btrfs, Errno.ENOTEMPTY } };
+
+    /// <summary>The overlay has a word of its own where a lower is involved; else it is that of upper's filesystem.</summary>
+    [MountTheory]
+    [MemberData(nameof(WordsForNotEmpty))]
+    public void A_directory_that_is_not_empty_is_not_replaced(Filesystem on, Errno pure)
+    {
+        using var overlay = Overlay.With(on: on, lower: Tree.Of(("merged/x", ""), ("low/x", "")), upper: Tree.Of(("merged/y", ""), ("pure/x", ""), ("a", Node.Directory())));
+
+        Assert.Equal(pure, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "a", overlay.Merged / "pure")));
+        Assert.Equal(Errno.ENOTEMPTY, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "a", overlay.Merged / "merged")));
+        Assert.Equal(Errno.ENOTEMPTY, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "a", overlay.Merged / "low")));
+        Assert.Equal(Errno.ENOTEMPTY, Sys.ErrorOf(() => Sys.RemoveDirectory(overlay.Merged / "pure")));
+        Assert.Equal(["a", "low", "merged", "pure"], overlay.Merged.Entries());
+    }
 }

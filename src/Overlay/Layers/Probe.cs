@@ -49,7 +49,9 @@ internal static class Probe
 
         AccessMode needed = AccessMode.Read | AccessMode.Execute | (role == "lower" ? 0 : AccessMode.Write);
         error = Libc.Access(descriptor, needed);
-        if (!error.IsError || error == Errno.ENOSYS) { return descriptor; }
+        // An immutable directory: in upper the kernel's answer comes when it is to be changed, without work the overlay is read-only.
+        bool isImmutable = error == Errno.EPERM && role != "lower";
+        if (!error.IsError || error == Errno.ENOSYS || isImmutable) { return descriptor; }
         Libc.Close(descriptor);
         throw new OverlayMountException(error switch
         {
@@ -176,8 +178,8 @@ internal static class Probe
                 break;
             case Errno.EROFS:
                 throw new OverlayMountException(ReadOnlyFileSystem(workPath, "work"));
-            case Errno.ENOSPC or Errno.EDQUOT:
-                throw new OverlayMountException($"There is no space left in the work directory {workPath}: free some.");
+            case Errno.ENOSPC or Errno.EDQUOT or Errno.EPERM:
+                throw OverlayMountException.OfWork(error, $"Nothing can be created in the work directory {workPath} ({error}): see its permissions and its filesystem.");
             default:
                 throw new OverlayMountException($"Nothing can be created in the work directory {workPath} ({error}): see its permissions and its filesystem.");
         }
@@ -219,6 +221,9 @@ internal static class Probe
                 throw new OverlayMountException($"The attributes {space}.* cannot be written in the filesystem of the upper directory {path} ({error}): use one where they can, such as ext4, xfs, btrfs or tmpfs.");
         }
 
+        // Full: what it can do is not to be seen, and so is believed. Kernel: ovl_make_workdir(), which mounts all the same.
+        if (IsFull(directory)) { return new UpperFeatures(HasTemporaryFiles(directory), RenameWhiteout: true); }
+
         error = Libc.MakeNodeAt(directory, "whiteout\0"u8, FileType.CharacterDevice, 0);
         if (!error.IsError)
         {
@@ -239,10 +244,22 @@ internal static class Probe
         }
 
         bool renameWhiteout = !Libc.RenameAt(directory, "whiteout\0"u8, directory, "one\0"u8, RenameFlags.Whiteout).IsError;
-        error = Libc.OpenAt(directory, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.None, out int temporary);
+        return new UpperFeatures(HasTemporaryFiles(directory), renameWhiteout);
+    }
+
+    private static bool HasTemporaryFiles(int directory)
+    {
+        Errno error = Libc.OpenAt(directory, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.None, out int temporary);
         if (!error.IsError) { Libc.Close(temporary); }
-        bool temporaryFiles = !error.IsError;
-        return new UpperFeatures(temporaryFiles, renameWhiteout);
+        return error is Errno.None or Errno.ENOSPC or Errno.EDQUOT;
+    }
+
+    /// <summary>Whether there is no room for one more name.</summary>
+    private static bool IsFull(int directory)
+    {
+        Errno error = Libc.MakeDirectoryAt(directory, "one\0"u8, 0x1C0);
+        if (!error.IsError) { _ = Libc.RemoveDirectoryAt(directory, "one\0"u8); } // best effort: the directory goes as well
+        return error is Errno.ENOSPC or Errno.EDQUOT;
     }
 
     private static void RemoveProbe(int work, ReadOnlySpan<byte> name)

@@ -60,23 +60,27 @@ internal sealed class WorkDirectory : IDisposable
         ReadOnlySpan<byte> name = "work\0"u8;
         RefuseIncompatible(workdir, path);
         Errno error = isShared ? Errno.None : RemoveContents(workdir, name);
-        if (error.IsError && error != Errno.ENOENT) { throw new OverlayMountException($"The work directory {path} cannot be emptied ({error}): remove {path}/work by hand, nothing in it is needed."); }
+        if (error.IsError && error != Errno.ENOENT) { throw Unwritable(error, $"The work directory {path} cannot be emptied ({error}): remove {path}/work by hand, nothing in it is needed."); }
         // Nobody's business, as the kernel has it; but without privilege its owner must get in.
         uint mode = Libc.EffectiveUid == 0 ? 0 : 0x1C0u;
         error = Libc.MakeDirectoryAt(workdir, name, mode);
-        if (error.IsError && error != Errno.EEXIST) { throw new OverlayMountException($"Nothing can be created in the work directory {path} ({error}): see its permissions and its filesystem."); }
+        if (error.IsError && error != Errno.EEXIST) { throw Unwritable(error, $"Nothing can be created in the work directory {path} ({error}): see its permissions and its filesystem."); }
         error = Libc.OpenAt(workdir, name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
         if (error.IsError) { throw new OverlayMountException($"The work directory {path} cannot be used ({error}): see its permissions and its filesystem."); }
         // What it has from its directory it would hand on to all that is made here. Kernel: ovl_workdir_create()
         error = Libc.RemoveXattrAt(descriptor, Libc.Self, PosixAcl.DefaultName);
         if (!error.IsError || error.IsNoXattr) { error = Libc.RemoveXattrAt(descriptor, Libc.Self, PosixAcl.AccessName); }
-        if (error.IsError && !error.IsNoXattr) { throw new OverlayMountException($"The work directory {path} has an ACL that cannot be removed ({error}): use another one."); }
+        if (error.IsError && !error.IsNoXattr) { throw Unwritable(error, $"The work directory {path} has an ACL that cannot be removed ({error}): use another one."); }
         error = Libc.ChangeModeAt(descriptor, Libc.Self, mode);
-        if (error.IsError) { throw new OverlayMountException($"The mode of the work directory {path} cannot be changed ({error}): see its filesystem."); }
+        if (error.IsError) { throw Unwritable(error, $"The mode of the work directory {path} cannot be changed ({error}): see its filesystem."); }
         // Without the bit, the group goes on all the same where the filesystem is mounted with grpid.
         bool isOfRoot = !Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError && stat.Gid == 0;
         return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles, isShared) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && isOfRoot };
     }
+
+    /// <summary>Where the kernel mounts read-only. Others may be mended by whoever mounts, such as want of permission. Kernel: ovl_workdir_create().</summary>
+    private static OverlayMountException Unwritable(Errno error, string sentence) =>
+        error is Errno.EPERM or Errno.ENOSPC or Errno.EDQUOT or Errno.EBUSY or Errno.ENOTEMPTY ? OverlayMountException.OfWork(error, sentence) : new OverlayMountException(sentence);
 
     /// <summary>A directory below <c>work/incompat</c> says that upper needs something that its reader may not know. Kernel: ovl_workdir_cleanup_recurse().</summary>
     private static void RefuseIncompatible(int workdir, string path)
