@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
+using Veneer.Overlay.Host;
 
 namespace Veneer.Cli;
 
@@ -195,6 +196,7 @@ internal static class MountCommand
                 log("veneer: the process that asked for the mount is gone, unmounting");
                 _ = mount.Detach(); // best effort: it goes with this process
             }
+            if (Background.IsChild) { NamespaceWatch.Start(() => _ = mount.Detach()); } // best effort: else it stays as it is
             server.WaitForEnd();
             ending.Pause();
             signals.IsSyncing = options.SyncOnUnmount;

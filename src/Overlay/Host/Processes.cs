@@ -122,6 +122,25 @@ internal static class Processes
         return ((OpenFlags)flags, content.AsSpan().IndexOf("FLOCK  ADVISORY  WRITE"u8) >= 0);
     }
 
+    /// <summary>The process that has started this one, or whoever has taken its place; empty when it has ended.</summary>
+    public static string ParentOf(string process) => FieldOf(process, 1);
+
+    /// <summary>Whether a process leads a session.</summary>
+    public static bool LeadsSession(string process) => FieldOf(process, 3) == process;
+
+    /// <summary>A field of /proc/PID/stat, counted from that behind the command's name; empty when the process has ended.</summary>
+    private static string FieldOf(string process, int index)
+    {
+        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/stat"), out byte[] stat).IsError) { return ""; }
+        string text = PathText.Decode(stat);
+        string[] fields = text[(text.LastIndexOf(')') + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        return index < fields.Length ? fields[index] : "";
+    }
+
+    /// <summary>Whether this process is in a user namespace in which not all users are.</summary>
+    public static bool IsInUserNamespace =>
+        !Libc.ReadWhole("/proc/self/uid_map\0"u8, out byte[] map).IsError && !PathText.Decode(map).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries).SequenceEqual(["0", "0", "4294967295"]);
+
     /// <summary>Where a symbolic link leads, or null.</summary>
     public static string? Link(string path)
     {
