@@ -50,6 +50,8 @@ public enum MountAttributes : ulong
     NoDevices = 4,
     /// <summary>MOUNT_ATTR_NOATIME, one value of the access time field.</summary>
     NoAccessTime = 0x10,
+    /// <summary>MOUNT_ATTR_STRICTATIME, another value of the access time field; without any it is that of relatime.</summary>
+    StrictAccessTime = 0x20,
     /// <summary>The access time field as a whole (MOUNT_ATTR__ATIME), to be cleared before it is set.</summary>
     AccessTimeField = 0x70,
     /// <summary>MOUNT_ATTR_NODIRATIME.</summary>

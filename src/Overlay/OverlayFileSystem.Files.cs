@@ -575,7 +575,10 @@ internal sealed partial class OverlayFileSystem
             case FileFlags.SetFlags:
             case FileFlags.SetExtended:
                 error = copyUp.Ensure(inode, request);
-                return error.IsError ? error : SetFileFlags(inode, input.Command, argument);
+                if (!error.IsError) { error = SetFileFlags(inode, input.Command, argument); }
+                // Of what an ioctl changes the kernel does not know that it is another now, such as st_ctime.
+                notifier?.InvalidateAttributes(inode.NodeId);
+                return error;
             default:
                 return Errno.ENOTTY;
         }

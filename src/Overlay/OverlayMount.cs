@@ -191,7 +191,9 @@ public sealed class OverlayMount : IDisposable
     {
         Layer layer;
         int workRoot = work;
-        if (CommonMount.TryClone(upper, work, options.MountFlags, out int clone, out byte[] upperPath, out byte[] workPath))
+        MountAttributes times = options.ReadOnly ? MountAttributes.NoAccessTime : AccessTimesOf(options.MountFlags);
+        bool isPrivate = CommonMount.TryClone(upper, work, times, out int clone, out bool hasTimes, out byte[] upperPath, out byte[] workPath);
+        if (isPrivate)
         {
             Hold(clone, opened);
             layer = Layer.OpenUpper(options.UpperDirectory!, clone, isPrivate: true, upperPath);
@@ -205,6 +207,7 @@ public sealed class OverlayMount : IDisposable
             layer = Layer.OpenUpper(options.UpperDirectory!, upper, isPrivate: false, "."u8);
             opened.Add(layer);
         }
+        layer.NeedsNoAccessTime = !hasTimes && (times & MountAttributes.NoAccessTime) != 0;
         VolatileMark mark = Judge(options, upper, work, layer, xattr);
         WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, features.TemporaryFiles, isShared: !hasWork);
         opened.Add(workDirectory);
@@ -217,6 +220,12 @@ public sealed class OverlayMount : IDisposable
         if (marked.IsError) { throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be marked as volatile ({marked}): mount without the option volatile."); }
         return (layer, workDirectory, mark, sentinel);
     }
+
+    /// <summary>How a mount with these flags keeps access times.</summary>
+    private static MountAttributes AccessTimesOf(MountFlags flags) =>
+        ((flags & MountFlags.NoAccessTime) != 0 ? MountAttributes.NoAccessTime
+        : (flags & MountFlags.StrictAccessTime) != 0 ? MountAttributes.StrictAccessTime
+        : MountAttributes.None) | ((flags & MountFlags.NoDirectoryAccessTime) != 0 ? MountAttributes.NoDirectoryAccessTime : MountAttributes.None);
 
     /// <summary>Refuses an upper that may lack what was written to it while it was volatile.</summary>
     /// <param name="upper">As the user named it: its mount tells more than the private copy.</param>

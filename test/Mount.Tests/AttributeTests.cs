@@ -32,6 +32,88 @@ public sealed class AttributeTests
         Patience.Eventually(() => Assert.Equal(Seen(overlay.Upper / "file"), Seen(overlay.Merged / "file")));
     }
 
+    public static TheoryData<string, string> Operations
+    {
+        get
+        {
+            var data = new TheoryData<string, string>();
+            foreach (string layer in (string[])["lower", "upper"])
+            {
+                foreach (string operation in (string[])[
+                    "setxattr", "removexattr", "set ACL", "remove ACL", "fallocate", "punch", "copy_file_range", "link", "unlink", "rename", "rename over", "exchange", "write", "map", "sendfile",
+                    "chmod", "chown", "FS_IOC_SETFLAGS", "FS_IOC_FSSETXATTR", "O_TRUNC"]) { data.Add(layer, operation); }
+            }
+            return data;
+        }
+    }
+
+    [MountTheory]
+    [MemberData(nameof(Operations))]
+    public void What_an_operation_changes_shows_at_once(string layer, string operation)
+    {
+        Node file = Node.File(new string('x', 10_000)).Attribute("user.old", "1").Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1000, 6), group: 4, mask: 6, other: 4));
+        Tree tree = Tree.Of(("file", file), ("second", Node.HardLink("file")), ("other", Node.File(new string('y', 5000))), ("third", "z"));
+        using Overlay overlay = layer == "lower" ? Overlay.With(lower: tree, on: Filesystem.Ext4) : Overlay.With(upper: tree, on: Filesystem.Ext4);
+        FilePath merged = overlay.Merged / "file", moved = overlay.Merged / "moved";
+        foreach (string name in (string[])["file", "second", "other", "third"]) { _ = Sys.Stat(overlay.Merged / name); } // now the kernel knows
+
+        switch (operation)
+        {
+            case "setxattr": Sys.SetXattr(merged, "user.new", "1"); break;
+            case "removexattr": Sys.RemoveXattr(merged, "user.old"); break;
+            case "set ACL": Sys.SetXattr(merged, "system.posix_acl_access", Acl.Of(owner: 7, user: (1001, 7), group: 5, mask: 7, other: 5)); break;
+            case "remove ACL": Sys.RemoveXattr(merged, "system.posix_acl_access"); break;
+            case "link": Sys.Link(merged, moved); break;
+            case "unlink": Sys.Unlink(overlay.Merged / "second"); break;
+            case "rename": Sys.Rename(merged, moved); merged = moved; break;
+            case "rename over": Sys.Rename(overlay.Merged / "other", overlay.Merged / "second"); break;
+            case "exchange": Sys.Rename(overlay.Merged / "other", overlay.Merged / "second", RenameFlags.Exchange); break;
+            case "chmod": Sys.ChangeMode(merged, Oct(600)); break;
+            case "chown": Sys.ChangeOwner(merged, 5, 6); break;
+            default:
+                using (Descriptor opened = Sys.Open(merged, OpenFlags.ReadWrite | (operation == "O_TRUNC" ? OpenFlags.Truncate : 0))) { Change(opened, overlay.Merged / "other", operation); }
+                break;
+        }
+
+        FilePath real = (overlay.Upper / merged.Name).Exists ? overlay.Upper / merged.Name : overlay.Lower / merged.Name;
+        Patience.Eventually(() => Assert.Equal(Whole(real), Whole(merged)));
+    }
+
+    private static void Change(Descriptor file, FilePath other, string operation)
+    {
+        _ = file.Stat();
+        switch (operation)
+        {
+            case "fallocate": file.Allocate(AllocateMode.Default, 20_000, 50_000); break;
+            case "punch": file.Allocate(AllocateMode.PunchHole | AllocateMode.KeepSize, 0, 8192); break;
+            case "write": file.WriteAt("more", 9_999); break;
+            case "copy_file_range":
+                using (Descriptor source = Sys.Open(other, OpenFlags.ReadOnly)) { _ = source.CopyRangeTo(file, 0, 8000, 5000); }
+                break;
+            case "sendfile":
+                using (Descriptor source = Sys.Open(other, OpenFlags.ReadOnly)) { source.SendAllTo(file); }
+                break;
+            case "map":
+                using (Map map = file.Map(100, write: true)) { map.Write(0, "x"); }
+                file.Sync();
+                break;
+            case "FS_IOC_SETFLAGS": file.SetFlags(file.GetFlags() | 0x40); break;
+            case "FS_IOC_FSSETXATTR":
+                uint[] flags = file.GetExtendedFlags();
+                flags[0] |= 0x80;
+                file.SetExtendedFlags(flags);
+                break;
+            default: break;
+        }
+    }
+
+    /// <summary>All that stat(2) tells, but for what an overlay has of its own.</summary>
+    private static string Whole(FilePath path)
+    {
+        Statx stat = Sys.Stat(path);
+        return $"{Text(stat.Mode)} {stat.Uid}:{stat.Gid} {stat.Size} {stat.Blocks} {stat.ModifyTime.Seconds}.{stat.ModifyTime.Nanoseconds} {stat.ChangeTime.Seconds}.{stat.ChangeTime.Nanoseconds}";
+    }
+
     [MountTheory]
     [InlineData("", "ftruncate", true)]
     [InlineData("five", "ftruncate", true)]

@@ -113,9 +113,17 @@ public abstract class Mounter
             var options = new List<string>();
             foreach (string option in OptionsOf(layers).Split(','))
             {
-                if (option == "ro") { flags |= MountFlags.ReadOnly; }
-                else if (option == "noatime") { flags |= MountFlags.NoAccessTime; }
-                else { options.Add(option); }
+                MountFlags flag = option switch
+                {
+                    "ro" => MountFlags.ReadOnly,
+                    "noatime" => MountFlags.NoAccessTime,
+                    "nodiratime" => MountFlags.NoDirectoryAccessTime,
+                    "relatime" => MountFlags.RelativeAccessTime,
+                    "strictatime" => MountFlags.StrictAccessTime,
+                    _ => MountFlags.None,
+                };
+                flags |= flag;
+                if (flag == MountFlags.None) { options.Add(option); }
             }
             SysException.ThrowIf(
                 Libc.Mount("overlay\0"u8, layers.Merged.Bytes, "overlay\0"u8, flags, PathText.Encode(string.Join(',', options))),

@@ -35,6 +35,9 @@ internal sealed class Layer : IDisposable
     /// <summary>Whether the layer is held through a private copy of its mount.</summary>
     public bool IsPrivate { get; }
 
+    /// <summary>Whether access times stay as they are only if each open asks for it, with O_NOATIME.</summary>
+    public bool NeedsNoAccessTime { get; set; }
+
     /// <summary>The directory itself.</summary>
     public RealDirectory Root { get; }
 
@@ -68,19 +71,23 @@ internal sealed class Layer : IDisposable
     /// <param name="directory">An O_PATH descriptor of the directory; it stays the caller's.</param>
     public static Layer OpenLower(int index, string path, int directory)
     {
-        bool isPrivate = TryHoldReadOnly(directory, out int root);
+        bool isPrivate = TryHoldReadOnly(directory, out int root, out bool keepsTimes);
         if (!isPrivate && Libc.Duplicate(directory, out root).IsError)
         {
             throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it with ulimit -n.");
         }
-        return Create(index, path, root, isPrivate, "."u8);
+        Layer layer = Create(index, path, root, isPrivate, "."u8);
+        layer.NeedsNoAccessTime = !keepsTimes;
+        return layer;
     }
 
-    private static bool TryHoldReadOnly(int directory, out int copy)
+    private static bool TryHoldReadOnly(int directory, out int copy, out bool keepsTimes)
     {
+        keepsTimes = false;
         if (Libc.CloneMount(directory, out copy).IsError) { return false; }
         const MountAttributes safe = MountAttributes.ReadOnly | MountAttributes.NoDevices;
         Errno error = Libc.SetMountAttributes(copy, safe | MountAttributes.NoAccessTime, MountAttributes.AccessTimeField);
+        keepsTimes = !error.IsError;
         // In a user namespace how access times are kept may be locked; then we ask for none when we open.
         if (error == Errno.EPERM) { error = Libc.SetMountAttributes(copy, safe, MountAttributes.None); }
         if (!error.IsError) { return true; }

@@ -35,10 +35,10 @@ internal ref struct RealReference
     /// <summary>With its NUL.</summary>
     public ReadOnlySpan<byte> Name { get; }
 
-    /// <summary>Opens the object, without waiting for what may be at the other end of a FIFO. Of a lower layer not even the access time changes, as far as we are allowed to ask for it.</summary>
+    /// <summary>Opens the object, without waiting for what may be at the other end of a FIFO. Where no access time may change it does not, as far as we are allowed to ask for it.</summary>
     public readonly Errno Open(OpenFlags flags, out int descriptor)
     {
-        if (Layer is not { IsUpper: false, IsPrivate: false }) { return OpenWith(flags, out descriptor); }
+        if (Layer is not { NeedsNoAccessTime: true }) { return OpenWith(flags, out descriptor); }
         Errno error = OpenWith(flags | OpenFlags.NoAccessTime, out descriptor);
         return error == Errno.EPERM ? OpenWith(flags, out descriptor) : error; // only a file's owner may ask for O_NOATIME
     }

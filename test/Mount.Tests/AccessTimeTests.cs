@@ -1,0 +1,54 @@
+namespace Veneer.Mount.Tests;
+
+/// <summary>The overlay's mount says how access times of upper are kept, whatever upper's own mount says; those of a lower never change.</summary>
+public sealed class AccessTimeTests
+{
+    private static readonly TimeSpec Past = new() { Seconds = 1_000_000_000 };
+    private static readonly TimeSpec Future = new() { Seconds = DateTimeOffset.UtcNow.ToUnixTimeSeconds() + 100_000 };
+
+    /// <summary>Options, and what is moved of objects last read long ago, and of those that seem to be read after every change.</summary>
+    public static TheoryData<string, string, string> Options => new()
+    {
+        { "relatime", "dir file link map", "" },
+        { "strictatime", "dir file link map", "dir file link map" },
+        { "noatime", "", "" },
+        { "nodiratime", "file link map", "" },
+        { "nodiratime,strictatime", "file link map", "file link map" },
+        { "ro", "", "" },
+        { "ro,strictatime", "", "" },
+    };
+
+    [MountTheory]
+    [MemberData(nameof(Options))]
+    public void Reading_moves_what_the_options_of_the_overlay_say(string options, string stale, string recent)
+    {
+        foreach (string upperMount in (string[])["noatime", "strictatime", "nodiratime"])
+        {
+            FilePath place = Scratch.New();
+            Command.Require("mount", "-t", "tmpfs", "-o", upperMount, "none", place);
+            try { Assert.Equal((upperMount, stale, recent), (upperMount, Moved(place, options, Past), Moved(place, options, Future))); }
+            finally { _ = Libc.Unmount(place.Bytes, lazy: true); } // best effort: a leftover fails the next test
+        }
+    }
+
+    private static string Moved(FilePath place, string options, TimeSpec before)
+    {
+        FilePath own = place / (before.Seconds == Past.Seconds ? "past" : "future");
+        Sys.MakeDirectory(own, Oct(755));
+        using var overlay = Overlay.With(lower: Tree.Of(("below/file", "x")), upper: Tree.Of(("file", "file"), ("map", "map"), ("link", Node.Link("file")), ("dir/in", "")), upperIn: own, options: options, mounted: false);
+        string[] names = ["dir", "file", "link", "map"];
+        foreach (string name in names) { Sys.ChangeTimes(overlay.Upper / name, before, Past); }
+        overlay.Mount();
+
+        _ = Sys.ReadText(overlay.Merged / "file");
+        _ = Sys.ReadText(overlay.Merged / "below/file");
+        _ = (overlay.Merged / "below").Entries();
+        _ = (overlay.Merged / "dir").Entries();
+        _ = Sys.ReadLink(overlay.Merged / "link");
+        using (Descriptor file = Sys.Open(overlay.Merged / "map", OpenFlags.ReadOnly))
+        using (Map map = file.Map(3)) { _ = map.Memory[0]; }
+
+        foreach (string name in names) { Assert.Equal(Sys.Stat(overlay.Upper / name).AccessTime.Seconds, Sys.Stat(overlay.Merged / name).AccessTime.Seconds); }
+        return string.Join(' ', names.Where(name => Sys.Stat(overlay.Upper / name).AccessTime.Seconds != before.Seconds));
+    }
+}
