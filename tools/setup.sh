@@ -68,6 +68,7 @@ if [ "$purpose" = test ]; then
     needs squashfs-tools command -v mksquashfs
     needs erofs-utils command -v mkfs.erofs
     needs fuse-overlayfs command -v fuse-overlayfs
+    needs bindfs command -v bindfs
 fi
 
 if [ "$purpose" = test-real ]; then

@@ -1,6 +1,7 @@
 using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
@@ -86,7 +87,8 @@ internal sealed partial class OverlayFileSystem
         if (!writer.Fits(name.Length - 1)) { return false; }
         if (!writer.IsPlus)
         {
-            return writer.TryAdd(name[..^1], InoOfEntry(directory, content, index), content.TypeOf(index), content.OffsetOf(index), default);
+            ulong ino = InoOfEntry(directory, content, index);
+            return ino == 0 || writer.TryAdd(name[..^1], ino, content.TypeOf(index), content.OffsetOf(index), default);
         }
         Errno error = LendListed(directory, content, index, out EntryOut entry);
         if (!error.IsError && entry.NodeId == 0) { return true; } // gone since the snapshot was taken
@@ -110,18 +112,30 @@ internal sealed partial class OverlayFileSystem
         return Lend(directory, name, out entry, content.FirstLower(index));
     }
 
-    /// <summary>The number that stat would show. Kernel: ovl_calc_d_ino().</summary>
+    /// <summary>The number that stat would show; 0 when the object is gone since the snapshot was taken. Kernel: ovl_calc_d_ino().</summary>
     private ulong InoOfEntry(DirectoryInode directory, MergedDirectory content, int index)
     {
-        (ulong device, ulong ino) = content.RealNumber(index);
-        RealKey key = volume.Numbers.Key(device, ino);
-        // Only what came from a lower layer has another number than its own, and only such directories hold it.
-        if (!content.IsUpper(index) || (!directory.IsMerged && !directory.IsImpure)) { return volume.Numbers.Number(key); }
-        if (volume.Inodes.TryGetIno(key, out ulong known)) { return known; }
         ReadOnlySpan<byte> name = content.NameOf(index);
-        if (volume.Lookup.Find(directory, name, out Found found, content.FirstLower(index)).IsError || !found.Exists) { return volume.Numbers.Number(key); }
+        RealKey key = volume.KeyOf(directory, content, index);
+        if (!content.IsUpper(index))
+        {
+            RealDirectory lower = directory.Lowers[content.FirstLower(index)];
+            if (key.IsByName) { return InodeNumbers.NumberOfName(lower, name); }
+            if (lower.Layer.Identity == RealIdentity.Numbers) { return volume.Numbers.Number(key); }
+        }
+        // Only what came from a lower layer has another number than its own, and only such directories hold it.
+        else if (!directory.IsMerged && !directory.IsImpure)
+        {
+            return volume.Numbers.Number(key);
+        }
+        else if (volume.Inodes.TryGetIno(key, out ulong known))
+        {
+            return known;
+        }
+        if (volume.Lookup.Find(directory, name, out Found found, content.FirstLower(index)).IsError) { return volume.Numbers.Number(key); }
+        if (!found.Exists) { return 0; }
         if (volume.Lookup.Complete(directory, name, ref found).IsError) { return volume.Numbers.Number(key); }
-        return InoOf(found, key);
+        return volume.Inodes.Free(InoOf(name, found, volume.KeyOf(directory, name, found)));
     }
 
     public Errno FSyncDir(in Request request, in FSyncIn input)

@@ -372,18 +372,18 @@ internal sealed partial class OverlayFileSystem
 
     /// <summary>The inode that a name leads to, or none when users see nothing there. Caller holds no lock, and gives back what he gets.</summary>
     private Errno FindInode(DirectoryInode parent, ReadOnlySpan<byte> name, ref Below below, out Found found, out BorrowedInode inode) =>
-        Borrow(volume.Lookup.Find(parent, name, ref below, out found), found, out inode);
+        Borrow(volume.Lookup.Find(parent, name, ref below, out found), parent, name, found, out inode);
 
     /// <summary>As the other one, and for it to be called with the rename lock: of the lowers it takes what is known.</summary>
     /// <returns><see cref="Errno.EAGAIN"/> when that would be needed, and is not known.</returns>
     private Errno FindInodeLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below, out Found found, out BorrowedInode inode) =>
-        Borrow(volume.Lookup.FindLocked(parent, name, below, out found), found, out inode);
+        Borrow(volume.Lookup.FindLocked(parent, name, below, out found), parent, name, found, out inode);
 
-    private Errno Borrow(Errno error, in Found found, out BorrowedInode inode)
+    private Errno Borrow(Errno error, DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, out BorrowedInode inode)
     {
         inode = default;
         if (error.IsError || !found.Exists) { return error; }
-        inode = volume.Inodes.Borrow(volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
+        inode = volume.Inodes.Borrow(volume.KeyOf(parent, name, found));
         return inode.Inode is null ? Errno.ESTALE : Errno.None; // the kernel names only what it has looked up
     }
 

@@ -3,6 +3,7 @@ using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Durability;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;
@@ -214,12 +215,13 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     {
         entry = default;
         error = Errno.None;
-        RealKey key = volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino);
+        RealKey key = volume.KeyOf(parent, name, found);
         if (!volume.Inodes.TryLend(key, parent, version, out Inode inode, out ulong nodeId))
         {
             if (!isComplete) { error = volume.Lookup.Complete(parent, name, ref found); }
             if (error.IsError) { return true; }
-            if (!volume.Inodes.TryAddAndLend(NewInode(parent, name, found, key), version, out inode, out nodeId)) { return false; }
+            Inode candidate = NewInode(parent, name, found, key, out InoChoice ino);
+            if (!volume.Inodes.TryAddAndLend(candidate, ino, version, out inode, out nodeId)) { return false; }
         }
         bool hasSeveral = inode.Links is not null || (found.HasUpper && found.Stat.Nlink > 1 && !inode.IsDirectory);
         if (hasSeveral && !volume.Inodes.TryAddAlias(inode, parent, version, name, found.HasUpper))
@@ -261,6 +263,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     {
         if (inode.IsUnlinked) { return 0; }
         if (inode is DirectoryInode { IsMerged: true }) { return 1; }
+        if (inode.IsKnownByName && !inode.IsDirectory) { return 1; } // each name is an object of its own
         return inode.Links is { } links ? links.Count : inode.WorkName is null ? stat.Nlink : stat.Nlink - 1;
     }
 
@@ -274,7 +277,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         return refused ? Errno.EPERM : Errno.None;
     }
 
-    private Inode NewInode(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, RealKey key)
+    private Inode NewInode(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, RealKey key, out InoChoice ino)
     {
         Inode inode;
         if (found.Stat.IsDirectory)
@@ -289,7 +292,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
                 IsImpure = found.IsImpure,
             };
             directory.SetName(ownName);
-            if (found.HasUpper) { directory.Upper = new Layers.RealDirectory(parent.Upper!, ownName); }
+            if (found.HasUpper) { directory.Upper = new RealDirectory(parent.Upper!, ownName); }
             inode = directory;
         }
         else
@@ -302,23 +305,34 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             inode.IsSmall = !found.HasUpper && found.Stat.Size < SmallestImage;
             inode.HasOrigin = found.HasOrigin || (found.HasUpper && volume.Numbers.TryGetKept(key, out _));
             if (found.LowerName is { } lowerName) { inode.SetLowerName(lowerName); }
-            if (volume.IsWritable && !found.HasUpper && found.Stat.Nlink > 1) { inode.Links = new HardLinks(found.Stat.Nlink); }
+            if (volume.IsWritable && !found.HasUpper && found.Stat.Nlink > 1 && !key.IsByName) { inode.Links = new HardLinks(found.Stat.Nlink); }
         }
         inode.Parent = parent;
-        Layers.Layer layer = (found.HasUpper ? parent.Upper! : found.LowerDirectory!).Layer;
+        Layer layer = (found.HasUpper ? parent.Upper! : found.LowerDirectory!).Layer;
         inode.Protection = found.Protection | (layer.HasFileFlags ? FileFlags.ProtectionOf(found.Stat) : Protection.None);
         inode.Key = key;
-        inode.Ino = InoOf(found, key);
+        ino = InoOf(name, found, key);
+        inode.Ino = ino.Ino;
         return inode;
     }
 
     /// <summary>The number of what the object was copied up from, else its own.</summary>
-    private ulong InoOf(in Found found, RealKey key)
+    private InoChoice InoOf(ReadOnlySpan<byte> name, in Found found, RealKey key)
     {
-        if (found.Stat.IsDirectory && found.Lowers.Length > 0) { key = volume.Numbers.Key(found.LowerStat.Dev, found.LowerStat.Ino); }
-        else if (found.HasOrigin) { key = volume.Numbers.Key(found.OriginDevice, found.OriginIno); }
-        else if (found.HasUpper && volume.Numbers.TryGetKept(key, out ulong kept)) { return kept; }
-        return volume.Numbers.Number(key);
+        if (!found.HasUpper && key.IsByName) { return InoChoice.Own(InodeNumbers.NumberOfName(found.LowerDirectory!, found.LowerName ?? name)); }
+        ulong own = volume.Numbers.Number(key);
+        if (found.Stat.IsDirectory && found.Lowers is [var lower, ..])
+        {
+            if (lower.Layer.Identity.IsByName(found.LowerStat)) { return new InoChoice(InodeNumbers.NumberOfName(lower.Parent!, lower.Name), own, null); }
+            RealKey merged = volume.Numbers.Key(found.LowerStat.Dev, found.LowerStat.Ino);
+            return new InoChoice(volume.Numbers.Number(merged), own, merged);
+        }
+        if (found.HasOrigin)
+        {
+            RealKey origin = volume.Numbers.Key(found.OriginDevice, found.OriginIno);
+            return new InoChoice(volume.Numbers.Number(origin), own, origin);
+        }
+        return found.HasUpper && volume.Numbers.TryGetKept(key, out ulong kept) ? new InoChoice(kept, own, null) : InoChoice.Own(own);
     }
 
     /// <summary>Attributes of the real object, with the data's blocks for a metacopy. Caller holds no lock.</summary>

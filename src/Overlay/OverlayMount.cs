@@ -295,7 +295,7 @@ public sealed class OverlayMount : IDisposable
     internal static void CheckOrigins(Layer[] lowers)
     {
         Layer[] filesystems = [.. lowers.DistinctBy(lower => (lower.Device, lower.IsPrivate))];
-        foreach (Layer first in filesystems) { first.FindsOrigins = CanOpenHandles(first) && IsToldByUuid(first, filesystems); }
+        foreach (Layer first in filesystems) { first.FindsOrigins = first.Identity != RealIdentity.Names && CanOpenHandles(first) && IsToldByUuid(first, filesystems); }
         var answers = filesystems.ToDictionary(first => (first.Device, first.IsPrivate), first => first.FindsOrigins);
         foreach (Layer lower in lowers) { lower.FindsOrigins = answers[(lower.Device, lower.IsPrivate)]; }
     }
@@ -311,7 +311,7 @@ public sealed class OverlayMount : IDisposable
 
     /// <summary>Whether no other lower filesystem has the same UUID: several have none, and copies of an image have one. Kernel: ovl_lower_uuid_ok().</summary>
     private static bool IsToldByUuid(Layer lower, Layer[] filesystems) =>
-        filesystems.All(other => other.Device == lower.Device || !lower.Uuid.AsSpan().SequenceEqual(other.Uuid));
+        lower.IsToldByUuid || filesystems.All(other => other.Device == lower.Device || !lower.Uuid.AsSpan().SequenceEqual(other.Uuid));
 
     private static void AddRoot(Volume overlay)
     {
@@ -322,8 +322,9 @@ public sealed class OverlayMount : IDisposable
             Upper = overlay.Layers[0]?.Root,
         };
         Statx stat = StatOf(root.Topmost);
-        root.Key = overlay.Numbers.Key(stat.Dev, stat.Ino);
-        root.Ino = overlay.Numbers.Number(root.Key); // upper's, though it is merged: ovl_get_root()
+        RealKey key = overlay.Numbers.Key(stat.Dev, stat.Ino);
+        root.Key = root.Topmost.Layer.Identity.IsByName(stat) ? InodeNumbers.KeyOfName(0, Libc.Self) : key;
+        root.Ino = overlay.Numbers.Number(key); // upper's, though it is merged: ovl_get_root()
         Span<byte> impure = stackalloc byte[1];
         root.IsImpure = root.Upper is { } upper && !Libc.GetXattrAt(upper.Descriptor, Libc.Self, overlay.Xattr.Impure, impure, out _).IsError;
         overlay.Lookup.Root = root;

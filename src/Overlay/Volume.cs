@@ -1,3 +1,4 @@
+using Veneer.Linux;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
@@ -87,6 +88,26 @@ internal sealed class Volume
 
     /// <summary>How many files users may have open at once.</summary>
     public required int MaxOpenFiles { get; init; }
+
+    /// <summary>The key of what a name leads to.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="found">What was found there.</param>
+    public RealKey KeyOf(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found) =>
+        !found.HasUpper && found.LowerDirectory!.Layer.Identity.IsByName(found.Stat)
+            ? InodeNumbers.KeyOfName(parent.NodeId, name)
+            : Numbers.Key(found.Stat.Dev, found.Stat.Ino);
+
+    /// <summary>The key of an entry of a listing.</summary>
+    public RealKey KeyOf(DirectoryInode directory, MergedDirectory listing, int index)
+    {
+        if (!listing.IsUpper(index) && directory.Lowers[listing.FirstLower(index)].Layer.Identity.IsByName(listing.TypeOf(index) == FileType.Directory >> 12))
+        {
+            return InodeNumbers.KeyOfName(directory.NodeId, listing.NameOf(index));
+        }
+        (ulong device, ulong ino) = listing.RealNumber(index);
+        return Numbers.Key(device, ino);
+    }
 
     /// <summary>Whether there is an upper.</summary>
     public bool IsWritable => Work is not null;

@@ -34,6 +34,82 @@ public sealed class InodeNumberTests
         Assert.Equal(before["exe"], Identity(root / "exe"));
     }
 
+    /// <summary>As <c>cp -a</c> inside an upper makes them, which copies where the first one came from.</summary>
+    [MountFact(NotOfKernel = "The second one gives ESTALE, and a file of lower has the number of its copy.")]
+    public void They_are_unique_where_copies_say_that_they_came_from_one_object()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "x"), ("other", "y"), ("d/inside", "z"), ("e/e", "")));
+        Sys.Append(overlay.Merged / "file", "!");
+        Sys.Rename(overlay.Merged / "other", overlay.Merged / "moved");
+        Sys.Append(overlay.Merged / "d/inside", "!");
+        ulong first = Sys.Stat(overlay.Merged / "file").Ino;
+        overlay.Unmount();
+        Command.Require("cp", "-a", overlay.Upper / "file", overlay.Upper / "file2");
+        Command.Require("cp", "-a", overlay.Upper / "file", overlay.Upper / "file3");
+        Command.Require("cp", "-a", overlay.Upper / "d", overlay.Upper / "d2");
+        Sys.SetXattr(overlay.Upper / "d2", "trusted.overlay.redirect", "d");
+        Sys.Unlink(overlay.Upper / "other"); // the whiteout: other is seen beside moved, which came from it
+        overlay.Mount();
+        FilePath root = overlay.Merged;
+        string[] names = ["file", "file2", "file3", "moved", "other", "d", "d2", "d/inside", "d2/inside", "e", "e/e"];
+
+        Dictionary<string, ulong> numbers = names.ToDictionary(name => name, name => Sys.Stat(root / name).Ino);
+
+        Assert.Equal(names.Length, numbers.Values.Distinct().Count());
+        Assert.Equal(first, numbers["file"]);
+        foreach (DirectoryEntry entry in Sys.ReadDirectory(root).Where(entry => numbers.ContainsKey(entry.Name))) { Assert.Equal((entry.Name, numbers[entry.Name]), (entry.Name, entry.Ino)); }
+        Sys.Append(root / "file2", "2");
+        Assert.Equal(("x!", "x!2", "y", "z!"), (Sys.ReadText(root / "file"), Sys.ReadText(root / "file2"), Sys.ReadText(root / "other"), Sys.ReadText(root / "d2/inside")));
+        Assert.Equal(numbers, names.ToDictionary(name => name, name => Sys.Stat(root / name).Ino));
+    }
+
+    /// <summary>What the kernel wrote leads Veneer to the number, and the other way round, with two lowers of one type.</summary>
+    [MountTheory]
+    [InlineData(Filesystem.Ext4)]
+    [InlineData(Filesystem.Xfs)]
+    [InlineData(Filesystem.Btrfs)]
+    public void They_stay_whoever_copied_up_and_whoever_mounts_then(Filesystem filesystem)
+    {
+        foreach ((Mounter first, Mounter second) in new[] { (Mounter.Kernel, Mounter.UnderTest), (Mounter.UnderTest, Mounter.Kernel) })
+        {
+            using var overlay = Overlay.With(lowers: [Tree.Of(("file", "x"), ("other", "")), Tree.Of(("more", ""))], on: Filesystem.Tmpfs, lowersOn: filesystem, mounter: first);
+            ulong real = Sys.Stat(overlay.Lower / "file").Ino;
+            Sys.Append(overlay.Merged / "file", "up");
+            overlay.Unmount();
+            overlay.Mount(second);
+
+            // Veneer and the kernel tell by other bits which filesystem it is.
+            Assert.Equal(real, Sys.Stat(overlay.Merged / "file").Ino & 0xFFFF_FFFF_FFFF);
+        }
+    }
+
+    /// <summary>A filesystem's own way to tell its UUID is the only one before Linux 6.9, and for btrfs.</summary>
+    [MountTheory]
+    [InlineData(Filesystem.Ext4)]
+    [InlineData(Filesystem.Xfs)]
+    [InlineData(Filesystem.Btrfs)]
+    public void An_origin_is_what_the_kernel_writes(Filesystem filesystem)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "x")), on: Filesystem.Tmpfs, lowersOn: filesystem, mounted: false);
+        byte[] kernel = OriginBy(Mounter.Kernel);
+
+        Assert.Equal(kernel, OriginBy(Mounter.UnderTest));
+        if (Mounter.UnderTest.IsVeneer)
+        {
+            Assert.Equal(kernel, OriginBy(Mounter.Parse($"env VENEER_TEST_UUID=own {Mounter.Binary} mount -o {{options}},inuse=warn {{mnt}}", $"{Mounter.Binary} umount {{mnt}}")));
+        }
+
+        byte[] OriginBy(Mounter mounter)
+        {
+            overlay.Mount(mounter);
+            Sys.Append(overlay.Merged / "file", "up");
+            byte[] origin = Sys.GetXattr(overlay.Upper / "file", "trusted.overlay.origin");
+            overlay.Unmount();
+            Sys.Unlink(overlay.Upper / "file");
+            return origin;
+        }
+    }
+
     /// <summary>The UUID in an origin does not tell then which of them its handle is of.</summary>
     [MountFact]
     public void They_stay_where_two_lowers_are_copies_of_one_image()

@@ -313,9 +313,7 @@ internal sealed class VolatileMark
         string name;
         if (type == "btrfs")
         {
-            var uuid = default(FileSystemUuid);
-            if (Libc.Ioctl(upper, FileSystemUuid.Request, ref uuid, out _).IsError) { return 0; }
-            name = new Guid(FileSystemUuid.ToArray(uuid), bigEndian: true).ToString();
+            name = new Guid(FileSystemUuid.Of(upper), bigEndian: true).ToString();
         }
         else
         {

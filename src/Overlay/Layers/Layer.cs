@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Upper;
@@ -45,7 +44,13 @@ internal sealed class Layer : IDisposable
     public ulong Device { get; }
 
     /// <summary>UUID of the filesystem, 16 bytes; zero where the filesystem has none or does not tell.</summary>
-    public byte[] Uuid { get; private set; } = new byte[16];
+    public byte[] Uuid { get; private set; } = new byte[FileSystemUuid.Length];
+
+    /// <summary>What tells its objects from each other.</summary>
+    public RealIdentity Identity { get; private set; }
+
+    /// <summary>Whether its filesystem is that of every other layer with the same UUID, whatever st_dev says: each subvolume of btrfs has another.</summary>
+    public bool IsToldByUuid { get; private set; }
 
     /// <summary>Whether files have flags, which chattr(1) sets. Without them statx(2) may say immutable of all files, as in erofs, where it only means that nobody can write there.</summary>
     public bool HasFileFlags { get; private set; }
@@ -124,8 +129,9 @@ internal sealed class Layer : IDisposable
             throw new OverlayMountException($"The layer {path} cannot be examined ({error}): see whether its filesystem still answers.");
         }
         var layer = new Layer(index, path, new Fd(mount), new Fd(root), isPrivate, status.Dev);
-        var uuid = default(FileSystemUuid);
-        if (!Libc.Ioctl(root, FileSystemUuid.Request, ref uuid, out _).IsError) { layer.Uuid = FileSystemUuid.ToArray(uuid); }
+        layer.Uuid = FileSystemUuid.Of(root);
+        layer.Identity = RealIdentities.Of(root, out bool isBtrfs);
+        layer.IsToldByUuid = isBtrfs;
         uint flags = 0;
         layer.HasAcls = Libc.GetXattrAt(root, Libc.Self, PosixAcl.AccessName, default, out _) != Errno.EOPNOTSUPP;
         layer.HasFileFlags = !Libc.Ioctl(root, FileFlags.GetFlags, ref flags, out _).IsError;
@@ -137,23 +143,5 @@ internal sealed class Layer : IDisposable
     {
         Root.CloseRoot();
         mount.Dispose();
-    }
-}
-
-/// <summary><c>struct fsuuid2</c>, for FS_IOC_GETFSUUID (Linux 6.9): a length and 16 bytes.</summary>
-[InlineArray(17)]
-internal struct FileSystemUuid
-{
-    /// <summary>FS_IOC_GETFSUUID.</summary>
-    public const ulong Request = 0x80111500;
-
-    private byte first;
-
-    /// <summary>The UUID; zero when the filesystem has a shorter one or none.</summary>
-    public static byte[] ToArray(ReadOnlySpan<byte> value)
-    {
-        var result = new byte[16];
-        value.Slice(1, Math.Min((int)value[0], 16)).CopyTo(result);
-        return result;
     }
 }

@@ -103,13 +103,17 @@ internal static class Probe
         var byPath = new Dictionary<(string Device, string Inside), Place>();
         foreach (Place place in places)
         {
-            if (byInode.TryGetValue((place.Status.Dev, place.Status.Ino), out Place? same))
+            Place? same = null;
+            bool isKnown = RealIdentities.Of(place.Descriptor) == RealIdentity.Names
+                ? place.Device is not null && place.Inside is not null && byPath.TryGetValue((place.Device, place.Inside), out same)
+                : byInode.TryGetValue((place.Status.Dev, place.Status.Ino), out same);
+            if (isKnown && same is not null)
             {
                 throw new OverlayMountException(same.Role == place.Role
                     ? $"The {same} is given twice{Spelling(same, place)}: take one out, a layer counts once."
                     : $"The {same} is also a {place.Role} directory{Spelling(same, place)}: give each role a directory of its own.");
             }
-            byInode.Add((place.Status.Dev, place.Status.Ino), place);
+            byInode[(place.Status.Dev, place.Status.Ino)] = place;
             if (place.Device is not null && place.Inside is not null) { byPath[(place.Device, place.Inside)] = place; }
         }
         foreach (Place inner in places)

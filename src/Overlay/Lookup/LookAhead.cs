@@ -102,9 +102,8 @@ internal sealed class LookAhead(Volume volume)
             for (int i = visit.Child + 1; i < visit.Listing.Count; i++)
             {
                 if (visit.Listing.TypeOf(i) != FileType.Directory >> 12) { continue; }
-                (ulong device, ulong ino) = visit.Listing.RealNumber(i);
                 parent = visit.Directory;
-                key = volume.Numbers.Key(device, ino);
+                key = volume.KeyOf(parent, visit.Listing, i);
                 return true;
             }
         }

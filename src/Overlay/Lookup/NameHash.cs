@@ -15,7 +15,10 @@ namespace Veneer.Overlay.Lookup;
 internal sealed class NameHash(ulong key0, ulong key1, ulong mask = ulong.MaxValue)
 {
     /// <summary>That of this process. A process serves one mount, for which the hash stays the same.</summary>
-    public static NameHash Secret { get; } = new(Libc.RandomNumber(), Libc.RandomNumber());
+    public static NameHash Secret { get; } = New();
+
+    /// <summary>One with a key that nobody else has.</summary>
+    public static NameHash New() => new(Libc.RandomNumber(), Libc.RandomNumber());
 
     /// <summary>The hash of a name.</summary>
     public ulong Of(ReadOnlySpan<byte> name)

@@ -72,13 +72,13 @@ public sealed record LayerDescription
 
     private static string UuidOf(int directory)
     {
-        var uuid = default(FileSystemUuid);
+        byte[] uuid = new byte[FileSystemUuid.Length];
         if (!Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoAccessTime, out int descriptor).IsError)
         {
-            _ = Libc.Ioctl(descriptor, FileSystemUuid.Request, ref uuid, out _); // best effort: it stays zero
+            uuid = FileSystemUuid.Of(descriptor);
             Libc.Close(descriptor);
         }
-        return Convert.ToHexString(FileSystemUuid.ToArray(uuid));
+        return Convert.ToHexString(uuid);
     }
 }
 

@@ -194,6 +194,9 @@ internal class Inode
         set => (keyDevice, keyIno) = (value.Device, value.Ino);
     }
 
+    /// <summary>Whether the object is known by where it is: its numbers may be those of others.</summary>
+    public bool IsKnownByName => keyDevice < 0;
+
     /// <summary>The type bits of the mode.</summary>
     public uint Type { get => type; set => type = (ushort)value; }
 

@@ -1,7 +1,10 @@
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
+
 namespace Veneer.Overlay.Tree;
 
-/// <summary>A real inode: which filesystem, and its number there.</summary>
-/// <param name="Device">Index in <see cref="InodeNumbers"/>.</param>
+/// <summary>A real inode: which filesystem, and its number there; or, where numbers tell nothing, where it is.</summary>
+/// <param name="Device">Index in <see cref="InodeNumbers"/>; negative for what is known by where it is.</param>
 /// <param name="Ino">The real inode number.</param>
 internal readonly record struct RealKey(int Device, ulong Ino)
 {
@@ -21,20 +24,36 @@ internal readonly record struct RealKey(int Device, ulong Ino)
     /// <summary>As that of the tables.</summary>
     public override int GetHashCode() => (int)Hash;
 
+    /// <summary>Whether the object is known by where it is.</summary>
+    public bool IsByName => Device < 0;
+
     /// <summary>A hash that is the same in every mount; its upper bits are the good ones.</summary>
     public ulong LongHash => Ino * 0x9E3779B97F4A7C15UL + (ulong)(uint)Device * 0xC2B2AE3D27D4EB4FUL;
+}
+
+/// <summary>Which st_ino an object is to have.</summary>
+/// <param name="Ino">The number that it has had since before it was copied up, or its own.</param>
+/// <param name="Real">Its own number.</param>
+/// <param name="Origin">The real object that has <paramref name="Ino"/>, if that may be found as well.</param>
+internal readonly record struct InoChoice(ulong Ino, ulong Real, RealKey? Origin)
+{
+    /// <summary>Its own.</summary>
+    public static InoChoice Own(ulong ino) => new(ino, ino, null);
 }
 
 /// <summary>The st_ino policy: unique in the mount, and a function of the real inode, so that it never changes.</summary>
 /// <remarks>
 /// With one filesystem below, users see the real numbers, as with kernel overlayfs. With several, the upper 16 bits tell
 /// which one (the kernel's xino). Numbers that do not fit in 48 bits get one of our own, remembered until the object is gone;
-/// it is made from the real one, so that mostly it is the same in the next mount.
+/// it is made from the real one, so that mostly it is the same in the next mount. What is known by where it is gets one
+/// that is made from there.
 /// </remarks>
 internal sealed class InodeNumbers
 {
     private const int Bits = 48;
     private const ulong OverflowBase = 0xFFFFUL << Bits;
+
+    private static readonly NameHash other = NameHash.New();
 
     private readonly Lock gate = new();
     private readonly Dictionary<ulong, int> devices = [];
@@ -63,6 +82,38 @@ internal sealed class InodeNumbers
             }
             return new RealKey(lastIndex, ino);
         }
+    }
+
+    /// <summary>The key of a real object that is known by where it is: see <see cref="RealIdentity"/>.</summary>
+    /// <param name="directory">The nodeid of the overlay's directory, which is never that of another one.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <remarks>95 bits of a hash with a secret key: that two names have the same can neither be arranged nor awaited.</remarks>
+    public static RealKey KeyOfName(ulong directory, ReadOnlySpan<byte> name)
+    {
+        ulong low = NameHash.Secret.Of(name), high = other.Of(name);
+        low = (low ^ directory) * 0x9E3779B97F4A7C15UL;
+        high = (high + directory) * 0xC2B2AE3D27D4EB4FUL;
+        return new RealKey((int)(high >> 33) | int.MinValue, low ^ (low >> 32));
+    }
+
+    /// <summary>The number that users see of a lower object that is known by where it is: the same in every mount of the same layers.</summary>
+    /// <param name="directory">The real directory.</param>
+    /// <param name="name">With its NUL.</param>
+    public static ulong NumberOfName(RealDirectory directory, ReadOnlySpan<byte> name)
+    {
+        ulong hash = Mix((ulong)directory.Layer.Index, name);
+        for (RealDirectory? above = directory; above is { Parent: not null }; above = above.Parent) { hash = Mix(hash, above.Name); }
+        return OverflowBase | hash >> (64 - Bits);
+    }
+
+    /// <summary>A number that is to stand in for one that is taken.</summary>
+    public static ulong Another(ulong number) => OverflowBase | (number * 0x9E3779B97F4A7C15UL) >> (64 - Bits);
+
+    private static ulong Mix(ulong hash, ReadOnlySpan<byte> name)
+    {
+        foreach (byte one in name) { hash = (hash ^ one) * 1099511628211; }
+        hash = (hash ^ (hash >> 32)) * 0x9E3779B97F4A7C15UL;
+        return hash ^ (hash >> 29);
     }
 
     /// <summary>The number that users see.</summary>

@@ -31,6 +31,7 @@ internal sealed class InodeTable
     private readonly Dictionary<ulong, Superseded> superseded = [];
     private readonly Dictionary<RealKey, Inode> hardLinks = [];
     private readonly Dictionary<RealKey, Inode> expected = [];
+    private readonly Dictionary<ulong, Inode> claimed = []; // by st_ino: those that show another number than that of their real object
     private readonly List<int> orphans = [];
     private readonly List<byte[]> leftovers = [];
     private int orphanCount;
@@ -226,7 +227,12 @@ internal sealed class InodeTable
     /// <param name="inode">That of the object, or null.</param>
     /// <param name="nodeId">What the reference is counted under.</param>
     /// <returns>False when a name changed in the inode's directory since <paramref name="version"/>: look again.</returns>
-    public bool TryAddAndLend(Inode candidate, int version, out Inode inode, out ulong nodeId)
+    public bool TryAddAndLend(Inode candidate, int version, out Inode inode, out ulong nodeId) =>
+        TryAddAndLend(candidate, InoChoice.Own(candidate.Ino), version, out inode, out nodeId);
+
+    /// <inheritdoc cref="TryAddAndLend(Inode, int, out Inode, out ulong)"/>
+    /// <param name="ino">Which st_ino it is to have.</param>
+    public bool TryAddAndLend(Inode candidate, in InoChoice ino, int version, out Inode inode, out ulong nodeId)
     {
         lock (gate)
         {
@@ -245,11 +251,38 @@ internal sealed class InodeTable
             }
             else
             {
+                ClaimInoLocked(candidate, ino);
                 AddLocked(candidate);
             }
             nodeId = LendLocked(inode);
             return true;
         }
+    }
+
+    /// <summary>Gives a new inode a number that no other one shows now.</summary>
+    /// <remarks>
+    /// Copies of a copy say that they came from one and the same object, and so may a file of upper and another one that
+    /// lower has: who comes first has the number. The kernel refuses the second with ESTALE: ovl_verify_inode().
+    /// </remarks>
+    private void ClaimInoLocked(Inode inode, in InoChoice ino)
+    {
+        inode.Ino = FreeLocked(ino);
+        if (inode.Ino != ino.Real) { claimed[inode.Ino] = inode; }
+    }
+
+    private ulong FreeLocked(in InoChoice ino)
+    {
+        bool isTaken = claimed.ContainsKey(ino.Ino) || (ino.Origin is { } origin && FindByKeyLocked(origin)?.Ino == ino.Ino);
+        if (!isTaken) { return ino.Ino; }
+        ulong number = ino.Real;
+        while (claimed.ContainsKey(number)) { number = InodeNumbers.Another(number); }
+        return number;
+    }
+
+    /// <summary>The number that an object would have as a new inode.</summary>
+    public ulong Free(in InoChoice ino)
+    {
+        lock (gate) { return FreeLocked(ino); }
     }
 
     /// <summary>Enters a new object that nobody else can have found: it was just created. Caller holds the directory's names lock.</summary>
@@ -363,6 +396,7 @@ internal sealed class InodeTable
             UnhashKeyLocked(inode);
             inode.Key = key;
             HashKeyLocked(inode);
+            claimed.TryAdd(inode.Ino, inode);
             if (inode.Parent is { } parent) { parent.Version++; }
         }
     }
@@ -594,6 +628,7 @@ internal sealed class InodeTable
             if (inode.NodeId == RootId || IsPinnedLocked(inode)) { return; }
             UnhashNodeIdLocked(inode);
             UnhashKeyLocked(inode);
+            if (claimed.Count > 0 && claimed.TryGetValue(inode.Ino, out Inode? claimant) && ReferenceEquals(claimant, inode)) { claimed.Remove(inode.Ino); }
             count--;
             if (count < byNodeId.Length / 4 && byNodeId.Length > FewestBuckets) { ResizeLocked(byNodeId.Length / 2); }
             if (inode.Orphan >= 0) { orphans.Add(inode.Orphan); }
@@ -641,6 +676,7 @@ internal sealed class InodeTable
             byKey = new Inode?[FewestBuckets];
             superseded.Clear();
             hardLinks.Clear();
+            claimed.Clear();
             count = 0;
         }
     }

@@ -432,13 +432,13 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         Span<byte> value = stackalloc byte[OriginHandle.MaxLength];
         int length = 0;
-        // Without a handle the attribute is empty: copied up, origin unknown.
-        if (!FileHandle.Of(source.Directory, source.Name, out FileHandle handle).IsError)
+        // Without a handle the attribute is empty: copied up, origin unknown. What has no number of its own has no handle that lasts.
+        if (source.Layer!.Identity != RealIdentity.Names && !FileHandle.Of(source.Directory, source.Name, out FileHandle handle).IsError)
         {
-            length = OriginHandle.Encode(handle, source.Layer!.Uuid, value);
+            length = OriginHandle.Encode(handle, source.Layer.Uuid, value);
         }
         Errno error = Libc.SetXattrAt(directory, name, volume.Xattr.Origin, value[..length], XattrFlags.None);
-        isFound = !error.IsError && length > 0 && source.Layer!.FindsOrigins;
+        isFound = !error.IsError && length > 0 && source.Layer.FindsOrigins;
         // user.* attributes are refused on symbolic links and special files.
         return error is Errno.EPERM or Errno.EOPNOTSUPP ? Errno.None : error;
     }
