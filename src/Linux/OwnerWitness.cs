@@ -59,7 +59,7 @@ public sealed unsafe class OwnerWitness : IDisposable
         var started = new OwnerWitness(ours, child);
         error = Map(child, "uid_map", uid);
         if (!error.IsError) { error = Map(child, "gid_map", gid); }
-        if (!error.IsError) { error = Libc.SetReceiveTimeout(ours, seconds: 5); } // it only ever waits for the kernel
+        if (!error.IsError) { error = Libc.SetReceiveTimeout(ours, seconds: 5); } // it only ever waits for a filesystem
         if (error.IsError) { started.Dispose(); }
         else { witness = started; }
         return error;
@@ -92,12 +92,18 @@ public sealed unsafe class OwnerWitness : IDisposable
         return Errno.None;
     }
 
-    /// <inheritdoc/>
+    /// <summary>Ends the process. Not for one that has not answered: it may wait for a filesystem that does not either.</summary>
     public void Dispose()
     {
-        Libc.Close(socket);
-        _ = Libc.Kill(process); // best effort: it has ended by itself
+        Abandon();
         _ = Libc.Wait(process, out _); // best effort: the system takes it away when this process ends
+    }
+
+    /// <summary>Has the process end as soon as it can; what is left of it goes with this process.</summary>
+    public void Abandon()
+    {
+        Libc.Close(socket);
+        _ = Libc.Kill(process); // best effort: it may have ended by itself
     }
 
     /// <summary>Without the bookkeeping of the runtime before and after, of which a copy of this process has nothing.</summary>

@@ -84,11 +84,10 @@ internal sealed class Owners : IDisposable
                     break;
                 }
                 error = witness!.Ask(descriptor, out known);
-                if (error.IsError)
-                {
-                    witness.Dispose();
-                    witness = null;
-                }
+                if (!error.IsError) { break; }
+                witness.Abandon();
+                witness = null;
+                if (error == Errno.EAGAIN) { break; } // the layer does not answer, which a second one would not change
             }
         }
         if (name.Length > 1) { Libc.Close(descriptor); }
