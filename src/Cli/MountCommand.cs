@@ -176,6 +176,7 @@ internal static class MountCommand
             };
             if (options.Threads is { } threads) { settings = settings with { Threads = threads }; }
             using var server = new Server(device, overlay.FileSystem, settings);
+            ending.IsServing = () => server.Busy > 0;
 
             Errno error = Initialize(server, mount);
             if (error.IsError)
@@ -209,28 +210,42 @@ internal static class MountCommand
     /// <summary>Sees to it that this process ends, although one of its threads does not come back from a lower layer that does not answer.</summary>
     private sealed class Ending : IDisposable
     {
-        /// <summary>How long the end may take, in milliseconds.</summary>
-        private const int Patience = 5_000;
+        /// <summary>How long the end may take, in milliseconds, while a request is still served, for which nobody waits any more; and otherwise, on a machine that is busy.</summary>
+        private const int Patience = 5_000, LongPatience = 60_000;
 
         private readonly OverlayMount overlay;
         private readonly Action<string> log;
         private readonly Timer timer;
+        private volatile bool isLate;
 
         public Ending(OverlayMount overlay, Action<string> log)
         {
             this.overlay = overlay;
             this.log = log;
-            timer = new Timer(_ => GiveUp());
+            timer = new Timer(_ => Judge());
         }
 
+        /// <summary>Whether a request is still served.</summary>
+        public Func<bool> IsServing { get; set; } = () => false;
+
         /// <summary>There is nothing to wait for any more that could take long.</summary>
-        public void Begin() => timer.Change(Patience, Timeout.Infinite);
+        public void Begin()
+        {
+            isLate = false;
+            timer.Change(Patience, Timeout.Infinite);
+        }
 
         /// <summary>There is.</summary>
         public void Pause() => timer.Change(Timeout.Infinite, Timeout.Infinite);
 
-        private void GiveUp()
+        private void Judge()
         {
+            if (!isLate && !IsServing())
+            {
+                isLate = true;
+                timer.Change(LongPatience, Timeout.Infinite);
+                return;
+            }
             log("veneer: a layer does not answer: this process ends though requests wait for it");
             End(ExitCode.Failure);
         }

@@ -143,6 +143,9 @@ public sealed partial class Server : IDisposable
         }
     }
 
+    /// <summary>How many requests are being served.</summary>
+    public int Busy => workers.Busy;
+
     /// <summary>Starts the threads.</summary>
     public void Start() => workers.Start();
 
