@@ -7,7 +7,7 @@ namespace Veneer.Mount.Tests;
 public sealed class HungLowerTests
 {
     /// <summary>Far longer than anything here takes, and shorter than a test may.</summary>
-    private static readonly TimeSpan Enough = TimeSpan.FromSeconds(15);
+    private static readonly TimeSpan Enough = TimeSpan.FromSeconds(30);
 
     /// <summary>A call that hangs in the lower layer, and what it gives once that answers.</summary>
     public static TheoryData<string, Opcode> Calls => new()
@@ -296,7 +296,7 @@ public sealed class HungLowerTests
 
         public Overlay Mount(string options = "")
         {
-            overlay = Overlay.With(over: [home / "near", home / "shown"], options: options, seconds: 60);
+            overlay = Overlay.With(over: [home / "near", home / "shown"], options: options, seconds: 120);
             foreach (string name in (string[])["mine", "yours"]) { Sys.MakeDirectory(overlay.Merged / name, Oct(755)); }
             foreach (string name in (string[])["near/file", "far/file", "far/sub", "far/empty", "far/link"]) { _ = Sys.Stat(overlay.Merged / name); }
             return overlay;
