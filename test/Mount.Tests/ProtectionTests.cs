@@ -112,6 +112,24 @@ public sealed class ProtectionTests
         }
     }
 
+    /// <summary>Whoever had it open before has the kernel map the real file, and then the kernel would for all: docs/differences.md.</summary>
+    [MountFact(OnlyVeneer = "The kernel knows that its inode is append-only.", PassesThrough = true)]
+    public void A_file_that_becomes_append_only_while_it_is_passed_through_is_not_opened_so_that_it_can_be_mapped()
+    {
+        using var overlay = Overlay.With(on: Filesystem.Ext4, upper: Tree.Of(("file", Content)));
+        FilePath path = overlay.Merged / "file";
+        using (Descriptor before = Sys.Open(path, OpenFlags.ReadOnly))
+        {
+            Protect(path, AppendOnly);
+            Assert.Equal(Errno.EBUSY, Sys.ErrorOf(() => Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Append)));
+            Sys.Append(path, "A");
+            Assert.Equal(Content + "A", before.ReadAllText());
+        }
+        using (Descriptor file = Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Append)) { file.Write("B"); }
+        Assert.Equal(Content + "AB", Sys.ReadText(path));
+        Protect(path, 0);
+    }
+
     [MountTheory]
     [InlineData("upper")]
     [InlineData("lower")]

@@ -84,6 +84,17 @@ public sealed class StatusFlagsTests
         Assert.Equal("five!", block.Text(7, 5));
     }
 
+    /// <summary>The kernel writes the real file by itself, and does not hear of the flag: docs/differences.md.</summary>
+    [MountFact(OnlyVeneer = "The kernel gives EINVAL.", PassesThrough = true)]
+    public void O_DIRECT_that_is_set_later_does_no_harm_to_what_is_passed_through()
+    {
+        using Overlay overlay = WithFiles();
+        using Descriptor file = Open(overlay, "upper", 0);
+        file.SetStatus(OpenFlags.Direct);
+        file.WriteAt("five!", 7);
+        Assert.Equal("five!", file.TextAt(7, 5));
+    }
+
     [MountTheory]
     [MemberData(nameof(Places))]
     public void What_goes_past_the_pages_is_what_the_pages_show(string name)
