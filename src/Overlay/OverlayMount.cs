@@ -68,7 +68,7 @@ public sealed class OverlayMount : IDisposable
 
     /// <summary>Whether upper was mounted with volatile, or with what is not known, so that nobody may use it before it is judged.</summary>
     private static bool HasMark(OverlayOptions options) =>
-        Libc.StatAt(Libc.AtCwd, PathText.Encode(options.WorkDirectory! + "/work/incompat"), StatxMask.Basic, out _) != Errno.ENOENT;
+        Libc.StatAt(Libc.AtCwd, PathText.Encode(options.WorkDirectory! + "/work/incompat"), StatxMask.Basic, out _) is not (Errno.ENOENT or Errno.ENOTDIR);
 
     private static OverlayMount OpenAsAsked(OverlayOptions options, Action<string> log)
     {

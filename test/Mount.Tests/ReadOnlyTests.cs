@@ -29,7 +29,7 @@ public sealed class ReadOnlyTests
         if (overlay.Upper.Text is not null) { Assert.Empty(overlay.Upper.Entries()); }
     }
 
-    public static TheoryData<string> Flagged => ["", "work", "work/left"];
+    public static TheoryData<string> Flagged => ["", "work", "work/left", "a file"];
 
     /// <summary>Of the work directory, or of what is in it.</summary>
     [MountTheory]
@@ -37,8 +37,9 @@ public sealed class ReadOnlyTests
     public void Where_work_is_immutable_the_overlay_is_read_only(string what)
     {
         using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Old, upper: Tree.Of(("up", "upper")), mounted: false);
-        FilePath flagged = what.Length == 0 ? overlay.Work : overlay.Work / what;
-        if (what.Length > 0) { Sys.MakeDirectory(overlay.Work / "work"); }
+        FilePath flagged = what.Length == 0 ? overlay.Work : overlay.Work / (what == "a file" ? "work" : what);
+        if (what == "a file") { Sys.Write(flagged, ""); }
+        else if (what.Length > 0) { Sys.MakeDirectory(overlay.Work / "work"); }
         if (what.EndsWith("left", StringComparison.Ordinal)) { Sys.Write(flagged, ""); }
         Command.Require("chattr", "+i", flagged);
         try

@@ -182,6 +182,8 @@ internal static class Probe
                 break;
             case Errno.EROFS:
                 throw new OverlayMountException(ReadOnlyFileSystem(workPath, "work"));
+            case Errno.ENOSPC or Errno.EDQUOT when !Libc.StatAt(work, "work\0"u8, StatxMask.Basic, out Statx left).IsError && left.IsDirectory:
+                return new UpperFeatures(HasTemporaryFiles(work), RenameWhiteout: true); // as below: what the last mount left is all that is needed
             case Errno.ENOSPC or Errno.EDQUOT or Errno.EPERM:
                 throw OverlayMountException.OfWork(error, $"Nothing can be created in the work directory {workPath} ({error}): see its permissions and its filesystem.");
             default:
