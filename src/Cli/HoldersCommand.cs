@@ -26,7 +26,14 @@ internal static class HoldersCommand
         string[] words = CommandLine.Places(parsed, places, arguments, "holders");
         if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No directory is given: name one, or a mount point." : $"{words[1]} is one word too many: give one directory or mount point."); }
 
-        Errno error = Holders.Find(words[0], out HolderReport report);
+        string place = words[0];
+        if (!place.StartsWith('/') && MountTable.OpenPlace(".", out string here, out int opened) == Errno.None)
+        {
+            Libc.Close(opened);
+            place = $"{here}/{place}";
+        }
+        _ = Libc.ChangeDirectory("/\0"u8); // cannot fail; or our own working directory would hold it
+        Errno error = Holders.Find(place, out HolderReport report);
         if (error.IsError)
         {
             throw new LayerException(error switch
@@ -46,13 +53,14 @@ internal static class HoldersCommand
     private static string Tree(HolderReport report)
     {
         string kind = report.MountType is null ? "" : $"  {report.MountType}{(report.Server is { } server ? $", served by {Name(server)}" : "")}";
-        if (!report.IsHeld) { return $"{PathText.Printable(report.Target)}{kind}: nothing holds it\n"; }
+        if (!report.IsHeld) { return $"{PathText.Printable(report.Target)}{kind}: {(report.IsBusy == true ? "it is in use, but what holds it was not found" : "nothing holds it")}\n"; }
         var tree = new Tree(new Text(PathText.Printable(report.Target) + kind)) { Guide = TreeGuide.Line };
         foreach (OverlayHolder overlay in report.Overlays)
         {
             TreeNode node = tree.AddNode(new Text(Describe(overlay)));
             Add(overlay.Uses, node);
             bool isGone = !overlay.IsKernel && overlay.Device.Length > 0 && overlay.Uses.Namespaces.Count == 0;
+            if (overlay.IsShutDown) { node.AddNode(new Text("its files that are passed through hold the filesystem until they are closed and unmapped")); }
             if (isGone) { node.AddNode(new Text(overlay.Uses.Processes.Count > 0 ? "unmounted lazily: it ends with those who use it" : "mounted nowhere that can be seen")); }
         }
         Add(report.Uses, tree);
@@ -67,7 +75,8 @@ internal static class HoldersCommand
         if (overlay.IsKernel) { return $"{overlay.Role} of the kernel overlay{mount}"; }
         string space = overlay.PidNamespace > 0 ? $" of pid namespace {overlay.PidNamespace}" : "";
         string since = overlay.Since is { } time ? string.Create(CultureInfo.InvariantCulture, $" since {time.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}") : "";
-        return $"{overlay.Role} of the overlay{mount}{since}, served by process {overlay.Pid}{space} ({PathText.Printable(overlay.Command ?? "?")})";
+        string former = overlay.IsShutDown ? ", which was shut down" : "";
+        return $"{overlay.Role} of the overlay{mount}{since}{former}, served by process {overlay.Pid}{space} ({PathText.Printable(overlay.Command ?? "?")})";
     }
 
     private static string Name(ProcessName process) => $"{PathText.Printable(process.Name)} ({process.Pid})";
@@ -80,7 +89,7 @@ internal static class HoldersCommand
             foreach (MountUse mount in space.Mounts)
             {
                 string point = PathText.Printable(mount.MountPoint);
-                place.AddNode(new Text(mount.Relation switch { MountRelation.Nested => $"{mount.Type} is mounted on {point}", MountRelation.Pin => $"pinned by {point}", _ => $"mounted on {point}" }));
+                place.AddNode(new Text(mount.Relation switch { MountRelation.Nested => $"{mount.Type} is mounted on {point}", MountRelation.Pin => $"pinned by {point}", MountRelation.Image => $"{mount.Type} on {point} has its image in it", _ => $"mounted on {point}" }));
             }
             if (space.IsOwn) { continue; }
             foreach (ProcessName process in space.Processes) { place.AddNode(new Text($"kept by {Name(process)}")); }

@@ -461,9 +461,17 @@ internal static class Manual
             other mounts of it, in all mount namespaces that may be read, and what is
             mounted in it;
             processes with a working directory, a root directory, a program, open
-            files or maps in it, also where the mount was taken out of sight
-            (umount -l);
-            loop devices and swap files on files in it.
+            files, maps, bound sockets or files registered with an io_uring in it,
+            each thread with what it has for itself, also where the mount was taken
+            out of sight (umount -l);
+            loop devices and swap files on files in it, and mounts of images in it.
+
+            Of a mount that nobody was found to hold, the kernel is asked whether it is
+            in use. Then it says so, and what cannot be seen: processes of other pid
+            namespaces, descriptors that were sent and not yet received.
+
+            Of an overlay that was shut down, who has files open or mapped that are
+            passed through still holds the filesystems of its layers.
 
             Nothing below a mount that hangs is touched, so the answer comes even then.
             Root sees all; others see what /proc shows them.

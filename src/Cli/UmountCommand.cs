@@ -71,16 +71,17 @@ internal static class UmountCommand
         bool syncs = server is not null && SyncsAtEnd(path);
         // Whoever waits for a server that hangs, our own question among them, keeps the mount busy for as long.
         lazily |= hangs;
+        List<MountEntry> copies = CopiesOf(mount);
         error = Mount.Unmount(path, lazily);
         switch (error)
         {
             case Errno.None:
                 break;
             case Errno.EBUSY:
-                string users = MountUsers.Describe(path);
+                string users = DescribeUsers(path);
                 throw new MountException(users.Length > 0
                     ? $"{path} is in use by {users}: end that, or take it out of sight now with veneer umount -l {path}."
-                    : $"{path} is in use: unmount what is mounted below it and end what uses it, or take it out of sight now with veneer umount -l {path}.");
+                    : $"{path} is in use: unmount what is mounted below it and end what uses it, see veneer holders {path}, or take it out of sight now with veneer umount -l {path}.");
             case Errno.EPERM:
                 throw new MountException($"Only root, or the user who mounted it, may unmount {path}: become one of them.");
             case Errno.EINVAL:
@@ -88,8 +89,18 @@ internal static class UmountCommand
             default:
                 throw new MountException($"{path} cannot be unmounted ({error}): see dmesg.");
         }
-        if (server is not null) { WaitForEnd(server, pid, path, mount.Device, lazily, syncs); }
+        if (server is not null) { WaitForEnd(server, pid, path, copies, lazily, syncs); }
         return path;
+    }
+
+    /// <summary>The processes that keep a mount busy, such as <c>bash (123), sh (124), cat (125) and 2 more</c>; empty when none is seen.</summary>
+    private static string DescribeUsers(string path)
+    {
+        const int mostNamed = 3;
+        if (Holders.Find(path, out HolderReport report).IsError) { return ""; }
+        List<string> users = [.. report.Uses.Processes.Where(use => use.Process.Pid > 0).Select(use => string.Create(CultureInfo.InvariantCulture, $"{PathText.Printable(use.Process.Name)} ({use.Process.Pid})"))];
+        string named = string.Join(", ", users.Take(mostNamed));
+        return users.Count > mostNamed ? string.Create(CultureInfo.InvariantCulture, $"{named} and {users.Count - mostNamed} more") : named;
     }
 
     /// <summary>Whether the server brings upper to the disk when the mount is gone. Who may not ask waits no longer than for others.</summary>
@@ -135,14 +146,14 @@ internal static class UmountCommand
         return fields.Length > 19 && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started) ? started : null;
     }
 
-    /// <summary>Whether this is a mount of the server's. The device number alone does not tell: the next mount of anybody gets it as soon as it is free.</summary>
-    /// <remarks>Only the root of an overlay tells; where a directory of one is mounted, it is taken for the server's.</remarks>
-    private static bool IsServedBy(int pid, MountEntry mount) =>
-        mount.Type == "fuse.veneer" && (ServerIdentity.Ask(mount.MountPoint, out _) is not { } server || server.Pid == pid);
+    /// <summary>The mounts of this namespace that show the same filesystem.</summary>
+    private static List<MountEntry> CopiesOf(MountEntry mount) =>
+        MountTable.Read(out List<MountEntry> table).IsError ? [] : table.FindAll(entry => entry.Device == mount.Device && entry.Id != mount.Id);
 
-    private static void WaitForEnd(Fd server, int pid, string path, string device, bool lazily, bool syncs)
+    /// <param name="copies">What was there before it was unmounted: afterwards the next mount of anybody may have the number of its device.</param>
+    private static void WaitForEnd(Fd server, int pid, string path, List<MountEntry> copies, bool lazily, bool syncs)
     {
-        if (MountTable.Read(out List<MountEntry> table) == Errno.None && table.Find(entry => entry.Device == device && IsServedBy(pid, entry)) is { } other)
+        if (MountTable.Read(out List<MountEntry> table) == Errno.None && copies.Find(copy => table.Exists(entry => entry.Id == copy.Id && entry.Device == copy.Device)) is { } other)
         {
             Terminal.Complain($"{path} is unmounted, but the same overlay is still mounted on {other.MountPoint}, so that its layers stay in use.");
             return;

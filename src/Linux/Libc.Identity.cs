@@ -62,6 +62,9 @@ public static unsafe partial class Libc
     /// <summary>Moves the calling thread into a mount namespace. It needs a working directory of its own first. See setns(2).</summary>
     public static Errno EnterMountNamespace(int descriptor) => Check(setns(descriptor, 0x20000));
 
+    /// <summary>Moves the calling thread into a network namespace. See setns(2).</summary>
+    public static Errno EnterNetworkNamespace(int descriptor) => Check(setns(descriptor, 0x40000000));
+
     /// <summary>Makes the calling thread keep its capabilities when its filesystem user id changes (SECBIT_NO_SETUID_FIXUP).</summary>
     /// <remarks>Other secure bits stay as they are; a container may have locked some.</remarks>
     /// <returns><see cref="Errno.EPERM"/> without CAP_SETPCAP.</returns>

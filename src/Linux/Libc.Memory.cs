@@ -10,6 +10,22 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int madvise(void* address, nuint length, int advice);
 
+    [LibraryImport(Library, SetLastError = true)]
+    private static partial int memfd_create(byte* name, uint flags);
+
+    /// <summary>A file in memory that lives as long as its descriptor, closed on exec. See memfd_create(2).</summary>
+    /// <param name="name">What the descriptor's link shows after <c>/memfd:</c>, with its NUL.</param>
+    /// <param name="descriptor">The descriptor.</param>
+    public static Errno CreateMemoryFile(ReadOnlySpan<byte> name, out int descriptor)
+    {
+        fixed (byte* n = name)
+        {
+            Errno error = Check(memfd_create(n, 1), out descriptor);
+            if (error.IsError) { descriptor = -1; }
+            return error;
+        }
+    }
+
     /// <summary>Lets go of the pages of this program's code. What runs next is mapped again, from the system's pages of its file.</summary>
     /// <remarks>Only what may be executed: nobody has ever written there, so that nothing is lost. See madvise(2), MADV_DONTNEED.</remarks>
     public static Errno ForgetCode()

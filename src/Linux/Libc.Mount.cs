@@ -81,6 +81,14 @@ public static unsafe partial class Libc
         fixed (byte* t = target) { return Check(umount2(t, (lazy ? 2 : 0) | 8)); }
     }
 
+    /// <summary>Marks a mount that nobody uses as expired (MNT_EXPIRE). One that has the mark already is unmounted. See umount2(2).</summary>
+    /// <remarks>Whoever uses the mount takes the mark away: opening it and closing it again is enough.</remarks>
+    /// <returns><see cref="Errno.EAGAIN"/> when it has the mark now; <see cref="Errno.EBUSY"/> when it is in use, also by a mount inside it.</returns>
+    public static Errno MarkExpired(ReadOnlySpan<byte> target)
+    {
+        fixed (byte* t = target) { return Check(umount2(t, 4 | 8)); }
+    }
+
     /// <summary>A private copy of the mount that holds a directory, rooted at that directory, attached nowhere. See open_tree(2).</summary>
     /// <remarks>Mounts below it are not copied. The copy lives until its descriptor, and every file opened through it, is closed.</remarks>
     /// <returns><see cref="Errno.EPERM"/> without CAP_SYS_ADMIN in the mount namespace; <see cref="Errno.EINVAL"/> when locked mounts lie below.</returns>

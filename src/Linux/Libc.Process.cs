@@ -42,9 +42,19 @@ public enum PollEvents : ushort
     In = 1,
 }
 
+/// <summary>What threads share, or have each for itself.</summary>
+public enum ThreadPart
+{
+    /// <summary>KCMP_FILES: the table of descriptors.</summary>
+    Descriptors = 2,
+    /// <summary>KCMP_FS: the working directory and the root directory.</summary>
+    Directories = 3,
+}
+
 public static unsafe partial class Libc
 {
     private const long SysPidFdOpen = 434;
+    private const long SysCompare = 312;
     private const int SpawnSetSignalDefault = 0x04;
     private const int SpawnSetSignalMask = 0x08;
     private const int SpawnSetSession = 0x80;
@@ -211,6 +221,19 @@ public static unsafe partial class Libc
 
     /// <summary>Ends a child that has not been waited for. See SIGKILL in signal(7).</summary>
     public static Errno Kill(int pid) => Check(kill(pid, 9));
+
+    /// <summary>Compares what two threads have, of which the kernel may keep one for both. See kcmp(2).</summary>
+    /// <param name="one">A thread's id.</param>
+    /// <param name="other">Another thread's id.</param>
+    /// <param name="kind">What to compare.</param>
+    /// <param name="isShared">Whether it is one and the same. A thread that is ending has nothing.</param>
+    /// <returns><see cref="Errno.ENOSYS"/> where the kernel was built without it, <see cref="Errno.EPERM"/> when this process may not look at both.</returns>
+    public static Errno Compare(int one, int other, ThreadPart kind, out bool isShared)
+    {
+        Errno error = SystemCall(SysCompare, one, other, (nint)kind, 0, out long result);
+        isShared = !error.IsError && result == 0;
+        return error;
+    }
 
     /// <summary>A descriptor for another process, which becomes readable when it ends. See pidfd_open(2).</summary>
     public static Errno OpenProcess(int pid, out int descriptor)

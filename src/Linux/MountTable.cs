@@ -185,8 +185,8 @@ public static class MountTable
         return field;
     }
 
-    /// <summary>Space, tab, newline and backslash are written as three octal digits.</summary>
-    private static string Unescape(ReadOnlySpan<byte> field)
+    /// <summary>A field as it was before the kernel wrote it: space, tab, newline and backslash as three octal digits.</summary>
+    public static string Unescape(ReadOnlySpan<byte> field)
     {
         if (!field.Contains((byte)'\\')) { return PathText.Decode(field); }
         byte[] plain = new byte[field.Length];

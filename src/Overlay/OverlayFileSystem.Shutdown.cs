@@ -20,6 +20,7 @@ internal sealed partial class OverlayFileSystem
     private bool isDown; // under downLock, as what follows
     private Errno downError = Errno.EIO; // of one that was cut short
     private int shutdowns;
+    private Fd? formerLayers; // until the process ends
 
     /// <summary>Set by who owns the layers: lets go of them.</summary>
     public Action? LetGo { get; set; }
@@ -62,6 +63,7 @@ internal sealed partial class OverlayFileSystem
             List<ulong> nodes = volume.Inodes.NodeIds();
             foreach (ulong node in nodes.Where(node => !left.Contains(node))) { notifier?.DropInode(node); }
             bool isRevoked = Revoke(entrance);
+            if (files.ToList().Exists(file => file.Backing is { IsPassthrough: true })) { formerLayers = FormerLayer.Leave(volume.Places, Device); }
             if (!entrance.Close(Service.Nothing, hangs ? 0 : Patience) && !hangs)
             {
                 hangs = true;

@@ -209,6 +209,49 @@ public sealed partial class ProcessTests : IDisposable
     }
 
     [Fact]
+    public void Sockets_that_are_bound_to_files_are_found()
+    {
+        using var bound = new System.Net.Sockets.Socket(System.Net.Sockets.AddressFamily.Unix, System.Net.Sockets.SocketType.Stream, System.Net.Sockets.ProtocolType.Unspecified);
+        bound.Bind(new System.Net.Sockets.UnixDomainSocketEndPoint(directory.Path + "/a socket"));
+        var found = new List<BoundSocket>();
+
+        Assert.Equal(Errno.None, Libc.FindBoundSockets(found));
+
+        string link = new FileInfo($"/proc/self/fd/{bound.Handle}").LinkTarget!;
+        BoundSocket socket = Assert.Single(found, one => $"socket:[{one.Number}]" == link);
+        Assert.Equal(Errno.None, Libc.StatPlace(directory.Descriptor, Libc.Self, out Statx stat));
+        Assert.Equal((directory.Path + "/a socket", stat.DevMajor, stat.DevMinor), (socket.Path, socket.DeviceMajor, socket.DeviceMinor));
+    }
+
+    [Fact]
+    public void Threads_are_asked_what_they_share() => OwnThread.Run(() =>
+    {
+        int thread = int.Parse(Path.GetFileName(new FileInfo("/proc/thread-self").LinkTarget!), null);
+
+        Assert.Equal(Errno.None, Libc.UnshareFileSystemAttributes());
+
+        Assert.Equal(Errno.None, Libc.Compare(Environment.ProcessId, thread, ThreadPart.Directories, out bool isShared));
+        Assert.False(isShared);
+        Assert.Equal(Errno.None, Libc.Compare(Environment.ProcessId, thread, ThreadPart.Descriptors, out isShared));
+        Assert.True(isShared);
+        Assert.Equal(Errno.ESRCH, Libc.Compare(Environment.ProcessId, int.MaxValue, ThreadPart.Descriptors, out isShared));
+        Assert.False(isShared);
+    });
+
+    [Fact]
+    public void A_file_in_memory_has_the_name_that_it_was_given()
+    {
+        Assert.Equal(Errno.None, Libc.CreateMemoryFile("a name\0"u8, out int descriptor));
+        using var file = new Fd(descriptor);
+
+        Assert.Equal(Errno.None, Libc.Write(descriptor, "content"u8, out _));
+
+        Assert.StartsWith("/memfd:a name", new FileInfo($"/proc/self/fd/{descriptor}").LinkTarget, StringComparison.Ordinal);
+        Assert.Equal(Errno.None, Libc.ReadWhole(TemporaryDirectory.Name($"/proc/self/fd/{descriptor}"), out byte[] content));
+        Assert.Equal("content"u8, content);
+    }
+
+    [Fact]
     public void A_small_file_is_read_whole()
     {
         Assert.Equal(Errno.None, Libc.ReadWhole("/proc/self/status\0"u8, out byte[] content));

@@ -30,7 +30,14 @@ public sealed record HolderReport
     /// <summary>What could not be looked at, one sentence each.</summary>
     public required IReadOnlyList<string> Gaps { get; init; }
 
-    /// <summary>Whether anything holds it.</summary>
+    /// <summary>Whether the kernel says that the mount is in use, so that umount(2) would fail; null when it was not asked, since the holders are found, or cannot be asked.</summary>
+    public bool? IsBusy { get; init; }
+
+    /// <summary>Whether something is found that keeps a mount from being unmounted, as other mounts of the same files do not, nor the private ones of kernel overlays.</summary>
+    internal bool IsHeldByUsers =>
+        Overlays.Any(overlay => !overlay.IsKernel && !overlay.IsShutDown) || Uses.Processes.Count + LoopDevices.Count + SwapFiles.Count > 0 || Uses.Namespaces.Any(space => space.Mounts.Any(mount => mount.Relation is MountRelation.Nested or MountRelation.Image));
+
+    /// <summary>Whether anything is found that holds it.</summary>
     public bool IsHeld => Overlays.Count + Uses.Namespaces.Count + Uses.Processes.Count + LoopDevices.Count + SwapFiles.Count > 0;
 
     /// <summary>Writes the report as docs/lifecycle.md describes it.</summary>
@@ -39,6 +46,7 @@ public sealed record HolderReport
         json.WriteStartObject();
         ChangeJson.WritePath(json, "target", Target);
         json.WriteBoolean("held", IsHeld);
+        if (IsBusy is { } busy) { json.WriteBoolean("busy", busy); }
         if (MountType is not null) { json.WriteString("type", MountType); }
         if (Server is not null)
         {
@@ -115,6 +123,9 @@ public sealed record OverlayHolder
     /// <summary>The number of its device, which all copies of the mount have; empty when it is not known.</summary>
     public string Device { get; init; } = "";
 
+    /// <summary>Whether it was shut down, so that only users of files that are passed through hold the filesystem of the layer.</summary>
+    public bool IsShutDown { get; init; }
+
     /// <summary>What keeps the overlay itself alive: where it is mounted, and who uses its files.</summary>
     public required Uses Uses { get; init; }
 
@@ -123,6 +134,7 @@ public sealed record OverlayHolder
         json.WriteStartObject();
         json.WriteString("kind", IsKernel ? "kernel" : "veneer");
         json.WriteString("role", Role);
+        if (IsShutDown) { json.WriteBoolean("shut_down", true); }
         if (Pid > 0) { json.WriteNumber("pid", Pid); }
         if (PidNamespace > 0) { json.WriteNumber("pid_namespace", PidNamespace); }
         if (Command is not null) { ChangeJson.WritePath(json, "command", Command); }
@@ -179,6 +191,8 @@ public enum MountRelation
     Nested,
     /// <summary>It is a pin of Veneer's (<c>-o pin</c>), which keeps the directory from being removed or renamed.</summary>
     Pin,
+    /// <summary>It is another filesystem, whose image is a file in it.</summary>
+    Image,
 }
 
 /// <summary>A mount that holds something.</summary>
@@ -194,7 +208,7 @@ public sealed record MountUse(int Id, string MountPoint, string Type, MountRelat
         json.WriteNumber("id", Id);
         ChangeJson.WritePath(json, "mount_point", MountPoint);
         json.WriteString("type", Type);
-        json.WriteString("relation", Relation switch { MountRelation.Nested => "nested", MountRelation.Pin => "pin", _ => "copy" });
+        json.WriteString("relation", Relation switch { MountRelation.Nested => "nested", MountRelation.Pin => "pin", MountRelation.Image => "image", _ => "copy" });
         json.WriteEndObject();
     }
 }
@@ -226,8 +240,8 @@ public sealed record ProcessUse(ProcessName Process, ulong MountNamespace, IRead
 }
 
 /// <summary>A file that a process uses.</summary>
-/// <param name="Use"><c>cwd</c>, <c>root</c>, <c>exe</c>, <c>open</c>, <c>map</c> or <c>lock</c>.</param>
-/// <param name="Descriptor">The descriptor when it is open, else -1.</param>
+/// <param name="Use"><c>cwd</c>, <c>root</c>, <c>exe</c>, <c>open</c>, <c>map</c>, <c>lock</c>, <c>socket</c> (bound to it) or <c>registered</c> (with an io_uring).</param>
+/// <param name="Descriptor">The descriptor when it is open, or of the socket, else -1.</param>
 /// <param name="Path">The path as /proc has it: from the root of the process's namespace, or of a mount that is unmounted lazily.</param>
 public sealed record FileUse(string Use, int Descriptor, string Path);
 

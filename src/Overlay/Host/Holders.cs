@@ -18,6 +18,8 @@ public sealed class Holders
     private readonly HostMounts machine;
     private readonly List<string> gaps;
     private readonly List<Sight> sights;
+    private readonly List<UsedFile> lost = [];
+    private int missedNetworks;
 
     /// <summary>A directory, or the whole of a mount, whose users are wanted.</summary>
     /// <param name="Device">The number of its filesystem's device, as mountinfo has it.</param>
@@ -37,6 +39,7 @@ public sealed class Holders
     {
         machine = mounts;
         gaps = [];
+        if (Processes.AreOthersHidden()) { gaps.Add("Processes of other users may be left out, since /proc is mounted with hidepid: become root."); }
         sights = Sight.OfAll(mounts, gaps);
         mounts.AddEmpty(sights.SelectMany(sight => sight.Keeps), gaps);
     }
@@ -52,7 +55,12 @@ public sealed class Holders
         if (mounts.Spaces.Count == 0) { return Errno.ENODEV; }
         Errno error = Locate(path, mounts, out string full, out MountEntry? mount, out Place? directory, out Subject? subject);
         if (error.IsError) { return error; }
-        report = new Holders(mounts).Look(full, mount, directory, subject!);
+        var holders = new Holders(mounts);
+        report = holders.Look(full, mount, directory, subject!);
+        if (mount is null || report.IsHeldByUsers) { return Errno.None; }
+        bool? isBusy = BusyProbe.IsBusy(full);
+        if (isBusy == false) { report = report with { IsBusy = false }; }
+        else { report = report with { IsBusy = isBusy, Gaps = [.. report.Gaps, .. holders.Unseen(full, isBusy == true, subject!)] }; }
         return Errno.None;
     }
 
@@ -62,8 +70,10 @@ public sealed class Holders
         (mount, directory, subject) = (null, null, null);
         full = path.StartsWith('/') ? path : $"{Processes.Link("/proc/self/cwd")}/{path}";
         if (full.Length > 1) { full = full.TrimEnd('/'); }
-        if (mounts.Spaces[0].Covering(full) is { } outer && HostMounts.MayHang(outer) && outer.MountPoint != full)
+        string plain = Plain(full);
+        if (mounts.Spaces[0].Covering(plain) is { } outer && HostMounts.MayHang(outer) && outer.MountPoint != plain)
         {
+            full = plain;
             subject = new Subject(outer.Device, Place.InsideOf(outer, full) ?? "/", -1);
             return Errno.None;
         }
@@ -92,8 +102,51 @@ public sealed class Holders
         return Errno.None;
     }
 
+    /// <summary>A path without <c>.</c> and <c>..</c>, as far as that can be told without looking.</summary>
+    private static string Plain(string path)
+    {
+        var names = new List<string>();
+        foreach (string name in path.Split('/'))
+        {
+            if (name is "" or ".") { continue; }
+            if (name != "..") { names.Add(name); }
+            else if (names.Count > 0) { names.RemoveAt(names.Count - 1); }
+        }
+        return "/" + string.Join('/', names);
+    }
+
+    /// <summary>What may hold a mount and cannot be seen to, one sentence each.</summary>
+    /// <param name="full">The mount.</param>
+    /// <param name="isBusy">Whether something does; else that is not known.</param>
+    /// <param name="target">What is asked about.</param>
+    private List<string> Unseen(string full, bool isBusy, Subject target)
+    {
+        var sentences = new List<string>();
+        if (!Processes.AreAllNamespacesSeen()) { sentences.Add("Processes of other pid namespaces than this one's are not seen from here: look from outside of the container."); }
+        if (!isBusy) { return sentences; }
+        foreach (Sight sight in sights)
+        {
+            string process = $"{PathText.Printable(sight.Process.Name)} ({sight.Process.Pid})";
+            int inFlight = sight.Sockets.Sum(socket => Processes.DescriptorsInFlight(socket.Description));
+            if (inFlight > 0) { sentences.Add($"{process} has a socket to which {(inFlight == 1 ? "a descriptor was" : $"{inFlight} descriptors were")} sent that nobody has received yet; of what cannot be told."); }
+            if (sight.HasUntoldRing) { sentences.Add($"{process} has an io_uring whose registered files are not told."); }
+            if (sight.HasEvents) { sentences.Add($"{process} watches files with fanotify, and holds those of which it has not read yet."); }
+        }
+        if (missedNetworks > 0) { sentences.Add($"Sockets of {(missedNetworks == 1 ? "a network namespace" : $"{missedNetworks} network namespaces")} cannot be looked at by this user."); }
+        foreach (UsedFile file in Sight.OwnOutput(machine).Where(file => target.Has(file.Device, file.Inside)))
+        {
+            sentences.Add($"This command holds it itself, as its descriptor {file.Use.Descriptor} ({PathText.Printable(file.Use.Path)}) shows.");
+        }
+        sentences.Add($"{PathText.Printable(full)} is in use all the same, perhaps by what no process has a descriptor of: a descriptor in flight, a request that the kernel is at, an export over NFS, a probe of the kernel's.");
+        return sentences;
+    }
+
     private HolderReport Look(string full, MountEntry? mount, Place? locked, Subject target)
     {
+        machine.AddUnseen();
+        FindSockets();
+        Dictionary<int, string> former = FormerLayer.MountsOf(sights.SelectMany(sight => sight.FormerLayers));
+        foreach (Sight sight in sights) { sight.AddRevoked(former); }
         var overlays = new List<(OverlayHolder Holder, Subject Subject)>();
         var servers = new HashSet<int>();
         ProcessName? server = null;
@@ -103,7 +156,12 @@ public sealed class Holders
             if (sight.Connection is null || !IsOurs(sight, machine)) { continue; }
             if (sight.Connection == target.Device) { server = sight.Process; }
             string roles = RolesOf(sight, target);
-            if (roles.Length == 0) { continue; }
+            if (roles.Length == 0)
+            {
+                // A directory is free then, but its filesystem may not be.
+                if (target.Except >= 0 && FormerRolesOf(sight, target) is { Length: > 0 } had) { AddShutDown(sight, had, overlays); }
+                continue;
+            }
             servers.Add(sight.Process.Pid);
             overlays.Add((Describe(sight, roles), new Subject(sight.Connection, "/", -1)));
         }
@@ -125,6 +183,9 @@ public sealed class Holders
                 if (files.Count > 0) { subject.Users.Add(new ProcessUse(sight.Process, sight.Space, files)); }
             }
         }
+
+        List<FileUse> ofNobody = [.. lost.Where(file => target.Has(file.Device, file.Inside)).Select(file => file.Use)];
+        if (ofNobody.Count > 0) { target.Users.Add(new ProcessUse(new ProcessName(0, ""), 0, ofNobody)); }
 
         return new HolderReport
         {
@@ -169,6 +230,10 @@ public sealed class Holders
                     subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, Pin.IsIn(entry.MountPoint) ? MountRelation.Pin : MountRelation.Copy)));
                 }
                 // A mount keeps the directory that it is on, and the mount that this is in. What is on a pin has been told with it.
+                else if (entry.Type == "erofs" && entry.Source.StartsWith('/') && space.Covering(entry.Source) is { } image && subject.Has(image.Device, Place.InsideOf(image, entry.Source)))
+                {
+                    subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, MountRelation.Image)));
+                }
                 else if (!Pin.IsIn(entry.MountPoint) && machine.Find((ulong)entry.Parent) is { } parent && subject.Has(parent.Device, Place.InsideOf(parent, entry.MountPoint)))
                 {
                     subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, MountRelation.Nested)));
@@ -179,6 +244,33 @@ public sealed class Holders
 
     private static string RolesOf(Sight sight, Subject target) =>
         string.Join(", ", sight.Layers.Where(layer => target.Has(layer.Device, layer.Inside)).Select(layer => layer.Role).Distinct(StringComparer.Ordinal));
+
+    private static string FormerRolesOf(Sight sight, Subject target) =>
+        string.Join(", ", sight.FormerLayers.Where(layer => target.Has(layer.Device, layer.Inside)).Select(layer => layer.Role).Distinct(StringComparer.Ordinal));
+
+    /// <summary>An overlay that was shut down holds something only as long as somebody uses files that are passed through.</summary>
+    private void AddShutDown(Sight server, string roles, List<(OverlayHolder, Subject)> overlays)
+    {
+        bool isUsed = sights.Exists(sight => sight.Files.Any(file => file.Device == server.Connection && file.Use.Use is "exe" or "map" or "open"));
+        if (isUsed) { overlays.Add((Describe(server, roles) with { IsShutDown = true }, new Subject(server.Connection!, "/", -1))); }
+    }
+
+    /// <summary>Adds the files of sockets to what processes use. A socket that none of them has is told of without one.</summary>
+    private void FindSockets()
+    {
+        var networks = new Dictionary<ulong, string>(machine.Networks);
+        foreach ((ulong id, string path) in sights.SelectMany(sight => sight.Networks)) { networks.TryAdd(id, path); }
+        Dictionary<uint, BoundSocket> bound = Sockets.In(networks, out missedNetworks);
+        foreach (Sight sight in sights)
+        {
+            sight.AddSockets(bound);
+            foreach (UsedSocket socket in sight.Sockets) { bound.Remove(socket.Number); }
+        }
+        foreach (BoundSocket socket in bound.Values)
+        {
+            lost.Add(new UsedFile(new FileUse("socket", -1, socket.Path), string.Create(CultureInfo.InvariantCulture, $"{socket.DeviceMajor}:{socket.DeviceMinor}"), null));
+        }
+    }
 
     private OverlayHolder Describe(Sight sight, string roles)
     {
@@ -328,25 +420,89 @@ public sealed class Holders
         {
             if (!reader.Name.StartsWith("loop"u8)) { continue; }
             string name = PathText.Decode(reader.Name);
-            if (Libc.ReadWhole(blocks, PathText.Encode($"{name}/loop/backing_file"), out byte[] content).IsError) { continue; }
-            string path = PathText.Decode(content).TrimEnd('\n');
-            if (IsIn(target, path)) { found.Add(new FileHolder(path, $"/dev/{name}")); }
+            Errno error = Libc.ReadWhole(blocks, PathText.Encode($"{name}/loop/backing_file"), out byte[] content);
+            if (error == Errno.ENOENT) { continue; } // it has no file
+            string path = content is [.., (byte)'\n'] ? PathText.Decode(content.AsSpan()[..^1]) : "";
+            string? device = DeviceOf(name);
+            if (device is not null && !machine.All.Any(entry => entry.Device == device)) { device = null; } // that of a subvolume
+            List<(MountEntry Mount, string? Inside)> ways = WaysTo(path, size: null);
+            bool isIn = device is null
+                ? ways.Count > 0 && target.Has(ways[0].Mount.Device, ways[0].Inside)
+                : target.Has(device, ways.Find(way => way.Mount.Device == device).Inside);
+            if (isIn) { found.Add(new FileHolder(path, $"/dev/{name}")); }
         }
         return found;
+    }
+
+    /// <summary>The number of the device that holds a loop device's file, or null when that is not told.</summary>
+    private static string? DeviceOf(string loop)
+    {
+        const uint getStatus = 0x4C05; // LOOP_GET_STATUS64
+        const int patience = 2000;
+        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/dev/{loop}"), OpenFlags.ReadOnly | OpenFlags.NonBlock, 0, ResolveFlags.None, out int opened).IsError) { return null; }
+        string? number = null;
+        // The kernel asks the file's filesystem, whose server may hang: then the thread is left behind.
+        var thread = new Thread(() =>
+        {
+            using var device = new Fd(opened);
+            var status = default(LoopStatus);
+            if (!Libc.Ioctl(opened, getStatus, ref status, out _).IsError)
+            {
+                Volatile.Write(ref number, string.Create(CultureInfo.InvariantCulture, $"{DeviceNumber.Major((uint)status.Device)}:{DeviceNumber.Minor((uint)status.Device)}"));
+            }
+        }) { IsBackground = true };
+        thread.Start();
+        return thread.Join(patience) ? Volatile.Read(ref number) : null;
+    }
+
+    /// <summary><c>struct loop_info64</c>, of which the first member is of interest: the device that holds the file.</summary>
+    [System.Runtime.InteropServices.StructLayout(System.Runtime.InteropServices.LayoutKind.Sequential, Size = 232)]
+    private struct LoopStatus
+    {
+        public ulong Device;
     }
 
     private List<FileHolder> SwapFiles(Subject target)
     {
         var found = new List<FileHolder>();
         if (Libc.ReadWhole("/proc/swaps\0"u8, out byte[] content).IsError) { return found; }
-        foreach (string line in PathText.Decode(content).Split('\n'))
+        ReadOnlySpan<byte> rest = content;
+        _ = MountTable.NextLine(ref rest); // the names of the columns
+        while (rest.Length > 0)
         {
-            string path = line.Split(' ', '\t')[0];
-            if (path.StartsWith('/') && IsIn(target, path)) { found.Add(new FileHolder(path, "")); }
+            // /path with\040blank    file    2044    0    -2
+            string[] fields = PathText.Decode(MountTable.NextLine(ref rest)).Split([' ', '\t'], StringSplitOptions.RemoveEmptyEntries);
+            if (fields is not [var name, "file", var size, ..] || !ulong.TryParse(size, NumberStyles.None, CultureInfo.InvariantCulture, out ulong kibibytes)) { continue; }
+            string path = MountTable.Unescape(PathText.Encode(name).AsSpan()[..^1]);
+            List<(MountEntry Mount, string? Inside)> ways = WaysTo(path, kibibytes);
+            if (ways.Count > 0 && target.Has(ways[0].Mount.Device, ways[0].Inside)) { found.Add(new FileHolder(path, "")); }
         }
         return found;
     }
 
-    private bool IsIn(Subject target, string path) =>
-        machine.Spaces[0].Covering(path) is { } covering && target.Has(covering.Device, Place.InsideOf(covering, path));
+    /// <summary>Where a path may lead that the kernel tells without saying of which mount namespace it is, the likeliest first.</summary>
+    /// <param name="path">The path of a regular file.</param>
+    /// <param name="size">Its size in units of 1024 bytes but for its first page, if that is known.</param>
+    /// <returns>Where something is there; then where nothing is that can be seen, since its name may be gone.</returns>
+    private List<(MountEntry Mount, string? Inside)> WaysTo(string path, ulong? size)
+    {
+        var ways = new List<(MountEntry, string?)>();
+        var others = new List<(MountEntry, string?)>();
+        if (!path.StartsWith('/')) { return ways; }
+        foreach (MountNamespace space in machine.Spaces)
+        {
+            if (space.Covering(path) is not { } covering) { continue; }
+            (HostMounts.MayHang(covering) || IsThere(space, path, size) ? ways : others).Add((covering, Place.InsideOf(covering, path)));
+        }
+        ways.AddRange(others);
+        return ways;
+
+        static bool IsThere(MountNamespace space, string path, ulong? size)
+        {
+            const ulong largestPage = 64;
+            return space.Process.Length > 0
+                && !Libc.StatAt(Libc.AtCwd, PathText.Encode($"/proc/{space.Process}/root{path}"), StatxMask.Basic, out Statx stat).IsError && stat.IsRegular
+                && (size is not { } expected || (stat.Size / 1024 >= expected && stat.Size / 1024 <= expected + largestPage));
+        }
+    }
 }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.InteropServices;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
 
@@ -7,14 +8,16 @@ namespace Veneer.Overlay.Host;
 /// <summary>What keeps a mount namespace alive beside the processes in it.</summary>
 /// <param name="Namespace">The namespace's inode number.</param>
 /// <param name="Words">What it is, for people.</param>
-/// <param name="Path">A path that leads to the namespace.</param>
-internal readonly record struct Keeper(ulong Namespace, string Words, string Path);
+/// <param name="Ways">Paths that lead to the namespace: from here, or from here to one from which the next leads on.</param>
+internal readonly record struct Keeper(ulong Namespace, string Words, IReadOnlyList<string> Ways);
 
 /// <summary>The mounts of every mount namespace that this process may read.</summary>
 internal sealed class HostMounts
 {
     private readonly Dictionary<ulong, (MountNamespace Space, MountEntry Mount)> byId = [];
+    private readonly Dictionary<ulong, MountNamespace> spacesById = [];
     private readonly Dictionary<ulong, List<Keeper>> keepers = [];
+    private readonly Dictionary<ulong, string> networks = [];
 
     public HostMounts()
     {
@@ -27,18 +30,28 @@ internal sealed class HostMounts
     /// <summary>The inode number of this process's own namespace.</summary>
     public ulong Own { get; } = Processes.NamespaceOf("self", "mnt");
 
+    /// <summary>The network namespaces whose files are mounted somewhere, by their numbers, with paths that lead there.</summary>
+    public IReadOnlyDictionary<ulong, string> Networks => networks;
+
+    /// <summary>A namespace by its number, or null.</summary>
+    public MountNamespace? Space(ulong id) => spacesById.GetValueOrDefault(id);
+
     /// <summary>All mounts.</summary>
     public IEnumerable<MountEntry> All => byId.Values.Select(one => one.Mount);
 
     private void Add(MountNamespace space)
     {
         Spaces.Add(space);
+        spacesById.TryAdd(space.Id, space);
         foreach (MountEntry entry in space.Mounts)
         {
             byId.TryAdd((ulong)entry.Id, (space, entry));
-            if (entry.Type == "nsfs" && Processes.MountNamespaceOf(entry.Root) is var kept and > 0)
+            if (entry.Type != "nsfs") { continue; }
+            if (entry.Root.StartsWith("net:[", StringComparison.Ordinal)) { networks.TryAdd(Processes.NamespaceNumber(entry.Root), $"/proc/{space.Process}/root{entry.MountPoint}"); }
+            if (Processes.MountNamespaceOf(entry.Root) is var kept and > 0)
             {
-                Keep(new Keeper(kept, $"its file, mounted on {entry.MountPoint}", $"/proc/{space.Process}/root{entry.MountPoint}"));
+                IReadOnlyList<string> ways = space.Process.Length > 0 ? [$"/proc/{space.Process}/root{entry.MountPoint}"] : [.. keepers.TryGetValue(space.Id, out List<Keeper>? outer) ? outer[0].Ways : [], entry.MountPoint];
+                Keep(new Keeper(kept, $"its file, mounted on {entry.MountPoint}", ways));
             }
         }
     }
@@ -58,12 +71,45 @@ internal sealed class HostMounts
     public void AddEmpty(IEnumerable<Keeper> others, List<string> gaps)
     {
         foreach (Keeper keeper in others) { Keep(keeper); }
-        foreach (ulong id in keepers.Keys.ToList())
+        // A namespace may itself have the file of another one mounted.
+        var tried = new HashSet<ulong>();
+        while (keepers.Keys.FirstOrDefault(id => !spacesById.ContainsKey(id) && !tried.Contains(id)) is var id and > 0)
         {
-            if (Spaces.Exists(space => space.Id == id)) { continue; }
-            if (MountNamespace.Enter(id, keepers[id][0].Path) is { } space) { Add(space); }
+            tried.Add(id);
+            if (MountNamespace.Enter(id, keepers[id][0].Ways) is { } space) { Add(space); }
             else { gaps.Add($"Mount namespace {id}, which is kept by {keepers[id][0].Words}, cannot be entered by this user."); }
         }
+    }
+
+    /// <summary>Adds the namespaces that nothing leads to which can be seen: the kernel lists all to root, from Linux 6.12 on.</summary>
+    public void AddUnseen()
+    {
+        const uint next = 0x8010B70B, previous = 0x8010B70C; // NS_MNT_GET_NEXT and NS_MNT_GET_PREV
+        foreach (uint request in (ReadOnlySpan<uint>)[next, previous])
+        {
+            if (Libc.OpenAt(Libc.AtCwd, "/proc/self/ns/mnt\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int current).IsError) { return; }
+            while (true)
+            {
+                var answer = new NamespaceAnswer { Size = 16 };
+                Errno error = Libc.Ioctl(current, request, ref answer, out int other);
+                Libc.Close(current);
+                if (error.IsError) { break; }
+                current = other;
+                string path = string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{other}");
+                ulong id = Processes.NamespaceNumber(Processes.Link(path) ?? "");
+                if (id == 0 || spacesById.ContainsKey(id) || keepers.ContainsKey(id)) { continue; }
+                if (MountNamespace.Enter(id, [path]) is { } space) { Add(space); }
+            }
+        }
+    }
+
+    /// <summary><c>struct mnt_ns_info</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct NamespaceAnswer
+    {
+        public uint Size;
+        public uint Mounts;
+        public ulong Id;
     }
 
     /// <summary>A mount by its id, with a namespace that it is in; null when no table has it.</summary>

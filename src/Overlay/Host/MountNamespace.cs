@@ -42,19 +42,23 @@ internal sealed record MountNamespace(ulong Id, string Process, byte[] Table)
 
     /// <summary>A namespace in which no process is, by going there.</summary>
     /// <param name="id">Its inode number.</param>
-    /// <param name="path">A path that leads to it: a bind mount of its file, or a descriptor of it.</param>
+    /// <param name="ways">Paths that lead to it, to bind mounts of files of namespaces or descriptors of them: the first from here, and each to where the next is to be found.</param>
     /// <returns>Null when it may not be entered.</returns>
-    public static MountNamespace? Enter(ulong id, string path)
+    public static MountNamespace? Enter(ulong id, IReadOnlyList<string> ways)
     {
-        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.ReadOnly | OpenFlags.NonBlock, 0, ResolveFlags.None, out int opened).IsError) { return null; }
-        using var space = new Fd(opened);
         if (Libc.OpenAt(Libc.AtCwd, "/proc\0"u8, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int proc).IsError) { return null; }
         using var processes = new Fd(proc);
         byte[] table = [];
         // A thread of its own, which does not come back: where it is, there may be no /proc.
         var thread = new Thread(() =>
         {
-            if (Libc.UnshareFileSystemAttributes().IsError || Libc.EnterMountNamespace(opened).IsError) { return; }
+            if (Libc.UnshareFileSystemAttributes().IsError) { return; }
+            foreach (string way in ways)
+            {
+                if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(way), OpenFlags.ReadOnly | OpenFlags.NonBlock, 0, ResolveFlags.None, out int opened).IsError) { return; }
+                using var space = new Fd(opened);
+                if (Libc.EnterMountNamespace(opened).IsError) { return; }
+            }
             _ = Libc.ReadWhole(proc, "thread-self/mountinfo\0"u8, out table); // best effort: without it the namespace is not told of
         });
         thread.Start();

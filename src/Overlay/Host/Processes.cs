@@ -41,6 +41,19 @@ internal static class Processes
         reader.Dispose();
     }
 
+    /// <summary>Whether /proc shows the processes of all pid namespaces.</summary>
+    public static bool AreAllNamespacesSeen()
+    {
+        const ulong first = 0xEFFFFFFC; // PROC_PID_INIT_INO: the pid namespace that all others are in
+        return (NamespaceOf("1", "pid") is var space and > 0 ? space : NamespaceOf("self", "pid")) == first;
+    }
+
+    /// <summary>Whether /proc may leave out processes of others than this user.</summary>
+    public static bool AreOthersHidden() =>
+        Libc.EffectiveUid != 0
+        && !MountTable.Read(out List<MountEntry> mounts).IsError
+        && mounts.FindLast(entry => entry.MountPoint == "/proc")?.Option("hidepid") is not (null or "0" or "off" or "1" or "noaccess");
+
     /// <summary>The inode number of a process's namespace, or 0 when that may not be known.</summary>
     /// <param name="process">A process, or <c>PID/task/TID</c>.</param>
     /// <param name="kind">Such as <c>mnt</c> or <c>pid</c>.</param>
@@ -104,6 +117,48 @@ internal static class Processes
         if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/fdinfo/{descriptor}"), out byte[] content).IsError) { return null; }
         int start = content.AsSpan().IndexOf(key);
         return start >= 0 && Utf8Parser.TryParse(content.AsSpan(start + key.Length), out uint minor, out _) ? $"0:{minor}" : null;
+    }
+
+    /// <summary>The files that are registered with an io_uring, as /proc has their paths.</summary>
+    /// <param name="description">Its file in <c>fdinfo</c>.</param>
+    /// <returns>Null when they are not told: the ring was busy just then.</returns>
+    public static List<string>? RegisteredFiles(string description)
+    {
+        if (Libc.ReadWhole(PathText.Encode(description), out byte[] content).IsError) { return null; }
+        int start = content.AsSpan().IndexOf("\nUserFiles:"u8);
+        if (start < 0) { return null; }
+        var paths = new List<string>();
+        ReadOnlySpan<byte> rest = content.AsSpan(start + 1);
+        _ = MountTable.NextLine(ref rest);
+        while (rest.Length > 0)
+        {
+            // "    0: /path"; an entry without a file is <none>, or is left out.
+            ReadOnlySpan<byte> line = MountTable.NextLine(ref rest);
+            if (line.Length == 0 || line[0] != ' ') { break; }
+            int path = line.IndexOf((byte)'/');
+            if (path >= 0) { paths.Add(MountTable.Unescape(line[path..])); }
+        }
+        return paths;
+    }
+
+    /// <summary>The id of the mount that a descriptor is in, or null.</summary>
+    /// <param name="description">Its file in <c>fdinfo</c>.</param>
+    public static int? MountIdOf(string description)
+    {
+        ReadOnlySpan<byte> key = "mnt_id:\t"u8;
+        if (Libc.ReadWhole(PathText.Encode(description), out byte[] content).IsError) { return null; }
+        int start = content.AsSpan().IndexOf(key);
+        return start >= 0 && Utf8Parser.TryParse(content.AsSpan(start + key.Length), out int id, out _) ? id : null;
+    }
+
+    /// <summary>How many descriptors have been sent to a socket and not yet received; 0 before Linux 5.5.</summary>
+    /// <param name="description">Its file in <c>fdinfo</c>.</param>
+    public static int DescriptorsInFlight(string description)
+    {
+        ReadOnlySpan<byte> key = "scm_fds: "u8;
+        if (Libc.ReadWhole(PathText.Encode(description), out byte[] content).IsError) { return 0; }
+        int start = content.AsSpan().IndexOf(key);
+        return start >= 0 && Utf8Parser.TryParse(content.AsSpan(start + key.Length), out int count, out _) ? count : 0;
     }
 
     /// <summary>How a descriptor was opened, and whether it holds an exclusive flock(2).</summary>

@@ -19,18 +19,35 @@ internal readonly record struct UsedFile(FileUse Use, string Device, string? Ins
 /// <param name="Claim">What the server says there of itself; null for a lower.</param>
 internal readonly record struct GivenLayer(string Role, int Descriptor, string Device, string Inside, Claim? Claim);
 
+/// <summary>A socket that a process has.</summary>
+/// <param name="Descriptor">Its descriptor.</param>
+/// <param name="Number">The socket's own number.</param>
+/// <param name="Description">Where /proc tells more of it.</param>
+internal readonly record struct UsedSocket(int Descriptor, uint Number, string Description);
+
 /// <summary>A process, with what it uses that lies somewhere.</summary>
 internal sealed class Sight
 {
-    /// <summary>How long one process may take, in milliseconds.</summary>
-    private const int Patience = 2000;
+    /// <summary>How long one process may take before the others are looked at without it, in milliseconds.</summary>
+    private const int Patience = 500;
+
+    /// <summary>How long one process may take in all, in milliseconds.</summary>
+    private const int LongPatience = 10_000;
 
     private readonly HostMounts mounts;
     private readonly string directory;
     private readonly List<UsedFile> files = [];
+    private readonly HashSet<FileUse> seen = [];
     private readonly List<Keeper> keeps = [];
     private readonly List<GivenLayer> layers = [];
+    private readonly List<UsedSocket> sockets = [];
     private readonly HashSet<ulong> spaces = [];
+    private readonly Dictionary<ulong, string> networks = [];
+    private readonly List<(FileUse Use, int MountId)> revoked = [];
+    private string memory = ""; // the directory in /proc of a thread that has it
+    private string? formerRecord;
+    private List<FormerLayer>? formerLayers;
+    private bool hasRing;
 
     private Sight(int pid, string name, ulong space, HostMounts mounts)
     {
@@ -44,7 +61,7 @@ internal sealed class Sight
     public ProcessName Process { get; }
 
     /// <summary>The inode number of its mount namespace; 0 when that may not be known.</summary>
-    public ulong Space { get; }
+    public ulong Space { get; private set; }
 
     /// <summary>The mount namespaces that its threads are in.</summary>
     public IReadOnlySet<ulong> Spaces => spaces;
@@ -55,16 +72,31 @@ internal sealed class Sight
     /// <summary>The namespaces that it keeps by descriptors of them.</summary>
     public IReadOnlyList<Keeper> Keeps => keeps;
 
+    /// <summary>Its sockets.</summary>
+    public IReadOnlyList<UsedSocket> Sockets => sockets;
+
+    /// <summary>The network namespaces that it is in, or has descriptors of, by their numbers, with paths that lead there.</summary>
+    public IReadOnlyDictionary<ulong, string> Networks => networks;
+
+    /// <summary>Whether it has an io_uring whose registered files /proc did not tell.</summary>
+    public bool HasUntoldRing { get; private set; }
+
+    /// <summary>Whether it has a group of fanotify(7), whose events hold files until they are read.</summary>
+    public bool HasEvents { get; private set; }
+
     /// <summary>The device of the mount that it serves over /dev/fuse, or null.</summary>
     public string? Connection { get; private set; }
 
     /// <summary>The layers that it was given, if it is a server of Veneer.</summary>
     public IReadOnlyList<GivenLayer> Layers => layers;
 
+    /// <summary>The layers that it had until it was shut down, when users of its files may hold their filesystems still.</summary>
+    public IReadOnlyList<FormerLayer> FormerLayers => formerLayers ??= formerRecord is { } record && layers.Count == 0 ? FormerLayer.Read(record) : [];
+
     /// <summary>What a server says of itself on its upper or work, or null.</summary>
     public Claim? Claim => layers.Select(layer => layer.Claim).FirstOrDefault(claim => claim is not null);
 
-    /// <summary>Looks at every process but this one, on a thread that is left behind when one keeps it.</summary>
+    /// <summary>Looks at every process but this one, on threads that are left behind when one keeps them.</summary>
     /// <param name="mounts">The mounts of the machine.</param>
     /// <param name="gaps">Gets a sentence about what could not be looked at.</param>
     public static List<Sight> OfAll(HostMounts mounts, List<string> gaps)
@@ -72,10 +104,16 @@ internal sealed class Sight
         List<int> all = Processes.All();
         all.Remove(Libc.ProcessId);
         var sights = new List<Sight>();
-        for (int next = 0; next < all.Count; next++)
+        var late = new List<(int Pid, Look Look)>();
+        for (int next = 0; next < all.Count;)
         {
-            next = OfSome(all, next, mounts, sights);
-            if (next < all.Count) { gaps.Add($"Process {all[next]} does not let itself be looked at."); }
+            var look = new Look(all, next, mounts);
+            next = look.Collect(sights);
+            if (next < all.Count) { late.Add((all[next++], look)); }
+        }
+        foreach ((int pid, Look look) in late)
+        {
+            if (!look.CollectLast(sights)) { gaps.Add($"Process {pid} does not let itself be looked at."); }
         }
         List<Sight> hidden = sights.FindAll(sight => sight.Space == 0);
         if (hidden.Count > 0)
@@ -85,22 +123,59 @@ internal sealed class Sight
         return sights;
     }
 
-    /// <summary>Looks at processes until one takes too long.</summary>
-    /// <returns>That one's index, or the number of all.</returns>
-    private static int OfSome(List<int> all, int first, HostMounts mounts, List<Sight> sights)
+    /// <summary>What this process's standard input, output and error lead to.</summary>
+    public static List<UsedFile> OwnOutput(HostMounts mounts)
     {
-        var found = new System.Collections.Concurrent.BlockingCollection<Sight?>(); // not disposed of: a thread that is left behind may add to it
-        var thread = new Thread(() =>
+        var own = new Sight(Libc.ProcessId, "", 0, mounts);
+        for (int descriptor = 0; descriptor <= 2; descriptor++) { own.AddDescriptor(own.directory, descriptor); }
+        return own.files;
+    }
+
+    /// <summary>A thread that looks at processes until one takes too long.</summary>
+    private sealed class Look
+    {
+        private readonly System.Collections.Concurrent.BlockingCollection<Sight?> found = []; // not disposed of: the thread may be left behind
+        private readonly int first;
+        private readonly int count;
+        private volatile bool isLeft;
+        private long began;
+
+        public Look(List<int> all, int first, HostMounts mounts)
         {
-            for (int i = first; i < all.Count; i++) { found.Add(Of(all[i], mounts)); }
-        }) { IsBackground = true };
-        thread.Start();
-        for (int i = first; i < all.Count; i++)
-        {
-            if (!found.TryTake(out Sight? sight, Patience)) { return i; }
-            if (sight is not null) { sights.Add(sight); }
+            this.first = first;
+            count = all.Count;
+            began = Environment.TickCount64;
+            new Thread(() =>
+            {
+                for (int i = first; i < all.Count && !isLeft; i++) { found.Add(Of(all[i], mounts)); }
+            }) { IsBackground = true }.Start();
         }
-        return all.Count;
+
+        /// <summary>Takes what it has seen.</summary>
+        /// <returns>The index of the process that took too long, or the number of all.</returns>
+        public int Collect(List<Sight> sights)
+        {
+            for (int i = first; i < count; i++)
+            {
+                began = Environment.TickCount64;
+                if (!Take(sights, Patience))
+                {
+                    isLeft = true;
+                    return i;
+                }
+            }
+            return count;
+        }
+
+        /// <summary>Takes the one that took too long, if it comes at last.</summary>
+        public bool CollectLast(List<Sight> sights) => Take(sights, (int)Math.Max(0, began + LongPatience - Environment.TickCount64));
+
+        private bool Take(List<Sight> sights, int milliseconds)
+        {
+            if (!found.TryTake(out Sight? sight, milliseconds)) { return false; }
+            if (sight is not null) { sights.Add(sight); }
+            return true;
+        }
     }
 
     /// <summary>Looks at a process.</summary>
@@ -108,45 +183,158 @@ internal sealed class Sight
     private static Sight? Of(int pid, HostMounts mounts)
     {
         string process = pid.ToString(CultureInfo.InvariantCulture);
-        ulong space = Processes.NamespaceOf(process, "mnt");
         string name = Processes.NameOf(process);
-        if (name == "?" || (space == 0 && Processes.HasEnded(process))) { return null; }
+        if (name == "?") { return null; }
+        ulong space = Processes.NamespaceOf(process, "mnt");
+        List<int> threads = Processes.NumbersIn($"/proc/{process}/task");
+        threads.Remove(pid);
+        // The first thread may have ended, and the others not.
+        if (space == 0 && threads.Count == 0 && Processes.HasEnded(process)) { return null; }
         var sight = new Sight(pid, name, space, mounts);
-        sight.Look();
+        sight.LookAt(threads);
         return sight;
     }
 
-    private void Look()
+    /// <param name="others">Its threads, but for the first.</param>
+    private void LookAt(List<int> others)
     {
-        foreach (string link in (ReadOnlySpan<string>)["cwd", "root", "exe"]) { AddFile(link, -1, $"/proc/{directory}/{link}"); }
+        AddNetwork(Processes.Link($"/proc/{directory}/ns/net"), $"/proc/{directory}/ns/net");
         if (Space != 0) { spaces.Add(Space); }
-        foreach (int thread in Processes.NumbersIn($"/proc/{directory}/task"))
+        // The memory is one for all threads, and the first may have let go of it.
+        memory = directory;
+        if (others.Count > 0 && Processes.Link($"/proc/{directory}/exe") is null) { memory = string.Create(CultureInfo.InvariantCulture, $"{directory}/task/{others[0]}"); }
+        var tables = new List<int>();
+        var places = new List<int>();
+        LookAt(Process.Pid, directory, tables, places);
+        foreach (int thread in others)
         {
             string task = string.Create(CultureInfo.InvariantCulture, $"{directory}/task/{thread}");
-            if (thread == Process.Pid || Processes.NamespaceOf(task, "mnt") is not (var space and > 0) || !spaces.Add(space)) { continue; }
-            foreach (string link in (ReadOnlySpan<string>)["cwd", "root"]) { AddFile(link, -1, $"/proc/{task}/{link}"); }
+            if (Processes.NamespaceOf(task, "mnt") is var space and > 0)
+            {
+                spaces.Add(space);
+                if (Space == 0) { Space = space; }
+            }
+            LookAt(thread, task, tables, places);
         }
-        foreach (int descriptor in Processes.NumbersIn($"/proc/{directory}/fd")) { AddDescriptor(descriptor); }
         if (Connection is not null) { FindLayers(); }
         AddMaps();
     }
 
-    private void AddDescriptor(int descriptor)
+    /// <summary>Looks at what a thread has for itself.</summary>
+    /// <param name="thread">Its id.</param>
+    /// <param name="task">Its directory in /proc.</param>
+    /// <param name="tables">Threads whose descriptors have been looked at.</param>
+    /// <param name="places">Threads whose directories have been looked at.</param>
+    private void LookAt(int thread, string task, List<int> tables, List<int> places)
     {
-        string path = string.Create(CultureInfo.InvariantCulture, $"/proc/{directory}/fd/{descriptor}");
-        if (Processes.Link(path) is not { } target) { return; }
-        ulong space = Processes.MountNamespaceOf(target);
-        if (space > 0) { keeps.Add(new Keeper(space, $"descriptor {descriptor} of {Process.Name} ({directory})", path)); }
-        if (!target.StartsWith('/') || target == "/dev/null") { return; }
+        if (IsOwn(thread, ThreadPart.Directories, places))
+        {
+            foreach (string link in (ReadOnlySpan<string>)["cwd", "root"]) { AddFile(link, -1, $"/proc/{task}/{link}"); }
+        }
+        if (thread == Process.Pid) { AddFile("exe", -1, $"/proc/{memory}/exe"); }
+        if (IsOwn(thread, ThreadPart.Descriptors, tables))
+        {
+            foreach (int descriptor in Processes.NumbersIn($"/proc/{task}/fd")) { AddDescriptor(task, descriptor); }
+        }
+
+        // Where that cannot be told, each is looked at.
+        static bool IsOwn(int thread, ThreadPart part, List<int> known)
+        {
+            foreach (int other in known)
+            {
+                if (!Libc.Compare(other, thread, part, out bool isShared).IsError && isShared) { return false; }
+            }
+            known.Add(thread);
+            return true;
+        }
+    }
+
+    private void AddDescriptor(string task, int descriptor)
+    {
+        string path = string.Create(CultureInfo.InvariantCulture, $"/proc/{task}/fd/{descriptor}");
+        string description = string.Create(CultureInfo.InvariantCulture, $"/proc/{task}/fdinfo/{descriptor}");
+        if (Processes.Link(path) is not { Length: > 0 } target) { return; }
+        if (target[0] != '/')
+        {
+            if (Processes.MountNamespaceOf(target) is var space and > 0) { keeps.Add(new Keeper(space, $"descriptor {descriptor} of {Process.Name} ({directory})", [path])); }
+            else if (target.StartsWith("socket:[", StringComparison.Ordinal)) { sockets.Add(new UsedSocket(descriptor, (uint)Processes.NamespaceNumber(target), description)); }
+            else if (target == "anon_inode:[io_uring]") { AddRegistered(description); }
+            else if (target == "anon_inode:[fanotify]") { HasEvents = true; }
+            else { AddNetwork(target, path); }
+            return;
+        }
+        if (target == "/dev/null") { return; }
         if (target.StartsWith("/dev/fuse", StringComparison.Ordinal)) { Connection ??= Processes.FuseConnectionOf(directory, descriptor); }
+        if (target.StartsWith(FormerLayer.LinkName, StringComparison.Ordinal)) { formerRecord = path; }
         AddFile("open", descriptor, path);
     }
 
+    private void AddNetwork(string? name, string path)
+    {
+        if (name is not null && name.StartsWith("net:[", StringComparison.Ordinal)) { networks.TryAdd(Processes.NamespaceNumber(name), path); }
+    }
+
+    /// <summary>The files that are registered with an io_uring need no descriptor.</summary>
+    private void AddRegistered(string description)
+    {
+        hasRing = true;
+        if (Processes.RegisteredFiles(description) is not { } paths)
+        {
+            HasUntoldRing = true;
+            return;
+        }
+        foreach (string path in paths)
+        {
+            (string? device, string? inside) = WhereIs(path);
+            if (device is not null) { Add(new UsedFile(new FileUse("registered", -1, path), device, inside)); }
+        }
+    }
+
+    /// <summary>Adds what is known of the sockets that are bound to files.</summary>
+    /// <param name="bound">All of them, by their numbers.</param>
+    public void AddSockets(IReadOnlyDictionary<uint, BoundSocket> bound)
+    {
+        foreach (UsedSocket socket in sockets)
+        {
+            if (!bound.TryGetValue(socket.Number, out BoundSocket file)) { continue; }
+            string path = file.Path.StartsWith('/') ? file.Path : $"{Processes.Link($"/proc/{directory}/cwd")}/{file.Path}"; // where it most likely was
+            string device = string.Create(CultureInfo.InvariantCulture, $"{file.DeviceMajor}:{file.DeviceMinor}");
+            (string? there, string? inside) = WhereIs(path);
+            Add(new UsedFile(new FileUse("socket", socket.Descriptor, file.Path), device, there == device ? inside : null));
+        }
+    }
+
+    /// <summary>Where a path of this process's mount namespace leads, by the mount table alone.</summary>
+    private (string? Device, string? Inside) WhereIs(string path) =>
+        mounts.Space(Space)?.Covering(path) is { } covering ? (covering.Device, Place.InsideOf(covering, path)) : (null, null);
+
     private void AddFile(string use, int descriptor, string path)
     {
-        if (Processes.Link(path) is not { } target || !target.StartsWith('/') || Libc.StatPlace(Libc.AtCwd, PathText.Encode(path), out Statx stat).IsError) { return; }
+        if (Processes.Link(path) is not { } target || !target.StartsWith('/')) { return; }
+        if (Libc.StatPlace(Libc.AtCwd, PathText.Encode(path), out Statx stat).IsError)
+        {
+            // As it is with a file of an overlay that was shut down.
+            if (descriptor >= 0 && Processes.MountIdOf(path.Replace("/fd/", "/fdinfo/", StringComparison.Ordinal)) is { } id) { revoked.Add((new FileUse(use, descriptor, target), id)); }
+            return;
+        }
         (string device, string? inside) = mounts.PlaceOf(stat, target);
-        files.Add(new UsedFile(new FileUse(use, descriptor, target), device, inside));
+        Add(new UsedFile(new FileUse(use, descriptor, target), device, inside));
+    }
+
+    /// <summary>Adds the files that the kernel tells nothing of but the id of their mount.</summary>
+    /// <param name="devices">The devices of mounts that may be in no table any more.</param>
+    public void AddRevoked(IReadOnlyDictionary<int, string> devices)
+    {
+        foreach ((FileUse use, int id) in revoked)
+        {
+            if (mounts.Find((ulong)id) is { } mount) { Add(new UsedFile(use, mount.Device, Place.InsideOf(mount, use.Path))); }
+            else if (devices.TryGetValue(id, out string? device)) { Add(new UsedFile(use, device, null)); }
+        }
+    }
+
+    private void Add(UsedFile file)
+    {
+        if (seen.Add(file.Use)) { files.Add(file); }
     }
 
     /// <summary>The directories that a server was given are those that it has open by path alone where they were named, and upper and work locked as well.</summary>
@@ -191,22 +379,23 @@ internal sealed class Sight
 
     private void AddMaps()
     {
-        if (Libc.ReadWhole(PathText.Encode($"/proc/{directory}/maps"), out byte[] maps).IsError) { return; }
-        var seen = new HashSet<string>(StringComparer.Ordinal);
-        MountNamespace? home = mounts.Spaces.Find(one => one.Id == Space);
+        if (Libc.ReadWhole(PathText.Encode($"/proc/{memory}/maps"), out byte[] maps).IsError) { return; }
         ReadOnlySpan<byte> rest = maps;
         while (rest.Length > 0)
         {
             // 7f00-7f01 r-xp 00000000 fe:00 1234    /path
-            string line = PathText.Decode(MountTable.NextLine(ref rest));
-            int start = line.IndexOf('/', StringComparison.Ordinal);
-            if (start < 0 || !seen.Add(line[start..])) { continue; }
-            string[] fields = line[..start].Split(' ', StringSplitOptions.RemoveEmptyEntries);
+            ReadOnlySpan<byte> bytes = MountTable.NextLine(ref rest);
+            HasUntoldRing |= !hasRing && bytes.EndsWith("anon_inode:[io_uring]"u8); // it has no descriptor, and so nothing is told of it
+            int start = bytes.IndexOf((byte)'/');
+            if (start < 0) { continue; }
+            string path = PathText.Decode(bytes[start..]);
+            if (seen.Contains(new FileUse("map", -1, path))) { continue; }
+            string[] fields = PathText.Decode(bytes[..start]).Split(' ', StringSplitOptions.RemoveEmptyEntries);
             if (fields is not [_, _, _, var number, ..] || number.Split(':') is not [var major, var minor]) { continue; }
             if (!uint.TryParse(major, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint a) || !uint.TryParse(minor, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint b)) { continue; }
             string device = string.Create(CultureInfo.InvariantCulture, $"{a}:{b}");
-            MountEntry? covering = home?.Covering(line[start..]);
-            files.Add(new UsedFile(new FileUse("map", -1, line[start..]), device, covering?.Device == device ? Place.InsideOf(covering, line[start..]) : null));
+            (string? there, string? inside) = WhereIs(path);
+            Add(new UsedFile(new FileUse("map", -1, path), device, there == device ? inside : null));
         }
     }
 }
