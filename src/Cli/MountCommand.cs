@@ -54,8 +54,12 @@ internal static class MountCommand
             foreach (string warning in request.Options.Warnings) { Terminal.Complain(warning); }
         }
         if (request.Pretend) { return ExitCode.Success; }
-        if (request.Foreground) { return Serve(options, connection, request.Options.Debug, Terminal.Trace, () => true); }
-        if (Background.IsChild) { return Serve(options, connection, trace: false, Syslog.Complain, Background.ReportReady); }
+        if (request.Foreground) { return Serve(options, connection, request.Options.Debug, Terminal.Trace, place =>
+        {
+            if (connection < 0) { UmountHelper.Register(place); }
+            return true;
+        }); }
+        if (Background.IsChild) { return Serve(options, connection, trace: false, Syslog.Complain, _ => Background.ReportReady()); }
         if (connection >= 0) { return Background.Start(invocation, connection); } // the mount is that of who made it
 
         // Its full name: a mount over our working directory is not seen through ".", nor one over a directory through its descriptor.
@@ -129,8 +133,8 @@ internal static class MountCommand
     /// <param name="connection">A descriptor of /dev/fuse that somebody else has mounted, or -1.</param>
     /// <param name="trace">Whether each request becomes a line on standard error.</param>
     /// <param name="log">Where to say what goes wrong while requests are served.</param>
-    /// <param name="reportReady">Called once they are; gives false when nobody wants the mount any more.</param>
-    private static int Serve(OverlayOptions options, int connection, bool trace, Action<string> log, Func<bool> reportReady)
+    /// <param name="reportReady">Called once they are, with the mount point's full name; gives false when nobody wants the mount any more.</param>
+    private static int Serve(OverlayOptions options, int connection, bool trace, Action<string> log, Func<string, bool> reportReady)
     {
         Libc.IgnoreStraySignals();
         _ = Libc.RaiseOpenFileLimit(); // best effort: the limit that there is may do
@@ -148,6 +152,7 @@ internal static class MountCommand
         }
 
         using var ending = new Ending(overlay, log);
+        string mountPoint;
         using (overlay)
         {
             if (overlay.PinDirectory is { } pins && PinWatch.Start(pins) is var failure && failure.IsError)
@@ -192,7 +197,7 @@ internal static class MountCommand
             _ = Libc.ChangeDirectory("/\0"u8); // cannot fail
             _ = Libc.ForgetCode(); // best effort: of what starting took, serving needs little
             server.Start();
-            if (!reportReady())
+            if (!reportReady(mount.MountPoint))
             {
                 log("veneer: the process that asked for the mount is gone, unmounting");
                 _ = mount.Detach(); // best effort: it goes with this process
@@ -202,8 +207,10 @@ internal static class MountCommand
             ending.Pause();
             signals.IsSyncing = options.SyncOnUnmount;
             overlay.SyncAtEnd();
+            mountPoint = mount.MountPoint;
             ending.Begin();
         }
+        UmountHelper.Withdraw(mountPoint);
         return ExitCode.Success;
     }
 
@@ -365,7 +372,11 @@ internal static class MountCommand
             error = Libc.StatFileSystem(descriptor, out status);
             Libc.Close(descriptor);
         }
-        if (!error.IsError && status.Type == StatFs.FuseMagic) { return ExitCode.Success; }
+        if (!error.IsError && status.Type == StatFs.FuseMagic)
+        {
+            UmountHelper.Register(path);
+            return ExitCode.Success;
+        }
         throw new MountException(error.IsError
             ? $"{path} was mounted, but did not answer ({error}): {(TakeAway(path, before) ? "it is unmounted again, " : "unmount it, and ")}see the system's log and the limits of this process."
             : $"{path} was mounted, but is not a mount now: see who unmounted it.");

@@ -349,7 +349,7 @@ public sealed class OptionParser
     /// <summary>Words that are for mount(8), systemd or a caller, and not for us.</summary>
     private static bool IsIgnored(string name) => name switch
     {
-        "auto" or "noauto" or "user" or "nouser" or "users" or "owner" or "group" or "nofail" or "_netdev" or "comment" => true,
+        "auto" or "noauto" or "user" or "nouser" or "users" or "owner" or "group" or "nofail" or "_netdev" or "comment" or "uhelper" => true,
         "private" or "rprivate" or "nonempty" or "silent" or "loud" => true,
         "nolazytime" or "noiversion" or "nomand" => true,
         "user_id" or "group_id" or "rootmode" or "blksize" => true, // remount: what the kernel shows of a FUSE mount

@@ -315,6 +315,22 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("g\nread-only\n", output);
     }
 
+    /// <summary>Of an absolute path umount(8) asks statfs(2) for the type, which is not ours.</summary>
+    [CliTheory]
+    [InlineData("umount m")]
+    [InlineData("umount $PWD/m")]
+    [InlineData("umount -c $PWD/m")]
+    [InlineData("veneer umount m")]
+    public void The_helper_of_umount_is_called_however_the_mount_is_named(string command)
+    {
+        string output = Succeeds(
+            "mount -t tmpfs t /run; mkdir sbin; mount --bind /sbin sbin; mount -t tmpfs t /mnt; cp -a sbin /mnt/sbin; umount sbin; rmdir sbin; mount --bind /mnt/sbin $(realpath /sbin); "
+            + "ln -s $VENEER /run/umount.fuse.veneer; printf '#!/bin/sh\\necho helper; exec /run/umount.fuse.veneer \"$@\"\\n' >/sbin/umount.fuse.veneer; chmod +x /sbin/umount.fuse.veneer; "
+            + $"mkdir x; mount -t tmpfs t x; veneer mount -o lowerdir=x,upperdir=u,workdir=w m; {command}; umount x; rmdir x; grep -c veneer /run/mount/utab || true");
+
+        Assert.Equal(command.StartsWith('v') ? "0\n" : "helper\n0\n", output);
+    }
+
     [CliFact]
     public void Make_run_mounts_for_root_and_for_a_user()
     {
