@@ -23,18 +23,18 @@ internal static class LiveMount
     /// <param name="place">Any file or directory of the mount.</param>
     /// <param name="query">The question.</param>
     /// <param name="argument">What it is about: text without NUL, at most <see cref="ControlMessage.MaxLength"/> bytes.</param>
-    /// <param name="milliseconds">The longest time to wait, or -1 for as long as it takes.</param>
+    /// <param name="milliseconds">How long to wait on a machine that is not busy, or -1 for as long as it takes.</param>
     /// <returns>The answer, JSON in UTF-8.</returns>
     /// <exception cref="LayerException">There is none; the message is a sentence for the user.</exception>
     public static byte[] Ask(string place, Query query, string argument = "", int milliseconds = AnswerTime)
     {
         string number = ((uint)query).ToString(CultureInfo.InvariantCulture);
         byte[][] words = ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], PathText.Encode(number)[..^1], PathText.Encode(argument)[..^1]];
-        Errno error = Self.Ask(Mark, words, milliseconds, out byte[] answer, out bool hangs);
+        Errno error = Self.Ask(Mark, words, milliseconds, out byte[] answer, out int silence);
         if (error.IsError) { throw new LayerException($"A process that asks the server cannot be started ({error}): see the limits of this process.", ExitCode.System); }
-        if (hangs)
+        if (silence > 0)
         {
-            throw new LayerException(string.Create(CultureInfo.InvariantCulture, $"The server of {place} has not answered for {milliseconds / 1000} seconds: see what it waits for, or unmount with veneer umount -l."), ExitCode.Failure, LayerProblem.Hangs);
+            throw new LayerException(string.Create(CultureInfo.InvariantCulture, $"The server of {place} has not answered for {silence / 1000} seconds: see what it waits for, or unmount with veneer umount -l."), ExitCode.Failure, LayerProblem.Hangs);
         }
         return answer switch
         {
@@ -50,6 +50,7 @@ internal static class LiveMount
     /// <summary>In the child: asks, and passes the answer on.</summary>
     public static int PassOn(string place, string query, string argument)
     {
+        Self.Begin();
         try
         {
             Write(IsAnswer, AskHere(place, (Query)uint.Parse(query, CultureInfo.InvariantCulture), PathText.Encode(argument).AsSpan()[..^1]));

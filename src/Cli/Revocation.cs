@@ -30,6 +30,7 @@ internal static class Revocation
     /// <summary>In the child.</summary>
     public static int LookUp(string place, string count)
     {
+        Self.Begin();
         if (!int.TryParse(count, NumberStyles.None, CultureInfo.InvariantCulture, out int number)) { return ExitCode.Usage; }
         string prefix = PathText.Decode(Gate.RevokedPrefix);
         for (int i = 0; i < number; i++)

@@ -9,6 +9,15 @@ namespace Veneer.Cli;
 /// </remarks>
 internal static class Self
 {
+    /// <summary>How long a process may take to begin, in milliseconds.</summary>
+    private const int LongestStart = 60_000;
+
+    /// <summary>A server may take so many times longer to answer than a process took to begin.</summary>
+    private const int AnswersPerStart = 20;
+
+    /// <summary>In a process that <see cref="Ask"/> started: tells that it has begun.</summary>
+    public static void Begin() => _ = Libc.Write(2, [0], out _); // best effort: nobody may wait for it any more
+
     /// <summary>Whether this process was started for what the variable stands for.</summary>
     public static bool IsStartedAs(string variable) => Environment.GetEnvironmentVariable(variable) == $"{Libc.ParentProcessId}";
 
@@ -32,20 +41,23 @@ internal static class Self
             },
             out pid);
 
-    /// <summary>Starts it for something that may never return, and waits for what it writes to standard error.</summary>
+    /// <summary>Starts it for something that may never return, and waits for what it writes to standard error after <see cref="Begin"/>.</summary>
     /// <remarks>
     /// No signal ends the wait for a server that hangs, and neither a thread that waits nor its process could end. So it
     /// is another process, which is killed when the time is over; it goes at the latest when the server answers or ends.
     /// </remarks>
     /// <param name="variable">What for.</param>
     /// <param name="arguments">All, the program's name first, in bytes without NUL.</param>
-    /// <param name="milliseconds">The longest time to wait, or -1 for as long as it takes.</param>
+    /// <param name="milliseconds">
+    /// The time to wait from when it begins, or -1 for as long as it takes. On a machine that took long to start a
+    /// process it is longer, since a server there may take as long to answer.
+    /// </param>
     /// <param name="answer">What it wrote; empty when it wrote nothing.</param>
-    /// <param name="hangs">Whether the time was over.</param>
-    public static Errno Ask(string variable, IReadOnlyList<byte[]> arguments, int milliseconds, out byte[] answer, out bool hangs)
+    /// <param name="silence">How long it was waited for in vain, in milliseconds; 0 when it has ended.</param>
+    public static Errno Ask(string variable, IReadOnlyList<byte[]> arguments, int milliseconds, out byte[] answer, out int silence)
     {
         answer = [];
-        hangs = false;
+        silence = 0;
         Errno error = Libc.Pipe(out int readEnd, out int writeEnd);
         if (error.IsError) { return error; }
         using var output = new Fd(readEnd);
@@ -53,17 +65,19 @@ internal static class Self
         using (new Fd(writeEnd)) { error = Start(variable, arguments, writeEnd, out pid); }
         if (error.IsError) { return error; }
 
-        long end = Environment.TickCount64 + milliseconds;
+        bool hasBegun = false;
+        int patience = Math.Max(milliseconds, LongestStart);
+        long start = Environment.TickCount64;
         byte[] buffer = new byte[4096];
         int length = 0;
         while (true)
         {
-            int left = milliseconds < 0 ? -1 : (int)Math.Max(0, end - Environment.TickCount64);
+            int left = milliseconds < 0 ? -1 : (int)Math.Max(0, start + patience - Environment.TickCount64);
             error = Libc.Poll(output.Value, PollEvents.In, left, out bool came);
             if (error == Errno.EINTR) { continue; }
             if (!error.IsError && !came)
             {
-                hangs = true;
+                silence = patience;
                 _ = Libc.Kill(pid); // best effort: it can be killed as long as the server has not taken its request
                 return Errno.None;
             }
@@ -73,8 +87,13 @@ internal static class Self
             if (error == Errno.EINTR) { continue; }
             if (error.IsError || count == 0) { break; }
             length += count;
+            if (hasBegun) { continue; }
+            hasBegun = true;
+            long now = Environment.TickCount64;
+            patience = (int)Math.Max(milliseconds, (now - start) * AnswersPerStart);
+            start = now;
         }
-        answer = buffer[..length];
+        answer = buffer[Math.Min(1, length)..length];
         _ = Libc.Wait(pid, out _); // best effort: it has said what it had to say
         return error;
     }

@@ -20,6 +20,7 @@ internal sealed record ServerIdentity(int Pid, ulong Started, bool HasUpper)
     /// <summary>In the child: passes the answer on.</summary>
     public static int PassOn(string path)
     {
+        Self.Begin();
         Span<byte> value = stackalloc byte[MaxLength];
         Errno error = Libc.GetXattrAt(Libc.AtCwd, PathText.Encode(path), "user.veneer.server\0"u8, value, out int size);
         if (!error.IsError) { error = Libc.Write(2, value[..size], out _); }
@@ -30,7 +31,8 @@ internal sealed record ServerIdentity(int Pid, ulong Started, bool HasUpper)
     /// <returns>Null when there is none, or when it does not answer.</returns>
     public static ServerIdentity? Ask(string path, out bool hangs)
     {
-        Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(path)[..^1]], AnswerTime, out byte[] value, out hangs);
+        Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(path)[..^1]], AnswerTime, out byte[] value, out int silence);
+        hangs = silence > 0;
         if (error.IsError || value.Length == 0) { return null; }
 
         string[] parts = Encoding.ASCII.GetString(value).Split(' ');

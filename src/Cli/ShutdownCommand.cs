@@ -49,6 +49,7 @@ internal static class ShutdownCommand
     /// <summary>In the child: shuts down, and writes the exit code, as one byte, and why it could not.</summary>
     public static int PassOn(string place)
     {
+        Self.Begin();
         string complaint = "";
         int code = ExitCode.Failure;
         try

@@ -17,9 +17,6 @@ internal sealed class InUseLock : IDisposable
     /// <summary>How long to wait for an overlay that is being unmounted, in milliseconds.</summary>
     private const int Patience = 3000;
 
-    /// <summary>How long to look for kernel overlays, in milliseconds; one namespace takes some 50 microseconds.</summary>
-    private const int SearchTime = 16;
-
     /// <summary>The longest record, in bytes.</summary>
     private const int MaxClaim = 4096;
 
@@ -48,7 +45,7 @@ internal sealed class InUseLock : IDisposable
                 ? sentence => throw new OverlayMountException($"{sentence}: unmount that, use another directory, or mount anyway with -o inuse=warn.")
                 : sentence => log($"veneer: {sentence}: mounted all the same, as inuse=warn asks; what both do to it is undefined");
             taken.LockAll(options, places, complain);
-            CheckKernelMounts(places, complain, log);
+            CheckKernelMounts(places, complain);
         }
         catch
         {
@@ -137,9 +134,9 @@ internal sealed class InUseLock : IDisposable
         if (current >= 0) { Libc.Close(current); }
     }
 
-    private static void CheckKernelMounts(IReadOnlyList<Place> places, Action<string> complain, Action<string> log)
+    /// <remarks>However many mount namespaces there are, each is looked at: one takes some 50 microseconds.</remarks>
+    private static void CheckKernelMounts(IReadOnlyList<Place> places, Action<string> complain)
     {
-        long deadline = Environment.TickCount64 + SearchTime;
         foreach (KernelMount overlay in KernelMount.All())
         {
             using KernelMount one = overlay;
@@ -149,9 +146,6 @@ internal sealed class InUseLock : IDisposable
                 string where = process == "self" ? "" : $" in the mount namespace of process {process} ({Processes.NameOf(process)})";
                 complain($"The {place} {relation} of the kernel overlay that is mounted on {overlay.Mount.MountPoint}{where}");
             }
-            if (Environment.TickCount64 <= deadline) { continue; }
-            log("veneer: there are too many mount namespaces to look in all of them for a kernel overlay that uses the same layers");
-            break;
         }
     }
 
