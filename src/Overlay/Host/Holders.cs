@@ -404,7 +404,7 @@ public sealed class Holders
 
     /// <summary>Other servers of FUSE have a connection as well.</summary>
     private static bool IsOurs(Sight sight, HostMounts mounts) =>
-        sight.Process.Name.StartsWith("veneer", StringComparison.Ordinal) || mounts.Of(sight.Connection!).Any(one => one.Mount.Type == "fuse.veneer");
+        sight.Process.Name.StartsWith("veneer", StringComparison.Ordinal) || sight.FormerLayers.Count > 0 || mounts.Of(sight.Connection!).Any(one => one.Mount.Type == "fuse.veneer");
 
     private List<FileHolder> LoopDevices(Subject target)
     {
