@@ -307,7 +307,7 @@ public sealed class CliMountTests : IDisposable
     public void Mount_and_umount_use_the_helpers_where_they_are_installed()
     {
         string output = Succeeds(
-            "mkdir sbin; mount --bind /sbin sbin; mount -t tmpfs t /mnt; cp -a sbin /mnt/sbin; ln -s $VENEER /mnt/sbin/mount.fuse.veneer; ln -s $VENEER /mnt/sbin/umount.fuse.veneer; "
+            "mount -t tmpfs t /run; mkdir sbin; mount --bind /sbin sbin; mount -t tmpfs t /mnt; cp -a sbin /mnt/sbin; ln -s $VENEER /mnt/sbin/mount.fuse.veneer; ln -s $VENEER /mnt/sbin/umount.fuse.veneer; "
             + "mount --bind /mnt/sbin $(realpath /sbin); umount sbin; rmdir sbin; "
             + "mkdir x; mount -t tmpfs t x; mkdir x/l x/u x/w; touch x/l/g; "
             + "mount -t fuse.veneer src m -o lowerdir=x/l,upperdir=x/u,workdir=x/w,nodev; ls m; mount -o remount,ro m; touch m/x 2>/dev/null || echo read-only; umount m; umount x; rmdir x");
