@@ -67,6 +67,7 @@ if [ "$purpose" = test ]; then
     needs btrfs-progs command -v mkfs.btrfs
     needs squashfs-tools command -v mksquashfs
     needs erofs-utils command -v mkfs.erofs
+    needs python3 command -v python3
     needs fuse-overlayfs command -v fuse-overlayfs
     needs bindfs command -v bindfs
 fi

@@ -38,7 +38,17 @@ public unsafe struct FileHandle
     {
         handle = default;
         handle.length = MaxLength;
-        return Libc.NameToHandle(directory, name, ref handle);
+        return Libc.NameToHandle(directory, name, ref handle, 0);
+    }
+
+    /// <summary>A handle that tells an inode from others and may not be opened (AT_HANDLE_FID, Linux 6.5): what some filesystems give that give no other.</summary>
+    /// <returns><see cref="Errno.EOPNOTSUPP"/> when the filesystem has none, <see cref="Errno.EINVAL"/> on an older kernel.</returns>
+    public static Errno IdentifierOf(int directory, ReadOnlySpan<byte> name, out FileHandle handle)
+    {
+        const int identifierOnly = 0x200;
+        handle = default;
+        handle.length = MaxLength;
+        return Libc.NameToHandle(directory, name, ref handle, identifierOnly);
     }
 }
 
@@ -47,13 +57,13 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int name_to_handle_at(int directory, byte* name, FileHandle* handle, int* mountId, int flags);
 
-    internal static Errno NameToHandle(int directory, ReadOnlySpan<byte> name, ref FileHandle handle)
+    internal static Errno NameToHandle(int directory, ReadOnlySpan<byte> name, ref FileHandle handle, int flags)
     {
         int mountId;
         fixed (byte* p = name)
         fixed (FileHandle* h = &handle)
         {
-            return Check(name_to_handle_at(directory, p, h, &mountId, AtEmptyPath));
+            return Check(name_to_handle_at(directory, p, h, &mountId, AtEmptyPath | flags));
         }
     }
 

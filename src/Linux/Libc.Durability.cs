@@ -77,14 +77,24 @@ public static unsafe partial class Libc
         }
     }
 
+    /// <summary>Sets an option of it to what a descriptor leads to. See FSCONFIG_SET_FD in fsconfig(2).</summary>
+    public static Errno AddToFileSystem(int context, ReadOnlySpan<byte> option, int descriptor)
+    {
+        const int setDescriptor = 5;
+        fixed (byte* o = option) { return Check(syscall(SysFsConfig, context, setDescriptor, (nint)o, 0, descriptor, 0)); }
+    }
+
     /// <summary>Makes it, and a mount of it that is attached nowhere. See fsconfig(2) and fsmount(2).</summary>
-    public static Errno MountFileSystem(int context, out int mount)
+    /// <param name="context">As <see cref="OpenFileSystem"/> gave it.</param>
+    /// <param name="mount">The mount.</param>
+    /// <param name="attributes">The mount's attributes.</param>
+    public static Errno MountFileSystem(int context, out int mount, MountAttributes attributes = MountAttributes.None)
     {
         const int create = 6, closeOnExec = 1;
         mount = -1;
         Errno error = Check(syscall(SysFsConfig, context, create, 0, 0, 0, 0));
         if (error.IsError) { return error; }
-        error = Check(syscall(SysFsMount, context, closeOnExec, 0, 0, 0, 0), out mount);
+        error = Check(syscall(SysFsMount, context, closeOnExec, (nint)attributes, 0, 0, 0), out mount);
         if (error.IsError) { mount = -1; }
         return error;
     }

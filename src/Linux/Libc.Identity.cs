@@ -65,6 +65,27 @@ public static unsafe partial class Libc
     /// <summary>Moves the calling thread into a network namespace. See setns(2).</summary>
     public static Errno EnterNetworkNamespace(int descriptor) => Check(setns(descriptor, 0x40000000));
 
+    [StructLayout(LayoutKind.Sequential)]
+    private struct MountNamespaceInfo
+    {
+        public uint Size;
+        public uint Mounts;
+        public ulong Id;
+    }
+
+    /// <summary>The mount namespace after or before another one, in the order in which all of the machine were made, whether a process is in it or not. See ioctl_nsfs(2).</summary>
+    /// <param name="descriptor">The namespace's file.</param>
+    /// <param name="isNext">The one after it (NS_MNT_GET_NEXT), or before it (NS_MNT_GET_PREV).</param>
+    /// <param name="other">That one's file, for the caller to close.</param>
+    /// <returns><see cref="Errno.ENOENT"/> when there is none, <see cref="Errno.EPERM"/> without privilege, <see cref="Errno.ENOTTY"/> before Linux 6.12.</returns>
+    public static Errno NeighborOfMountNamespace(int descriptor, bool isNext, out int other)
+    {
+        var info = new MountNamespaceInfo { Size = (uint)sizeof(MountNamespaceInfo) };
+        Errno error = Ioctl(descriptor, isNext ? 0x8010B70BUL : 0x8010B70CUL, ref info, out other);
+        if (error.IsError) { other = -1; }
+        return error;
+    }
+
     /// <summary>Makes the calling thread keep its capabilities when its filesystem user id changes (SECBIT_NO_SETUID_FIXUP).</summary>
     /// <remarks>Other secure bits stay as they are; a container may have locked some.</remarks>
     /// <returns><see cref="Errno.EPERM"/> without CAP_SETPCAP.</returns>

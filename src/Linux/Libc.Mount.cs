@@ -20,6 +20,8 @@ public enum MountFlags : ulong
     Synchronous = 16,
     /// <summary>MS_REMOUNT.</summary>
     Remount = 32,
+    /// <summary>MS_MANDLOCK.</summary>
+    MandatoryLocks = 64,
     /// <summary>MS_DIRSYNC.</summary>
     DirectorySynchronous = 128,
     /// <summary>MS_NOSYMFOLLOW.</summary>
@@ -30,12 +32,18 @@ public enum MountFlags : ulong
     NoDirectoryAccessTime = 2048,
     /// <summary>MS_BIND.</summary>
     Bind = 4096,
+    /// <summary>MS_UNBINDABLE: private, and not to be bound elsewhere.</summary>
+    Unbindable = 1 << 17,
     /// <summary>MS_PRIVATE: what is mounted in it is not mounted elsewhere.</summary>
     Private = 1 << 18,
+    /// <summary>MS_SHARED: what is mounted in it is mounted in its peers as well.</summary>
+    Shared = 1 << 20,
     /// <summary>MS_RELATIME.</summary>
     RelativeAccessTime = 1 << 21,
     /// <summary>MS_STRICTATIME.</summary>
     StrictAccessTime = 1 << 24,
+    /// <summary>MS_LAZYTIME.</summary>
+    LazyTime = 1 << 25,
 }
 
 /// <summary>Attributes of a mount. See mount_setattr(2).</summary>
@@ -46,8 +54,14 @@ public enum MountAttributes : ulong
     None = 0,
     /// <summary>MOUNT_ATTR_RDONLY.</summary>
     ReadOnly = 1,
+    /// <summary>MOUNT_ATTR_NOSUID.</summary>
+    NoSetUid = 2,
     /// <summary>MOUNT_ATTR_NODEV.</summary>
     NoDevices = 4,
+    /// <summary>MOUNT_ATTR_NOEXEC.</summary>
+    NoExecute = 8,
+    /// <summary>MOUNT_ATTR_NOSYMFOLLOW.</summary>
+    NoSymbolicLinks = 0x200000,
     /// <summary>MOUNT_ATTR_NOATIME, one value of the access time field.</summary>
     NoAccessTime = 0x10,
     /// <summary>MOUNT_ATTR_STRICTATIME, another value of the access time field; without any it is that of relatime.</summary>
@@ -62,6 +76,19 @@ public static unsafe partial class Libc
 {
     private const long SysOpenTree = 428;
     private const long SysMountSetAttr = 442;
+    private const long SysMoveMount = 429;
+
+    /// <summary>Attaches a mount that is attached nowhere to a directory. See move_mount(2).</summary>
+    /// <param name="mountDescriptor">The mount.</param>
+    /// <param name="target">The directory, O_PATH.</param>
+    public static Errno AttachMount(int mountDescriptor, int target)
+    {
+        const int fromEmptyPath = 4, toEmptyPath = 0x40;
+        fixed (byte* p = Self)
+        {
+            return Check(syscall(SysMoveMount, mountDescriptor, (nint)p, target, (nint)p, fromEmptyPath | toEmptyPath, 0));
+        }
+    }
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial int mount(byte* source, byte* target, byte* type, ulong flags, byte* data);

@@ -49,6 +49,8 @@ public static unsafe partial class Libc
                 Options = FlagsOf(At64(64)),
                 Type = subtype.Length > 0 ? $"{Text(36)}.{subtype}" : Text(36),
                 Source = Text(124),
+                FileSystemFlags = FlagsOfFileSystem(At32(32)),
+                Propagation = PropagationOf(At64(72), At64(88)),
                 FileSystemOptions = (told & 0x400) != 0 ? Texts(132, (int)At32(128)) : [],
             };
             return Errno.None;
@@ -70,6 +72,26 @@ public static unsafe partial class Libc
                 return texts;
             }
         }
+    }
+
+    /// <summary>SB_ flags in the words and the order of mountinfo.</summary>
+    private static List<string> FlagsOfFileSystem(uint flags)
+    {
+        List<string> words = [(flags & 1) != 0 ? "ro" : "rw"];
+        foreach ((uint flag, string word) in ((uint, string)[])[(0x10, "sync"), (0x80, "dirsync"), (0x40, "mand"), (0x2000000, "lazytime")])
+        {
+            if ((flags & flag) != 0) { words.Add(word); }
+        }
+        return words;
+    }
+
+    private static List<string> PropagationOf(ulong propagation, ulong master)
+    {
+        List<string> words = [];
+        if ((propagation & (ulong)MountFlags.Shared) != 0) { words.Add("shared"); }
+        if (master != 0) { words.Add("slave"); }
+        if ((propagation & (ulong)MountFlags.Unbindable) != 0) { words.Add("unbindable"); }
+        return words;
     }
 
     /// <summary>MOUNT_ATTR flags in the words and the order of mountinfo.</summary>

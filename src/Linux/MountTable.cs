@@ -32,6 +32,15 @@ public sealed record MountEntry
     /// <summary>The filesystem's own options, one each, such as <c>upperdir=/u</c>.</summary>
     public IReadOnlyList<string> FileSystemOptions { get; init; } = [];
 
+    /// <summary>The flags of the filesystem, whichever mount it is seen through: <c>rw</c> or <c>ro</c>, <c>sync</c>, <c>dirsync</c>, <c>mand</c>, <c>lazytime</c>.</summary>
+    public IReadOnlyList<string> FileSystemFlags { get; init; } = [];
+
+    /// <summary>How what is mounted in it spreads: <c>shared</c>, <c>slave</c>, <c>unbindable</c>; nothing for a private one.</summary>
+    public IReadOnlyList<string> Propagation { get; init; } = [];
+
+    /// <summary>Whether an option is one of <see cref="FileSystemFlags"/>.</summary>
+    public static bool IsFileSystemFlag(string option) => option is "rw" or "ro" or "sync" or "dirsync" or "mand" or "lazytime";
+
     /// <summary>The value of one of the filesystem's own options, or null; the last one counts.</summary>
     public string? Option(string name) =>
         FileSystemOptions.LastOrDefault(option => option.Length > name.Length && option[name.Length] == '=' && option.StartsWith(name, StringComparison.Ordinal))?[(name.Length + 1)..];
@@ -105,7 +114,7 @@ public static class MountTable
         {
             Libc.Close(descriptor);
             descriptor = -1;
-            return error;
+            return error == Errno.ENOENT ? Errno.ENODEV : error; // no /proc: what the path leads to is there
         }
         resolved = PathText.Decode(name[..length]);
         return Errno.None;
@@ -168,13 +177,19 @@ public static class MountTable
         string root = Unescape(Next(ref line));
         string point = Unescape(Next(ref line));
         string options = Unescape(Next(ref line));
-        while (line.Length > 0 && !Next(ref line).SequenceEqual("-"u8)) { }
+        var propagation = new List<string>();
+        while (line.Length > 0 && Next(ref line) is var field && !field.SequenceEqual("-"u8))
+        {
+            if (field.StartsWith("shared:"u8)) { propagation.Add("shared"); }
+            else if (field.StartsWith("master:"u8)) { propagation.Add("slave"); }
+            else if (field.SequenceEqual("unbindable"u8)) { propagation.Add("unbindable"); }
+        }
         string type = Unescape(Next(ref line));
         string source = Unescape(Next(ref line));
         var own = new List<string>();
         ReadOnlySpan<byte> list = Next(ref line);
         foreach (Range option in list.Split((byte)',')) { own.Add(Unescape(list[option])); } // a comma in a value is escaped
-        return new MountEntry { Id = id, Parent = parent, Device = device, Root = root, MountPoint = point, Options = options, Type = type, Source = source, FileSystemOptions = own };
+        return new MountEntry { Id = id, Parent = parent, Device = device, Root = root, MountPoint = point, Options = options, Type = type, Source = source, FileSystemOptions = own, FileSystemFlags = [.. own.Where(MountEntry.IsFileSystemFlag)], Propagation = propagation };
     }
 
     private static ReadOnlySpan<byte> Next(ref ReadOnlySpan<byte> line)

@@ -18,6 +18,12 @@ public sealed record KernelOverlay
     /// <summary>The work directory, or null.</summary>
     public string? WorkDirectory { get; init; }
 
+    /// <summary>What <c>upperdir=</c> may mean, the likeliest first: the kernel shows the text that it was given, with its escapes, but of a descriptor the path, without.</summary>
+    public IReadOnlyList<string> UpperReadings { get; init; } = [];
+
+    /// <summary>As <see cref="UpperReadings"/>, of <c>workdir=</c>.</summary>
+    public IReadOnlyList<string> WorkReadings { get; init; } = [];
+
     /// <summary>Whether the overlay's attributes are <c>user.overlay.*</c>.</summary>
     public bool UserXattr { get; init; }
 
@@ -45,7 +51,21 @@ public sealed record KernelOverlay
                 default: others.Add(option); break;
             }
         }
-        return new KernelOverlay { LowerDirectories = lowers, DataDirectories = data, UpperDirectory = upper, WorkDirectory = work, UserXattr = others.Contains("userxattr"), Options = others };
+        return new KernelOverlay { LowerDirectories = lowers, DataDirectories = data, UpperDirectory = ReadingsOf(upper).FirstOrDefault(), WorkDirectory = ReadingsOf(work).FirstOrDefault(), UpperReadings = ReadingsOf(upper), WorkReadings = ReadingsOf(work), UserXattr = others.Contains("userxattr"), Options = others };
+    }
+
+    /// <summary>Without its escapes, and as it is. Kernel: ovl_unescape(), ovl_parse_layer().</summary>
+    private static string[] ReadingsOf(string? value)
+    {
+        if (value is null) { return []; }
+        if (!value.Contains('\\', StringComparison.Ordinal)) { return [value]; }
+        var plain = new StringBuilder(value.Length);
+        for (int i = 0; i < value.Length; i++)
+        {
+            if (value[i] == '\\' && i + 1 < value.Length) { i++; }
+            plain.Append(value[i]);
+        }
+        return [plain.ToString(), value];
     }
 
     /// <summary>The value of <c>lowerdir=</c>, with the escapes that it was given with. Kernel: ovl_parse_param_split_lowerdirs().</summary>

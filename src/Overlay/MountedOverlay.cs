@@ -3,6 +3,7 @@ using System.Text.Json.Serialization.Metadata;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Host;
 using Veneer.Overlay.Topology;
 
 namespace Veneer.Overlay;
@@ -104,12 +105,12 @@ public sealed class MountedOverlay
         OverlayTopology topology;
         if (kernel is not null)
         {
-            CheckKernelPaths(kernel);
+            KernelOverlay known = Resolve(kernel);
             if (path is not null) { CheckDataOnly(kernel); }
             if (path is not null && !kernel.UserXattr) { CheckTrusted("become root."); }
-            topology = OverlayTopology.Of(kernel.UpperDirectory, kernel.LowerDirectories, kernel.WorkDirectory, kernel.UserXattr, path, kernel.DataDirectories) with
+            topology = OverlayTopology.Of(known.UpperDirectory, known.LowerDirectories, known.WorkDirectory, kernel.UserXattr, path, kernel.DataDirectories) with
             {
-                Options = [.. kernel.Options.Where(option => option is not ("rw" or "ro"))],
+                Options = [.. kernel.Options.Where(option => !MountEntry.IsFileSystemFlag(option) && option != "seclabel")], // which tells, and is no option
             };
         }
         else
@@ -170,8 +171,8 @@ public sealed class MountedOverlay
         throw new OverlayQueryException($"Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: {remedy}", QueryProblem.Denied);
     }
 
-    /// <summary>Whether the paths that an overlay of the kernel was mounted with still mean its layers.</summary>
-    private void CheckKernelPaths(KernelOverlay overlay)
+    /// <summary>An overlay of the kernel with the paths that mean its layers, where what was written when it was mounted still does.</summary>
+    private KernelOverlay Resolve(KernelOverlay overlay)
     {
         foreach (string? layer in (IEnumerable<string?>)[.. overlay.LowerDirectories, .. overlay.DataDirectories, overlay.UpperDirectory, overlay.WorkDirectory])
         {
@@ -179,19 +180,54 @@ public sealed class MountedOverlay
             throw new OverlayQueryException($"{MountPoint} was mounted with the relative path {layer}, and the kernel does not keep where that begins: mount it by absolute paths, or name the layers to veneer diff with --upper and --lower.", QueryProblem.OutOfReach);
         }
         // The paths may lead elsewhere by now, or may be those of another mount namespace.
-        if (overlay.UpperDirectory is { } directory && !IsUpper(directory))
+        using Fd? root = OpenDirectory(MountPoint);
+        if (overlay.UpperDirectory is not { } first)
         {
-            throw new OverlayQueryException($"The mount {MountPoint} names {directory} as its upper, but that is not what it has mounted: name the layers to veneer diff with --upper and --lower.", QueryProblem.OutOfReach);
+            using Fd? top = OpenDirectory(overlay.LowerDirectories[0]);
+            if (Mount.Root != "/" || root is null || top is null || RootIdentity.Of(root.Value) is not { } lower || lower.Is(top.Value)) { return overlay; }
+            throw NotItsLayer("topmost lower", overlay.LowerDirectories[0]);
         }
+        int index = 0;
+        while (index < overlay.UpperReadings.Count && !IsUpper(overlay.UpperReadings[index], root, overlay)) { index++; }
+        if (index == overlay.UpperReadings.Count) { throw NotItsLayer("upper", first); }
+        // Whoever gave one by a path with escapes did so with the other.
+        string? work = overlay.WorkReadings.Skip(index).Concat(overlay.WorkReadings).FirstOrDefault(path => Exists(path)) ?? overlay.WorkDirectory;
+        return overlay with { UpperDirectory = overlay.UpperReadings[index], WorkDirectory = work };
     }
 
-    /// <summary>Whether a directory has the inode number that the root of a kernel overlay shows, which is its upper's. The highest bits may tell the layer (xino).</summary>
-    private bool IsUpper(string directory)
+    private OverlayQueryException NotItsLayer(string role, string path) =>
+        new($"The mount {MountPoint} names {path} as its {role}, but that is not what it has mounted: name the layers to veneer diff with --upper and --lower.", QueryProblem.OutOfReach);
+
+    private static Fd? OpenDirectory(string path) =>
+        Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor).IsError ? null : new Fd(descriptor);
+
+    private static bool Exists(string path)
+    {
+        using Fd? directory = OpenDirectory(path);
+        return directory is not null;
+    }
+
+    /// <summary>Whether a directory is what the root of a kernel overlay says that it is.</summary>
+    /// <remarks>
+    /// Where the kernel does not tell (before Linux 6.6), the root has its upper's inode number, but for the highest bits, which
+    /// may tell the layer (xino); with layers on several filesystems, and without xino, it has a number of its own, and there
+    /// is nothing to compare.
+    /// </remarks>
+    private bool IsUpper(string directory, Fd? root, KernelOverlay overlay)
     {
         const ulong withoutLayer = (1UL << 48) - 1;
-        return !Libc.StatAt(Libc.AtCwd, PathText.Encode(MountPoint), StatxMask.Basic, out Statx root).IsError
-            && !Libc.StatAt(Libc.AtCwd, PathText.Encode(directory + "/."), StatxMask.Basic, out Statx upper).IsError
-            && (root.Ino & withoutLayer) == (upper.Ino & withoutLayer);
+        using Fd? upper = OpenDirectory(directory);
+        if (root is null || upper is null) { return false; }
+        if (Mount.Root != "/")
+        {
+            // A directory that is not in upper tells nothing.
+            using Fd? part = OpenDirectory(directory + Mount.Root);
+            return part is null || RootIdentity.Of(root.Value) is not { } here || here.Is(part.Value);
+        }
+        if (RootIdentity.Of(root.Value) is { } identity) { return identity.Is(upper.Value); }
+        if (Libc.StatAt(root.Value, Libc.Self, StatxMask.Basic, out Statx shown).IsError || Libc.StatAt(upper.Value, Libc.Self, StatxMask.Basic, out Statx real).IsError) { return false; }
+        bool isNumbered = overlay.Options.Contains("xino=on", StringComparer.Ordinal) || overlay.LowerDirectories.All(lower => !Libc.StatAt(Libc.AtCwd, PathText.Encode(lower), StatxMask.Basic, out Statx other).IsError && other.Dev == real.Dev);
+        return !isNumbered || (shown.Ino & withoutLayer) == (real.Ino & withoutLayer);
     }
 
     private static byte[] AskHere(string mountPoint, Query query, string argument)

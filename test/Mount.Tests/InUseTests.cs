@@ -155,6 +155,61 @@ public sealed partial class InUseTests : IDisposable
             sentences);
     }
 
+    private const string KernelOverlay = "mkdir k k2 m3; mount -t tmpfs t k; mount --make-private k; mkdir k/{l,u,w,m,w9}; o=lowerdir=$PWD/k/l,upperdir=$PWD/k/u,workdir=$PWD/k/w; ";
+
+    /// <summary>What it was mounted with are paths; what it has mounted may be elsewhere by now, and so may the mount.</summary>
+    [CliTheory]
+    [InlineData("mount --bind k k2; mount -t overlay o -o ${o//k\\//k2/} k/m; umount -l k2", "k/u", "k/w")]
+    [InlineData("mount -t overlay o -o $o k/m; mv k/u k/u9; mkdir k/u", "k/u9", "")]
+    [InlineData("mount -t overlay o -o $o k/m; mkdir k/m/sub k/c; mount --bind k/m/sub k/c; umount k/m; mv k/u k/u9", "k/u9", "")]
+    [InlineData("touch k/ns; unshare --mount=$PWD/k/ns mount -t overlay o -o $o k/m", "k/u", "k/w")]
+    [InlineData("python3 -c 'import threading,ctypes,time; l=ctypes.CDLL(None); threading.Thread(target=lambda:(l.unshare(0x20000), l.mount(None,b\"/\",None,0x44000,None), l.mount(b\"o\",b\"k/m\",b\"overlay\",0,b\"lowerdir=k/l,upperdir=k/u,workdir=k/w\"), open(\"k/there\",\"w\"), time.sleep(20))).start()' & while ! [ -e k/there ]; do sleep 0.01; done", "k/u", "k/w")]
+    public void A_kernel_overlay_is_seen_wherever_it_and_its_layers_are(string mount, string upper, string work)
+    {
+        var (_, output, sentences) = Run(
+            $"{KernelOverlay}{mount}; mkdir -p {upper}/in; for o in lowerdir=l,upperdir={upper},workdir=k/w9 lowerdir={upper} lowerdir={upper}/in {(work.Length > 0 ? $"lowerdir=l,upperdir=k/w9,workdir={work}" : "")}; do veneer mount -o $o m3; echo $?; done");
+
+        string[] expected = [$"The upper directory {upper} is the upper", $"The lower directory {upper} is the upper", $"The lower directory {upper}/in lies in the upper", .. work.Length > 0 ? (string[])[$"The work directory {work} is the work"] : []];
+        Assert.Equal(expected, sentences.Select(sentence => sentence.Replace("veneer: ", "", StringComparison.Ordinal).Split(" of the kernel overlay that is mounted on k/")[0]));
+        Assert.Equal(string.Concat(Enumerable.Repeat("32\n", expected.Length)), output);
+    }
+
+    [CliFact]
+    public void What_has_the_path_of_an_upper_that_was_moved_and_a_copy_of_its_filesystem_are_free()
+    {
+        var (_, output, sentences) = Run(
+            KernelOverlay + "mount -t overlay o -o $o k/m; mv k/u k/u9; mkdir k/u; veneer mount -o lowerdir=l,upperdir=k/u,workdir=k/w9 m3; echo $?; veneer umount m3; umount k/m; "
+            + "cd k; truncate -s 16m i; mkfs.ext4 -q i; mkdir x y; mount -o loop i x; mkdir x/{l,u,w}; umount x; cp i j; mount -o loop i x; mount -o loop j y; mount -t overlay o -o lowerdir=$PWD/x/l,upperdir=$PWD/x/u,workdir=$PWD/x/w m; "
+            + "veneer mount -o lowerdir=y/l,upperdir=y/u,workdir=y/w ../m3; echo $?; veneer umount ../m3; umount m y x");
+
+        Assert.Equal("0\n0\n", output);
+        Assert.Empty(sentences);
+    }
+
+    /// <summary>With the escapes of mount(2), and without them as descriptors of the new calls have it; mountinfo adds its own to both.</summary>
+    [CliTheory]
+    [InlineData("comma, and space")]
+    [InlineData("back\\slash\\,\\\\")]
+    [InlineData("col:on=\"quoted\"")]
+    [InlineData("line\nbreak\ttab")]
+    [InlineData("not utf-8 \udcff,\udc80\\054")]
+    public void Names_of_kernel_overlays_may_have_anything_in_them(string name)
+    {
+        Outcome made = sandbox.Run("mkdir k; cat >new.py <<'P'\nimport ctypes,os,sys\nl=ctypes.CDLL(None); d=os.fsencode(sys.argv[1]); fs=l.syscall(430,b'overlay',1)\n"
+            + "for k,n in ((b'lowerdir+',b'/l'),(b'upperdir',b'/u'),(b'workdir',b'/w')): l.syscall(431,fs,5,k,None,os.open(d+n,os.O_PATH))\nl.syscall(431,fs,6,None,None,0); l.syscall(429,l.syscall(432,fs,1,0),b'',-100,d+b'/m',4)\nP\n"
+            + "cat >old.py <<'P'\nimport ctypes,os,sys\nl=ctypes.CDLL(None); d=os.fsencode(sys.argv[1]); e=d.replace(b'\\\\',b'\\\\\\\\').replace(b',',b'\\\\,')\n"
+            + "l.mount(b'o',d+b'/m',b'overlay',0,b'lowerdir='+e.replace(b':',b'\\\\:')+b'/l,upperdir='+e+b'/u,workdir='+e+b'/w')\nP\n"
+            + $"mount -t tmpfs t k; d=$PWD/k/{Quoted(name)}; e=$(printf %s \"$d\" | sed 's/\\\\/\\\\\\\\/g; s/,/\\\\,/g; s/:/\\\\:/g'); "
+            + "mkdir -p \"$d\"/{l,u,w,m} k/w; for how in old new; do python3 $how.py \"$d\"; touch \"$d/m/new\"; veneer diff \"$d/m\"; veneer layers --json \"$d/m\" >/dev/null; veneer checkpoint \"$d/m\" >c; "
+            + "veneer mount -o \"lowerdir=l,upperdir=$e/u,workdir=k/w\" m 2>&1 | grep -c 'is the upper of the kernel overlay'; veneer holders \"$d/u\" | grep -c kernel; umount \"$d/m\"; "
+            + "veneer restore c; ls \"$d/m\"; umount \"$d/m\"; rm \"$d/u/new\"; done");
+
+        Assert.Equal((string.Concat(Enumerable.Repeat("A new\n1\n1\nnew\n", 2)), ""), (made.Output, made.Error));
+    }
+
+    /// <summary>For the shell.</summary>
+    private static string Quoted(string name) => "$'" + string.Concat(PathText.Encode(name)[..^1].Select(b => $"\\x{b:x2}")) + "'";
+
     [CliFact]
     public void A_directory_in_the_upper_of_a_kernel_overlay_is_no_lower()
     {
@@ -248,5 +303,32 @@ public sealed partial class InUseTests : IDisposable
         var (_, output, _) = Run("mkdir m_{1,2,3,4,5,6,7,8}; for i in 1 2 3 4 5 6 7 8; do veneer mount -o $LAYERS m_$i 2>/dev/null & done; wait; mount -t fuse.veneer | wc -l");
 
         Assert.Equal(1, int.Parse(output, CultureInfo.InvariantCulture));
+    }
+
+    /// <summary>Whoever may read a directory can lock it; an overlay of it has somebody who may write it.</summary>
+    [CliTheory]
+    [InlineData("u", "", 0, "veneer: the upper directory u is locked by process N (/mnt/veneer-not u sleep 20), which may not write it and so is no overlay: mounted all the same, without the lock")]
+    [InlineData("w", "-s ", 0, "veneer: the work directory w is locked by process N (/mnt/veneer-not -s w sleep 20), which may not write it and so is no overlay: mounted all the same, without the lock")]
+    [InlineData("l", "", 0, "")]
+    public void A_lock_of_somebody_who_may_only_read_keeps_nobody_from_mounting(string directory, string how, int exitCode, string sentence)
+    {
+        var (code, output, sentences) = Run(
+            $"mount -t tmpfs t /mnt; chmod 755 {directory} /mnt; cp $(command -v flock) /mnt/veneer-not; setpriv --reuid nobody --regid nogroup --clear-groups /mnt/veneer-not {how}{directory} sleep 20 & "
+            + $"while flock -n {directory} true; do sleep 0.01; done; veneer mount -f -o $LAYERS,io_uring=off m & while ! mountpoint -q m; do sleep 0.01; done; cat m/f; veneer mount -o $LAYERS m2; echo $?");
+
+        Assert.Equal((exitCode, "old\n32\n"), (code, output));
+        Assert.Equal([.. sentence.Length > 0 ? (string[])[sentence] : [], $"veneer: The upper directory u is the upper {Holder("veneer mount -f -o lowerdir=l,upperdir=u,workdir=w,io_uring=off m")}{Remedy}"], sentences);
+    }
+
+    /// <summary>What others have written, or are called, is one line of a log.</summary>
+    [CliFact]
+    public void Names_in_sentences_stay_on_their_line()
+    {
+        var (_, _, sentences) = Run(
+            "mkdir \"$(printf 'm\\033[31m\\nveneer: all is well')\"; veneer mount -o $LAYERS \"$(echo m*well)\"; veneer mount -f -o $LAYERS,inuse=warn,io_uring=off m & while ! mountpoint -q m; do sleep 0.01; done; umount m");
+
+        Assert.All(sentences, sentence => Assert.DoesNotContain("\u001b", sentence, StringComparison.Ordinal));
+        Assert.Contains(sentences, sentence => sentence.Contains(@"m\x1b[31m\x0aveneer: all is well", StringComparison.Ordinal));
+        Assert.DoesNotContain(sentences, sentence => sentence.StartsWith("veneer: all is well", StringComparison.Ordinal));
     }
 }

@@ -322,10 +322,10 @@ public sealed class Holders
             foreach (MountEntry entry in space.Mounts)
             {
                 if (entry.Device == target.Device || seen.Contains(entry.Device) || KernelOverlay.Of(entry) is not { } overlay) { continue; }
-                using var mount = new KernelMount(space, entry);
+                var mount = new KernelMount(space, entry);
                 var roles = new List<string>();
-                if (overlay.UpperDirectory is { } upper && IsIn(mount, upper)) { roles.Add("upper"); }
-                if (overlay.WorkDirectory is { } work && IsIn(mount, work)) { roles.Add("work"); }
+                if (overlay.UpperReadings.Any(path => IsIn(mount, path))) { roles.Add("upper"); }
+                if (overlay.WorkReadings.Any(path => IsIn(mount, path))) { roles.Add("work"); }
                 if (overlay.LowerDirectories.Concat(overlay.DataDirectories).Any(path => IsIn(mount, path))) { roles.Add("lower"); }
                 if (roles.Count == 0) { continue; }
                 seen.Add(entry.Device);

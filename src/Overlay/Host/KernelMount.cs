@@ -6,7 +6,7 @@ using Veneer.Overlay.Layers;
 namespace Veneer.Overlay.Host;
 
 /// <summary>A mount of the kernel's overlayfs, in some mount namespace.</summary>
-internal sealed class KernelMount(MountNamespace space, MountEntry mount) : IDisposable
+internal sealed class KernelMount(MountNamespace space, MountEntry mount)
 {
     /// <summary>The namespace it is seen in.</summary>
     public MountNamespace Namespace => space;
@@ -16,15 +16,16 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount) : IDis
 
     private static ReadOnlySpan<byte> Mark => " - overlay "u8;
 
-    /// <summary>Each overlay that can be seen, once, however many namespaces have copies of it.</summary>
+    /// <summary>Each overlay that can be seen, once, however many namespaces have copies of it. One is to be looked at before the next is asked for.</summary>
     public static IEnumerable<KernelMount> All()
     {
         var seen = new HashSet<string>(StringComparer.Ordinal);
-        foreach (MountNamespace space in CanExist() ? MountNamespace.Visible() : [])
+        foreach (MountNamespace space in CanExist() ? MountNamespace.All() : [])
         {
             foreach (MountEntry entry in OverlaysOf(space.Table))
             {
-                if (seen.Add(entry.Device)) { yield return new KernelMount(space, entry); }
+                // One that shows a part tells less than one that shows all.
+                if (entry.Root == "/" ? seen.Add(entry.Device) : !seen.Contains(entry.Device)) { yield return new KernelMount(space, entry); }
             }
         }
     }
@@ -50,86 +51,175 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount) : IDis
     }
 
     /// <summary>Finds the directories that are the upper or the work of this overlay, or lie in one of them.</summary>
+    /// <remarks>
+    /// What the kernel says that the overlay's root is decides; a path is what somebody wrote when it was mounted, and may be
+    /// relative, lead through a mount that is gone, or to what was put there since. Of work there is a path alone.
+    /// </remarks>
     /// <returns>Each with <c>is the upper</c>, <c>lies in the work</c> and so on.</returns>
     public List<(Place Place, string Relation)> UsesOf(IReadOnlyList<Place> places)
     {
         var uses = new List<(Place, string)>();
-        foreach (string role in (ReadOnlySpan<string>)["upper", "work"])
+        if (KernelOverlay.Of(Mount) is not { UpperDirectory: not null } overlay) { return uses; }
+        bool isKnown = false; // whether upper is where it was when it was mounted
+        foreach ((string role, IReadOnlyList<string> readings) in ((string, IReadOnlyList<string>)[])[("upper", overlay.UpperReadings), ("work", overlay.WorkReadings)])
         {
-            string path = Mount.Option(role + "dir")?.TrimEnd('/') ?? "";
-            // A name that none of them has, and nothing above them, spares the rest: there may be hundreds of overlays.
-            string name = path[(path.LastIndexOf('/') + 1)..];
-            if (name.Length == 0 || places.All(place => place.Inside is null || !place.Inside.Contains(name, StringComparison.Ordinal))) { continue; }
-            if (path[0] != '/')
+            var found = new HashSet<Place>();
+            foreach (string reading in readings)
             {
-                // What it leads to is not known, nor what lies below.
-                foreach (Place place in places) { if (IsRelative(place, path)) { uses.Add((place, $"is the {role}")); } }
-                continue;
+                string path = reading.TrimEnd('/');
+                // A name that none of them has, and nothing above them, spares the rest: there may be hundreds of overlays.
+                string name = path[(path.LastIndexOf('/') + 1)..];
+                if (name.Length == 0 || places.All(place => place.Inside is null || !place.Inside.Contains(name, StringComparison.Ordinal))) { continue; }
+                if (path[0] != '/')
+                {
+                    // What it leads to is not known, nor what lies below.
+                    foreach (Place place in places) { if (IsRelative(place, path, overlay.UpperReadings) && found.Add(place)) { uses.Add((place, $"is the {role}")); } }
+                    continue;
+                }
+                MountEntry? covering = Namespace.Covering(path);
+                if (covering is null) { continue; }
+                string? inside = Place.InsideOf(covering, path);
+                using Fd? directory = Open(covering, path);
+                if (role == "upper" && directory is not null && IsUpper(directory.Value) is { } isUpper)
+                {
+                    if (!isUpper) { continue; } // something else has the path by now
+                    isKnown = true;
+                }
+                (ulong Dev, ulong Ino)? numbers = directory is not null && !Libc.StatAt(directory.Value, Libc.Self, StatxMask.Basic, out Statx stat).IsError ? (stat.Dev, stat.Ino) : null;
+                foreach (Place place in places)
+                {
+                    bool isSameFileSystem = place.Device == covering.Device && place.Inside is not null && inside is not null;
+                    bool isSame = numbers == (place.Status.Dev, place.Status.Ino) || (isSameFileSystem && place.Inside == inside);
+                    if ((isSame || (isSameFileSystem && Place.IsBelow(place.Inside!, inside!))) && found.Add(place)) { uses.Add((place, isSame ? $"is the {role}" : $"lies in the {role}")); }
+                }
             }
-            MountEntry? covering = Namespace.Covering(path);
-            if (covering is null) { continue; }
-            string? inside = Place.InsideOf(covering, path);
-            (ulong Dev, ulong Ino)? identity = IdentityOf(covering, path);
+            // Not where its path still leads to it: a copy of a filesystem has the same handles.
+            if (isKnown || Identity is null) { continue; }
             foreach (Place place in places)
             {
-                bool isSameFileSystem = place.Device == covering.Device && place.Inside is not null && inside is not null;
-                if (identity == (place.Status.Dev, place.Status.Ino) || (isSameFileSystem && place.Inside == inside)) { uses.Add((place, $"is the {role}")); }
-                else if (isSameFileSystem && Place.IsBelow(place.Inside!, inside!)) { uses.Add((place, $"lies in the {role}")); }
+                if (found.Contains(place)) { continue; }
+                if (role == "work") { if (IsBesideUpper(place, overlay)) { uses.Add((place, "is the work")); } }
+                else if (IsUpper(place.Descriptor) == true) { uses.Add((place, "is the upper")); }
+                else if (LiesInUpper(place)) { uses.Add((place, "lies in the upper")); }
             }
         }
         return uses;
     }
 
-    private Fd? root;
-
-    /// <summary>The root directory that the paths of the namespace start at.</summary>
-    private int Root()
+    /// <summary>Whether a directory is the upper, as far as what the overlay's root is tells it; null where it does not.</summary>
+    private bool? IsUpper(int directory)
     {
-        if (root is null)
-        {
-            Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/proc/{Namespace.Process}/root"), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened);
-            root = new Fd(error.IsError ? -1 : opened);
-        }
-        return root.Value;
+        if (Identity is not { } root) { return null; }
+        if (Mount.Root == "/") { return root.Is(directory); }
+        // Of a part it tells which directory of upper that is, if it is in upper at all.
+        if (Libc.OpenAt(directory, PathText.Encode(Mount.Root[1..]), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.Confined, out int opened).IsError) { return null; }
+        using var part = new Fd(opened);
+        return root.Is(opened) ? true : null;
     }
 
-    /// <inheritdoc/>
-    public void Dispose() => root?.Dispose();
+    /// <summary>Whether a place lies where work would, if upper and work were moved, or mounted elsewhere, together.</summary>
+    private bool IsBesideUpper(Place place, KernelOverlay overlay)
+    {
+        foreach ((string upper, string work) in overlay.UpperReadings.Zip(overlay.WorkReadings))
+        {
+            int common = upper.AsSpan().CommonPrefixLength(work);
+            common = common == 0 ? 0 : upper.LastIndexOf('/', Math.Min(common, upper.Length - 1)) + 1;
+            if (IsRelative(place, work[common..], [upper[common..]])) { return true; }
+        }
+        return false;
+    }
+
+    /// <summary>Whether a directory above a place, up to the root of the mount that it is seen through, is the one that is meant.</summary>
+    private bool LiesInUpper(Place place)
+    {
+        if (Libc.Duplicate(place.Descriptor, out int current).IsError) { return false; }
+        Statx below = place.Status;
+        while ((below.Attributes & Statx.AttributeMountRoot) == 0)
+        {
+            Errno error = Libc.OpenAt(current, "..\0"u8, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int parent);
+            Libc.Close(current);
+            current = parent;
+            if (error.IsError) { return false; }
+            if (Libc.StatAt(current, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx above).IsError || above.Dev != below.Dev || above.Ino == below.Ino) { break; }
+            if (IsUpper(current) == true)
+            {
+                Libc.Close(current);
+                return true;
+            }
+            below = above;
+        }
+        Libc.Close(current);
+        return false;
+    }
+
+    private RootIdentity? identity;
+    private bool isIdentified;
+
+    /// <summary>What the mount's root is, or null when that cannot be told: by an older kernel, or where another mount covers it.</summary>
+    private RootIdentity? Identity
+    {
+        get
+        {
+            if (isIdentified) { return identity; }
+            isIdentified = true;
+            if (MayHangOnTheWay() || Namespace.Root() < 0) { return null; }
+            if (Libc.OpenAt(Namespace.Root(), PathText.Encode(Mount.MountPoint), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.InRoot, out int opened).IsError) { return null; }
+            using var directory = new Fd(opened);
+            bool isIt = !Libc.StatPlace(opened, Libc.Self, out Statx stat).IsError && Mount.Device == string.Create(CultureInfo.InvariantCulture, $"{stat.DevMajor}:{stat.DevMinor}");
+            return identity = isIt ? RootIdentity.Of(opened) : null;
+        }
+    }
+
+    private bool MayHangOnTheWay()
+    {
+        int id = Mount.Parent;
+        for (int steps = 0; steps < 64 && Namespace.Mounts.FirstOrDefault(entry => entry.Id == id) is { } parent && parent.Parent != id; steps++)
+        {
+            if (HostMounts.MayHang(parent)) { return true; }
+            id = parent.Parent;
+        }
+        return false;
+    }
 
     /// <summary>What the path leads to, over symbolic links perhaps. Filesystems whose server may hang are not asked.</summary>
-    private (ulong Dev, ulong Ino)? IdentityOf(MountEntry covering, string path)
-    {
-        if (HostMounts.MayHang(covering)) { return null; }
-        if (Root() < 0 || Libc.OpenAt(Root(), PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.InRoot, out int found).IsError) { return null; }
-        using var directory = new Fd(found);
-        return Libc.StatAt(found, Libc.Self, StatxMask.Basic, out Statx stat).IsError ? null : (stat.Dev, stat.Ino);
-    }
+    private Fd? Open(MountEntry covering, string path) =>
+        HostMounts.MayHang(covering) || Namespace.Root() < 0 || Libc.OpenAt(Namespace.Root(), PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.InRoot, out int found).IsError ? null : new Fd(found);
 
     /// <summary>The path, seen from the namespace's root, of what a path leads to over symbolic links; null when it leads nowhere or may hang.</summary>
     public string? Resolve(MountEntry covering, string path)
     {
-        if (HostMounts.MayHang(covering) || Root() < 0 || Libc.OpenAt(Root(), PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.InRoot, out int found).IsError) { return null; }
-        using var directory = new Fd(found);
-        return Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{found}"));
+        using Fd? directory = Open(covering, path);
+        return directory is null ? null : Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{directory.Value}"));
     }
 
     /// <summary>Whether a path that was relative to a directory nobody knows any more is the place.</summary>
     /// <remarks>
-    /// The place must end like it, and from there the overlay's upper must be where it is: the overlay's root has its inode
-    /// number, below bits that may tell the layer (xino), and the overlay has an id that comes from it.
+    /// The place must end like it, and from there the overlay's upper must be where it is. Where the kernel does not tell
+    /// what the overlay's root is: it has upper's inode number, below bits that may tell the layer (xino), and the overlay
+    /// has an id that comes from it.
     /// </remarks>
-    private bool IsRelative(Place place, string path)
+    private bool IsRelative(Place place, string path, IReadOnlyList<string> uppers)
     {
         const ulong withoutLayer = (1UL << 48) - 1;
         string[] parts = [.. path.Split('/').Where(part => part is not ("" or "."))];
         if (place.Inside is null || Array.IndexOf(parts, "..") >= 0 || !place.Inside.EndsWith("/" + string.Join('/', parts), StringComparison.Ordinal)) { return false; }
-        if (Mount.Option("upperdir") is not { Length: > 0 } upper || upper[0] == '/') { return false; }
-
-        string fromPlace = string.Concat(Enumerable.Repeat("../", parts.Length)) + upper;
-        if (Libc.StatAt(place.Descriptor, PathText.Encode(fromPlace), StatxMask.Basic, out Statx wanted).IsError) { return false; }
-        string merged = $"/proc/{Namespace.Process}/root{Mount.MountPoint}";
-        return !Libc.StatAt(Libc.AtCwd, PathText.Encode(merged), StatxMask.Basic, out Statx found).IsError && (found.Ino & withoutLayer) == (wanted.Ino & withoutLayer)
-            && HasIdOf(merged, place.Descriptor, fromPlace);
+        foreach (string upper in uppers)
+        {
+            if (upper.Length == 0 || upper[0] == '/') { continue; }
+            string fromPlace = string.Concat(Enumerable.Repeat("../", parts.Length)) + upper;
+            if (Libc.OpenAt(place.Descriptor, PathText.Encode(fromPlace), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened).IsError) { continue; }
+            using var wanted = new Fd(opened);
+            if (IsUpper(opened) is { } isUpper)
+            {
+                if (isUpper) { return true; }
+                continue;
+            }
+            if (Namespace.Process.Length == 0 || Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { continue; }
+            string merged = $"/proc/{Namespace.Process}/root{Mount.MountPoint}";
+            if (!Libc.StatAt(Libc.AtCwd, PathText.Encode(merged), StatxMask.Basic, out Statx found).IsError && (found.Ino & withoutLayer) == (stat.Ino & withoutLayer)
+                && HasIdOf(merged, place.Descriptor, fromPlace)) { return true; }
+        }
+        return false;
     }
 
     /// <summary>Whether the overlay's f_fsid is that of its upper's filesystem, or that of the UUID that it has given its upper. Kernel: ovl_statfs()</summary>

@@ -7,9 +7,72 @@ namespace Veneer.Overlay.Host;
 /// <param name="Id">The namespace's inode number; 0 when it may not be known.</param>
 /// <param name="Process">The process through which it is seen: a number, <c>PID/task/TID</c>, or <c>self</c>; empty when no process is in it.</param>
 /// <param name="Table">The mounts, as the kernel writes them.</param>
-internal sealed record MountNamespace(ulong Id, string Process, byte[] Table)
+internal sealed record MountNamespace(ulong Id, string Process, byte[] Table) : IDisposable
 {
     private List<MountEntry>? mounts;
+    private Fd? root;
+
+    /// <summary>The root directory at which the mount points start, O_PATH, held until this is disposed of; -1 when it cannot be reached.</summary>
+    public int Root()
+    {
+        if (root is null)
+        {
+            Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/proc/{Process}/root"), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened);
+            root = new Fd(error.IsError ? -1 : opened);
+        }
+        return root.Value;
+    }
+
+    /// <summary>Lets go of its root directory, which keeps it busy.</summary>
+    public void Dispose()
+    {
+        root?.Dispose();
+        if (Process.Length > 0) { root = null; } // it can be opened again
+    }
+
+    /// <summary>Every namespace whose mounts this process may read, those among them in which there are threads or nobody at all; its own first, each once.</summary>
+    /// <remarks>Lazily, and each only until the next is asked for.</remarks>
+    public static IEnumerable<MountNamespace> All()
+    {
+        var seen = new HashSet<ulong>();
+        bool isListed = !Libc.OpenAt(Libc.AtCwd, "/proc/self/ns/mnt\0"u8, OpenFlags.ReadOnly | OpenFlags.NonBlock, 0, ResolveFlags.None, out int opened).IsError;
+        using var own = new Fd(isListed ? opened : -1);
+        if (isListed)
+        {
+            Errno error = Libc.NeighborOfMountNamespace(own.Value, isNext: true, out opened);
+            if (opened >= 0) { Libc.Close(opened); }
+            isListed = error is Errno.None or Errno.ENOENT;
+        }
+        var kept = new List<(ulong Id, string Path)>();
+        foreach (MountNamespace space in Visible(withThreads: !isListed))
+        {
+            seen.Add(space.Id);
+            // Where they are not listed, as in a pid namespace, those that a mount keeps are found by that.
+            if (!isListed && space.Table.AsSpan().IndexOf(" - nsfs "u8) >= 0)
+            {
+                kept.AddRange(space.Mounts.Where(entry => entry.Type == "nsfs").Select(entry => (Processes.MountNamespaceOf(entry.Root), $"/proc/{space.Process}/root{entry.MountPoint}")));
+            }
+            using (space) { yield return space; }
+        }
+        foreach ((ulong id, string path) in kept)
+        {
+            if (id == 0 || !seen.Add(id) || EnterAndHold(id, [path]) is not { } space) { continue; }
+            using (space) { yield return space; }
+        }
+        foreach (bool isNext in isListed ? (bool[])[true, false] : [])
+        {
+            Fd at = own;
+            while (!Libc.NeighborOfMountNamespace(at.Value, isNext, out opened).IsError)
+            {
+                if (at != own) { at.Dispose(); }
+                at = new Fd(opened);
+                if (Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx stat).IsError || !seen.Add(stat.Ino)) { continue; }
+                if (EnterAndHold(stat.Ino, [string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{opened}")]) is not { } space) { continue; }
+                using (space) { yield return space; }
+            }
+            if (at != own) { at.Dispose(); }
+        }
+    }
 
     /// <summary>Its mounts, parents before what is mounted on them; mount points are seen from the process's root directory.</summary>
     public IReadOnlyList<MountEntry> Mounts => mounts ??= MountTable.ParseAll(Table);
@@ -46,9 +109,17 @@ internal sealed record MountNamespace(ulong Id, string Process, byte[] Table)
     /// <returns>Null when it may not be entered.</returns>
     public static MountNamespace? Enter(ulong id, IReadOnlyList<string> ways)
     {
+        using MountNamespace? entered = EnterAndHold(id, ways);
+        return entered;
+    }
+
+    /// <summary>As <see cref="Enter"/>, with its root directory held.</summary>
+    private static MountNamespace? EnterAndHold(ulong id, IReadOnlyList<string> ways)
+    {
         if (Libc.OpenAt(Libc.AtCwd, "/proc\0"u8, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int proc).IsError) { return null; }
         using var processes = new Fd(proc);
         byte[] table = [];
+        int top = -1;
         // A thread of its own, which does not come back: where it is, there may be no /proc.
         var thread = new Thread(() =>
         {
@@ -60,10 +131,14 @@ internal sealed record MountNamespace(ulong Id, string Process, byte[] Table)
                 if (Libc.EnterMountNamespace(opened).IsError) { return; }
             }
             _ = Libc.ReadWhole(proc, "thread-self/mountinfo\0"u8, out table); // best effort: without it the namespace is not told of
+            _ = Libc.OpenAt(Libc.AtCwd, "/\0"u8, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out top); // best effort: without it nobody goes there
         });
         thread.Start();
         thread.Join();
-        return table.Length == 0 ? null : new MountNamespace(id, "", table);
+        var held = new Fd(top);
+        if (table.Length > 0) { return new MountNamespace(id, "", table) { root = held }; }
+        held.Dispose();
+        return null;
     }
 
     private static bool TryRead(ulong id, string process, [System.Diagnostics.CodeAnalysis.NotNullWhen(true)] out MountNamespace? space)

@@ -91,6 +91,24 @@ internal static class Processes
         return PathText.Decode(line).TrimEnd(' ');
     }
 
+    /// <summary>Whether a process has the right to write a directory, as far as its user tells: as root, as the owner, as root of a namespace that has the owner, or as anybody where a group or all may.</summary>
+    /// <remarks>A process that has ended, or does not let its user be known, has it: it is not for us to say that it has not.</remarks>
+    public static bool MayWrite(string process, in Statx directory)
+    {
+        const uint others = 0x12; // group and others, write
+        if (Libc.StatAt(Libc.AtCwd, PathText.Encode($"/proc/{process}"), StatxMask.Basic, out Statx stat).IsError) { return true; }
+        if (stat.Uid == 0 || stat.Uid == directory.Uid || (directory.Mode & others) != 0) { return true; }
+        if (Link($"/proc/{process}/ns/user") is not { } space || space == Link("/proc/self/ns/user")) { return false; }
+        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/uid_map"), out byte[] map).IsError) { return true; }
+        foreach (string line in PathText.Decode(map).Split('\n'))
+        {
+            // First id inside, first one outside as this process has it, how many.
+            string[] fields = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+            if (fields is [_, var outside, var count] && uint.TryParse(outside, out uint first) && uint.TryParse(count, out uint number) && directory.Uid >= first && directory.Uid - first < number) { return true; }
+        }
+        return false;
+    }
+
     /// <summary>When a process was started, in clock ticks since boot: with its id it names a process for ever. Null when it has ended.</summary>
     /// <remarks>Field 22 of /proc/PID/stat, counted after the command's name, which may contain anything.</remarks>
     public static ulong? StartTimeOf(string process)
@@ -207,17 +225,22 @@ internal static class Processes
     /// <param name="device">The number of the filesystem's device as mountinfo has it.</param>
     /// <param name="ino">The inode number.</param>
     /// <returns>0 when nobody does, or nobody who is seen from this pid namespace.</returns>
-    public static int HolderOfLock(string device, ulong ino)
+    public static int HolderOfLock(string device, ulong ino) => HoldersOfLock(device, ino).FirstOrDefault(holder => holder.IsExclusive).Pid;
+
+    /// <summary>The processes that hold a flock(2) on an inode, as far as this process can see them.</summary>
+    /// <inheritdoc cref="HolderOfLock"/>
+    public static List<(int Pid, bool IsExclusive)> HoldersOfLock(string device, ulong ino)
     {
-        if (device.Split(':') is not [var major, var minor] || !uint.TryParse(major, out uint a) || !uint.TryParse(minor, out uint b)) { return 0; }
-        if (Libc.ReadWhole("/proc/locks\0"u8, out byte[] locks).IsError) { return 0; }
+        var holders = new List<(int, bool)>();
+        if (device.Split(':') is not [var major, var minor] || !uint.TryParse(major, out uint a) || !uint.TryParse(minor, out uint b)) { return holders; }
+        if (Libc.ReadWhole("/proc/locks\0"u8, out byte[] locks).IsError) { return holders; }
         string wanted = string.Create(CultureInfo.InvariantCulture, $"{a:x2}:{b:x2}:{ino}");
         foreach (string line in PathText.Decode(locks).Split('\n'))
         {
             // 1: FLOCK  ADVISORY  WRITE 14074 00:27:3 0 EOF
             string[] fields = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
-            if (fields is [_, "FLOCK", _, "WRITE", var pid, var inode, ..] && inode == wanted && int.TryParse(pid, out int process)) { return process; }
+            if (fields is [_, "FLOCK", _, var kind, var pid, var inode, ..] && inode == wanted && int.TryParse(pid, out int process)) { holders.Add((process, kind == "WRITE")); }
         }
-        return 0;
+        return holders;
     }
 }

@@ -44,7 +44,7 @@ internal sealed class InUseLock : IDisposable
             Action<string> complain = options.InUse == InUse.Refuse
                 ? sentence => throw new OverlayMountException($"{sentence}: unmount that, use another directory, or mount anyway with -o inuse=warn.")
                 : sentence => log($"veneer: {sentence}: mounted all the same, as inuse=warn asks; what both do to it is undefined");
-            taken.LockAll(options, places, complain);
+            taken.LockAll(options, places, complain, log);
             CheckKernelMounts(places, complain);
         }
         catch
@@ -55,7 +55,7 @@ internal sealed class InUseLock : IDisposable
         return taken;
     }
 
-    private void LockAll(OverlayOptions options, IReadOnlyList<Place> places, Action<string> complain)
+    private void LockAll(OverlayOptions options, IReadOnlyList<Place> places, Action<string> complain, Action<string> log)
     {
         long deadline = Environment.TickCount64 + Patience;
         var seen = new HashSet<(ulong Dev, ulong Ino)>();
@@ -72,9 +72,15 @@ internal sealed class InUseLock : IDisposable
             var directory = new Fd(descriptor);
             if (!TryLock(descriptor, isLower, place, deadline))
             {
-                directory.Dispose();
-                if (!isLower || IsOfAnOverlay(place)) { complain($"The {place} {DescribeHolder(place)}"); }
-                continue;
+                LockHolder holder = HolderOf(place);
+                if (isLower || !holder.IsStranger)
+                {
+                    directory.Dispose();
+                    if (!isLower || holder.IsOverlay) { complain($"The {place} {DescribeHolder(holder)}"); }
+                    continue;
+                }
+                // Whoever may read a directory can lock it, and is not to keep those from mounting who may write it. The record tells the next.
+                log($"veneer: the {place} {DescribeHolder(holder)}, which may not write it and so is no overlay: mounted all the same, without the lock");
             }
             if (isLower)
             {
@@ -139,44 +145,63 @@ internal sealed class InUseLock : IDisposable
     {
         foreach (KernelMount overlay in KernelMount.All())
         {
-            using KernelMount one = overlay;
             foreach ((Place place, string relation) in overlay.UsesOf(places))
             {
                 string process = overlay.Namespace.Process;
-                string where = process == "self" ? "" : $" in the mount namespace of process {process} ({Processes.NameOf(process)})";
+                string where = process == "self" ? "" : process.Length == 0 ? $" in mount namespace {overlay.Namespace.Id}" : $" in the mount namespace of process {process} ({Processes.NameOf(process)})";
                 complain($"The {place} {relation} of the kernel overlay that is mounted on {overlay.Mount.MountPoint}{where}");
             }
         }
     }
 
     /// <summary>Who has the lock, as far as can be known.</summary>
-    private sealed record LockHolder(Claim? Claim, int Pid)
+    /// <param name="Claim">What an overlay says of itself there, if it is to be believed.</param>
+    /// <param name="Pid">The process; 0 when it cannot be seen from here.</param>
+    /// <param name="MayWrite">Whether that process may write the directory, as whoever serves an overlay of it must.</param>
+    private sealed record LockHolder(Claim? Claim, int Pid, bool MayWrite)
     {
-        /// <summary>Whether it is an overlay, for all that is known.</summary>
-        public bool IsOverlay => Claim is not null || Pid == 0 || Processes.NameOf($"{Pid}").StartsWith("veneer", StringComparison.Ordinal);
+        /// <summary>Whether it is an overlay, for all that is known. A name is what a process gives itself: it counts where the process could be one.</summary>
+        public bool IsOverlay => Claim is not null || Pid == 0 || (MayWrite && Processes.NameOf($"{Pid}").StartsWith("veneer", StringComparison.Ordinal));
+
+        /// <summary>Whether it can be none.</summary>
+        public bool IsStranger => Claim is null && Pid != 0 && !MayWrite;
     }
 
     private static LockHolder HolderOf(Place place)
     {
-        int pid = place.Device is null ? 0 : Processes.HolderOfLock(place.Device, place.Status.Ino);
+        // Of several that share it, one who could serve an overlay.
+        List<int> all = place.Device is null ? [] : [.. Processes.HoldersOfLock(place.Device, place.Status.Ino).Select(holder => holder.Pid)];
+        int pid = all.Find(one => Processes.MayWrite($"{one}", place.Status));
+        if (pid == 0) { pid = all.FirstOrDefault(); }
         Claim? claim = ReadClaim(place.Descriptor);
-        // What a process says that was killed is not believed of the one that came after it.
-        if (claim is not null && pid != 0 && claim.PidNamespace == Processes.NamespaceOf("self", "pid") && claim.Pid != pid) { claim = null; }
-        return new LockHolder(claim, pid);
+        if (claim is not null && pid != 0 && !IsOf(claim, pid) && !IsAlive(claim)) { claim = null; }
+        return new LockHolder(claim, pid, pid == 0 || Processes.MayWrite($"{pid}", place.Status));
     }
 
-    private static bool IsOfAnOverlay(Place place) => HolderOf(place).IsOverlay;
-
-    private static string DescribeHolder(Place place)
+    /// <summary>Whether a record is that of a process: what one says that was killed is not believed of the one that came after it.</summary>
+    private static bool IsOf(Claim claim, int pid)
     {
-        LockHolder holder = HolderOf(place);
-        return holder switch
-        {
-            { Claim: { } claim } => $"is the {Describe(claim)}",
-            { Pid: 0 } => "is locked by a process that cannot be seen from here and has left no record that can be read",
-            _ => $"is locked by process {holder.Pid} ({Processes.CommandLineOf($"{holder.Pid}")})",
-        };
+        ulong space = Processes.NamespaceOf($"{pid}", "pid");
+        return space == 0 || space == Processes.NamespaceOf("self", "pid") ? claim.Pid == pid || (space == 0 && claim.PidNamespace != Processes.NamespaceOf("self", "pid")) : claim.PidNamespace == space;
     }
+
+    /// <summary>Whether whoever wrote a record still runs, as one that was mounted without the lock may.</summary>
+    private static bool IsAlive(Claim claim)
+    {
+        if (claim.PidNamespace != Processes.NamespaceOf("self", "pid"))
+        {
+            return Processes.All().Exists(pid => Processes.NamespaceOf($"{pid}", "pid") == claim.PidNamespace);
+        }
+        // A process with this number that was started later is another one.
+        return Processes.StartOf($"{claim.Pid}") is { } started && started <= claim.Since.AddSeconds(2);
+    }
+
+    private static string DescribeHolder(LockHolder holder) => holder switch
+    {
+        { Claim: { } claim } => $"is the {Describe(claim)}",
+        { Pid: 0 } => "is locked by a process that cannot be seen from here and has left no record that can be read",
+        _ => $"is locked by process {holder.Pid} ({Processes.CommandLineOf($"{holder.Pid}")})",
+    };
 
     private static string Describe(Claim claim)
     {

@@ -70,7 +70,8 @@ public sealed record LayerDescription
         };
     }
 
-    private static string UuidOf(int directory)
+    /// <summary>The UUID of the filesystem of a directory, O_PATH, in hexadecimal; zeros when it has none, or does not tell.</summary>
+    internal static string UuidOf(int directory)
     {
         byte[] uuid = new byte[FileSystemUuid.Length];
         if (!Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoAccessTime, out int descriptor).IsError)
