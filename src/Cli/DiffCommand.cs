@@ -26,9 +26,11 @@ internal static class DiffCommand
         var json = new Option<bool>("--json");
         var stat = new Option<bool>("--stat");
         var tar = new Option<string>("--tar");
+        var time = new Option<string>("--mtime");
+        var clamp = new Option<bool>("--clamp-mtime");
         var help = new Option<bool>("-h", "--help");
         var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("diff") { upper, lower, userXattr, json, stat, tar, help, places };
+        var command = new Command("diff") { upper, lower, userXattr, json, stat, tar, time, clamp, help, places };
         ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
         if (parsed.GetValue(help))
         {
@@ -38,12 +40,28 @@ internal static class DiffCommand
         string[] words = CommandLine.Places(parsed, places, arguments, "diff");
         string? archive = parsed.GetValue(tar);
         if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1) { throw new OverlayMountException("--json, --stat and --tar exclude each other: take one."); }
+        if (archive is null && (parsed.GetValue(time) is not null || parsed.GetValue(clamp))) { throw new OverlayMountException("--mtime and --clamp-mtime are for --tar alone: add --tar FILE, or leave them out."); }
+        LayerTimes times = archive is null ? default : TimesOf(parsed.GetValue(time), parsed.GetValue(clamp));
         Format format = parsed.GetValue(json) ? Format.Json : parsed.GetValue(stat) ? Format.Stat : Format.Text;
 
         using OverlayDiff diff = Open(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr));
         if (archive is null) { return Write(diff, format); }
         if (!diff.ReadsLayers) { throw new LayerException($"The layers of {words[0]} cannot be reached from here, and only they can be made a tar of: ask as root, in the mount namespace of the server.", ExitCode.Denied); }
-        return WriteTar(diff, archive);
+        return WriteTar(diff, archive, times);
+    }
+
+    /// <summary>As GNU tar has the options; SOURCE_DATE_EPOCH limits the times where they do not say another.</summary>
+    private static LayerTimes TimesOf(string? time, bool isLimit)
+    {
+        if (time is not null)
+        {
+            return LayerTimes.TryParse(time, out long given) ? new LayerTimes(given, isLimit) : throw new OverlayMountException($"--mtime {time} is not understood: give @SECONDS since 1970, or a date such as 2026-01-31 or 2026-01-31T12:00:00Z.");
+        }
+        if (Environment.GetEnvironmentVariable("SOURCE_DATE_EPOCH") is { Length: > 0 } epoch)
+        {
+            return LayerTimes.TryParseEpoch(epoch, out long limit) ? new LayerTimes(limit, IsLimit: true) : throw new OverlayMountException($"SOURCE_DATE_EPOCH={epoch} in the environment is not understood: it is a number of seconds since 1970, or unset.");
+        }
+        return isLimit ? throw new OverlayMountException("--clamp-mtime needs a time: add --mtime @SECONDS, or set SOURCE_DATE_EPOCH.") : default;
     }
 
     private static OverlayDiff Open(string[] words, string? upper, string[] lowers, bool userXattr)
@@ -57,6 +75,7 @@ internal static class DiffCommand
         if (upper is null || lowers.Length == 0) { throw new OverlayMountException("No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR."); }
         if (!userXattr && !Capabilities.SeesTrustedAttributes)
         {
+            if (Libc.StatAt(Libc.AtCwd, "/proc/self/ns\0"u8, StatxMask.Basic, out _).IsError) { throw new LayerException("Whether this process can read the attributes of the layers is not known, since there is no /proc: mount it, as with mount -t proc proc /proc.", ExitCode.System); }
             throw new LayerException("Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.", ExitCode.Denied);
         }
         var parser = new OptionParser();
@@ -103,7 +122,7 @@ internal static class DiffCommand
     }
 
     /// <summary>Writes a layer; to a file under another name first, so that FILE is a whole layer or what it was. A device or a pipe takes it as it comes.</summary>
-    private static int WriteTar(OverlayDiff diff, string file)
+    private static int WriteTar(OverlayDiff diff, string file, LayerTimes times)
     {
         bool isFile = false;
         try
@@ -111,17 +130,17 @@ internal static class DiffCommand
             if (file == "-")
             {
                 using Stream standard = Console.OpenStandardOutput();
-                diff.WriteTar(standard);
+                diff.WriteTar(standard, times);
             }
             else if (OpenSpecial(file, out string target) is { } special)
             {
                 using var output = new FileStream(special, FileAccess.Write, PieceSize);
-                diff.WriteTar(output);
+                diff.WriteTar(output, times);
             }
             else
             {
                 isFile = true;
-                WriteTarFile(diff, file, target);
+                WriteTarFile(diff, file, target, times);
             }
         }
         catch (IOException)
@@ -148,7 +167,7 @@ internal static class DiffCommand
         return error.IsError ? throw new LayerException($"{file} cannot be written ({error}): name a file, or - for standard output.", ExitCode.System) : new SafeFileHandle(descriptor, ownsHandle: true);
     }
 
-    private static void WriteTarFile(OverlayDiff diff, string file, string target)
+    private static void WriteTarFile(OverlayDiff diff, string file, string target, LayerTimes times)
     {
         byte[] whole = PathText.Encode(target), partial = PathText.Encode($"{target}.{Environment.ProcessId}.part");
         Errno error = Libc.OpenAt(Libc.AtCwd, partial, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, 0x1B6, ResolveFlags.None, out int descriptor);
@@ -158,7 +177,7 @@ internal static class DiffCommand
             if (isPartial)
             {
                 using var output = new FileStream(new SafeFileHandle(descriptor, ownsHandle: true), FileAccess.Write, PieceSize);
-                diff.WriteTar(output);
+                diff.WriteTar(output, times);
                 output.Flush(flushToDisk: true);
                 error = Libc.RenameAt(Libc.AtCwd, partial, Libc.AtCwd, whole, RenameFlags.None);
             }

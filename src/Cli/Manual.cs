@@ -365,6 +365,10 @@ internal static class Manual
             --stat           how many changes of each kind, and the size of new content
             --tar FILE       a layer of an OCI image, with whiteouts of AUFS (.wh.NAME);
                              the same layers give the same bytes. - is standard output
+            --mtime TIME     with --tar: the time of modification that all in it gets,
+                             @SECONDS since 1970 or a date
+            --clamp-mtime    with --tar: only what is newer gets the time of --mtime, or
+                             that of SOURCE_DATE_EPOCH
             -h, --help       show this page
 
         EXAMPLES
@@ -641,10 +645,15 @@ internal static class Manual
             Mounts the overlay that FILE describes (- is standard input) where it was,
             or on MOUNTPOINT. Each layer is found by its file handle, wherever its
             filesystem is mounted now and whatever its path has become, or by its path;
-            in any case it must be the same directory of the same filesystem. Otherwise
-            nothing is mounted, and the reason is named. Finding by handle needs root.
+            in any case it must be the same directory of the same filesystem, and not
+            one on a copy of it. Otherwise nothing is mounted, and the reason is named.
+            Finding by handle needs root.
 
             Inode numbers are the same as before, since they are those of the layers.
+            Flags are the same as well; those that cannot be are named.
+
+            FILE decides what is mounted, and where: root takes none that belongs to
+            somebody else, or that everybody can write.
 
         OPTIONS
             -h, --help      show this page
@@ -657,7 +666,8 @@ internal static class Manual
             0    mounted
             1    the command line is wrong, or FILE cannot be read
             2    the system has no process or memory left
-            4    the caller may not read FILE
+            4    the caller may not read FILE, or should not believe it
+            6    mounted, but something is not as it was: it was named
             7    FILE is not a checkpoint, or is damaged
             8    a layer is not found, or is not the same directory
             13   FILE is a checkpoint of another version

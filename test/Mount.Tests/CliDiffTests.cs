@@ -34,6 +34,23 @@ public sealed class CliDiffTests : IDisposable
         Prints("M f\n", """veneer diff --upper u --lower 'l 2' --lower 'a b\:c,d\\e'""", 0);
     }
 
+    /// <summary>Files of a tebibyte would take their time.</summary>
+    [CliFact]
+    public void Holes_are_not_read()
+    {
+        Prints("S big\nm same\nin tar\n", $"mount -t tmpfs t /mnt; cd /mnt; mkdir l u; truncate -s 1T l/same u/same l/big u/big; printf x | dd of=u/big bs=1 seek=5000000000 conv=notrunc status=none; touch -d @1 u/same; chmod 600 u/same; veneer diff {Named} | sort | sed 's/S same/m same/'; rm u/same; truncate -s 20G u/big; veneer diff {Named} --tar - | head -c 1000000 >/dev/null; echo in tar");
+    }
+
+    [CliFact]
+    public void The_time_of_a_source_is_a_number()
+    {
+        Prints("", $"SOURCE_DATE_EPOCH=yesterday veneer diff {Named} --tar t", 1, "veneer: SOURCE_DATE_EPOCH=yesterday in the environment is not understood: it is a number of seconds since 1970, or unset.\n");
+        Prints("", $"SOURCE_DATE_EPOCH=yesterday veneer diff {Named}");
+        Prints("", $"veneer diff {Named} --tar t --clamp-mtime", 1, "veneer: --clamp-mtime needs a time: add --mtime @SECONDS, or set SOURCE_DATE_EPOCH.\n");
+        Prints("", $"veneer diff {Named} --tar t --mtime soon", 1, "veneer: --mtime soon is not understood: give @SECONDS since 1970, or a date such as 2026-01-31 or 2026-01-31T12:00:00Z.\n");
+        Prints("", $"veneer diff {Named} --clamp-mtime", 1, "veneer: --mtime and --clamp-mtime are for --tar alone: add --tar FILE, or leave them out.\n");
+    }
+
     [CliFact]
     public void Names_are_escaped()
     {

@@ -11,10 +11,10 @@ public sealed class LayerTarTests
         ("dir/a", "a"), ("dir/b", "b"), ("dir/sub/c", "c"), ("dir/sub/deep/d", Node.File("d").Mode(Oct(4755)).OwnedBy(5, 6)), ("file", "file"), ("other", "other"), ("gone/x", "x"),
         ("link", Node.Link("file")), ("one", "linked"), ("two", Node.HardLink("one")), ("untouched/deep/x", "x"), ("was-dir/x", "x"), ("was-file", "x"));
 
-    private static byte[] Make(Overlay overlay, int exitCode = 0, string notes = "")
+    private static byte[] Make(Overlay overlay, int exitCode = 0, string notes = "", string epoch = "", params string[] more)
     {
         FilePath file = overlay.Beside($"layer-{Guid.NewGuid():N}.tar");
-        Command.Result result = Command.Run([Mounter.Binary, "diff", "--upper", overlay.Upper, "--lower", string.Join(':', overlay.Lowers), "--tar", file]);
+        Command.Result result = Command.Run(["env", $"SOURCE_DATE_EPOCH={epoch}", Mounter.Binary, "diff", "--upper", overlay.Upper, "--lower", string.Join(':', overlay.Lowers), "--tar", file, .. more]);
         Assert.Equal((exitCode, notes), (result.ExitCode, result.Error.Trim()));
         byte[] content = Sys.Read(file);
         Sys.Unlink(file);
@@ -147,6 +147,96 @@ public sealed class LayerTarTests
         byte[] layer = Make(overlay, 6, "veneer: .wh.file cannot be deleted by a layer, where such a name deletes: left out.");
 
         Assert.Empty(LayerArchive.Parse(layer).Entries);
+    }
+
+    [MountFact]
+    public void What_is_in_a_directory_that_cannot_be_in_a_layer_is_not_in_it_either()
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("d/.wh.old/file", "old"), ("d/.wh.old/gone", ""), ("moved/.wh.x/y", "y")), options: "redirect_dir=on");
+        FilePath m = overlay.Merged;
+        Sys.MakeDirectory(m / ".wh.dir");
+        Sys.MakeDirectory(m / ".wh.dir/sub");
+        Sys.Write(m / ".wh.dir/sub/file", "x");
+        Sys.Write(m / ".wh.dir/file", "x");
+        Sys.Write(m / "whole", "x");
+        Sys.Link(m / ".wh.dir/file", m / "z");
+        Sys.Unlink(m / "d/.wh.old/gone");
+        Sys.Append(m / "d/.wh.old/file", "more");
+        Sys.Rename(m / "moved", m / "moved2");
+        const string why = "cannot be in a layer, where such a name deletes: left out, with all that is in it.";
+
+        LayerArchive layer = LayerArchive.Parse(Make(overlay, 6, $"veneer: .wh.dir {why}\nveneer: d/.wh.old {why}\nveneer: moved2/.wh.x {why}"));
+
+        Assert.Equal([".wh.moved", "d", "moved2", "whole", "z"], layer.Entries.Select(entry => entry.Path).Order(StringComparer.Ordinal));
+        Assert.Equal('0', layer.Entries.Single(entry => entry.Path == "z").Kind);
+    }
+
+    [MountFact]
+    public void A_sparse_file_has_its_zeros()
+    {
+        using var overlay = Overlay.With(lower: Image);
+        using (Descriptor file = Sys.Open(overlay.Merged / "sparse", OpenFlags.WriteOnly | OpenFlags.Create))
+        {
+            file.WriteAt("begin"u8, 0);
+            file.WriteAt("middle"u8, 3_000_000);
+            file.Truncate(9_000_001);
+        }
+        Sys.Truncate(overlay.Merged / "file", 700_000);
+        byte[] sparse = Sys.Read(overlay.Merged / "sparse"), longer = Sys.Read(overlay.Merged / "file");
+
+        LayerArchive layer = LayerArchive.Parse(Make(overlay));
+
+        Assert.Equal(sparse, layer.Entries.Single(entry => entry.Path == "sparse").Content);
+        Assert.Equal(longer, layer.Entries.Single(entry => entry.Path == "file").Content);
+    }
+
+    [MountFact]
+    public void Times_are_those_of_the_source_where_they_are_later()
+    {
+        using var overlay = Overlay.With(lower: Image);
+        Sys.Write(overlay.Merged / "early", "");
+        Sys.Write(overlay.Merged / "late", "");
+        Sys.ChangeTimes(overlay.Merged / "early", Node.LongAgo, new TimeSpec { Seconds = 999, Nanoseconds = 5 });
+        string[] Times(string epoch, params string[] more)
+        {
+            FilePath file = overlay.Beside("timed.tar");
+            Sys.Write(file, Make(overlay, epoch: epoch, more: more));
+            return Command.Require("tar", "--utc", "--full-time", "-tvf", file).Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => string.Join(' ', line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[3..])).ToArray();
+        }
+
+        const string early = "1970-01-01 00:16:39.000000005 early";
+        Assert.Equal([early, "1970-01-01 00:16:40 late"], Times("1000"));
+        Assert.Equal([early, "1970-01-01 00:16:40 late"], Times("1000", "--clamp-mtime"));
+        Assert.Equal([early, "1970-01-01 00:33:20 late"], Times("1000", "--clamp-mtime", "--mtime", "@2000"));
+        Assert.Equal(["1970-01-02 00:00:00 early", "1970-01-02 00:00:00 late"], Times("", "--mtime", "1970-01-02"));
+    }
+
+    /// <summary>To pax(1) the text of its records is UTF-8, if they do not say otherwise.</summary>
+    [MountFact]
+    public void Long_names_that_are_not_text_say_so()
+    {
+        using var overlay = Overlay.With(lower: Image);
+        Sys.Write(overlay.Merged / $"{LongName}-é", "");
+        byte[] text = Make(overlay);
+        Sys.Write(overlay.Merged / $"{LongName}-\udcfe", "x");
+        Sys.SymbolicLink(new string('t', 200) + "\udcff", overlay.Merged / "to");
+        byte[] bytes = Make(overlay);
+        FilePath file = overlay.Beside("layer.tar"), there = overlay.Beside("unpacked");
+        Sys.Write(file, bytes);
+        Sys.MakeDirectory(there);
+
+        Command.Require("python3", "-c", "import tarfile,sys; tarfile.open(sys.argv[1]).extractall(sys.argv[2])", file, there);
+
+        Assert.Equal((0, 2), (Count(text), Count(bytes)));
+        Assert.Equal("x", Sys.ReadText(there / $"{LongName}-\udcfe"));
+        Assert.Equal([$"{LongName}-é", $"{LongName}-\udcfe", "to"], there.Entries());
+
+        static int Count(ReadOnlySpan<byte> archive)
+        {
+            int count = 0;
+            for (int at; (at = archive.IndexOf("21 hdrcharset=BINARY\n"u8)) >= 0; count++) { archive = archive[(at + 1)..]; }
+            return count;
+        }
     }
 
     [MountFact]

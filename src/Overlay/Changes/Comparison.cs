@@ -50,8 +50,11 @@ internal sealed class Comparison(LayerSet layers)
         error = layers.Open(found.Metacopy ?? was.Real, OpenFlags.ReadOnly, out descriptor);
         if (error.IsError) { return error; }
         using var other = new Fd(descriptor);
+        long size = (long)step.Found.Stat.Size;
         for (long at = 0; ;)
         {
+            // Where both have a hole, both have zeros.
+            at = Math.Min(EndOfHole(one.Value, at, size), EndOfHole(other.Value, at, size));
             error = ReadFully(one.Value, ours, at, out int count);
             if (!error.IsError) { error = ReadFully(other.Value, theirs, at, out int counted); differ = counted != count; }
             if (error.IsError) { return error; }
@@ -63,6 +66,24 @@ internal sealed class Comparison(LayerSet layers)
         error = Libc.StatAt(one.Value, Libc.Self, StatxMask.Basic, out Statx now);
         return !error.IsError && Timestamp.Of(now.ChangeTime) != Timestamp.Of(step.Found.Stat.ChangeTime) ? Errno.ESTALE : error;
     }
+
+    /// <summary>Where data begins, from an offset on; the offset itself when it is in data, or that is not told.</summary>
+    /// <param name="descriptor">Its offset is changed.</param>
+    /// <param name="at">Where to begin.</param>
+    /// <param name="size">The file's size, which is the answer when there is no more data.</param>
+    public static long EndOfHole(int descriptor, long at, long size)
+    {
+        if (at >= size) { return at; }
+        Errno error = Libc.Seek(descriptor, at, SeekWhence.Data, out long data);
+        return error == Errno.ENXIO && EndsAt(descriptor, size) ? size : error.IsError ? at : Math.Min(Math.Max(data, at), size);
+    }
+
+    /// <summary>Where a hole begins, from an offset in data on; <paramref name="size"/> when there is none, or that is not told.</summary>
+    public static long EndOfData(int descriptor, long at, long size) =>
+        Libc.Seek(descriptor, at, SeekWhence.Hole, out long hole).IsError || hole <= at ? size : hole;
+
+    /// <summary>Whether a file is still as large as it was: to the kernel there is no data behind its end either.</summary>
+    private static bool EndsAt(int descriptor, long size) => !Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx now).IsError && (long)now.Size >= size;
 
     /// <summary>Fills the buffer, or reads up to the end of the file.</summary>
     public static Errno ReadFully(int descriptor, Span<byte> buffer, long offset, out int count)

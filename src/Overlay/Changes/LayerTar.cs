@@ -10,7 +10,11 @@ namespace Veneer.Overlay.Changes;
 /// and every field that is not taken from an object is fixed. ADR 12 says why this is not System.Formats.Tar. See the
 /// image specification's layer.md, and pax(1).
 /// </remarks>
-internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], DisturbanceKind, string> disturb)
+/// <param name="layers">The layers.</param>
+/// <param name="output">Where to.</param>
+/// <param name="times">What becomes of the times of modification.</param>
+/// <param name="disturb">Called with a path (without NUL) and what a layer cannot say of it.</param>
+internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times, Action<byte[], DisturbanceKind, string> disturb)
 {
     private const int Block = 512;
     private const int MaxField = 100;
@@ -18,6 +22,7 @@ internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], Di
     private const uint MaxId = 0x1F_FFFF; // 7 octal digits
 
     private readonly byte[] buffer = new byte[128 * 1024];
+    private readonly byte[] zeros = new byte[128 * 1024];
     private readonly Dictionary<(ulong Device, ulong Ino), byte[]> linked = [];
 
     /// <summary>What becomes of one name.</summary>
@@ -25,6 +30,8 @@ internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], Di
     public void Write(Step step, Change? change)
     {
         ReadOnlySpan<byte> name = step.Name.AsSpan(0, step.Name.Length - 1);
+        // What is in a directory that is left out would, without it, be in one that nobody made.
+        if (IsReserved(step.Path.AsSpan(0, step.Path.Length - name.Length))) { return; }
         if (!step.Found.Exists)
         {
             // What a renamed directory does not show is not in it: the layer has all of that.
@@ -37,7 +44,7 @@ internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], Di
         if (change is null && step.Directory is null && !step.IsWhole && step.Found.Stat.Nlink == 1) { return; }
         if (name.StartsWith(".wh."u8))
         {
-            disturb(step.Path, DisturbanceKind.Unexpressed, "cannot be in a layer, where such a name deletes: left out");
+            disturb(step.Path, DisturbanceKind.Unexpressed, $"cannot be in a layer, where such a name deletes: left out{(step.Directory is null ? "" : ", with all that is in it")}");
             return;
         }
         if (step.Found.Stat.Type == FileType.Socket)
@@ -49,6 +56,9 @@ internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], Di
         bool covers = step.Base is { Found.Stat.IsDirectory: true } && (step.Source is null || step.IsRenamedDirectory);
         if (step.Directory is not null && covers && !step.IsWhole) { WriteMark([.. step.Path, .. "/.wh..wh..opq"u8]); }
     }
+
+    /// <summary>Whether a name in a path is one that deletes.</summary>
+    private static bool IsReserved(ReadOnlySpan<byte> path) => path.StartsWith(".wh."u8) || path.IndexOf("/.wh."u8) >= 0;
 
     /// <summary>Ends the archive; without this a reader knows that it was cut off.</summary>
     public void Finish()
@@ -72,7 +82,7 @@ internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], Di
             Mode = stat.Mode & ModeBits.Mask,
             Uid = stat.Uid,
             Gid = stat.Gid,
-            Time = Timestamp.Of(stat.ModifyTime),
+            Time = times.Of(Timestamp.Of(stat.ModifyTime)),
             Kind = '0',
         };
         if (!stat.IsDirectory && stat.Nlink > 1 && !linked.TryAdd((stat.Dev, stat.Ino), step.Path))
@@ -126,25 +136,36 @@ internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], Di
         long at = 0;
         while (at < size && !error.IsError)
         {
-            Span<byte> part = buffer.AsSpan(0, (int)Math.Min(buffer.Length, size - at));
-            error = Comparison.ReadFully(file, part, at, out int count);
-            if (error.IsError || count == 0) { break; }
-            output.Write(part[..count]);
-            at += count;
+            // Holes are written as the zeros that they are, since not all who unpack layers know sparse files; but not read.
+            long end = Comparison.EndOfHole(file, at, size);
+            if (end > at)
+            {
+                WriteZeros(end - at);
+                at = end;
+                continue;
+            }
+            long stop = Math.Min(size, Comparison.EndOfData(file, at, size));
+            while (at < stop)
+            {
+                Span<byte> part = buffer.AsSpan(0, (int)Math.Min(buffer.Length, stop - at));
+                error = Comparison.ReadFully(file, part, at, out int count);
+                if (error.IsError || count == 0) { break; }
+                output.Write(part[..count]);
+                at += count;
+            }
+            if (at < stop) { break; }
         }
         if (error.IsError) { disturb(step.Path, DisturbanceKind.Unreadable, $"cannot be read to its end ({error}): zeros follow"); }
         else if (at < size || (!Libc.StatAt(file, Libc.Self, StatxMask.Basic, out Statx now).IsError && step.Found.Metacopy is null && Timestamp.Of(now.ChangeTime) != Timestamp.Of(step.Found.Stat.ChangeTime)))
         {
             disturb(step.Path, DisturbanceKind.Moved, "changed while it was read");
         }
-        Array.Clear(buffer);
-        long padded = (size + Block - 1) / Block * Block;
-        while (at < padded)
-        {
-            int count = (int)Math.Min(buffer.Length, padded - at);
-            output.Write(buffer, 0, count);
-            at += count;
-        }
+        WriteZeros((size + Block - 1) / Block * Block - at);
+    }
+
+    private void WriteZeros(long count)
+    {
+        for (; count > 0; count -= zeros.Length) { output.Write(zeros, 0, (int)Math.Min(zeros.Length, count)); }
     }
 
     /// <summary>The attributes that go with an object: all that users see, but for what means something to this machine or to an overlay alone.</summary>
@@ -189,6 +210,8 @@ internal sealed class LayerTar(LayerSet layers, Stream output, Action<byte[], Di
         if (records.Count > 0)
         {
             var content = new MemoryStream();
+            // To pax(1) all is UTF-8 unless it says otherwise, before whatever is not.
+            if (records.Any(record => record.Key is "path" or "linkpath" && !PathText.IsUtf8(PathText.Decode(record.Value)))) { WriteRecord(content, "hdrcharset", "BINARY"u8.ToArray()); }
             foreach ((string key, byte[] value) in records) { WriteRecord(content, key, value); }
             WriteBlock(new Header("PaxHeader"u8.ToArray(), 'x') { Mode = 0x1A4, Size = content.Length });
             content.SetLength((content.Length + Block - 1) / Block * Block);

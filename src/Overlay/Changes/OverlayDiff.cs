@@ -93,16 +93,17 @@ public sealed class OverlayDiff : IDisposable
 
     /// <summary>Writes the changes as a layer of an OCI image, in the tar format; the same layers give the same bytes.</summary>
     /// <param name="output">Where to. It is flushed, and stays open.</param>
+    /// <param name="times">What becomes of the times of modification; otherwise they stay.</param>
     /// <remarks>
     /// A layer cannot say that something was renamed: it deletes the old name and has the whole of the new one, which for
     /// a directory is read from the lowers too. What a layer cannot hold is among <see cref="Disturbances"/>.
     /// </remarks>
     /// <exception cref="IOException">The output takes no more.</exception>
     /// <exception cref="InvalidOperationException"><see cref="ReadsLayers"/> is false.</exception>
-    public void WriteTar(Stream output)
+    public void WriteTar(Stream output, LayerTimes times = default)
     {
         if (asked is not null) { throw new InvalidOperationException("The layers are out of reach."); }
-        var tar = new LayerTar(layers!, output, Disturb); // without layers there is only its end
+        var tar = new LayerTar(layers!, output, times, Disturb); // without layers there is only its end
         foreach ((Step step, Change? change) in Walk(null, forArchive: true)) { tar.Write(step, change); }
         tar.Finish();
     }
