@@ -27,6 +27,7 @@ internal sealed class VolatileMark
     private readonly OverlayXattr xattr;
     private readonly Lock gate = new();
     private readonly bool isLaid;
+    private readonly int recordsOnUpper;
     private Verdict notUnderstood;
     private VolatileRecord? current;
 
@@ -47,6 +48,7 @@ internal sealed class VolatileMark
         Errno error = Libc.GetXattrAt(upper, Libc.Self, xattr.Volatile, value, out int size);
         isLaid = !error.IsNoXattr;
         if (isLaid) { Add(error.IsError ? default : value[..size]); }
+        recordsOnUpper = Records.Count;
         if (work < 0) { return; }
         if (!Libc.OpenAt(work, FileName, OpenFlags.ReadOnly | OpenFlags.NoFollow | OpenFlags.NonBlock, 0, ResolveFlags.Confined, out int file).IsError)
         {
@@ -222,6 +224,9 @@ internal sealed class VolatileMark
         using var opened = new Fd(descriptor);
         return !ErrorSequence.Read(descriptor, out uint errors).IsError && errors != then;
     }
+
+    /// <summary>Whether a mark in the work directory is not known to be that of this upper: no record there says so. One that nothing marks is.</summary>
+    public bool IsOfAnother => work >= 0 && (IsKernels || Records.Count > recordsOnUpper) && !Records.Skip(recordsOnUpper).Any(record => record is not null && record.Upper == Now.Upper && record.FileSystemId == Now.FileSystemId);
 
     /// <summary>Takes the mark away, on the disk as well: all that was written is there.</summary>
     /// <remarks>

@@ -59,7 +59,13 @@ public sealed class VolatileUpper : IDisposable
             Refuse(path, found); // upper's own record says enough; a damaged one does not say where work is
             byte[] from = found.WorkPath;
             if (workPath is not null) { error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(workPath), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out descriptor); }
-            else if (from.Length > 0) { error = Libc.OpenAt(directory.Value, [.. from, 0], OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out descriptor); }
+            else if (from.Length > 0)
+            {
+                // Whoever owns upper can have written the record: it leads to a directory of the same mount, over no link of his.
+                const ResolveFlags plain = ResolveFlags.NoSymbolicLinks | ResolveFlags.NoMagicLinks | ResolveFlags.NoCrossDevice;
+                error = from[0] == '/' ? Errno.EXDEV : Libc.OpenAt(directory.Value, [.. from, 0], OpenFlags.Path | OpenFlags.Directory, 0, plain, out descriptor);
+                if (error is Errno.ELOOP or Errno.EXDEV) { throw new VolatileUpperException($"The record of {path} says that its work directory is {PathText.Printable(PathText.Decode(from))} from there, over a symbolic link or on another filesystem, which no overlay has written: name it with --work DIR.", UpperProblem.Damaged); }
+            }
             else { error = found.Exists ? Errno.ENOENT : Errno.None; descriptor = -1; }
             if (error.IsError)
             {
@@ -72,6 +78,7 @@ public sealed class VolatileUpper : IDisposable
             workDirectory = new Fd(descriptor);
             found = new VolatileMark(directory.Value, directory.Value, workDirectory.Value, xattr, []);
             Refuse(path, found);
+            if (workPath is null && found.IsOfAnother) { throw new VolatileUpperException($"The record of {path} names a work directory ({PathText.Printable(PathText.Decode(from))} from there) whose mark is not that of this upper: name the right one with --work DIR.", UpperProblem.Damaged); }
             bool isFree = !Libc.TryLockExclusive(directory.Value).IsError;
             return new VolatileUpper(path, directory, workDirectory, found, isInUse: !isFree);
         }
