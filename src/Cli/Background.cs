@@ -33,7 +33,7 @@ internal static class Background
         {
             error = Self.Start(Mark, invocation.Raw, writeEnd, out pid, connection);
         }
-        if (error.IsError) { return Failed($"The server process cannot be started ({error}): see the limits of this process, or mount with -f."); }
+        if (error.IsError) { return Failed($"The server process cannot be started{Self.WhyNot(error, "see the limits of this process, or mount with -f")}"); }
 
         Span<byte> buffer = stackalloc byte[4096];
         while (true)
@@ -78,7 +78,7 @@ internal static class Background
     public static bool ReportReady()
     {
         bool heard = !Libc.Write(2, [0], out _).IsError;
-        Errno error = Libc.OpenAt(Libc.AtCwd, "/dev/null\0"u8, OpenFlags.WriteOnly, 0, ResolveFlags.None, out int nowhere);
+        Errno error = Libc.OpenNowhere(out int nowhere);
         if (error.IsError || Libc.Duplicate(nowhere, 2).IsError) { Libc.Close(2); }
         if (!error.IsError) { Libc.Close(nowhere); }
         return heard;

@@ -31,7 +31,7 @@ internal static class LiveMount
         string number = ((uint)query).ToString(CultureInfo.InvariantCulture);
         byte[][] words = ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], PathText.Encode(number)[..^1], PathText.Encode(argument)[..^1]];
         Errno error = Self.Ask(Mark, words, milliseconds, out byte[] answer, out int silence);
-        if (error.IsError) { throw new LayerException($"A process that asks the server cannot be started ({error}): see the limits of this process.", ExitCode.System); }
+        if (error.IsError) { throw new LayerException($"A process that asks the server cannot be started{Self.WhyNot(error, "see the limits of this process")}", ExitCode.System); }
         if (silence > 0)
         {
             throw new LayerException(string.Create(CultureInfo.InvariantCulture, $"The server of {place} has not answered for {silence / 1000} seconds: see what it waits for, or unmount with veneer umount -l."), ExitCode.Failure, LayerProblem.Hangs);

@@ -11,7 +11,7 @@ namespace Veneer.Cli;
 internal static class MountCommand
 {
     /// <summary>What the command line says.</summary>
-    private sealed record Request(OptionParser Options, string? Source, string MountPoint, bool Foreground, bool Pretend);
+    private sealed record Request(OptionParser Options, string? Source, string MountPoint, bool Foreground, bool Pretend, string? Identities);
 
     /// <param name="invocation">To start the same again in the background.</param>
     /// <param name="arguments">The words after <c>mount</c>.</param>
@@ -38,7 +38,7 @@ internal static class MountCommand
         if (request is null) { return ExitCode.Success; }
         if (request.Options.Remount) { return Remount(request); }
 
-        OverlayOptions options = request.Options.Build(request.Source, request.MountPoint);
+        OverlayOptions options = request.Options.Build(request.Source, request.MountPoint) with { Identities = RestoreCommand.IdentitiesOf(request.Identities) };
         if (Background.IsChild)
         {
             options = options with
@@ -93,7 +93,8 @@ internal static class MountCommand
         var help = new Option<bool>("-h", "--help");
         var version = new Option<bool>("-V", "--version");
         var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("mount") { optionLists, foreground, debug, help, version, places };
+        var identities = new Option<string>(RestoreCommand.IdentitiesOption) { Hidden = true };
+        var command = new Command("mount") { identities, optionLists, foreground, debug, help, version, places };
         // What mount(8) and libfuse pass, and we have no use for.
         foreach (string flag in (ReadOnlySpan<string>)["-s", "-n", "-v"]) { command.Add(new Option<bool>(flag)); }
         foreach (string flag in (ReadOnlySpan<string>)["-N", "-t"]) { command.Add(new Option<string>(flag)); }
@@ -122,7 +123,8 @@ internal static class MountCommand
             words.Length == 2 ? words[0] : null,
             words[^1],
             Foreground: options.Debug || (!asHelper && parsed.GetValue(foreground)),
-            Pretend: asHelper && parsed.GetValue(foreground));
+            Pretend: asHelper && parsed.GetValue(foreground),
+            parsed.GetValue(identities));
     }
 
     /// <summary>Whether a word is written as libfuse writes a connection that is mounted already.</summary>

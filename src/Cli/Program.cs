@@ -36,7 +36,7 @@ internal static class Program
         switch (arguments.Length == 0 ? "" : arguments[0])
         {
             case "":
-                Terminal.Trace(Manual.Synopsis);
+                Terminal.WriteError(Manual.Synopsis + "\n");
                 return ExitCode.Usage;
             case "mount":
                 return MountCommand.Run(invocation, arguments[1..], asHelper: false);
@@ -47,7 +47,7 @@ internal static class Program
             case "checkpoint":
                 return CheckpointCommand.Write(arguments[1..]);
             case "restore":
-                return CheckpointCommand.Restore(arguments[1..]);
+                return RestoreCommand.Run(arguments[1..]);
             case "layers":
                 return LayersCommand.Run(arguments[1..]);
             case "holders":
@@ -128,12 +128,12 @@ internal static class Program
         return error is not (Errno.ENOSYS or Errno.EPERM);
     }
 
-    /// <summary>Whoever closed descriptors 0 to 2 gets /dev/null there, lest a layer take a number that messages go to.</summary>
+    /// <summary>Whoever closed descriptors 0 to 2 gets nothing there, lest a layer take a number that messages go to.</summary>
     private static void KeepStandardDescriptors()
     {
         while (true)
         {
-            Errno error = Libc.OpenAt(Libc.AtCwd, "/dev/null\0"u8, OpenFlags.ReadWrite, 0, ResolveFlags.None, out int descriptor);
+            Errno error = Libc.OpenNowhere(out int descriptor);
             if (error.IsError) { return; }
             if (descriptor > 2)
             {

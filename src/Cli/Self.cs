@@ -21,6 +21,14 @@ internal static class Self
     /// <summary>Whether this process was started for what the variable stands for.</summary>
     public static bool IsStartedAs(string variable) => Environment.GetEnvironmentVariable(variable) == $"{Libc.ParentProcessId}";
 
+    /// <summary>The end of a sentence about a process that was not started.</summary>
+    /// <param name="error">What <see cref="Start"/> gave.</param>
+    /// <param name="remedy">What to do, where it is not the want of /proc.</param>
+    public static string WhyNot(Errno error, string remedy) =>
+        error == Errno.ENOENT && Libc.StatAt(Libc.AtCwd, "/proc/self/exe\0"u8, StatxMask.Basic, out _).IsError
+            ? ", since there is no /proc: mount it, as with mount -t proc proc /proc."
+            : $" ({error}): {remedy}.";
+
     /// <summary>Starts it in a session of its own, with this process's working directory and none of its descriptors.</summary>
     /// <param name="variable">What for.</param>
     /// <param name="arguments">All, the program's name first, in bytes without NUL.</param>

@@ -9,7 +9,7 @@ internal static class Syslog
 {
     private const int Daemon = 3 << 3, Error = 3;
 
-    /// <summary>Sends one line about something that went wrong. It is lost where there is no syslog.</summary>
+    /// <summary>Sends one line about something that went wrong, whatever names are in it. It is lost where there is no syslog.</summary>
     public static void Complain(string line)
     {
         if (Libc.ConnectDatagram("/dev/log\0"u8, out int descriptor).IsError) { return; }
@@ -17,7 +17,7 @@ internal static class Syslog
         DateTime now = DateTime.Now;
         string day = now.Day.ToString(CultureInfo.InvariantCulture).PadLeft(2);
         string stamp = string.Create(CultureInfo.InvariantCulture, $"{now:MMM} {day} {now:HH:mm:ss}");
-        string text = line.StartsWith("veneer: ", StringComparison.Ordinal) ? line["veneer: ".Length..] : line;
+        string text = PathText.OnOneLine(line.StartsWith("veneer: ", StringComparison.Ordinal) ? line["veneer: ".Length..] : line);
         _ = Libc.Send(descriptor, Encoding.UTF8.GetBytes($"<{Daemon | Error}>{stamp} veneer[{Libc.ProcessId}]: {text}")); // best effort: a full log loses lines
     }
 }

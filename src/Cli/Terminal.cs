@@ -50,8 +50,11 @@ internal static class Terminal
     /// <summary>Writes one sentence to standard error, on one line whatever names are in it.</summary>
     public static void Complain(string sentence) => WriteTo(2, $"veneer: {PathText.OnOneLine(sentence)}\n");
 
-    /// <summary>Writes one line to standard error, as it is.</summary>
-    public static void Trace(string line) => WriteTo(2, line + "\n");
+    /// <summary>Writes one line to standard error, whatever names are in it.</summary>
+    public static void Trace(string line) => WriteTo(2, PathText.OnOneLine(line) + "\n");
+
+    /// <summary>Writes text of this program's own to standard error, as it is.</summary>
+    public static void WriteError(string text) => WriteTo(2, text);
 
     /// <summary>Writes bytes to standard output.</summary>
     /// <returns>False when nobody listens, or when there is no room.</returns>

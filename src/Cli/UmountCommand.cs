@@ -48,7 +48,7 @@ internal static class UmountCommand
 
         Pin.ReleaseLeftovers();
         string path = Unmount(words[0], parsed.GetValue(lazily));
-        if (parsed.GetValue(verbose)) { Terminal.Write($"veneer: {path} unmounted\n"); }
+        if (parsed.GetValue(verbose)) { Terminal.Write($"veneer: {PathText.OnOneLine(path)} unmounted\n"); }
         return ExitCode.Success;
     }
 

@@ -139,16 +139,22 @@ public static unsafe partial class Libc
         using var arguments = new StringArray(options.Arguments);
         using var environment = new StringArray(options.Environment);
         int result;
+        Errno nothing = OpenNowhere(out int opened);
+        if (nothing.IsError)
+        {
+            pid = -1;
+            return nothing;
+        }
+        using var nowhere = new Fd(opened);
         _ = posix_spawn_file_actions_init(actions); // cannot fail in glibc or musl, like the others that only fill memory
         _ = posix_spawnattr_init(attributes);
-        fixed (byte* null_ = "/dev/null\0"u8, program = PathText.Encode(options.Program))
+        fixed (byte* program = PathText.Encode(options.Program))
         {
-            // Standard error first: the descriptor may be a number below three.
-            if (options.StandardError >= 0) { _ = posix_spawn_file_actions_adddup2(actions, options.StandardError, 2); }
-            else { _ = posix_spawn_file_actions_addopen(actions, 2, null_, (int)OpenFlags.ReadWrite, 0); }
+            // Standard error first: its descriptor may be 0 or 1. Nowhere has one from 3, and the kept one takes its place last.
+            _ = posix_spawn_file_actions_adddup2(actions, options.StandardError >= 0 ? options.StandardError : nowhere.Value, 2);
+            _ = posix_spawn_file_actions_adddup2(actions, nowhere.Value, 0);
+            _ = posix_spawn_file_actions_adddup2(actions, nowhere.Value, 1);
             if (options.Kept >= 0) { _ = posix_spawn_file_actions_adddup2(actions, options.Kept, 3); }
-            _ = posix_spawn_file_actions_addopen(actions, 0, null_, (int)OpenFlags.ReadOnly, 0);
-            _ = posix_spawn_file_actions_addopen(actions, 1, null_, (int)OpenFlags.WriteOnly, 0);
             // The table keeps the size that one high number gave it while nobody shared it.
             int highest = HighestDescriptor(options.DescriptorRoom);
             if (highest > 3) { _ = posix_spawn_file_actions_adddup2(actions, 2, highest); }
@@ -166,6 +172,16 @@ public static unsafe partial class Libc
         _ = posix_spawn_file_actions_destroy(actions);
         _ = posix_spawnattr_destroy(attributes);
         return (Errno)result; // posix_spawn returns the error, it does not set errno
+    }
+
+    /// <summary>Opens /dev/null; where there is none, as in a bare chroot, an empty pipe: there is nothing to read, and writing fails.</summary>
+    public static Errno OpenNowhere(out int descriptor)
+    {
+        Errno error = OpenAt(AtCwd, "/dev/null\0"u8, OpenFlags.ReadWrite, 0, ResolveFlags.None, out descriptor);
+        if (!error.IsError) { return error; }
+        error = Pipe(out descriptor, out int writeEnd);
+        if (!error.IsError) { Close(writeEnd); }
+        return error;
     }
 
     private static int HighestDescriptor(int room) =>

@@ -180,6 +180,13 @@ public sealed class OptionParser
 
     private static bool IsLabel(ReadOnlySpan<char> name) => name is "context" or "fscontext" or "defcontext" or "rootcontext";
 
+    /// <summary>Whether a text is one option, whatever follows it, and none that says which directories are meant, or where.</summary>
+    public static bool IsOneOfNoLayer(string option) =>
+        LengthOfFirst(option + ",") == option.Length && option.Length > 0 && option.Split('=')[0] is not ("lowerdir" or "lowerdir+" or "datadir+" or "upperdir" or "workdir" or "source" or "fsname" or "remount" or "debug" or "");
+
+    /// <summary>Whether words, with commas between them, are flags of a mount alone.</summary>
+    public static bool AreFlags(string words) => words.Split(',').All(word => word.Length > 0 && word.All(char.IsAsciiLetter) && (new OptionParser().AddMountFlag(word, null) || word == "rw"));
+
     private void AddOne(string option)
     {
         int equals = option.IndexOf('=', StringComparison.Ordinal);

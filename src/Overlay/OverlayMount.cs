@@ -100,6 +100,7 @@ public sealed class OverlayMount : IDisposable
             work = Hold(Probe.OpenDirectory(workPath, "work"), opened);
         }
         List<Place> places = Probe.CheckLayers(options, lowers, upper, work);
+        CheckIdentities(options, places);
         InUseLock inUse = InUseLock.Take(options, places, log);
         opened.Add(inUse);
         Pin? pin = options.Pin ? Pin.Hold(places) : null;
@@ -178,6 +179,13 @@ public sealed class OverlayMount : IDisposable
         };
         AddRoot(overlay);
         return overlay;
+    }
+
+    /// <summary>Before anything is written: the layers are those that the caller has looked at.</summary>
+    private static void CheckIdentities(OverlayOptions options, List<Place> places)
+    {
+        if (options.Identities.Count == 0 || places.Select(place => (place.Status.Dev, place.Status.Ino)).SequenceEqual(options.Identities)) { return; }
+        throw new OverlayMountException($"A layer was replaced while it was mounted on {options.MountPoint}: see who did it, and restore again.");
     }
 
     private static int Hold(int descriptor, List<IDisposable> opened)

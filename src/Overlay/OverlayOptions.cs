@@ -24,6 +24,9 @@ public sealed record OverlayOptions
     /// <summary>The options that made it so, but for layers, source and flags of the mount, as they were written.</summary>
     public IReadOnlyList<string> Spelled { get; init; } = [];
 
+    /// <summary>Device and inode numbers that upper, work and the lowers, of those that there are, must have in this order, for a caller who has looked at them; empty for none.</summary>
+    public IReadOnlyList<(ulong Device, ulong Ino)> Identities { get; init; } = [];
+
     /// <summary>Where the overlay appears.</summary>
     public required string MountPoint { get; init; }
 

@@ -116,4 +116,81 @@ public sealed class CliCheckpointTests : IDisposable
         Refuses(11, "l is not a mount point: name the mount point of an overlay\\.", "veneer checkpoint l");
         Refuses(1, "No mount point is given: name the one of an overlay\\.", "veneer checkpoint");
     }
+
+    private const string Lines = "line() { grep \" $PWD/$1 \" /proc/self/mountinfo | tail -n 1 | sed 's/^[0-9]* [0-9]* [0-9:]* //; s/,lowerdir.*//; s/lowerdir.*//'; }; ";
+
+    /// <summary>Flags of the filesystem, of the mount, and of both.</summary>
+    [CliTheory]
+    [InlineData(Veneer)]
+    [InlineData(Kernel)]
+    public void Every_flag_comes_back(string mount)
+    {
+        string all = mount.Replace(",noatime", ",$f", StringComparison.Ordinal);
+        string output = Succeeds(
+            $"{Lines}for f in strictatime noatime nodiratime,noatime nosymfollow sync dirsync nosuid,nodev,noexec; do {all}a=$(line m); veneer checkpoint m >c; umount m; veneer restore c; b=$(line m); [ \"$a\" = \"$b\" ] || echo \"$f: $a, then $b\"; umount m; done; "
+            + $"f=nodev; {all} mount -o remount,bind,ro m; mount --make-shared m; a=$(line m); veneer checkpoint m >c; umount m; veneer restore c; [ \"${{a//shared:*-/}}\" = \"$(line m | sed 's/shared:.*-//')\" ] || {{ echo \"$a\"; line m; }}; umount m; "
+            + $"{all} mount --make-unbindable m; veneer checkpoint m >c; umount m; veneer restore c; line m | grep -c unbindable");
+
+        Assert.Equal("1\n", output);
+    }
+
+    [CliFact]
+    public void What_cannot_come_back_is_named()
+    {
+        Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; veneer checkpoint m >c; veneer umount m; sed -i 's/\"propagation\": \\[[^]]*]/\"propagation\": [\"slave\"]/; s/\"filesystem_flags\": \\[/&\"lazytime\",/' c; veneer restore c m");
+
+        Assert.Equal(6, outcome.ExitCode);
+        Assert.Equal("veneer: m is mounted, but not quite as it was: the filesystem's flags were lazytime,rw, and are rw; the propagation were slave, and are private.\n", outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal));
+    }
+
+    [CliTheory]
+    [InlineData(Veneer)]
+    [InlineData(Kernel)]
+    public void A_mount_of_a_part_shows_that_part_again(string mount)
+    {
+        const string again = "mkdir b; mount --bind m/d b; veneer checkpoint b >c; umount b; umount m; veneer restore c; ls b; findmnt -n -o FSROOT b; echo 3 >b/y; umount b; cat u/d/y; ";
+        Assert.Equal("x\n/d\n3\n", Succeeds("mkdir l/d; echo 2 >l/d/x; " + mount + again));
+        Refuses(8, "The mount showed d of the overlay, and that cannot be opened any more \\(ENOENT\\): .*", "rm -rf l/d u/d; veneer restore c; code=$?; mountpoint -q b && echo mounted; exit $code");
+    }
+
+    /// <summary>More than the page of options that mount(2) takes.</summary>
+    [CliFact]
+    public void Many_layers_with_long_names_come_back()
+    {
+        Assert.Equal("60\n", Succeeds(
+            "n=$(printf 'n,%.0s' {1..60}); lowers=; for i in {1..60}; do mkdir -p \"low/$n$i\"; touch \"low/$n$i/f$i\"; done; "
+            + "python3 -c 'import ctypes,os,sys\nl=ctypes.CDLL(None); fs=l.syscall(430,b\"overlay\",1); s=lambda k,p: l.syscall(431,fs,5,k,None,os.open(p,os.O_PATH))\nfor i in range(60): s(b\"lowerdir+\",\"low/\"+sys.argv[1]+str(i+1))\ns(b\"upperdir\",\"u\"); s(b\"workdir\",\"w\"); l.syscall(431,fs,6,None,None,0); l.syscall(429,l.syscall(432,fs,1,0),b\"\",-100,b\"m\",4)' \"$n\"; "
+            + "veneer checkpoint m >c; umount m; veneer restore c; ls m | wc -l"));
+    }
+
+    [CliFact]
+    public void A_copy_of_a_filesystem_is_not_taken_for_it()
+    {
+        const string made = "truncate -s 16m i; mkfs.ext4 -q i; mkdir a b c; d=$(losetup -f --show i); trap 'umount m a b c 2>/dev/null; losetup -d $d' EXIT; mount $d a; mkdir a/u a/w; veneer mount -o lowerdir=l,upperdir=a/u,workdir=a/w m; echo right >m/x; veneer checkpoint m >k; veneer umount m; umount a; cp i j; mount -o loop j b; echo copy >b/u/x; ";
+
+        Assert.Equal("right\n", sandbox.Run(made + "mount $d c; veneer restore k; cat m/x; veneer umount m").Output);
+        Refuses(8, @"The upper layer a/u is at b/u, on a copy \(device \S+\) of its filesystem, which was on the device \S+, and that is still there: mount that one\.", "rm -r a b c i j k; " + made + "veneer restore k");
+        Refuses(8, @"The upper layer a/u is at \S+ \(device \S+\) and at \S+ \(device \S+\), on copies of one filesystem: unmount the one that is not meant\.", "rm -r a b c i j k; " + made + "mount $d c; sed -i '/\"boot\"/d' k; veneer restore k");
+    }
+
+    /// <summary>A checkpoint names directories once, each with what it must be.</summary>
+    [CliFact]
+    public void A_checkpoint_is_not_believed()
+    {
+        const string made = "mkdir -p evil/work v; touch evil/work/kept; veneer mount -o lowerdir=l,upperdir=u,workdir=w,redirect_dir=on m; veneer checkpoint m >c; veneer umount m; ";
+        const string nothing = "; code=$?; [ -e evil/work/kept ] || echo emptied; ! grep -q -e fuse.veneer -e ' - overlay' /proc/self/mountinfo || echo mounted; exit $code";
+        foreach (string type in (string[])["fuse.veneer", "overlay"])
+        {
+            foreach (string option in (string[])["workdir=evil", "index=off,workdir=evil"])
+            {
+                Refuses(7, "c has .* among the options, which is more than an option, or names what a checkpoint names elsewhere: make one with veneer checkpoint\\.", $"{made}sed -i 's/fuse.veneer/{type}/; s|redirect_dir=on|{option}|' c; veneer restore c{nothing}");
+            }
+            Refuses(7, "c has .* among the options.*", $"{made}sed -i 's/fuse.veneer/{type}/; s|\"flags\": \"[^\"]*\"|\"flags\": \"rw,upperdir=evil\"|' c; veneer restore c{nothing}");
+        }
+        Refuses(7, "c is damaged: .*", made + "sed -i 's|\"mount_point\": \".*\"|\"mount_point\": \"m\\\\u0000x\"|' c; veneer restore c" + nothing);
+        Refuses(7, "c is damaged: .*", made + "sed -i 's|\"root\": \"/\"|\"root\": \"..\"|' c; veneer restore c" + nothing);
+        Refuses(8, ".*cannot be opened any more.*", made + "sed -i 's|\"root\": \"/\"|\"root\": \"/../l\"|' c; veneer restore c" + nothing);
+        Refuses(4, "c belongs to user 65534, and what is in it decides what root mounts, and where: read it, and restore a copy that is root's\\.", made + "chown nobody c; veneer restore c" + nothing);
+        Refuses(4, "c can be written by everybody, .*", made + "chown root c; chmod 666 c; veneer restore c" + nothing);
+    }
 }

@@ -317,4 +317,35 @@ public sealed class OptionParserTests
         parser.Add("fsname=name");
         Assert.Equal("name", parser.Build("image", "/mnt").Source);
     }
+
+    /// <summary>What others wrote among options must not name layers, nor swallow what follows.</summary>
+    [Theory]
+    [InlineData("redirect_dir=on", true)]
+    [InlineData("userxattr", true)]
+    [InlineData("context=\"a,b\"", true)]
+    [InlineData("workdir=evil", false)]
+    [InlineData("upperdir=evil", false)]
+    [InlineData("lowerdir=evil", false)]
+    [InlineData("lowerdir+=evil", false)]
+    [InlineData("datadir+=evil", false)]
+    [InlineData("index=off,workdir=evil", false)]
+    [InlineData("fsname=x", false)]
+    [InlineData("source=x", false)]
+    [InlineData("remount", false)]
+    [InlineData("x-a,workdir=evil", false)]
+    [InlineData("context=\"a", false)]
+    [InlineData("x-a\\", false)]
+    [InlineData("=", false)]
+    [InlineData("", false)]
+    public void One_option_that_names_no_layer_is_told_from_others(string text, bool expected) => Assert.Equal(expected, OptionParser.IsOneOfNoLayer(text));
+
+    [Theory]
+    [InlineData("rw", true)]
+    [InlineData("ro,nosuid,nodev,noexec,noatime,nodiratime,nosymfollow", true)]
+    [InlineData("rw,workdir=evil", false)]
+    [InlineData("rw,,ro", false)]
+    [InlineData("rw,remount", false)]
+    [InlineData("bind", false)]
+    [InlineData("", false)]
+    public void Flags_are_told_from_options(string text, bool expected) => Assert.Equal(expected, OptionParser.AreFlags(text));
 }

@@ -25,6 +25,18 @@ public sealed record Checkpoint
     /// <summary>The layers; each must be found again, and be the same directory.</summary>
     public required OverlayTopology Topology { get; init; }
 
+    /// <summary>The flags of the filesystem, such as <c>sync</c>; null in a document that does not tell.</summary>
+    public IReadOnlyList<string>? FileSystemFlags { get; init; }
+
+    /// <summary>How what is mounted in it spreads, as <see cref="Linux.MountEntry.Propagation"/>; null in a document that does not tell.</summary>
+    public IReadOnlyList<string>? Propagation { get; init; }
+
+    /// <summary>The directory of the overlay that the mount shows: the root, or another one for a part (bind mount).</summary>
+    public string Root { get; init; } = "/";
+
+    /// <summary>The boot in which it was made, in which device numbers keep their meaning; empty in a document that does not tell.</summary>
+    public string Boot { get; init; } = "";
+
     /// <summary>Inode number that the root of the mount has.</summary>
     public required ulong RootIno { get; init; }
 
@@ -37,10 +49,22 @@ public sealed record Checkpoint
         ChangeJson.WritePath(json, "mount_point", MountPoint);
         ChangeJson.WritePath(json, "source", Source);
         json.WriteString("flags"u8, Flags);
+        WriteWords("filesystem_flags", FileSystemFlags);
+        WriteWords("propagation", Propagation);
+        ChangeJson.WritePath(json, "root", Root);
+        json.WriteString("boot"u8, Boot);
         json.WriteNumber("root_ino"u8, RootIno);
         json.WritePropertyName("overlay"u8);
         Topology.Write(json);
         json.WriteEndObject();
+
+        void WriteWords(string member, IReadOnlyList<string>? words)
+        {
+            if (words is null) { return; }
+            json.WriteStartArray(member);
+            foreach (string word in words) { json.WriteStringValue(word); }
+            json.WriteEndArray();
+        }
     }
 
     /// <summary>Reads what <see cref="Write"/> wrote.</summary>
@@ -61,6 +85,7 @@ public sealed record Checkpoint
         {
             JsonElement root = parsed.RootElement;
             if (root.ValueKind != JsonValueKind.Object || !root.TryGetProperty("veneer_checkpoint"u8, out JsonElement version)) { throw new FormatException("is not a checkpoint of veneer"); }
+            if (version.ValueKind != JsonValueKind.Number || version.GetRawText().Length > 32) { throw new FormatException("is not a checkpoint of veneer"); }
             if (version.GetRawText() is var number && number != CurrentVersion.ToString(CultureInfo.InvariantCulture))
             {
                 throw new OtherVersionException($"is a checkpoint of version {number}, and this veneer reads version {CurrentVersion}");
@@ -71,6 +96,8 @@ public sealed record Checkpoint
                 int lowers = checkpoint.Topology.Layers.Count(layer => layer.Index > 0);
                 int[] indices = [.. checkpoint.Topology.Layers.Select(layer => layer.Index)];
                 bool isWhole = lowers > 0 && (indices.SequenceEqual(Enumerable.Range(1, lowers)) || indices.SequenceEqual([.. Enumerable.Range(0, lowers + 1), -1]));
+                // What is no path, and would be cut off where the kernel reads it.
+                isWhole &= !checkpoint.Texts.Any(text => text.Contains('\0', StringComparison.Ordinal)) && checkpoint.MountPoint.StartsWith('/') && checkpoint.Root.StartsWith('/');
                 return isWhole ? checkpoint : throw new FormatException("The layers are not those of an overlay.");
             }
             catch (Exception problem) when (problem is FormatException or KeyNotFoundException or InvalidOperationException)
@@ -80,12 +107,21 @@ public sealed record Checkpoint
         }
     }
 
+    private IEnumerable<string> Texts => [MountPoint, Source, Flags, Root, .. FileSystemFlags ?? [], .. Propagation ?? [], .. Topology.Options, .. Topology.Layers.SelectMany(layer => (string[])[layer.Path ?? "", layer.Given ?? "", layer.Device])];
+
+    private static List<string>? ReadWords(JsonElement root, string member) =>
+        root.TryGetProperty(member, out JsonElement words) ? [.. words.EnumerateArray().Select(word => word.GetString() ?? "")] : null;
+
     private static Checkpoint Read(JsonElement root) => new()
     {
         Type = root.GetProperty("type"u8).GetString() is ("fuse.veneer" or "overlay") and { } type ? type : throw new FormatException("The type is none of an overlay."),
         MountPoint = ChangeJson.ReadPath(root, "mount_point") ?? throw new FormatException("There is no mount point."),
         Source = ChangeJson.ReadPath(root, "source") ?? "veneer",
         Flags = root.GetProperty("flags"u8).GetString() ?? "",
+        FileSystemFlags = ReadWords(root, "filesystem_flags"),
+        Propagation = ReadWords(root, "propagation"),
+        Root = ChangeJson.ReadPath(root, "root") ?? "/",
+        Boot = root.TryGetProperty("boot"u8, out JsonElement boot) ? boot.GetString() ?? "" : "",
         RootIno = root.GetProperty("root_ino"u8).GetUInt64(),
         Topology = OverlayTopology.Read(root.GetProperty("overlay"u8)),
     };

@@ -18,26 +18,62 @@ public static class LayerFinder
             && one.Ino == other.Ino && one.Dev == other.Dev ? path : null;
     }
 
-    /// <summary>A path from here to the same directory: that of the description if it still leads there, else by its handle through a mount of its filesystem.</summary>
+    /// <summary>A path from here to the same directory of a mounted overlay: that of the description if it still leads there, else by its handle through a mount of its filesystem.</summary>
     /// <returns>Null when there is none, or when this user may not open handles (CAP_DAC_READ_SEARCH).</returns>
     public static string? Find(LayerDescription layer)
     {
-        string? known = layer.Path is { } path && IsAt(layer, path) ? path : null;
-        // A descriptor of the server's leads there while the server lives: a path of the tree is better.
-        bool isDescriptor = known?.StartsWith("/proc/", StringComparison.Ordinal) == true;
-        return known is null || isDescriptor ? FindByHandle(layer) ?? known : known;
-    }
-
-    private static string? FindByHandle(LayerDescription layer)
-    {
-        if (layer.Handle.Length == 0 || MountTable.Read(out List<MountEntry> table).IsError) { return null; }
-        foreach (MountEntry mount in table)
+        // While it is mounted, the number of its device means that filesystem, and not a copy.
+        foreach ((string path, string device) in Candidates(layer))
         {
-            // After a reboot a device may have another number: then the UUID tells.
-            if (mount.Device != layer.Device && IsZero(layer.Uuid)) { continue; }
-            if (FindBelow(layer, mount) is { } found) { return found; }
+            if (device == layer.Device || layer.FileSystem.Length == 0) { return path; }
         }
         return null;
+    }
+
+    /// <summary>As <see cref="Find"/>, of an overlay that was mounted at another time. Of a filesystem there may be copies with the same UUID, inode numbers and handles.</summary>
+    /// <param name="layer">The description.</param>
+    /// <param name="isSameBoot">Whether it is of this boot, in which a device that stayed has its number still.</param>
+    /// <param name="doubt">What is wrong with all that were found, the end of a sentence; null when nothing is.</param>
+    public static string? Locate(LayerDescription layer, bool isSameBoot, out string? doubt)
+    {
+        doubt = null;
+        List<(string Path, string Device)> found = [.. Candidates(layer)];
+        if (found.Count == 0) { return null; }
+        if (isSameBoot && found.FindIndex(one => one.Device == layer.Device) is var own and >= 0) { return found[own].Path; }
+        if (found.Exists(one => one.Device != found[0].Device))
+        {
+            (string Path, string Device) other = found.Find(one => one.Device != found[0].Device);
+            doubt = $"is at {found[0].Path} (device {found[0].Device}) and at {other.Path} (device {other.Device}), on copies of one filesystem: unmount the one that is not meant";
+        }
+        else if (isSameBoot && IsAttached(layer.Device))
+        {
+            doubt = $"is at {found[0].Path}, on a copy (device {found[0].Device}) of its filesystem, which was on the device {layer.Device}, and that is still there: mount that one";
+        }
+        return doubt is null ? found[0].Path : null;
+    }
+
+    /// <summary>Whether a block device has something in it.</summary>
+    private static bool IsAttached(string device) =>
+        device.All(c => char.IsAsciiDigit(c) || c == ':') && !Libc.ReadWhole(PathText.Encode($"/sys/dev/block/{device}/size"), out byte[] size).IsError && !size.AsSpan().SequenceEqual("0\n"u8);
+
+    /// <summary>Every path by which the directory is found, the known one first, and the device that it is on there.</summary>
+    private static IEnumerable<(string Path, string Device)> Candidates(LayerDescription layer)
+    {
+        // A descriptor of the server's leads there while the server lives: a path of the tree is better.
+        bool isDescriptor = layer.Path?.StartsWith("/proc/", StringComparison.Ordinal) == true;
+        if (!isDescriptor && Known() is { } known) { yield return known; }
+        if (layer.Handle.Length > 0 && !MountTable.Read(out List<MountEntry> table).IsError)
+        {
+            foreach (MountEntry mount in table)
+            {
+                // After a reboot a device may have another number: then the UUID tells.
+                if (mount.Device != layer.Device && IsZero(layer.Uuid)) { continue; }
+                if (FindBelow(layer, mount) is { } found) { yield return (found, mount.Device); }
+            }
+        }
+        if (isDescriptor && Known() is { } last) { yield return last; }
+
+        (string, string)? Known() => layer.Path is { } path && DeviceAt(layer, path) is { } device ? (path, device) : null;
     }
 
     private static string? FindBelow(LayerDescription layer, MountEntry mount)
@@ -52,12 +88,15 @@ public static class LayerFinder
         return PathOf(found.Value) is { } path && IsAt(layer, path) ? path : null;
     }
 
-    /// <summary>Whether a path leads to the directory that is described: the same handle on the same filesystem.</summary>
-    internal static bool IsAt(LayerDescription layer, string path)
+    /// <summary>Whether a path leads to the directory that is described: the same handle on the same filesystem, or on a copy.</summary>
+    internal static bool IsAt(LayerDescription layer, string path) => DeviceAt(layer, path) is not null;
+
+    /// <summary>The device that the directory is on, if a path leads to it.</summary>
+    private static string? DeviceAt(LayerDescription layer, string path)
     {
-        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor).IsError) { return false; }
+        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor).IsError) { return null; }
         using var directory = new Fd(descriptor);
-        return WhyNot(layer, directory.Value) is null;
+        return WhyNot(layer, directory.Value) is null ? LayerDescription.Of(layer.Index, null, directory.Value).Device : null;
     }
 
     /// <summary>What tells the directory at a path from the one that is described, for a sentence; null when there is none, or when they are the same.</summary>
@@ -69,7 +108,7 @@ public static class LayerFinder
     }
 
     /// <summary>What tells an open directory from the one that is described, or null when they are the same.</summary>
-    internal static string? WhyNot(LayerDescription layer, int descriptor)
+    public static string? WhyNot(LayerDescription layer, int descriptor)
     {
         LayerDescription here = LayerDescription.Of(layer.Index, null, descriptor);
         bool hasUuids = !IsZero(here.Uuid) && !IsZero(layer.Uuid);
