@@ -277,6 +277,7 @@ public sealed class HungLowerTests
     {
         private readonly FilePath home = Scratch.New();
         private Overlay? overlay;
+        private readonly List<Descriptor> held = [];
 
         public HungLayers(int files = 0)
         {
@@ -299,12 +300,15 @@ public sealed class HungLowerTests
             overlay = Overlay.With(over: [home / "near", home / "shown"], options: options, seconds: 120);
             foreach (string name in (string[])["mine", "yours"]) { Sys.MakeDirectory(overlay.Merged / name, Oct(755)); }
             foreach (string name in (string[])["near/file", "far/file", "far/sub", "far/empty", "far/link"]) { _ = Sys.Stat(overlay.Merged / name); }
+            // What others need must stay in the kernel's cache, whoever has that dropped: looked up anew, it would be looked for in all layers.
+            foreach (string name in (string[])["mine", "yours", "near", "near/file"]) { held.Add(Sys.Open(overlay.Merged / name, OpenFlags.Path)); }
             return overlay;
         }
 
         public void Dispose()
         {
             Far.GoOn(); // or nothing can be unmounted
+            held.ForEach(one => one.Dispose());
             overlay?.Dispose();
             Far.Dispose();
             Sys.RemoveTree(home);
