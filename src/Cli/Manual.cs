@@ -138,8 +138,8 @@ internal static class Manual
             caller has mounted, as libfuse's mount.fuse3 -o drop_privileges does.
 
             Root mounts for all users. Others mount through fusermount3, for
-            themselves, and need userxattr unless their upper filesystem lets them
-            write trusted attributes.
+            themselves. What the filesystem of the upper lacks is done in another way,
+            where there is one; veneer status says what.
 
         OPTIONS
             -o, --options LIST   mount options, with commas between; may be repeated
@@ -180,7 +180,8 @@ internal static class Manual
                 mount, and tell the filesystem where the layers are on several.
             userxattr
                 Keep the overlay's attributes in user.overlay.* instead of
-                trusted.overlay.*, as users other than root must.
+                trusted.overlay.*, in all layers. Where upper takes no others, as from
+                users other than root, that is chosen for it by itself.
             volatile, fsync=auto|strict|volatile, fsync=1|0
                 volatile, 0: nothing is synced, and fsync returns at once; after a
                 crash of the machine the upper is lost. It can be mounted again with
@@ -788,7 +789,8 @@ internal static class Manual
         DESCRIPTION
             Says what fsync(2) does on the overlay, whether anything could not be
             written back since it was mounted, which failures are found, what follows
-            after one, and how its upper can be mounted again; and why files are not
+            after one, how its upper can be mounted again, what the filesystem of
+            its upper cannot do, with what is done instead; and why files are not
             passed through, or requests do not come over io_uring, if that was wanted
             and cannot be. The user who mounted it may ask, and root.
 

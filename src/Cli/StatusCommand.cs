@@ -56,6 +56,10 @@ internal static class StatusCommand
         text.Append("which are found  ").Append(watch).Append('\n');
         text.Append("after one        ").Append(root.GetProperty("errors").GetString()).Append('\n');
         text.Append("can be reused    ").Append(reuse).Append('\n');
+        foreach (JsonElement lacking in root.TryGetProperty("lacks", out JsonElement lacks) ? lacks.EnumerateArray() : default)
+        {
+            text.Append("upper lacks      ").Append(lacking.GetProperty("what").GetString()).Append(": ").Append(lacking.GetProperty("instead").GetString()).Append('\n');
+        }
         if (root.GetProperty("sync") is { ValueKind: JsonValueKind.Object } sync)
         {
             text.Append("sync             ").Append(sync.GetProperty("done")).Append(" of ").Append(sync.GetProperty("total")).Append(sync.GetProperty("over").GetBoolean() ? ", over\n" : "\n");

@@ -129,7 +129,7 @@ public sealed class MountedOverlay
         OverlayTopology topology = Layers();
         List<LayerDescription> layers = [.. topology.Layers.Where(layer => layer.Index >= 0)];
         if (layers[0].Index > 0) { return OverlayDiff.OfNothing(); } // no upper, no change
-        bool isReached = layers.All(layer => layer.Path is not null) && (topology.UserXattr || Capabilities.SeesTrustedAttributes);
+        bool isReached = layers.All(layer => layer.Path is not null) && topology.UserXattr == topology.UpperUserXattr && (topology.UserXattr || Capabilities.SeesTrustedAttributes);
         if (isReached) { return OverlayDiff.Open(layers[0].Path!, [.. layers.Skip(1).Select(layer => layer.Path!)], topology.UserXattr); }
         if (!IsKernel) { return OverlayDiff.Ask(position => ask(MountPoint, Query.Changes, position)); }
         CheckTrusted("become root.");

@@ -237,28 +237,37 @@ internal sealed partial class OverlayFileSystem
         Errno error = volume.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }
         if (LayerAttributes.IsOne(attribute)) { return LayerAttribute(inode, attribute, value, out size); }
-        error = volume.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
-        if (error.IsError) { return error; }
-        error = GetReal(inode, stored, value, out size);
+        error = GetReal(inode, attribute, value, out size);
         // A layer without ACLs has none: everything else becomes the answer to whoever is not the owner. Kernel: ovl_get_acl()
         if (!PosixAcl.IsOne(attribute)) { return error; }
         if (!error.IsError && size <= value.Length) { size = PosixAcl.WithoutUnmapped(value[..size]); }
         return error == Errno.EOPNOTSUPP ? Errno.ENODATA : error;
     }
 
-    /// <summary>An attribute of the real object, under the name that it is stored by.</summary>
-    private Errno GetReal(Inode inode, ReadOnlySpan<byte> stored, Span<byte> value, out int size)
+    /// <summary>An attribute of the real object.</summary>
+    /// <param name="inode">The object.</param>
+    /// <param name="attribute">As the user says it.</param>
+    /// <param name="value">Room for the value.</param>
+    /// <param name="size">Its size.</param>
+    private Errno GetReal(Inode inode, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
     {
         size = 0;
         Errno error = volume.Objects.Resolve(inode, out RealReference real);
         if (error.IsError) { return error; }
-        using (real) { return Libc.GetXattrAt(real.Directory, real.Name, stored, value, out size); }
+        using (real)
+        {
+            error = XattrOf(real).Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
+            return error.IsError ? error : Libc.GetXattrAt(real.Directory, real.Name, stored, value, out size);
+        }
     }
 
     /// <summary>Whether the caller is in the server's pid namespace, where he sees its process anyhow. To others its number means nothing, or tells of the host.</summary>
     /// <param name="caller">0: he is in none below that of the mount.</param>
     private static bool SharesProcesses(uint caller) =>
         caller != 0 && Host.Processes.NamespaceOf(caller.ToString(System.Globalization.CultureInfo.InvariantCulture), "pid") is var his and > 0 && his == Host.Processes.NamespaceOf("self", "pid");
+
+    /// <summary>The names that a real object's attributes have.</summary>
+    private OverlayXattr XattrOf(in RealReference real) => real.Layer is { IsUpper: false } ? volume.LowerXattr : volume.Xattr;
 
     private Errno ServerIdentity(Span<byte> value, out int size)
     {
@@ -295,9 +304,10 @@ internal sealed partial class OverlayFileSystem
         Span<byte> all = xattrList ??= new byte[MaxXattrList];
         error = volume.Objects.Resolve(inode, out RealReference real);
         if (error.IsError) { return error; }
+        OverlayXattr names = XattrOf(real);
         using (real) { error = Libc.ListXattrAt(real.Directory, real.Name, all, out size); }
         if (error.IsError) { return error; }
-        size = volume.Xattr.Filter(all[..size]);
+        size = names.Filter(all[..size]);
         // trusted.* is for the privileged; the request tells the caller's id, not its capabilities.
         if (request.Header.Uid != 0) { size = WithoutTrusted(all[..size]); }
         if (list.IsEmpty) { return Errno.None; }
@@ -368,7 +378,7 @@ internal sealed partial class OverlayFileSystem
         if (!inode.HasUpper)
         {
             // What is not there need not be copied up to be removed. Kernel: ovl_xattr_set()
-            error = GetReal(inode, stored, default, out _);
+            error = GetReal(inode, attribute, default, out _);
             if (error.IsError) { return error; }
         }
         error = copyUp.Ensure(inode, request, needsData: !volume.Options.Metacopy);

@@ -2,6 +2,7 @@ using System.Buffers.Text;
 using System.Text.Json;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Durability;
 
@@ -63,6 +64,21 @@ internal sealed partial class OverlayFileSystem
         thread?.Join();
     }
 
+    private void WriteLacks(Utf8JsonWriter document)
+    {
+        if (volume.IsWritable) { document.WriteString("attributes"u8, volume.Features.Attributes switch { AttributeSpace.Trusted => "trusted", AttributeSpace.User => "user", _ => "none" }); }
+        else { document.WriteNull("attributes"u8); }
+        document.WriteStartArray("lacks"u8);
+        foreach ((string what, string instead) in volume.IsWritable ? volume.Features.Lacks(isUserChosen: volume.Xattr.IsUser && !volume.IsUserXattrAsked) : [])
+        {
+            document.WriteStartObject();
+            document.WriteString("what"u8, what);
+            document.WriteString("instead"u8, instead);
+            document.WriteEndObject();
+        }
+        document.WriteEndArray();
+    }
+
     private void WriteDurability(Utf8JsonWriter document)
     {
         document.WriteStartObject();
@@ -78,6 +94,7 @@ internal sealed partial class OverlayFileSystem
         else { document.WriteNull("failure"u8); }
         if (volume.Mark is { } mark) { document.WriteBoolean("reusable"u8, !errors.Failure.IsError && (errors.IsInMemory || mark.FirstErrors is not null)); }
         else { document.WriteNull("reusable"u8); }
+        WriteLacks(document);
         if (lastSync is { } sync)
         {
             document.WriteStartObject("sync"u8);

@@ -275,7 +275,7 @@ internal sealed partial class OverlayFileSystem
     {
         result = default;
         if (!volume.IsWritable) { return Errno.EROFS; }
-        if (!volume.Work!.HasTemporaryFiles) { return Errno.EOPNOTSUPP; }
+        if (!volume.Features.TemporaryFiles) { return Errno.EOPNOTSUPP; }
         if (files.AreTooMany(request.Header.Uid)) { return Errno.ENFILE; }
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
         if (error.IsError) { return error; }

@@ -68,13 +68,16 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);
         if (error.IsError) { return error; }
-        volume.RenameLock.EnterReadLock();
+        bool isDirectory = (what.Mode & FileType.Mask) == FileType.Directory;
+        if (isDirectory && create.MayMerge) { return MakeMergingDirectory(parent, name, what, out entry); }
+        bool exclusive = isDirectory && create.IsLong;
+        EnterRenameLock(exclusive);
         try
         {
             lock (parent.NamesLock)
             {
                 if (parent.IsUnlinked) { return Errno.ENOENT; }
-                error = create.RunLocked(parent, name, what, out Statx stat, out descriptor);
+                error = create.RunLocked(parent, name, what, null, out Statx stat, out descriptor);
                 if (error.IsError) { return error; }
                 inode = NewUpperInode(parent, name, stat);
                 volume.Inodes.AddAndLend(inode);
@@ -85,8 +88,31 @@ internal sealed partial class OverlayFileSystem
         }
         finally
         {
-            volume.RenameLock.ExitReadLock();
+            ExitRenameLock(exclusive);
         }
+    }
+
+    /// <summary>Makes a directory that hides what the lowers have by a whiteout for each of it, and so is found as one that merges with them.</summary>
+    private Errno MakeMergingDirectory(DirectoryInode parent, ReadOnlySpan<byte> name, in NewObject what, out EntryOut entry)
+    {
+        entry = default;
+        Errno error = create.ListBelow(parent, name, out MergedDirectory? below); // before anything is locked
+        if (error.IsError) { return error; }
+        EnterRenameLock(exclusive: true);
+        try
+        {
+            lock (parent.NamesLock)
+            {
+                error = parent.IsUnlinked ? Errno.ENOENT : create.RunLocked(parent, name, what, below, out _, out _);
+                if (!error.IsError) { volume.Inodes.Changed(parent); }
+            }
+        }
+        finally
+        {
+            ExitRenameLock(exclusive: true);
+            if (below is not null) { volume.Listings.Return(below); }
+        }
+        return error.IsError ? error : Lend(parent, name, out entry);
     }
 
     /// <summary>The inode of an object that was just made, with nothing below it.</summary>
@@ -260,7 +286,7 @@ internal sealed partial class OverlayFileSystem
 
     private Errno RemoveFile(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below)
     {
-        bool exclusive = false;
+        bool exclusive = volume.Features is not { Exchange: true, ForgetsNames: true };
         while (true)
         {
             EnterRenameLock(exclusive);
@@ -297,6 +323,7 @@ internal sealed partial class OverlayFileSystem
     {
         leftover = null;
         bool staysInWork = volume.HasManyOrphans; // nobody may be on the way to it then
+        bool exclusive = staysInWork || !volume.Features.Exchange;
         while (true)
         {
             Errno error = FindInode(parent, name, ref below, out _, out BorrowedInode borrowed);
@@ -308,7 +335,7 @@ internal sealed partial class OverlayFileSystem
             if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
             error = CheckEmpty(removed, out int version, out int whiteouts);
             if (error.IsError) { return error; }
-            EnterRenameLock(exclusive: staysInWork);
+            EnterRenameLock(exclusive);
             try
             {
                 lock (parent.NamesLock)
@@ -325,7 +352,7 @@ internal sealed partial class OverlayFileSystem
             }
             finally
             {
-                ExitRenameLock(exclusive: staysInWork);
+                ExitRenameLock(exclusive);
             }
         }
     }
@@ -471,6 +498,8 @@ internal sealed partial class OverlayFileSystem
     {
         using BorrowedInode before = side.Borrowed; // until the other is there: what is the same object is known by its inode
         side.Version = volume.Inodes.VersionOf(side.Parent);
+        // Whether a directory may get the name, where none can be marked as opaque.
+        if (!volume.Features.HasOpaque && !side.Below.IsKnown) { side.Below = volume.Lookup.FindBelow(side.Parent, side.Name); }
         return FindInode(side.Parent, side.Name, ref side.Below, out side.Found, out side.Borrowed);
     }
 

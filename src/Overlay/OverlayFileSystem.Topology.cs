@@ -25,7 +25,7 @@ internal sealed partial class OverlayFileSystem
             if (volume.Layers[i] is { } layer) { described.Add(Describe(i, layer.Path, layer.Named, mayKnow)); }
         }
         if (volume.NamedWork >= 0) { described.Add(Describe(-1, volume.Options.WorkDirectory!, volume.NamedWork, mayKnow)); }
-        var topology = new OverlayTopology { Layers = described, UserXattr = volume.Xattr.IsUser, Options = volume.Options.Spelled };
+        var topology = new OverlayTopology { Layers = described, UserXattr = volume.LowerXattr.IsUser, UpperUserXattr = volume.Xattr.IsUser, Options = volume.Options.Spelled };
         if (path is not null)
         {
             Errno error = PartsOf(PathText.Encode(path).AsSpan()[..^1], out IReadOnlyList<ObjectPart> parts);
@@ -104,7 +104,7 @@ internal sealed partial class OverlayFileSystem
         IReadOnlyList<Disturbance> disturbances = [];
         if (volume.Layers[0] is not null)
         {
-            using OverlayDiff diff = OverlayDiff.Open([.. volume.Layers.Select(layer => (layer!.Root.Descriptor, layer.Path))], volume.Xattr.IsUser);
+            using OverlayDiff diff = OverlayDiff.Open([.. volume.Layers.Select(layer => (layer!.Root.Descriptor, layer.Path))], volume.Xattr.IsUser, volume.LowerXattr.IsUser);
             int count = 0;
             foreach (Change change in diff.Changes(position))
             {

@@ -105,15 +105,19 @@ public sealed class OverlayMount : IDisposable
         opened.Add(inUse);
         Pin? pin = options.Pin ? Pin.Hold(places) : null;
         if (pin is not null) { opened.Add(pin); }
-        UpperFeatures features = upper < 0 ? UpperFeatures.None : Probe.CheckUpper(options, upper, work);
-        if (upper >= 0 && !features.RenameWhiteout)
+        UpperFeatures features = upper < 0 ? UpperFeatures.None : Probe.CheckUpper(options, work);
+        bool isUserXattrAsked = options.UserXattr;
+        if (upper >= 0 && features.Attributes == AttributeSpace.User && !isUserXattrAsked) { options = ChooseUserXattr(options, work); }
+        if (upper >= 0 && !features.HasOpaque)
         {
-            log($"veneer: the filesystem of the upper directory {options.UpperDirectory} cannot rename and leave a whiteout: renaming what a lower layer has will fail with EINVAL");
+            if (options.Sync == Sync.Volatile) { throw new OverlayMountException($"The filesystem of the upper directory {options.UpperDirectory} has no attributes, which the mark of a volatile upper needs: mount without the option volatile."); }
+            log($"veneer: the filesystem of the upper directory {options.UpperDirectory} takes no attributes of the overlay: see veneer status for what stands in their place");
         }
 
         var layers = new Layer?[lowers.Count + 1];
         WorkDirectory? workDirectory = null;
-        var xattr = new OverlayXattr(options.UserXattr);
+        var lowerXattr = new OverlayXattr(options.UserXattr);
+        OverlayXattr xattr = features.Attributes == AttributeSpace.User && !options.UserXattr ? new OverlayXattr(user: true) : lowerXattr;
         VolatileMark? mark = null;
         ErrorSentinel? sentinel = null;
         if (upper >= 0)
@@ -149,12 +153,15 @@ public sealed class OverlayMount : IDisposable
             Options = options,
             Layers = layers,
             Xattr = xattr,
+            LowerXattr = lowerXattr,
+            IsUserXattrAsked = isUserXattrAsked,
+            Features = features,
             Directories = directories,
             Numbers = numbers,
             Inodes = new InodeTable(directories, log),
             Listings = new Listings(names ?? NameHash.Secret),
             Objects = new RealObjects(directories, workDirectory, renameLock),
-            Lookup = new LayeredLookup(directories, xattr, layers, options.FollowsRedirects, options.Metacopy, nameLength)
+            Lookup = new LayeredLookup(directories, xattr, lowerXattr, layers, options.FollowsRedirects, options.Metacopy, nameLength)
             {
                 RenameLock = renameLock,
                 RemembersLowers = true,
@@ -188,6 +195,21 @@ public sealed class OverlayMount : IDisposable
         throw new OverlayMountException($"A layer was replaced while it was mounted on {options.MountPoint}: see who did it, and restore again.");
     }
 
+    /// <summary>Upper's attributes are to be the user's, since it takes no others, or an earlier mount has found it so.</summary>
+    /// <returns>
+    /// Options with userxattr, when this process cannot see trusted attributes anywhere. Else the lowers keep theirs, and
+    /// what userxattr excludes is off.
+    /// </returns>
+    private static OverlayOptions ChooseUserXattr(OverlayOptions options, int work)
+    {
+        string why = $"The filesystem of the upper directory {options.UpperDirectory} takes no trusted.overlay.* attributes from this user, and user.overlay.* ones exclude";
+        if (options.RedirectDirectory == RedirectDirectory.On) { throw new OverlayMountException($"{why} redirect_dir=on: leave that out."); }
+        if (options.Metacopy) { throw new OverlayMountException($"{why} metacopy=on: leave that out."); }
+        Errno error = Probe.RecordUser(work);
+        if (error.IsError) { throw new OverlayMountException($"Nothing can be created in the work directory {options.WorkDirectory} ({error}): see its permissions and its filesystem."); }
+        return Capabilities.SeesTrustedAttributes ? options : options with { UserXattr = true, RedirectDirectory = RedirectDirectory.NoFollow };
+    }
+
     private static int Hold(int descriptor, List<IDisposable> opened)
     {
         opened.Add(new Fd(descriptor));
@@ -217,8 +239,11 @@ public sealed class OverlayMount : IDisposable
         }
         layer.NeedsNoAccessTime = !hasTimes && (times & MountAttributes.NoAccessTime) != 0;
         VolatileMark mark = Judge(options, upper, work, layer, xattr);
-        WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, features.TemporaryFiles, isShared: !hasWork);
+        WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, layer.Root.Descriptor, features, xattr, isShared: !hasWork);
         opened.Add(workDirectory);
+        // The kernel looks for whiteouts that are files only in a layer whose root says that there are some.
+        Errno announced = workDirectory.AnnounceWhiteout(layer.Root.Descriptor);
+        if (announced.IsError) { throw new OverlayMountException($"The upper directory {options.UpperDirectory} cannot be marked as one that holds whiteouts as files ({announced}): see its permissions and its filesystem."); }
         ErrorSentinel? sentinel = Watch(options, work, workDirectory, mark);
         if (sentinel is not null) { opened.Add(sentinel); }
         if (mark.Exists) { mark = Judge(options, upper, work, layer, xattr); } // once more: something may have failed before the sentinel was there
@@ -269,7 +294,7 @@ public sealed class OverlayMount : IDisposable
     private static ErrorSentinel? Watch(OverlayOptions options, int work, WorkDirectory workDirectory, VolatileMark mark)
     {
         if (mark.Now.IsInMemory) { return null; }
-        Errno error = ErrorSentinel.Create(work, workDirectory, options.UserXattr, out ErrorSentinel? sentinel);
+        Errno error = ErrorSentinel.Create(work, workDirectory, workDirectory.Features.Attributes == AttributeSpace.User, out ErrorSentinel? sentinel);
         bool isUnseen = error == Errno.EIO || mark.Now.Errors is { } errors and not 0 && (errors & ErrorSequence.Seen) == 0;
         if (isUnseen && options.Sync == Sync.Volatile)
         {

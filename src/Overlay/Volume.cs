@@ -21,8 +21,17 @@ internal sealed class Volume
     /// <summary>Upper at 0 (null when read-only), then the lowers, topmost first.</summary>
     public required Layer?[] Layers { get; init; }
 
-    /// <summary>Names of attributes.</summary>
+    /// <summary>Names of the attributes of upper.</summary>
     public required OverlayXattr Xattr { get; init; }
+
+    /// <summary>Names of the attributes of the lowers: others than upper's where that takes only the user's.</summary>
+    public required OverlayXattr LowerXattr { get; init; }
+
+    /// <summary>Whether the user asked for the user's attributes, as the kernel does it in all layers.</summary>
+    public required bool IsUserXattrAsked { get; init; }
+
+    /// <summary>What upper's filesystem can do.</summary>
+    public required UpperFeatures Features { get; init; }
 
     /// <summary>Descriptors of real directories.</summary>
     public required DirectoryCache Directories { get; init; }

@@ -189,22 +189,22 @@ public sealed partial class CliBadInputTests : IDisposable
     }
 
     [CliFact]
-    public void An_upper_on_a_kernel_overlay()
+    public void An_upper_on_a_filesystem_without_whiteouts()
     {
-        Refuses(
-            "mount -t tmpfs t x && mkdir x/l x/u x/w x/m && mount -t overlay o -o lowerdir=x/l,upperdir=x/u,workdir=x/w x/m && mkdir x/m/u x/m/w && veneer mount -o lowerdir=l,upperdir=x/m/u,workdir=x/m/w m",
-            32,
-            "The upper directory x/m/u is on a kernel overlay, which cannot hold another overlay's whiteouts: use a directory on an ordinary filesystem, such as a tmpfs.",
-            prepare: "mkdir -p x");
+        Outcome outcome = sandbox.Run("mkdir b bu bw; fuse-overlayfs -o lowerdir=b,upperdir=bu,workdir=bw m 2>/dev/null && mkdir m/u m/w x && veneer mount -o lowerdir=l,upperdir=m/u,workdir=m/w x");
+
+        Assert.Equal("veneer: The filesystem of the upper directory m/u takes no whiteouts, neither as character devices 0:0 (ENOENT) nor as files with an attribute (EOPNOTSUPP): use one that does, such as ext4, xfs, btrfs or tmpfs.\n", outcome.Error);
+        Assert.Equal(32, outcome.ExitCode);
     }
 
     [CliFact]
-    public void An_upper_on_a_filesystem_without_the_attributes_it_needs()
+    public void A_volatile_upper_on_a_filesystem_without_attributes()
     {
-        Outcome outcome = sandbox.Run("mount -t ramfs r m && mkdir m/u m/w && mkdir x && veneer mount -o lowerdir=l,upperdir=m/u,workdir=m/w,userxattr x");
-
-        Assert.Equal("veneer: The filesystem of the upper directory m/u has no user.overlay.* attributes: use one that has, such as ext4, xfs, btrfs or tmpfs.\n", outcome.Error);
-        Assert.Equal(32, outcome.ExitCode);
+        Refuses(
+            "mount -t ramfs r x && mkdir x/u x/w && veneer mount -o lowerdir=l,upperdir=x/u,workdir=x/w,volatile m",
+            32,
+            "The filesystem of the upper directory x/u has no attributes, which the mark of a volatile upper needs: mount without the option volatile.",
+            prepare: "mkdir -p x");
     }
 
     [CliFact]
@@ -241,9 +241,9 @@ public sealed partial class CliBadInputTests : IDisposable
             32,
             "The upper directory u cannot be written: give this user permission to write it.");
         Refuses(
-            CliSandbox.AsNobody + "chown nobody u w; as veneer mount -o $LAYERS m",
+            CliSandbox.AsNobody + "chown nobody u w; as veneer mount -o $LAYERS,redirect_dir=on m",
             32,
-            "Only root in the initial user namespace may write the trusted.overlay.* attributes that the upper directory u needs: add -o userxattr.");
+            "The filesystem of the upper directory u takes no trusted.overlay.* attributes from this user, and user.overlay.* ones exclude redirect_dir=on: leave that out.");
         Refuses(
             CliSandbox.AsNobody + "chmod 700 l; as veneer mount -o lowerdir=l m",
             32,

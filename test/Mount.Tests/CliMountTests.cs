@@ -381,4 +381,28 @@ public sealed class CliMountTests : IDisposable
             "mount -t tmpfs -o dev t /mnt; cp -a /dev/{urandom,fuse} /mnt; mount --bind /mnt /dev; ! [ -e /dev/null ]; veneer mount -o $LAYERS m; veneer status m | head -n 1; touch m/new; veneer diff m; veneer umount m; "
             + "veneer mount -o $LAYERS m <&- >&- 2>&-; veneer umount m"));
     }
+
+    [CliFact]
+    public void Without_the_right_to_trusted_attributes_those_of_the_user_are_chosen_for_upper_and_stay()
+    {
+        Outcome outcome = sandbox.Run(
+            CliSandbox.AsNobody + "mknod -m 666 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; mkdir -p l/d l/p l2/p; touch l/d/x l2/p/hidden; setfattr -n trusted.overlay.opaque -v y l/p; chown -R nobody:nogroup l u w m; O=lowerdir=l:l2,upperdir=u,workdir=w; "
+            + "as veneer mount -o $O m && as rm -r m/d && as mkdir m/d && as veneer status m | grep lacks; getfattr -n user.overlay.opaque --only-values u/d; echo; as veneer umount m; "
+            // Root does not see what upper hides by another name, and reads the lowers as it always does.
+            + "veneer mount -o $O m; ls -A m/d m/p; setfattr -n user.overlay.x -v kept m/d; getfattr -n user.overlay.x --only-values m/d; echo; getfattr -n user.overlay.overlay.x --only-values u/d; veneer umount m");
+
+        Assert.Equal(("upper lacks      trusted.overlay.* attributes: user.overlay.* ones\ny\nm/d:\n\nm/p:\nkept\nkept", ""), (outcome.Output, outcome.Error));
+    }
+
+    [CliTheory]
+    [InlineData("mount -t ramfs r x", "attributes|RENAME_WHITEOUT")]
+    [InlineData("mkdir b; bindfs b x", "RENAME_EXCHANGE|RENAME_WHITEOUT|RENAME_NOREPLACE|O_TMPFILE|unlinking open files without a trace")]
+    [InlineData("mkdir b bu bw; mount -t overlay o -o lowerdir=b,upperdir=bu,workdir=bw x", "whiteout devices|RENAME_WHITEOUT")]
+    [InlineData("mount -t tmpfs t x", "")]
+    public void The_status_says_what_the_upper_lacks(string make, string lacks)
+    {
+        Outcome outcome = sandbox.Run($"mkdir x; {make} && mkdir x/u x/w && veneer mount -o lowerdir=l,upperdir=x/u,workdir=x/w m 2>/dev/null && veneer status m | sed -n 's/^upper lacks *\\([^:]*\\):.*/\\1/p' | paste -sd '|'; veneer umount m; ls -A x/w/work");
+
+        Assert.Equal((lacks + "\n", ""), (outcome.Output, outcome.Error));
+    }
 }

@@ -41,7 +41,7 @@ public sealed class ProbeTests : IDisposable
                 opened.Add(workDescriptor = Probe.OpenDirectory(Absolute(work!), "work"));
             }
             Probe.CheckLayers(options, lowerDescriptors, upperDescriptor, workDescriptor);
-            return upperDescriptor < 0 ? UpperFeatures.None : Probe.CheckUpper(options, upperDescriptor, workDescriptor);
+            return upperDescriptor < 0 ? UpperFeatures.None : Probe.CheckUpper(options, workDescriptor);
         }
         finally
         {

@@ -7,6 +7,21 @@ namespace Veneer.Rig;
 /// <summary>Something that must be true after every test is not.</summary>
 public sealed class BrokenPromiseException(string message) : Exception(message);
 
+/// <summary>What upper and work lie on, if on no ordinary filesystem.</summary>
+public enum UpperOn
+{
+    /// <summary>An ordinary filesystem, that of the lowers.</summary>
+    Same,
+    /// <summary>A kernel overlay: takes no whiteouts as devices, nor RENAME_WHITEOUT.</summary>
+    KernelOverlay,
+    /// <summary>An overlay of Veneer: the same.</summary>
+    Veneer,
+    /// <summary>FUSE by libfuse: no renames with flags, no O_TMPFILE, and open files that are unlinked keep a name.</summary>
+    Bindfs,
+    /// <summary>No extended attributes, nor RENAME_WHITEOUT.</summary>
+    Ramfs,
+}
+
 /// <summary>A mounted overlay over layers of its own, which a test may do anything to.</summary>
 /// <remarks>
 /// When it is disposed it is unmounted, and two promises are checked whatever the test was about: the lower layers are
@@ -59,13 +74,41 @@ public sealed class Overlay : IDisposable
                 place = home / "limited";
                 Scratch.MakeLimitedSubvolume(place, quota);
             }
+            if (settings.UpperOn != UpperOn.Same)
+            {
+                ownUpperMount = place = home / "odd";
+                Sys.MakeDirectory(place, Octal.Oct(755));
+                MountOdd(settings.UpperOn, place);
+            }
             Upper = place / "upper";
             Work = place / "work";
             Sys.MakeDirectory(Upper, Octal.Oct(755));
             Sys.MakeDirectory(Work, Octal.Oct(755));
-            settings.Upper.MakeAt(Upper);
+            settings.Upper.MakeAt(Upper, whiteoutsAreFiles: settings.UpperOn is UpperOn.KernelOverlay or UpperOn.Veneer);
         }
         watch = new Timer(_ => EndHungServer(), null, TimeSpan.FromSeconds(seconds), Timeout.InfiniteTimeSpan);
+    }
+
+    private void MountOdd(UpperOn kind, FilePath at)
+    {
+        FilePath[] below = [home / "odd-lower", home / "odd-upper", home / "odd-work"];
+        foreach (FilePath directory in below) { Sys.MakeDirectory(directory, Octal.Oct(755)); }
+        string layers = $"lowerdir={below[0]},upperdir={below[1]},workdir={below[2]}";
+        switch (kind)
+        {
+            case UpperOn.KernelOverlay:
+                Command.Require("mount", "-t", "overlay", "overlay", "-o", layers, at);
+                break;
+            case UpperOn.Veneer:
+                Command.Require(Mounter.Binary, "mount", "-o", layers, at);
+                break;
+            case UpperOn.Bindfs:
+                Command.Require("bindfs", below[1], at);
+                break;
+            default:
+                Command.Require("mount", "-t", "ramfs", "ramfs", at);
+                break;
+        }
     }
 
     public FilePath Merged { get; }
@@ -103,6 +146,7 @@ public sealed class Overlay : IDisposable
     /// <param name="upperSize">Gives upper and work a tmpfs of their own, of this size.</param>
     /// <param name="upperQuota">Gives upper and work a btrfs subvolume of their own, which may hold no more than this.</param>
     /// <param name="upperIn">An empty directory of somebody else in which upper and work are made, instead.</param>
+    /// <param name="upperOn">What upper and work lie on, if on no ordinary filesystem.</param>
     /// <param name="readOnly">Without an upper.</param>
     /// <param name="inLower">A directory of the topmost lower layer to mount on, instead of one beside the layers.</param>
     /// <param name="mounter">Who mounts, if not who is tested.</param>
@@ -119,13 +163,14 @@ public sealed class Overlay : IDisposable
         string? upperSize = null,
         string? upperQuota = null,
         FilePath? upperIn = null,
+        UpperOn upperOn = UpperOn.Same,
         bool readOnly = false,
         string? inLower = null,
         Mounter? mounter = null,
         bool mounted = true,
         int seconds = 30)
     {
-        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, upperQuota, upperIn, readOnly, inLower, seconds));
+        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, upperQuota, upperIn, upperOn, readOnly, inLower, seconds));
         try
         {
             if (mounted) { overlay.Mount(mounter); }
@@ -291,5 +336,5 @@ public sealed class Overlay : IDisposable
     }
 
     private sealed record OverlaySettings(
-        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, string? UpperQuota, FilePath? UpperIn, bool ReadOnly, string? InLower, int Seconds);
+        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, string? UpperQuota, FilePath? UpperIn, UpperOn UpperOn, bool ReadOnly, string? InLower, int Seconds);
 }

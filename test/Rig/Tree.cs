@@ -92,12 +92,16 @@ public sealed class Tree
     public Tree And(string path, Node node) => new([.. nodes, (path, node)]);
 
     /// <summary>Makes the tree in an empty directory.</summary>
-    public void MakeAt(FilePath root)
+    /// <param name="root">The directory.</param>
+    /// <param name="whiteoutsAreFiles">Whether whiteouts are empty files with an attribute, in marked directories, since no device can be one.</param>
+    public void MakeAt(FilePath root, bool whiteoutsAreFiles = false)
     {
         var made = new List<(FilePath Path, Node Node)> { (root, Node.Directory()) };
         var known = new HashSet<string>(StringComparer.Ordinal);
-        foreach ((string path, Node node) in nodes)
+        foreach ((string path, Node given) in nodes)
         {
+            bool isFile = whiteoutsAreFiles && given is { Type: FileType.CharacterDevice, Device: (0, 0) };
+            Node node = isFile ? Node.File().Attribute("trusted.overlay.whiteout", "y") : given;
             if (path == ".")
             {
                 made[0] = (root, node);
@@ -113,6 +117,7 @@ public sealed class Tree
             }
             known.Add(path);
             Make(root, root / path, node);
+            if (isFile) { Sys.SetXattr((root / path).Parent, "trusted.overlay.opaque", "x"); }
             if (node.Type != 0) { made.Add((root / path, node)); }
         }
         foreach ((FilePath path, Node node) in made) { SetAttributes(path, node); }

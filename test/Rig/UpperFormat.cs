@@ -40,6 +40,7 @@ public static class UpperFormat
     private static bool IsWellFormed(string kind, in Statx stat, ReadOnlySpan<byte> value) => kind switch
     {
         "opaque" => stat.IsDirectory && value is [(byte)'y'] or [(byte)'x'],
+        "whiteout" => stat.IsRegular && stat.Size == 0 && value is [(byte)'y'],
         "metacopy" => stat.IsRegular && value.Length == 0,
         "impure" => stat.IsDirectory && value is [(byte)'y'],
         "redirect" => (stat.IsDirectory || stat.IsRegular) && IsRedirect(Encoding.Latin1.GetString(value)),

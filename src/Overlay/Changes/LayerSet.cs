@@ -19,19 +19,23 @@ internal sealed class LayerSet : IDisposable
     private readonly DirectoryCache directories;
     private readonly bool isOwner;
 
-    private LayerSet(Layer?[] layers, OverlayXattr xattr, DirectoryCache directories, bool followRedirects, bool followMetacopies, bool isOwner)
+    private LayerSet(Layer?[] layers, OverlayXattr xattr, OverlayXattr lowerXattr, DirectoryCache directories, bool followRedirects, bool followMetacopies, bool isOwner)
     {
         held = layers;
         this.directories = directories;
         this.isOwner = isOwner;
         Xattr = xattr;
-        Lookup = new LayeredLookup(directories, xattr, held, followRedirects, followMetacopies, nameLength: 255);
+        LowerXattr = lowerXattr;
+        Lookup = new LayeredLookup(directories, xattr, lowerXattr, held, followRedirects, followMetacopies, nameLength: 255);
         Root = new DirectoryInode { Upper = held[0]?.Root, Lowers = [.. held.Skip(1).Select(layer => layer!.Root)] };
         Lookup.Root = Root;
     }
 
-    /// <summary>Names of attributes.</summary>
+    /// <summary>Names of the attributes of upper.</summary>
     public OverlayXattr Xattr { get; }
+
+    /// <summary>Names of the attributes of the lowers.</summary>
+    public OverlayXattr LowerXattr { get; }
 
     /// <summary>Finds names.</summary>
     public LayeredLookup Lookup { get; }
@@ -49,8 +53,9 @@ internal sealed class LayerSet : IDisposable
     /// <param name="layers">Descriptors, O_PATH will do, and names for messages; upper first. They stay the caller's.</param>
     /// <param name="userXattr">Whether the overlay's attributes are in the user namespace.</param>
     /// <param name="hasUpper">Whether the first is upper; otherwise all are lowers.</param>
+    /// <param name="lowerUserXattr">Whether those of the lowers are, if it differs.</param>
     /// <exception cref="OverlayMountException">A layer cannot be held.</exception>
-    public static LayerSet Hold(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool hasUpper)
+    public static LayerSet Hold(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool hasUpper, bool? lowerUserXattr = null)
     {
         var opened = new List<Layer?>();
         if (!hasUpper) { opened.Add(null); }
@@ -58,7 +63,7 @@ internal sealed class LayerSet : IDisposable
         {
             foreach ((int descriptor, string path) in layers) { opened.Add(Layer.OpenLower(opened.Count, path, descriptor)); }
             // What the owner of any file may write is followed by no overlay.
-            var set = new LayerSet([.. opened], new OverlayXattr(userXattr), new DirectoryCache(MaxDirectories), followRedirects: !userXattr, followMetacopies: !userXattr, isOwner: true);
+            var set = new LayerSet([.. opened], new OverlayXattr(userXattr), new OverlayXattr(lowerUserXattr ?? userXattr), new DirectoryCache(MaxDirectories), followRedirects: !userXattr, followMetacopies: !userXattr, isOwner: true);
             OverlayMount.CheckOrigins([.. opened.Skip(1)!]);
             return set;
         }
@@ -71,7 +76,7 @@ internal sealed class LayerSet : IDisposable
 
     /// <summary>The layers of an overlay that is served. What is renamed meanwhile may be missed, as by anybody who walks through upper.</summary>
     public static LayerSet Borrow(Volume volume) =>
-        new(volume.Layers, volume.Xattr, volume.Directories, volume.Options.FollowsRedirects, volume.Options.Metacopy, isOwner: false);
+        new(volume.Layers, volume.Xattr, volume.LowerXattr, volume.Directories, volume.Options.FollowsRedirects, volume.Options.Metacopy, isOwner: false);
 
     /// <summary>Attributes of a real object.</summary>
     public Errno Stat(RealName real, out Statx stat)
@@ -137,7 +142,7 @@ internal sealed class LayerSet : IDisposable
                 int length = list.AsSpan(at, size - at).IndexOf((byte)0) + 1;
                 ReadOnlySpan<byte> name = list.AsSpan(at, length);
                 at += length;
-                if (Xattr.IsPrivate(name)) { continue; }
+                if ((real.Directory.Layer.IsUpper ? Xattr : LowerXattr).IsPrivate(name)) { continue; }
                 error = GetXattr(pinned.Descriptor, real.Name, name, out byte[] value);
                 if (error.IsNoXattr) { continue; } // removed meanwhile
                 if (error.IsError) { return error; }

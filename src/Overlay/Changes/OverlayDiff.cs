@@ -47,7 +47,7 @@ public sealed class OverlayDiff : IDisposable
     }
 
     /// <summary>Takes hold of layers that are open.</summary>
-    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr) => new(LayerSet.Hold(layers, userXattr, hasUpper: true), null);
+    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool lowerUserXattr) => new(LayerSet.Hold(layers, userXattr, hasUpper: true, lowerUserXattr), null);
 
     /// <summary>The changes of an overlay without an upper.</summary>
     internal static OverlayDiff OfNothing() => new(null, null);

@@ -30,9 +30,20 @@ public sealed record OverlayStatus
     /// <summary>Whether the volatile upper can be mounted with <c>volatile</c> again; null when it is not volatile.</summary>
     public bool? Reusable { get; init; }
 
+    /// <summary>Where upper has the overlay's attributes: <c>trusted</c>, <c>user</c> or <c>none</c>; null without upper.</summary>
+    public string? Attributes { get; init; }
+
+    /// <summary>What the upper's filesystem cannot do, and what stands in its place.</summary>
+    public IReadOnlyList<LackingFeature> Lacks { get; init; } = [];
+
     /// <summary>The last sync that was asked for, or null.</summary>
     public SyncStatus? Sync { get; init; }
 }
+
+/// <summary>Something that the upper's filesystem cannot do.</summary>
+/// <param name="What">Such as <c>RENAME_EXCHANGE</c>.</param>
+/// <param name="Instead">What is done instead, in a few words.</param>
+public sealed record LackingFeature(string What, string Instead);
 
 /// <summary>How far a sync of upper is.</summary>
 public sealed record SyncStatus

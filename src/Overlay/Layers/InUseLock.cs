@@ -226,8 +226,12 @@ internal sealed class InUseLock : IDisposable
         return best;
     }
 
-    private void Write(int directory, Claim claim) =>
-        _ = Libc.SetXattrAt(directory, Libc.Self, userXattr ? User : Trusted, claim.ToBytes(), XattrFlags.None); // best effort: who finds the lock then learns less
+    private void Write(int directory, Claim claim)
+    {
+        byte[] record = claim.ToBytes();
+        if (!userXattr && !Libc.SetXattrAt(directory, Libc.Self, Trusted, record, XattrFlags.None).IsError) { return; }
+        _ = Libc.SetXattrAt(directory, Libc.Self, User, record, XattrFlags.None); // best effort: who finds the lock then learns less
+    }
 
     /// <summary>Adds where the overlay is mounted to what is said of it.</summary>
     /// <param name="mountPoint">Its full path.</param>
@@ -249,7 +253,10 @@ internal sealed class InUseLock : IDisposable
         foreach ((Fd directory, _) in held)
         {
             // Before the lock goes: the next one's record must not be removed.
-            if (directory.Value >= 0) { _ = Libc.RemoveXattrAt(directory.Value, Libc.Self, userXattr ? User : Trusted); } // best effort: nobody believes it without the lock
+            if (directory.Value >= 0 && (userXattr || Libc.RemoveXattrAt(directory.Value, Libc.Self, Trusted).IsError))
+            {
+                _ = Libc.RemoveXattrAt(directory.Value, Libc.Self, User); // best effort: nobody believes it without the lock
+            }
             directory.Dispose();
         }
         held.Clear();

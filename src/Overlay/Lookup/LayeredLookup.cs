@@ -14,12 +14,13 @@ namespace Veneer.Overlay.Lookup;
 /// not change. So callers hold none, but for what ends in Locked, which asks upper only.
 /// </remarks>
 /// <param name="directories">Descriptors of real directories.</param>
-/// <param name="xattr">Names of attributes.</param>
+/// <param name="upperXattr">Names of the attributes of upper.</param>
+/// <param name="xattr">Names of the attributes of the lowers.</param>
 /// <param name="layers">Upper at 0, or null, then the lowers.</param>
 /// <param name="followRedirects">Whether redirects are followed; else they give EPERM.</param>
 /// <param name="followMetacopies">Whether metacopies are followed to their data; else they give EPERM.</param>
 /// <param name="nameLength">Longest name in bytes.</param>
-internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xattr, Layer?[] layers, bool followRedirects, bool followMetacopies, int nameLength)
+internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upperXattr, OverlayXattr xattr, Layer?[] layers, bool followRedirects, bool followMetacopies, int nameLength)
 {
     [ThreadStatic]
     private static List<RealDirectory>? collected;
@@ -240,6 +241,9 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         return Errno.None;
     }
 
+    /// <summary>Whether upper's attributes can be written by whoever owns a file, though the lowers' cannot: what leads elsewhere is not followed, as with userxattr.</summary>
+    private bool IsUpperForeign => upperXattr.IsUser && !xattr.IsUser;
+
     /// <summary>Either leads, like a symbolic link without the permission checks, into the layers below. Kernel: ovl_lookup().</summary>
     private bool MayNotFollow(bool metacopy, bool redirect) => (metacopy && !followMetacopies) || (redirect && !followRedirects);
 
@@ -264,30 +268,33 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         originLength = 0;
         // Most objects have none of the attributes: one call tells.
         var present = new XattrNames(directory, name, stackalloc byte[XattrNames.Room]);
-        if (present.MayHave(xattr.ProtAttr)) { found.Protection = FileFlags.ReadProtection(directory, name, xattr); }
+        if (present.MayHave(upperXattr.ProtAttr)) { found.Protection = FileFlags.ReadProtection(directory, name, upperXattr); }
         if (found.Stat.IsDirectory)
         {
-            found.IsImpure = present.MayHave(xattr.Impure) && ReadFlag(directory, name, xattr.Impure) == 'y';
+            found.IsImpure = present.MayHave(upperXattr.Impure) && ReadFlag(directory, name, upperXattr.Impure) == 'y';
             if (search.IsLast) { return Errno.None; }
-            if (present.MayHave(xattr.Opaque) && ReadFlag(directory, name, xattr.Opaque) == 'y')
+            if (present.MayHave(upperXattr.Opaque) && ReadFlag(directory, name, upperXattr.Opaque) == 'y')
             {
                 found.IsOpaque = search.Stop = true;
                 return Errno.None;
             }
-            if (!present.MayHave(xattr.Redirect)) { return Errno.None; }
-            Errno error = ReadRedirect(directory, name, name, default, ref search);
+            if (!present.MayHave(upperXattr.Redirect)) { return Errno.None; }
+            Errno error = ReadRedirect(directory, name, name, default, ref search, upperXattr);
             if (error.IsError) { return error; }
-            if (search.Path is { } path) { found.Redirect = path[..^1]; }
+            if (search.Path is not { } path) { return Errno.None; }
+            if (IsUpperForeign) { return Errno.EPERM; }
+            found.Redirect = path[..^1];
             return Errno.None;
         }
-        if (present.MayHave(xattr.Origin) && Libc.GetXattrAt(directory, name, xattr.Origin, origin, out originLength).IsError) { originLength = 0; }
-        if (found.Stat.IsRegular && present.MayHave(xattr.Metacopy))
+        if (present.MayHave(upperXattr.Origin) && Libc.GetXattrAt(directory, name, upperXattr.Origin, origin, out originLength).IsError) { originLength = 0; }
+        if (found.Stat.IsRegular && present.MayHave(upperXattr.Metacopy))
         {
-            Errno error = ReadMetacopy(directory, name, out search.IsMetacopy);
+            Errno error = ReadMetacopy(directory, name, upperXattr, out search.IsMetacopy);
             if (error.IsError) { return error; }
         }
         search.Stop = !search.IsMetacopy;
-        return search.IsMetacopy && !search.IsLast ? ReadRedirect(directory, name, name, default, ref search) : Errno.None;
+        if (search.IsMetacopy && IsUpperForeign) { return Errno.EPERM; }
+        return search.IsMetacopy && !search.IsLast ? ReadRedirect(directory, name, name, default, ref search, upperXattr) : Errno.None;
     }
 
     /// <summary>The names of an object's attributes, read at once.</summary>
@@ -414,7 +421,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
                 search.IsMetacopy = false;
                 if (stat.IsRegular)
                 {
-                    error = ReadMetacopy(pinned.Descriptor, name, out search.IsMetacopy);
+                    error = ReadMetacopy(pinned.Descriptor, name, xattr, out search.IsMetacopy);
                     if (error.IsError) { return error; }
                 }
                 search.Stop = !search.IsMetacopy;
@@ -430,11 +437,11 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
                     return Errno.None;
                 }
             }
-            return ReadRedirect(pinned.Descriptor, name, before, after, ref search, isEnd && before.IsEmpty);
+            return ReadRedirect(pinned.Descriptor, name, before, after, ref search, xattr, isEnd && before.IsEmpty);
         }
     }
 
-    private Errno ReadRedirect(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, ref Search search, bool relative = true)
+    private static Errno ReadRedirect(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, ref Search search, OverlayXattr xattr, bool relative = true)
     {
         Span<byte> value = stackalloc byte[1024];
         Errno error = Libc.GetXattrAt(directory, name, xattr.Redirect, value, out int length);
@@ -480,7 +487,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
 
     /// <summary>Whether a regular file is a metacopy. Kernel: ovl_check_metacopy_xattr().</summary>
     /// <returns><see cref="Errno.EIO"/> when the attribute's value is too short for any version of the format.</returns>
-    private Errno ReadMetacopy(int directory, ReadOnlySpan<byte> name, out bool isMetacopy)
+    private static Errno ReadMetacopy(int directory, ReadOnlySpan<byte> name, OverlayXattr xattr, out bool isMetacopy)
     {
         const int shortest = 4;
         isMetacopy = false;
@@ -507,12 +514,12 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr xat
         if (stat.IsWhiteoutDevice) { return true; }
         if (!stat.IsRegular || stat.Size != 0) { return false; }
         if (directories.Pin(directory, out PinnedDirectory pinned).IsError) { return false; }
-        using (pinned) { return IsWhiteout(pinned.Descriptor, name, stat); }
+        using (pinned) { return IsWhiteout(pinned.Descriptor, name, stat, directory.Layer.IsUpper); }
     }
 
     /// <summary>As the other one, in a directory that is open.</summary>
-    public bool IsWhiteout(int directory, ReadOnlySpan<byte> name, in Statx stat) =>
-        stat.IsWhiteoutDevice || (stat.IsRegular && stat.Size == 0 && !Libc.GetXattrAt(directory, name, xattr.Whiteout, default, out _).IsError);
+    public bool IsWhiteout(int directory, ReadOnlySpan<byte> name, in Statx stat, bool isUpper) =>
+        stat.IsWhiteoutDevice || (stat.IsRegular && stat.Size == 0 && !Libc.GetXattrAt(directory, name, (isUpper ? upperXattr : xattr).Whiteout, default, out _).IsError);
 
     private bool IsTrap(in Statx stat)
     {

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Veneer.Linux;
+using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
 
@@ -164,7 +165,7 @@ internal sealed class MergedDirectory(NameHash hash)
         {
             error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
             if (error.IsError) { return error; }
-            bool hasXattrWhiteouts = HasXattrWhiteouts(volume, descriptor);
+            bool hasXattrWhiteouts = HasXattrWhiteouts(descriptor, lower == InUpper ? volume.Xattr : volume.LowerXattr);
             while (reader.MoveNext())
             {
                 byte type = reader.Type;
@@ -174,7 +175,7 @@ internal sealed class MergedDirectory(NameHash hash)
                 {
                     if (Libc.StatAt(descriptor, reader.TerminatedName, StatxMask.Basic, out Statx entry).IsError) { continue; }
                     type = (byte)(entry.Type >> 12);
-                    isWhiteout = volume.Lookup.IsWhiteout(descriptor, reader.TerminatedName, entry);
+                    isWhiteout = volume.Lookup.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == InUpper);
                 }
                 if (isWhiteout)
                 {
@@ -194,10 +195,10 @@ internal sealed class MergedDirectory(NameHash hash)
         }
     }
 
-    private static bool HasXattrWhiteouts(Volume volume, int descriptor)
+    private static bool HasXattrWhiteouts(int descriptor, OverlayXattr xattr)
     {
         Span<byte> value = stackalloc byte[1];
-        return !Libc.GetXattrAt(descriptor, Libc.Self, volume.Xattr.Opaque, value, out int length).IsError && length == 1 && value[0] == 'x';
+        return !Libc.GetXattrAt(descriptor, Libc.Self, xattr.Opaque, value, out int length).IsError && length == 1 && value[0] == 'x';
     }
 
     private void Add(ReadOnlySpan<byte> name, ulong device, ulong ino, byte type, short lower, bool isMerge)

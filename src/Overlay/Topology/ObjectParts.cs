@@ -67,7 +67,7 @@ internal sealed class ObjectParts(LayerSet layers)
         foreach (RealDirectory lower in directory.Lowers)
         {
             PartRoles roles = directory.Upper is null && ReferenceEquals(lower, directory.Lowers[0]) ? PartRoles.Lower : PartRoles.Merged;
-            if (layers.ReadXattr(Named(lower), layers.Xattr.Opaque) is [(byte)'y']) { roles |= PartRoles.Opaque; }
+            if (layers.ReadXattr(Named(lower), layers.LowerXattr.Opaque) is [(byte)'y']) { roles |= PartRoles.Opaque; }
             Add(Named(lower), roles, natural);
         }
     }

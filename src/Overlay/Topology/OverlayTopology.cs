@@ -13,6 +13,9 @@ public sealed record OverlayTopology
     /// <summary>Whether the overlay's attributes are <c>user.overlay.*</c>.</summary>
     public bool UserXattr { get; init; }
 
+    /// <summary>Whether upper's are <c>user.overlay.*</c>, be it that its filesystem takes no others.</summary>
+    public bool UpperUserXattr { get; init; }
+
     /// <summary>The options that it was mounted with, but for layers and flags of the mount, one each in the spelling of mount(8).</summary>
     public IReadOnlyList<string> Options { get; init; } = [];
 
@@ -63,9 +66,9 @@ public sealed record OverlayTopology
         var described = new List<LayerDescription>();
         foreach ((int descriptor, string given) in layers) { described.Add(LayerDescription.Of(described.Count + (hasUpper ? 0 : 1), given, descriptor)); }
         if (work is { } place) { described.Add(LayerDescription.Of(-1, place.Path, place.Descriptor)); }
-        if (path is null) { return new OverlayTopology { Layers = described, UserXattr = userXattr }; }
+        if (path is null) { return new OverlayTopology { Layers = described, UserXattr = userXattr, UpperUserXattr = userXattr }; }
         using var set = LayerSet.Hold(layers, userXattr, hasUpper);
-        return new OverlayTopology { Layers = described, UserXattr = userXattr, Path = path, Parts = PartsOf(set, path) };
+        return new OverlayTopology { Layers = described, UserXattr = userXattr, UpperUserXattr = userXattr, Path = path, Parts = PartsOf(set, path) };
     }
 
     private static IReadOnlyList<ObjectPart> PartsOf(LayerSet layers, string path)
@@ -102,6 +105,7 @@ public sealed record OverlayTopology
         }
         json.WriteEndArray();
         json.WriteBoolean("userxattr"u8, UserXattr);
+        json.WriteBoolean("upper_userxattr"u8, UpperUserXattr);
         json.WriteStartArray("options"u8);
         foreach (string option in Options) { json.WriteStringValue(option); }
         json.WriteEndArray();
@@ -165,7 +169,7 @@ public sealed record OverlayTopology
                 objectPath = ChangeJson.ReadPath(described, "path");
                 foreach (JsonElement part in described.GetProperty("parts"u8).EnumerateArray()) { parts.Add(ReadPart(part)); }
             }
-            return new OverlayTopology { Layers = [.. document.GetProperty("layers"u8).EnumerateArray().Select(ReadLayer)], UserXattr = document.GetProperty("userxattr"u8).GetBoolean(), Options = [.. document.GetProperty("options"u8).EnumerateArray().Select(option => option.GetString() ?? "")], Path = objectPath, Parts = parts };
+            return new OverlayTopology { Layers = [.. document.GetProperty("layers"u8).EnumerateArray().Select(ReadLayer)], UserXattr = document.GetProperty("userxattr"u8).GetBoolean(), UpperUserXattr = document.TryGetProperty("upper_userxattr"u8, out JsonElement upperUser) ? upperUser.GetBoolean() : document.GetProperty("userxattr"u8).GetBoolean(), Options = [.. document.GetProperty("options"u8).EnumerateArray().Select(option => option.GetString() ?? "")], Path = objectPath, Parts = parts };
         }
         catch (Exception problem) when (problem is KeyNotFoundException or InvalidOperationException)
         {

@@ -255,7 +255,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
             scoped ReadOnlySpan<byte> temporary = default;
             int copy;
-            if (volume.Work!.HasTemporaryFiles)
+            if (volume.Work!.Features.TemporaryFiles)
             {
                 error = Libc.OpenAt(volume.Work.Descriptor, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.Confined, out copy);
             }
@@ -407,7 +407,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         // What was made a moment ago is ours already.
         Errno error = stat.Uid == 0 && stat.Gid == 0 && volume.Work!.GivesRoot ? Errno.None : Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
         if (error.IsError) { return error; }
-        error = XattrCopy.Run(source.Directory, source.Name, directory, name, volume.Xattr);
+        error = XattrCopy.Run(source.Directory, source.Name, volume.LowerXattr, directory, name, volume.Xattr);
         if (error.IsError) { return error; }
         if (stat.IsRegular || stat.IsDirectory)
         {
@@ -473,7 +473,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
                     error = SetImpure(parent);
                     if (error.IsError) { return error; }
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                    error = Libc.RenameAt(volume.Work.Descriptor, temporary, target.Directory, inode.Name, RenameFlags.NoReplace);
+                    error = volume.Work.Publish(temporary, target.Directory, inode.Name);
                     if (error.IsError) { return error; }
                     Settle(parent, target.Directory, hasTimes, times);
                 }
@@ -523,9 +523,9 @@ internal sealed class CopyUp(Volume volume, Remove remove)
                     error = SetImpure(parent);
                     if (error.IsError) { return error; }
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                    error = temporary.Length > 0
-                        ? Libc.LinkAt(volume.Work!.Descriptor, temporary, target.Directory, inode.Name)
-                        : Libc.LinkDescriptor(copy, target.Directory, inode.Name);
+                    error = temporary.Length == 0 ? Libc.LinkDescriptor(copy, target.Directory, inode.Name)
+                        : volume.Work!.Features.Links ? Libc.LinkAt(volume.Work.Descriptor, temporary, target.Directory, inode.Name)
+                        : volume.Work.Publish(temporary, target.Directory, inode.Name);
                     if (error.IsError) { return error; }
                     Settle(parent, target.Directory, hasTimes, times);
                 }
@@ -648,6 +648,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     public Errno SetImpure(DirectoryInode directory)
     {
         if (directory.IsImpure) { return Errno.None; }
+        if (!volume.Work!.Features.HasOpaque) { return Errno.None; } // there are no origins either. Kernel: ovl_set_impure()
         Errno error = volume.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);
         if (error.IsError) { return error; }
         using (real) { error = Libc.SetXattrAt(real.Directory, real.Name, volume.Xattr.Impure, "y"u8, XattrFlags.None); }

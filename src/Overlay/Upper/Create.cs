@@ -1,5 +1,6 @@
 using Veneer.Linux;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
@@ -33,7 +34,8 @@ internal readonly ref struct NewObject(uint mode, uint device = 0)
 
 /// <summary>Makes new objects in upper.</summary>
 /// <remarks>
-/// Callers hold the rename lock shared and the directory's names lock; the directory is in upper.
+/// Callers hold the rename lock, for a directory exclusively where <see cref="IsLong"/> says so, and the directory's names
+/// lock; the directory is in upper.
 /// <para>
 /// Crash safety. Where upper has nothing under the name, the filesystem's own create is atomic: the object has its
 /// owner, mode and ACL from the first moment. Over a whiteout it is built in work and takes the whiteout's place in one
@@ -42,14 +44,21 @@ internal readonly ref struct NewObject(uint mode, uint device = 0)
 /// </remarks>
 internal sealed class Create(Volume volume)
 {
+    /// <summary>Whether a directory is made in more than one step, in between which nobody may look.</summary>
+    public bool IsLong => volume.Work is { Features: not { Exchange: true, HasOpaque: true } };
+
+    /// <summary>Whether a directory that was made may merge with lower ones, all of whose entries it hides one by one.</summary>
+    public bool MayMerge => volume.Work is { Features.HasOpaque: false };
+
     /// <summary>Makes an object.</summary>
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
     /// <param name="what">What.</param>
+    /// <param name="below">What <see cref="ListBelow"/> has found, for a directory.</param>
     /// <param name="stat">The new object's attributes.</param>
     /// <param name="descriptor">The opened file, or -1.</param>
     /// <returns><see cref="Errno.EEXIST"/> when there is such a name.</returns>
-    public Errno RunLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in NewObject what, out Statx stat, out int descriptor)
+    public Errno RunLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in NewObject what, MergedDirectory? below, out Statx stat, out int descriptor)
     {
         stat = default;
         descriptor = -1;
@@ -63,7 +72,7 @@ internal sealed class Create(Volume volume)
                 error = Libc.StatAt(directory.Directory, name, StatxMask.Basic, out stat);
                 if (error.IsError) { return error; }
                 if (!volume.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
-                error = OverWhiteout(directory.Directory, name, what, out descriptor);
+                error = OverWhiteout(parent, directory.Directory, name, what, below, out descriptor);
             }
             else if (!error.IsError && (what.Mode & FileType.Mask) == FileType.Directory && parent.IsMerged && !volume.AllowsOfflineChanges)
             {
@@ -137,7 +146,7 @@ internal sealed class Create(Volume volume)
     }
 
     /// <summary>Builds the object in work and lets it take the whiteout's place. Kernel: ovl_create_over_whiteout().</summary>
-    private Errno OverWhiteout(int directory, ReadOnlySpan<byte> name, in NewObject what, out int descriptor)
+    private Errno OverWhiteout(DirectoryInode parent, int directory, ReadOnlySpan<byte> name, in NewObject what, MergedDirectory? below, out int descriptor)
     {
         descriptor = -1;
         Errno error = Libc.StatAt(directory, Libc.Self, StatxMask.Basic, out Statx parentStat);
@@ -180,14 +189,47 @@ internal sealed class Create(Volume volume)
         if (hasMode) { error = Libc.ChangeModeAt(work, temporary, mode & ModeBits.Mask); }
         if (!error.IsError && isExtended) { error = Libc.SetXattrAt(work, temporary, PosixAcl.AccessName, acl[..aclLength], XattrFlags.None); }
         if (!error.IsError && isDirectory && aclLength > 0) { error = Libc.SetXattrAt(work, temporary, PosixAcl.DefaultName, inherited, XattrFlags.None); }
-        if (!error.IsError && isDirectory) { error = Libc.SetXattrAt(work, temporary, volume.Xattr.Opaque, "y"u8, XattrFlags.None); }
-        if (!error.IsError) { error = Libc.RenameAt(work, temporary, directory, name, isDirectory ? RenameFlags.Exchange : RenameFlags.None); }
-        if (isDirectory || error.IsError) { volume.Work.Discard(temporary); } // the whiteout, or what could not be placed
+        if (!error.IsError && isDirectory) { error = HideLower(below, work, temporary); }
+        byte[]? aside = null;
+        if (!error.IsError)
+        {
+            error = isDirectory && !volume.Work.Features.Exchange
+                ? volume.Work.Steps.Replace(new UpperName(parent.Upper!, directory, name), temporary, out aside)
+                : Libc.RenameAt(work, temporary, directory, name, isDirectory ? RenameFlags.Exchange : RenameFlags.None);
+        }
+        if (aside is not null && !error.IsError) { volume.Work.Discard(aside); }
+        else if (isDirectory || error.IsError) { volume.Work.Discard(temporary); } // the whiteout, or what could not be placed
         if (error.IsError && descriptor >= 0)
         {
             Libc.Close(descriptor);
             descriptor = -1;
         }
+        return error;
+    }
+
+    /// <summary>What a directory would show of the lowers if it had a name, and were not opaque. Caller holds no lock.</summary>
+    /// <param name="parent">Where it is to be made.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="below">Null for nothing; else to be given back to <see cref="Listings"/>.</param>
+    public Errno ListBelow(DirectoryInode parent, ReadOnlySpan<byte> name, out MergedDirectory? below)
+    {
+        below = null;
+        Below known = volume.Lookup.FindBelow(parent, name);
+        if (known.Error.IsError || known.Found is not { Exists: true, Stat.IsDirectory: true }) { return known.Error; }
+        Found found = known.Found;
+        Errno error = volume.Lookup.Complete(parent, name, ref found);
+        return error.IsError || found.Lowers is not { Length: > 0 } ? error : MergedDirectory.Read(volume, new DirectoryInode { Lowers = found.Lowers }, out below);
+    }
+
+    /// <summary>Nothing of what the lowers have under a name may be seen in the directory that is to get it.</summary>
+    private Errno HideLower(MergedDirectory? below, int work, ReadOnlySpan<byte> made)
+    {
+        if (!MayMerge) { return Libc.SetXattrAt(work, made, volume.Xattr.Opaque, "y"u8, XattrFlags.None); }
+        if (below is null) { return Errno.None; }
+        Errno error = Libc.OpenAt(work, made, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int directory);
+        if (error.IsError) { return error; }
+        for (int i = 0; i < below.Count && !error.IsError; i++) { error = volume.Work!.MakeWhiteout(directory, below.NameOf(i)); }
+        Libc.Close(directory);
         return error;
     }
 

@@ -17,11 +17,12 @@ internal enum StandIn
 
 /// <summary>Takes names away: from upper, by a whiteout, or both at once.</summary>
 /// <remarks>
-/// Callers hold the rename lock (exclusively when the file has several names) and the directory's names lock; the
-/// directory is in upper.
+/// Callers hold the rename lock (exclusively when the file has several names, or names change in steps) and the
+/// directory's names lock; the directory is in upper.
 /// <para>
 /// Crash safety. Each name goes, or is covered, by one system call on upper: unlink, mknod or link of a whiteout,
-/// rename of a whiteout over a file, exchange of a whiteout with a directory. What is left in work goes at the next mount.
+/// rename of a whiteout over a file, exchange of a whiteout with a directory; where there is no exchange, by
+/// <see cref="Steps"/>. What is left in work goes at the next mount.
 /// </para>
 /// </remarks>
 internal sealed class Remove(Volume volume)
@@ -42,9 +43,15 @@ internal sealed class Remove(Volume volume)
         using (directory)
         {
             StandIn standIn = found.HasUpper ? KeepReachable(parent, name, inode, directory.Directory) : StandIn.None;
-            if (!found.HasUpper) { error = volume.Work!.MakeWhiteout(directory.Directory, name); }
-            else if (!positive) { error = Libc.UnlinkAt(directory.Directory, name); }
-            else { error = CoverFile(directory.Directory, name); }
+            bool leavesNames = !volume.Work!.Features.ForgetsNames && found.Stat.IsRegular;
+            if (positive) { error = volume.Work.AnnounceWhiteout(directory.Directory); }
+            if (!error.IsError)
+            {
+                error = !found.HasUpper ? volume.Work.MakeWhiteout(directory.Directory, name)
+                    : positive ? CoverFile(new UpperName(parent.Upper!, directory.Directory, name), leavesNames)
+                    : leavesNames ? UnlinkInWork(directory.Directory, name)
+                    : Libc.UnlinkAt(directory.Directory, name);
+            }
             if (error.IsError)
             {
                 isHeld = Undo(standIn, parent, name, inode, exclusive);
@@ -56,14 +63,30 @@ internal sealed class Remove(Volume volume)
         return Errno.None;
     }
 
-    private Errno CoverFile(int directory, ReadOnlySpan<byte> name)
+    /// <param name="file">What is covered.</param>
+    /// <param name="leavesNames">Whether the filesystem would give it another name in its directory, were it open.</param>
+    private Errno CoverFile(in UpperName file, bool leavesNames)
     {
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
         ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
         Errno error = volume.Work.MakeWhiteout(volume.Work.Descriptor, temporary);
         if (error.IsError) { return error; }
-        error = Libc.RenameAt(volume.Work.Descriptor, temporary, directory, name, RenameFlags.None);
+        byte[]? aside = null;
+        error = leavesNames
+            ? volume.Work.Steps.Replace(file, temporary, out aside)
+            : Libc.RenameAt(volume.Work.Descriptor, temporary, file.Descriptor, file.Name, RenameFlags.None);
         if (error.IsError) { volume.Work.Discard(temporary); }
+        else if (aside is not null) { volume.Work.Discard(aside); }
+        return error;
+    }
+
+    /// <summary>What stays of an open file under another name stays where no user sees it, and where no directory has to be empty.</summary>
+    private Errno UnlinkInWork(int directory, ReadOnlySpan<byte> name)
+    {
+        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
+        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
+        Errno error = volume.Work.Withdraw(directory, name, temporary);
+        if (!error.IsError) { volume.Work.Discard(temporary); }
         return error;
     }
 
@@ -196,15 +219,18 @@ internal sealed class Remove(Volume volume)
         if (error.IsError) { return error; }
         using (directory)
         {
+            if (positive) { error = volume.Work!.AnnounceWhiteout(directory.Directory); }
+            if (error.IsError) { return error; }
             if (!found.HasUpper)
             {
                 error = volume.Work!.MakeWhiteout(directory.Directory, name);
             }
             else
             {
+                var target = new UpperName(parent.Upper!, directory.Directory, name);
                 if (staysInWork)
                 {
-                    error = positive ? CoverDirectory(directory.Directory, name, whiteouts, out leftover) : MoveAway(directory.Directory, name, whiteouts, out leftover);
+                    error = positive ? CoverDirectory(target, whiteouts, out leftover) : MoveAway(directory.Directory, name, whiteouts, out leftover);
                     if (!error.IsError)
                     {
                         LeaveInWork(removed, leftover!.Name);
@@ -214,7 +240,7 @@ internal sealed class Remove(Volume volume)
                 else
                 {
                     _ = volume.Directories.Keep(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
-                    error = positive ? CoverDirectory(directory.Directory, name, whiteouts, out leftover)
+                    error = positive ? CoverDirectory(target, whiteouts, out leftover)
                         : whiteouts > 0 ? MoveAway(directory.Directory, name, whiteouts, out leftover)
                         : Libc.RemoveDirectoryAt(directory.Directory, name);
                     if (error.IsError) { volume.Directories.KeepNoMore(removed.Upper!); }
@@ -235,16 +261,19 @@ internal sealed class Remove(Volume volume)
     }
 
     /// <summary>A whiteout takes the directory's place; the directory, with nothing but whiteouts in it, goes in work.</summary>
-    private Errno CoverDirectory(int directory, ReadOnlySpan<byte> name, int whiteouts, out Leftover? leftover)
+    private Errno CoverDirectory(in UpperName directory, int whiteouts, out Leftover? leftover)
     {
         leftover = null;
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
         ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
         Errno error = volume.Work.MakeWhiteout(volume.Work.Descriptor, temporary);
         if (error.IsError) { return error; }
-        error = Libc.RenameAt(volume.Work.Descriptor, temporary, directory, name, RenameFlags.Exchange);
+        byte[]? aside = null;
+        error = volume.Work.Features.Exchange
+            ? Libc.RenameAt(volume.Work.Descriptor, temporary, directory.Descriptor, directory.Name, RenameFlags.Exchange)
+            : volume.Work.Steps.Replace(directory, temporary, out aside);
         if (error.IsError) { volume.Work.Discard(temporary); }
-        else { leftover = new Leftover(temporary.ToArray(), whiteouts); }
+        else { leftover = new Leftover(aside ?? temporary.ToArray(), whiteouts); }
         return error;
     }
 
@@ -252,7 +281,7 @@ internal sealed class Remove(Volume volume)
     {
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
         ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-        Errno error = Libc.RenameAt(directory, name, volume.Work.Descriptor, temporary, RenameFlags.NoReplace);
+        Errno error = volume.Work.Withdraw(directory, name, temporary);
         leftover = error.IsError ? null : new Leftover(temporary.ToArray(), whiteouts);
         return error;
     }

@@ -1,5 +1,6 @@
 using Veneer.Linux;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
@@ -42,7 +43,8 @@ internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
 /// Crash safety. The tree changes by one renameat2, which also leaves or takes the whiteout. Before it, only attributes
 /// are written that are true in the old place as well: impure, a redirect that leads where the name leads anyhow, opaque
 /// on a directory with nothing below it. A directory to be replaced that holds whiteouts is first exchanged with an empty
-/// opaque one, which users cannot tell from it; if the rename then fails, they change places again.
+/// opaque one, which users cannot tell from it; if the rename then fails, they change places again. Where the filesystem
+/// cannot do it like this, <see cref="Steps"/> does.
 /// </para>
 /// </remarks>
 internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
@@ -55,10 +57,11 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     public Errno RunLocked(ref RenameSide from, ref RenameSide to, bool exchange)
     {
         bool sameDirectory = ReferenceEquals(from.Parent, to.Parent);
+        UpperFeatures features = volume.Work!.Features;
         RenameFlags flags = exchange ? RenameFlags.Exchange : RenameFlags.None;
+        Left left = exchange ? Left.Other : Left.Nothing;
         bool whiteoutIsLeft = false;
         int whiteouts = 0;
-        bool staysInWork = false;
         StandIn standIn = StandIn.None;
         Errno error;
 
@@ -68,6 +71,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
             {
                 // Something below would show through at the old name: leave a whiteout, or take the one from the new name.
                 flags |= to.Found.IsWhiteout ? RenameFlags.Exchange : RenameFlags.Whiteout;
+                left = Left.Whiteout;
             }
             else if (from.Directory is not null && to.Found.IsWhiteout)
             {
@@ -77,6 +81,14 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
             }
             if (to.Directory is not null && to.Found.HasUpper) { whiteouts = to.Whiteouts; }
         }
+        bool staysInWork = !exchange && to is { Directory: not null, Found.HasUpper: true } && volume.HasManyOrphans;
+        // What a rename cannot replace, or would leave a name of in the directory.
+        bool leavesNames = !features.ForgetsNames && !exchange && to.Found is { HasUpper: true, Stat.IsRegular: true };
+        bool setAside = leavesNames || exchange || (to.Found.IsWhiteout && from.Directory is not null) || whiteouts > 0 || staysInWork;
+        bool inSteps = leavesNames
+            || ((flags & RenameFlags.Exchange) != 0 && !features.Exchange)
+            || ((flags & RenameFlags.Whiteout) != 0 && !features.RenameWhiteout)
+            || ((whiteouts > 0 || staysInWork) && !(features.Exchange && features.HasOpaque));
 
         if (!sameDirectory)
         {
@@ -88,11 +100,11 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 if (error.IsError) { return error; }
             }
         }
-        error = Prepare(from.Inode!, to.Parent, sameDirectory);
+        error = Prepare(from.Inode!, to.Parent, to.Below, sameDirectory);
         if (error.IsError) { return error; }
         if (exchange)
         {
-            error = Prepare(to.Inode!, from.Parent, sameDirectory);
+            error = Prepare(to.Inode!, from.Parent, from.Below, sameDirectory);
             if (error.IsError) { return error; }
         }
 
@@ -108,9 +120,8 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 {
                     if (to.Directory is { } replaced)
                     {
-                        staysInWork = volume.HasManyOrphans;
                         if (!staysInWork) { _ = volume.Directories.Keep(replaced.Upper!); } // best effort: without it, whoever stands in the directory gets ESTALE
-                        if (whiteouts > 0 || staysInWork)
+                        if ((whiteouts > 0 || staysInWork) && !inSteps)
                         {
                             error = ReplaceByEmpty(newDirectory.Directory, whiteouts, ref to);
                             if (error.IsError)
@@ -125,7 +136,18 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                         standIn = remove.KeepReachable(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
                     }
                 }
-                error = Libc.RenameAt(oldDirectory.Directory, from.Name, newDirectory.Directory, to.Name, flags);
+                if (inSteps)
+                {
+                    error = volume.Work.Steps.Move(
+                        new UpperName(from.Parent.Upper!, oldDirectory.Directory, from.Name), new UpperName(to.Parent.Upper!, newDirectory.Directory, to.Name), left, setAside, out byte[]? aside);
+                    if (aside is not null) { to.Leftover = new Leftover(aside, whiteouts); }
+                    whiteoutIsLeft = false;
+                }
+                else
+                {
+                    error = left == Left.Whiteout || whiteoutIsLeft ? volume.Work.AnnounceWhiteout(oldDirectory.Directory) : Errno.None;
+                    if (!error.IsError) { error = Libc.RenameAt(oldDirectory.Directory, from.Name, newDirectory.Directory, to.Name, flags); }
+                }
                 if (error.IsError)
                 {
                     if (to.Leftover is { } replaced) { PutBack(newDirectory.Directory, to.Name, replaced); }
@@ -187,11 +209,12 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         inode.HasOrigin || inode is DirectoryInode { IsMerged: true } ? copyUp.SetImpure(parent) : Errno.None;
 
     /// <summary>What is partly below leaves word of where that is; any other directory must not merge with what lies below its new name.</summary>
-    private Errno Prepare(Inode moved, DirectoryInode newParent, bool sameDirectory)
+    private Errno Prepare(Inode moved, DirectoryInode newParent, in Below below, bool sameDirectory)
     {
         if (moved is not DirectoryInode directory) { return SetRedirect(moved, sameDirectory); }
         if (directory.IsMerged) { return SetRedirect(directory, sameDirectory); }
         if (directory.IsOpaque || !newParent.IsMerged) { return Errno.None; }
+        if (!volume.Work!.Features.HasOpaque) { return below is { IsKnown: true, IsPositive: false } ? Errno.None : Errno.EXDEV; }
         Errno error = SetOnUpper(directory, volume.Xattr.Opaque, "y"u8);
         // Without the attribute, mv copies. Kernel: ovl_set_opaque_xerr()
         if (error == Errno.EOPNOTSUPP) { return Errno.EXDEV; }
@@ -270,7 +293,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         error = Libc.MakeDirectoryAt(work, temporary, 0x1C0);
         if (error.IsError) { return error; }
         error = Libc.ChangeOwnerAt(work, temporary, stat.Uid, stat.Gid);
-        if (!error.IsError) { error = XattrCopy.Run(directory, name, work, temporary, volume.Xattr); }
+        if (!error.IsError) { error = XattrCopy.Run(directory, name, volume.Xattr, work, temporary, volume.Xattr); }
         if (!error.IsError) { error = Libc.SetXattrAt(work, temporary, volume.Xattr.Opaque, "y"u8, XattrFlags.None); }
         if (!error.IsError) { error = Libc.ChangeModeAt(work, temporary, stat.Mode & ModeBits.Mask); }
         if (!error.IsError) { error = Libc.ChangeTimesAt(work, temporary, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }

@@ -32,20 +32,28 @@ internal sealed class WorkDirectory : IDisposable
 
     private readonly bool isShared;
 
-    private WorkDirectory(Fd directory, bool hasTemporaryFiles, bool isShared)
+    private readonly OverlayXattr xattr;
+
+    private WorkDirectory(Fd directory, UpperFeatures features, OverlayXattr xattr, bool isShared)
     {
         this.directory = directory;
         this.isShared = isShared;
+        this.xattr = xattr;
+        Features = features;
+        cannotLinkWhiteouts = !features.Links;
+        Steps = new Steps(this);
         // Far from those of the other one, which began at zero or also at random.
         if (isShared) { lastName = Random.Shared.NextInt64(1L << 32, 1L << 62); }
-        HasTemporaryFiles = hasTemporaryFiles;
     }
 
     /// <summary>An O_PATH descriptor of the directory.</summary>
     public int Descriptor => directory.Value;
 
-    /// <summary>Whether the filesystem has O_TMPFILE.</summary>
-    public bool HasTemporaryFiles { get; }
+    /// <summary>What the filesystem can do.</summary>
+    public UpperFeatures Features { get; }
+
+    /// <summary>How names change where the filesystem cannot change them at once.</summary>
+    public Steps Steps { get; }
 
     /// <summary>Whether what is made here belongs to root and its group.</summary>
     public bool GivesRoot { get; private init; }
@@ -53,13 +61,17 @@ internal sealed class WorkDirectory : IDisposable
     /// <summary>Makes the directory ready: creates it, or empties it but for the mark of a volatile upper, which somebody else judges.</summary>
     /// <param name="workdir">A descriptor of the directory that the user named.</param>
     /// <param name="path">For messages.</param>
-    /// <param name="hasTemporaryFiles">Whether the filesystem has O_TMPFILE.</param>
+    /// <param name="upper">The root of upper: what a killed server had begun there is finished.</param>
+    /// <param name="features">What the filesystem can do.</param>
+    /// <param name="xattr">Names of upper's attributes.</param>
     /// <param name="isShared">Whether another overlay uses it at this time: what is there is its, and stays.</param>
-    public static WorkDirectory Open(int workdir, string path, bool hasTemporaryFiles, bool isShared)
+    public static WorkDirectory Open(int workdir, string path, int upper, UpperFeatures features, OverlayXattr xattr, bool isShared)
     {
         ReadOnlySpan<byte> name = "work\0"u8;
         RefuseIncompatible(workdir, path);
-        Errno error = isShared ? Errno.None : RemoveContents(workdir, name);
+        Errno error = isShared ? Errno.None : Steps.Finish(workdir, upper, features.Whiteouts, xattr);
+        if (error.IsError) { throw new OverlayMountException($"What a killed server has begun in the upper of the work directory {path} cannot be finished ({error}): see its filesystem, and {path}/work/incompat."); }
+        error = isShared ? Errno.None : RemoveContents(workdir, name);
         if (error.IsError && error != Errno.ENOENT) { throw Unwritable(error, $"The work directory {path} cannot be emptied ({error}): remove {path}/work by hand, nothing in it is needed."); }
         // Nobody's business, as the kernel has it; but without privilege its owner must get in.
         uint mode = Libc.EffectiveUid == 0 ? 0 : 0x1C0u;
@@ -75,7 +87,7 @@ internal sealed class WorkDirectory : IDisposable
         if (error.IsError) { throw Unwritable(error, $"The mode of the work directory {path} cannot be changed ({error}): see its filesystem."); }
         // Without the bit, the group goes on all the same where the filesystem is mounted with grpid.
         bool isOfRoot = !Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError && stat.Gid == 0;
-        return new WorkDirectory(new Fd(descriptor), hasTemporaryFiles, isShared) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && isOfRoot };
+        return new WorkDirectory(new Fd(descriptor), features, xattr, isShared) { GivesRoot = Libc.EffectiveUid == 0 && Libc.EffectiveGid == 0 && isOfRoot };
     }
 
     /// <summary>Where the kernel mounts read-only. Others may be mended by whoever mounts, such as want of permission. Kernel: ovl_workdir_create().</summary>
@@ -91,7 +103,7 @@ internal sealed class WorkDirectory : IDisposable
         string feature = "";
         while (reader.MoveNext())
         {
-            if (!reader.Name.SequenceEqual("volatile"u8)) { feature = Text.Printable(reader.Name); }
+            if (!reader.Name.SequenceEqual("volatile"u8) && !Steps.IsNote(reader.Name)) { feature = Text.Printable(reader.Name); }
         }
         reader.Dispose();
         Libc.Close(descriptor);
@@ -110,7 +122,12 @@ internal sealed class WorkDirectory : IDisposable
         var reader = new RealDirectoryReader(descriptor);
         while (reader.MoveNext())
         {
-            if (reader.Name.SequenceEqual("incompat"u8)) { continue; }
+            // With the mark of a volatile upper in it, it stays.
+            if (reader.Name.SequenceEqual("incompat"u8))
+            {
+                _ = Libc.RemoveDirectoryAt(descriptor, reader.TerminatedName); // best effort: it is empty only where names changed in steps
+                continue;
+            }
             Errno inner = RemoveTree(descriptor, reader.TerminatedName, 1);
             if (inner.IsError) { error = inner; }
         }
@@ -131,14 +148,17 @@ internal sealed class WorkDirectory : IDisposable
     }
 
     /// <summary>Makes a whiteout under a name that does not exist. Atomic: it is there whole or not at all.</summary>
-    /// <remarks>Whiteouts are links to one inode, as the kernel makes them, until the filesystem has no more links for it.</remarks>
+    /// <remarks>
+    /// Whiteouts are links to one inode, as the kernel makes them, until the filesystem has no more links for it.
+    /// In a directory of upper, <see cref="AnnounceWhiteout"/> comes first.
+    /// </remarks>
     public Errno MakeWhiteout(int target, ReadOnlySpan<byte> name)
     {
         if (!cannotLinkWhiteouts)
         {
             lock (gate)
             {
-                if (!hasWhiteout) { hasWhiteout = !Libc.MakeNodeAt(directory.Value, SharedWhiteout, FileType.CharacterDevice, 0).IsError; }
+                if (!hasWhiteout) { hasWhiteout = !Whiteout.Make(directory.Value, SharedWhiteout, Features.Whiteouts, xattr).IsError; }
             }
             Errno error = Libc.LinkAt(directory.Value, SharedWhiteout, target, name);
             if (error is Errno.None or Errno.EEXIST or Errno.EROFS) { return error; }
@@ -147,7 +167,7 @@ internal sealed class WorkDirectory : IDisposable
                 // No more links, or no room for one: the shared whiteout itself will do. Kernel: ovl_whiteout()
                 lock (gate)
                 {
-                    error = Libc.RenameAt(directory.Value, SharedWhiteout, target, name, RenameFlags.NoReplace);
+                    error = Publish(SharedWhiteout, target, name);
                     hasWhiteout = false;
                 }
                 if (!error.IsError) { return Errno.None; }
@@ -157,13 +177,40 @@ internal sealed class WorkDirectory : IDisposable
                 cannotLinkWhiteouts = true;
             }
         }
-        return Libc.MakeNodeAt(target, name, FileType.CharacterDevice, 0);
+        if (Features.Whiteouts == WhiteoutForm.Device) { return Whiteout.Make(target, name, WhiteoutForm.Device, xattr); }
+        ReadOnlySpan<byte> temporary = NewName(stackalloc byte[NameLength]);
+        Errno made = Whiteout.MakeFile(directory.Value, temporary, xattr);
+        if (made.IsError) { return made; }
+        made = Publish(temporary, target, name);
+        if (made.IsError) { Discard(temporary); }
+        return made;
     }
+
+    /// <summary>Says on a directory of upper that it is about to get a whiteout.</summary>
+    public Errno AnnounceWhiteout(int target) => Whiteout.Announce(target, Features.Whiteouts, xattr);
+
+    /// <summary>Gives an object of work a name in upper that nothing has; the caller holds the lock that keeps it so.</summary>
+    /// <returns><see cref="Errno.EEXIST"/> when something has.</returns>
+    public Errno Publish(ReadOnlySpan<byte> temporary, int target, ReadOnlySpan<byte> name)
+    {
+        if (Features.NoReplace) { return Libc.RenameAt(directory.Value, temporary, target, name, RenameFlags.NoReplace); }
+        Errno error = Libc.StatAt(target, name, StatxMask.Basic, out _);
+        if (error != Errno.ENOENT) { return error.IsError ? error : Errno.EEXIST; }
+        return Libc.RenameAt(directory.Value, temporary, target, name, RenameFlags.None);
+    }
+
+    /// <summary>Takes a name of upper away, together with what has it, which may be a directory that is not empty.</summary>
+    /// <param name="source">Where it is.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="temporary">A name that nothing in work has.</param>
+    public Errno Withdraw(int source, ReadOnlySpan<byte> name, ReadOnlySpan<byte> temporary) =>
+        Libc.RenameAt(source, name, directory.Value, temporary, RenameFlags.None);
 
     /// <summary>Removes an object of work, a directory with all that is in it. What fails is left for the next mount.</summary>
     public void Discard(ReadOnlySpan<byte> name) => _ = RemoveTree(directory.Value, name, 0); // best effort: the next mount empties work
 
-    private static Errno RemoveTree(int parent, ReadOnlySpan<byte> name, int depth)
+    /// <summary>Removes a name, a directory with all that is in it, as far as that goes.</summary>
+    internal static Errno RemoveTree(int parent, ReadOnlySpan<byte> name, int depth)
     {
         Errno error = Libc.UnlinkAt(parent, name);
         if (error is not (Errno.EISDIR or Errno.EPERM)) { return error; }
@@ -194,6 +241,7 @@ internal sealed class WorkDirectory : IDisposable
             if (reader.Name[0] == '#') { Discard(reader.TerminatedName); }
         }
         reader.Dispose();
+        _ = Libc.RemoveDirectoryAt(directory.Value, "incompat\0"u8); // best effort: it is empty where names changed in steps, and holds the mark of a volatile upper
         Libc.Close(descriptor);
     }
 

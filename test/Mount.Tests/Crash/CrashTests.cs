@@ -46,6 +46,51 @@ public sealed class CrashTests
         Assert.True(problems.Length == 0, problems.ToString());
     }
 
+    /// <summary>What changes names in steps there, or makes whiteouts.</summary>
+    public static TheoryData<UpperOn, string> OperationsInSteps
+    {
+        get
+        {
+            var data = new TheoryData<UpperOn, string>();
+            foreach (string name in (string[])
+                [
+                    "mkdir over a whiteout of a directory", "unlink a copied-up file", "rmdir a directory with whiteouts",
+                    "rename a merged directory over one with whiteouts", "exchange an upper file with a directory",
+                ])
+            {
+                data.Add(UpperOn.Bindfs, name);
+            }
+            data.Add(UpperOn.KernelOverlay, "rename a merged directory over one with whiteouts");
+            return data;
+        }
+    }
+
+    [MountTheory(OnlyVeneer = OnlyVeneer)]
+    [MemberData(nameof(OperationsInSteps))]
+    public void Killed_between_the_steps_of_an_odd_upper_it_leaves_the_old_or_the_new_state(UpperOn upperOn, string name)
+    {
+        Operation operation = Operation.All.Single(one => one.Name == name);
+        TreeImage before, after;
+        int steps;
+        using (var untouched = new Trial(operation, Filesystem.Tmpfs)) { before = untouched.ViewBefore(); }
+        using (var kernel = new Trial(operation, Filesystem.Tmpfs)) { after = kernel.RunWithKernel(); }
+        using (var whole = new Trial(operation, Filesystem.Tmpfs, upperOn: upperOn))
+        {
+            Assert.Equal("", TreeImage.Difference(after, whole.RunThroughSteps()));
+            steps = whole.Steps.Length;
+        }
+        Assert.NotEqual(0, steps);
+
+        var problems = new StringBuilder();
+        for (int step = 1; step <= steps; step++)
+        {
+            using var trial = new Trial(operation, Filesystem.Tmpfs, step, upperOn);
+            string problem = trial.RunInSteps(before, after);
+            if (problem.Length > 0) { problems.AppendLine($"Killed at step {step} of {steps}, {trial.Steps[^1]}:").AppendLine(problem); }
+        }
+        Assert.True(problems.Length == 0, problems.ToString());
+    }
+
     /// <summary>Upper is not to be trusted after a crash of the machine, and nothing can tell one from a crash of the server.</summary>
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void Killed_while_it_mounts_volatile_it_is_refused_or_mounts_again()

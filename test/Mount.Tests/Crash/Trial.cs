@@ -15,11 +15,12 @@ internal sealed class Trial : IDisposable
     /// <param name="operation">What is done.</param>
     /// <param name="on">Where the layers are.</param>
     /// <param name="step">When the server is killed: at the entry of which step; 0 when all is done.</param>
-    public Trial(Operation operation, Filesystem on, int step = 0)
+    /// <param name="upperOn">What upper lies on, if on no ordinary filesystem.</param>
+    public Trial(Operation operation, Filesystem on, int step = 0, UpperOn upperOn = UpperOn.Same)
     {
         this.operation = operation;
         Tree upper = operation.AlsoInUpper is { } more ? Operation.Upper.And(more.Path, more.Node) : Operation.Upper;
-        overlay = Overlay.With(lowers: Operation.Lowers, upper: upper, options: operation.Options, on: on, mounted: false);
+        overlay = Overlay.With(lowers: Operation.Lowers, upper: upper, options: operation.Options, on: on, upperOn: upperOn, mounted: false);
         server = new SteppedServer(overlay.Beside("steps"), step);
     }
 
@@ -45,6 +46,52 @@ internal sealed class Trial : IDisposable
         MountAgain(seen);
         Assert.Equal("", problems.ToString());
         return seen;
+    }
+
+    /// <summary>Has the kernel do the operation.</summary>
+    /// <returns>What users see then.</returns>
+    public TreeImage RunWithKernel()
+    {
+        overlay.MountWithKernel();
+        Assert.Equal(Errno.None, Sys.ErrorOf(() => operation.Do(overlay.Merged)));
+        return LookAndUnmount();
+    }
+
+    /// <summary>Does all of the operation.</summary>
+    /// <returns>What users see then, in this mount and in the next.</returns>
+    public TreeImage RunThroughSteps()
+    {
+        Assert.Equal(Errno.None, MountAndDo());
+        TreeImage shown = Look(overlay.Merged);
+        overlay.KillServer();
+        MountAgain(shown);
+        Assert.Equal("", problems.ToString());
+        return shown;
+    }
+
+    /// <summary>Does the operation, of which the server dies, where names change in steps: what the next mount makes of them is the old state or the new one.</summary>
+    /// <returns>What is wrong then, or nothing.</returns>
+    public string RunInSteps(TreeImage before, TreeImage after)
+    {
+        Errno answer = MountAndDo();
+        overlay.KillServer();
+        Sys.DropCaches();
+
+        FilePath notes = overlay.Work / "work/incompat";
+        bool isNoted = notes.Exists && notes.Entries().Length > 0;
+        if (isNoted && !Sys.ErrorOf(() => ViewOfCopy("half")).IsError) { Say("The kernel mounts", "what is half done"); }
+        overlay.Mount();
+        TreeImage seen = LookAndUnmount();
+        string fromOld = Difference(before, seen), fromNew = Difference(after, seen);
+        if (answer == Errno.None && fromNew.Length > 0) { Say("It had succeeded, but the new state is not there", fromNew); }
+        else if (fromOld.Length > 0 && fromNew.Length > 0) { Say("Neither the old state", fromOld).Say("nor the new", fromNew); }
+        Expect("Veneer does not show what the kernel shows of a copy", ViewOfCopy(), seen);
+        MountAgain(seen);
+        if (fromOld.Length > 0) { return problems.ToString(); }
+        answer = Sys.ErrorOf(() => operation.Do(overlay.Merged));
+        if (answer != Errno.None) { Say("It cannot be done again", answer.ToString()); }
+        else { Expect("Done again, it leads to another state", WithoutDirectoryTimes(after), WithoutDirectoryTimes(Look(overlay.Merged))); }
+        return problems.ToString();
     }
 
     /// <summary>Does the operation, of which the server dies.</summary>
@@ -100,9 +147,9 @@ internal sealed class Trial : IDisposable
     }
 
     /// <summary>What the kernel makes of upper and work as the crash left them; it works on a copy, so that Veneer gets them as they are.</summary>
-    private TreeImage ViewOfCopy()
+    private TreeImage ViewOfCopy(string name = "copy")
     {
-        FilePath copy = overlay.Beside("copy"), seen = overlay.Beside("seen");
+        FilePath copy = overlay.Beside(name), seen = overlay.Beside($"seen-{name}");
         Sys.MakeDirectory(copy);
         Sys.MakeDirectory(seen);
         _ = Command.Require("cp", "-a", overlay.Upper, overlay.Work, copy);
