@@ -237,6 +237,6 @@ internal static class RestoreCommand
             if (!AreSame(then, now)) { lost.Add($"{what} were {Text(then)}, and are {Text(now)}"); }
         }
         static string Text(IReadOnlyList<string> words) => words.Count == 0 ? "private" : string.Join(',', words);
-        static bool AreSame(IReadOnlyList<string> one, IReadOnlyList<string> other) => one.Order(StringComparer.Ordinal).SequenceEqual(other.Order(StringComparer.Ordinal));
+        static bool AreSame(IReadOnlyList<string> one, IReadOnlyList<string> other) => one.Order(StringComparer.Ordinal).SequenceEqual(other.Order(StringComparer.Ordinal), StringComparer.Ordinal);
     }
 }

@@ -135,7 +135,7 @@ public sealed partial class HolderKindsTests : IDisposable
             + $"veneer mount -o lowerdir=d/l,upperdir=d/u,workdir=d/w m; touch m/program m/f; exec 3< <({command}); read -r held <&3; veneer shutdown m; veneer holders d; umount -l m; "
             + "veneer holders d; code=$?; veneer holders d/u; kill $!; while kill -0 $! 2>/dev/null; do sleep 0.02; done; veneer holders d; exit $code");
 
-        output = Regex.Replace(output, "(on m )?since [-0-9]+ [:0-9]+ [-+][0-9:]+", "on m since N", RegexOptions.None, TimeSpan.FromSeconds(1));
+        output = Regex.Replace(output, "(on m )?since [-0-9]+ [:0-9]+ [-+][0-9:]+", "on m since N", RegexOptions.ExplicitCapture, TimeSpan.FromSeconds(1));
         string[] answers = output.Split("d  ext4");
         Assert.Equal((10, "", 4), (exitCode, error, answers.Length));
         foreach (string answer in answers[1..3])
