@@ -121,6 +121,11 @@ public interface IFileSystem
     /// <summary>FUSE_COPY_FILE_RANGE and FUSE_COPY_FILE_RANGE_64.</summary>
     Errno CopyFileRange(in Request request, in CopyFileRangeIn input, out ulong copied);
 
+    /// <summary>Nodeids of regular files that the kernel knows, the surest first: any will do, and some more in case it has just forgotten one.</summary>
+    /// <param name="nodeIds">Room for them.</param>
+    /// <returns>How many there are.</returns>
+    int FindKnownFiles(Span<ulong> nodeIds) => 0;
+
     /// <summary>A time to tidy up. Nobody waits for it; requests may come meanwhile.</summary>
     /// <param name="isQuiet">Whether no request has come for a moment; if not, they have not ceased for long.</param>
     void Rest(bool isQuiet);

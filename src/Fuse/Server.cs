@@ -224,7 +224,9 @@ public sealed partial class Server : IDisposable
 
     private RingExchange? OpenRing(ushort[] queues, int cpu, ulong cause)
     {
-        Errno error = RingExchange.Create(device, queues, cpu, vigil, [cause, Volatile.Read(ref lastOpened), Volatile.Read(ref lastLookedUp)], options.MaxWrite, out RingExchange? exchange);
+        Span<ulong> known = stackalloc ulong[16];
+        known = known[..fileSystem.FindKnownFiles(known)];
+        Errno error = RingExchange.Create(device, queues, cpu, vigil, [cause, Volatile.Read(ref lastOpened), Volatile.Read(ref lastLookedUp), .. known], options.MaxWrite, out RingExchange? exchange);
         if (error.IsError) { LogLack(error); }
         return exchange;
     }

@@ -113,6 +113,8 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     /// while it moves what lives, some 25 ms and 0.2 µs for each inode: it is done when four times as much has died, and while
     /// requests come only if that is soon over. Less than moving does not give the memory back.
     /// </remarks>
+    public int FindKnownFiles(Span<ulong> nodeIds) => volume.Inodes.FindKnownFiles(nodeIds);
+
     public void Rest(bool isQuiet)
     {
         long garbage = volume.Listings.Discarded + (volume.Inodes.Dropped * InodeTable.BytesOfInode);

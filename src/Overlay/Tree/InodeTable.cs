@@ -537,6 +537,27 @@ internal sealed class InodeTable
         }
     }
 
+    /// <summary>Nodeids of regular files to which the kernel has references.</summary>
+    /// <param name="nodeIds">Room for them.</param>
+    /// <returns>How many were found, which may be none although there are some: others wait, so that not everything is looked at.</returns>
+    public int FindKnownFiles(Span<ulong> nodeIds)
+    {
+        const int mostBuckets = 1 << 14;
+        int found = 0;
+        lock (gate)
+        {
+            for (int i = 0; i < Math.Min(byNodeId.Length, mostBuckets); i++)
+            {
+                for (Inode? inode = byNodeId[i]; inode is not null; inode = inode.NextByNodeId)
+                {
+                    if (found == nodeIds.Length) { return found; }
+                    if (inode.IsRegular && inode.Lookups > 0) { nodeIds[found++] = inode.NodeId; }
+                }
+            }
+        }
+        return found;
+    }
+
     /// <summary>The kernel returns references. Too many are clamped and logged: forgetting never fails.</summary>
     public void Forget(ulong nodeId, ulong lookups)
     {
