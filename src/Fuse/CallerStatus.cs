@@ -1,35 +1,55 @@
 using System.Buffers.Text;
+using System.Text;
 using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>Whether the signal that interrupted a caller is deadly: the kernel then has SIGKILL pending for every thread.</summary>
-/// <remarks>
-/// Any other signal lets a call go on, as in kernel overlayfs (signal_pending_state(TASK_KILLABLE)): programs do not
-/// expect EINTR from opening a file.
-/// </remarks>
-internal static class Killed
+/// <summary>What /proc tells of a caller's thread, and a request does not. See proc_pid_status(5).</summary>
+internal static class CallerStatus
 {
+    /// <summary>Whether the signal that interrupted the caller is deadly: the kernel then has SIGKILL pending for every thread.</summary>
+    /// <remarks>
+    /// Any other signal lets a call go on, as in kernel overlayfs (signal_pending_state(TASK_KILLABLE)): programs do not
+    /// expect EINTR from opening a file.
+    /// </remarks>
     /// <param name="pid">The caller's thread. One that is not there any more is dead.</param>
-    public static bool Was(uint pid)
+    public static bool WasKilled(uint pid) =>
+        !TryRead(pid, out ReadOnlySpan<byte> status) || IsPending(status, "SigPnd:\t"u8) || IsPending(status, "ShdPnd:\t"u8);
+
+    /// <summary>Whether a group is among the caller's supplementary ones.</summary>
+    /// <param name="pid">The caller's thread.</param>
+    /// <param name="gid">The group, by the number that it has for us.</param>
+    /// <param name="has">The answer.</param>
+    /// <returns>False when it cannot be told.</returns>
+    public static bool TryFindGroup(uint pid, uint gid, out bool has)
     {
-        Span<byte> path = stackalloc byte[32];
-        "/proc/"u8.CopyTo(path);
-        _ = Utf8Formatter.TryFormat(pid, path[6..], out int digits); // cannot fail: 10 digits fit
-        "/status\0"u8.CopyTo(path[(6 + digits)..]);
-        if (Libc.OpenAt(Libc.AtCwd, path, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor).IsError) { return true; }
-        Span<byte> text = stackalloc byte[4096];
-        Errno error = Libc.Read(descriptor, text, out int count);
-        Libc.Close(descriptor);
-        if (error.IsError) { return true; }
-        return IsPending(text[..count], "SigPnd:\t"u8) || IsPending(text[..count], "ShdPnd:\t"u8);
+        has = false;
+        ReadOnlySpan<byte> groups = TryRead(pid, out ReadOnlySpan<byte> status) ? Field(status, "Groups:\t"u8).TrimStart((byte)' ') : default;
+        while (Utf8Parser.TryParse(groups, out uint group, out int used))
+        {
+            has |= group == gid;
+            groups = groups[used..].TrimStart((byte)' ');
+        }
+        return groups.StartsWith("\n"u8);
+    }
+
+    private static bool TryRead(uint pid, out ReadOnlySpan<byte> status)
+    {
+        bool isRead = !Libc.ReadWhole(Encoding.ASCII.GetBytes($"/proc/{pid}/status\0"), out byte[] content).IsError;
+        status = content;
+        return isRead;
+    }
+
+    /// <summary>What follows the name of a field, which begins a line; empty when there is none.</summary>
+    private static ReadOnlySpan<byte> Field(ReadOnlySpan<byte> status, ReadOnlySpan<byte> name)
+    {
+        int at = status.IndexOf(name);
+        return at < 0 ? default : status[(at + name.Length)..];
     }
 
     private static bool IsPending(ReadOnlySpan<byte> status, ReadOnlySpan<byte> field)
     {
         const ulong sigKill = 1UL << (9 - 1);
-        int at = status.IndexOf(field);
-        if (at < 0) { return false; }
-        return Utf8Parser.TryParse(status[(at + field.Length)..], out ulong set, out _, 'x') && (set & sigKill) != 0;
+        return Utf8Parser.TryParse(Field(status, field), out ulong set, out _, 'x') && (set & sigKill) != 0;
     }
 }

@@ -147,7 +147,7 @@ internal sealed class Crew : IDisposable
     private static bool MayBeKilledLocked(Worker worker, ulong request)
     {
         if (!worker.OnlyReads || worker.Caller == 0 || worker.Answered == request || !worker.Interruption.IsRaised) { return false; }
-        if (!Killed.Was(worker.Caller)) { return true; }
+        if (!CallerStatus.WasKilled(worker.Caller)) { return true; }
         worker.Answered = request;
         _ = worker.Exchange?.AnswerFor(request, Errno.EINTR); // best effort: over a ring he waits
         return false;

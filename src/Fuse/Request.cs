@@ -25,7 +25,12 @@ public readonly ref struct Request
     public bool IsInterrupted => interruption.IsRaised;
 
     /// <summary>Whether nobody waits for the request any more. A caller that was interrupted and whose pid we cannot know is taken for dead.</summary>
-    public bool IsCallerDead => IsInterrupted && (Header.Pid == 0 || Killed.Was(Header.Pid));
+    public bool IsCallerDead => IsInterrupted && (Header.Pid == 0 || CallerStatus.WasKilled(Header.Pid));
+
+    /// <summary>Whether the caller is, or may be, in a group. Asked of /proc, unless it is the one that the request tells.</summary>
+    /// <param name="gid">The group.</param>
+    /// <returns>True also when it cannot be told.</returns>
+    public bool MayBeInGroup(uint gid) => Header.Gid == gid || Header.Pid == 0 || !CallerStatus.TryFindGroup(Header.Pid, gid, out bool has) || has;
 }
 
 /// <summary>Whether the request that one worker serves was interrupted.</summary>

@@ -75,7 +75,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         if (sizes)
         {
-            error = SetSize(inode, input);
+            error = SetSize(inode, request, input);
             if (error.IsError) { return error; }
         }
         volume.RenameLock.EnterReadLock();
@@ -105,7 +105,7 @@ internal sealed partial class OverlayFileSystem
         if (isSuperseded) { notifier?.InvalidateAttributes(inode.NodeId); }
     }
 
-    private Errno SetSize(Inode inode, in SetAttrIn input)
+    private Errno SetSize(Inode inode, in Request request, in SetAttrIn input)
     {
         // With an open file it is ftruncate(2), which sets the times also when the length stays. Kernel: do_truncate().
         bool isOpen = (input.Valid & SetAttrValid.Fh) != 0;
@@ -115,7 +115,7 @@ internal sealed partial class OverlayFileSystem
             : OpenReal(inode, OpenFlags.WriteOnly | OpenFlags.LargeFile | OpenFlags.NonBlock, out descriptor, out _, out _);
         if (error.IsError) { return error; }
         // Privileges go first: a crash in between must not leave them on changed data.
-        if ((input.Valid & SetAttrValid.KillSuidGid) != 0) { error = SetId.Clear(descriptor, Libc.Self); }
+        if ((input.Valid & SetAttrValid.KillSuidGid) != 0) { error = SetId.Clear(descriptor, Libc.Self, request); }
         if (!error.IsError) { error = isOpen ? Libc.Truncate(descriptor, (long)input.Size) : Libc.TruncateAsNamed(descriptor, (long)input.Size); }
         if (!isOpen) { Libc.Close(descriptor); }
         return error;
@@ -157,7 +157,7 @@ internal sealed partial class OverlayFileSystem
         }
         else if ((valid & SetAttrValid.KillSuidGid) != 0 && (valid & SetAttrValid.Size) == 0 && inode.IsRegular)
         {
-            error = SetId.Clear(real.Directory, real.Name);
+            error = SetId.Clear(real.Directory, real.Name, request);
             if (error.IsError) { return error; }
         }
         if ((valid & SetAttrValid.Mode) != 0)

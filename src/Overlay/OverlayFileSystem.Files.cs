@@ -83,7 +83,7 @@ internal sealed partial class OverlayFileSystem
             if (truncates)
             {
                 // Privileges go first: a crash in between must not leave them on changed data.
-                if (input.KillSuidGid) { error = SetId.Clear(descriptor, Libc.Self); }
+                if (input.KillSuidGid) { error = SetId.Clear(descriptor, Libc.Self, request); }
                 if (!error.IsError) { error = Libc.Truncate(descriptor, 0); }
                 if (error.IsError)
                 {
@@ -456,7 +456,7 @@ internal sealed partial class OverlayFileSystem
         errors.Touch();
         if ((input.WriteFlags & WriteFlags.KillSuidGid) != 0)
         {
-            error = SetId.Clear(descriptor, Libc.Self);
+            error = SetId.Clear(descriptor, Libc.Self, request);
             if (error.IsError) { return error; }
         }
         // The pages of a map are of whatever length.

@@ -107,12 +107,18 @@ public sealed class AbiTests
             nameof(MountFlags.NoDirectoryAccessTime) => "MS_NODIRATIME",
             nameof(MountFlags.RelativeAccessTime) => "MS_RELATIME",
             nameof(MountFlags.StrictAccessTime) => "MS_STRICTATIME",
+            nameof(MountFlags.MandatoryLocks) => "MS_MANDLOCK",
             _ => "MS_" + name.ToUpperInvariant(),
         })
         .Constants(typeof(MountAttributes), name => name switch
         {
             nameof(MountAttributes.None) => "0",
             nameof(MountAttributes.ReadOnly) => "MOUNT_ATTR_RDONLY",
+            nameof(MountAttributes.NoSetUid) => "MOUNT_ATTR_NOSUID",
+            nameof(MountAttributes.NoDevices) => "MOUNT_ATTR_NODEV",
+            nameof(MountAttributes.NoExecute) => "MOUNT_ATTR_NOEXEC",
+            nameof(MountAttributes.NoSymbolicLinks) => "MOUNT_ATTR_NOSYMFOLLOW",
+            nameof(MountAttributes.StrictAccessTime) => "MOUNT_ATTR_STRICTATIME",
             nameof(MountAttributes.NoAccessTime) => "MOUNT_ATTR_NOATIME",
             nameof(MountAttributes.AccessTimeField) => "MOUNT_ATTR__ATIME",
             nameof(MountAttributes.NoDirectoryAccessTime) => "MOUNT_ATTR_NODIRATIME",

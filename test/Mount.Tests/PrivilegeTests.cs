@@ -87,16 +87,35 @@ public sealed class PrivilegeTests
         Assert.Equal(Text(Oct(6777)), Text(Sys.Stat(overlay.Merged / "dir").Mode));
     }
 
-    [MountFact]
-    public void A_setgid_bit_without_group_execution_is_cleared_too()
+    /// <summary>Since Linux 6.2, unless the writer is in the file's group.</summary>
+    [MountTheory]
+    [InlineData("append")]
+    [InlineData("write")]
+    [InlineData("overwrite")]
+    [InlineData("truncate")]
+    public void A_setgid_bit_without_group_execution_is_cleared_too(string how)
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("x").Mode(Oct(2666)))));
-        using Actor user = Actor.User();
+        using var overlay = Overlay.With(lower: Tree.Of(
+            ("file", Node.File("xx").Mode(Oct(2666))), ("own", Node.File("xx").Mode(Oct(2666)).OwnedBy(0, 1000))));
+        using Actor user = Actor.User(1000, 1000);
 
-        user.Do(() => Sys.Append(overlay.Merged / "file", "y"));
+        foreach (string name in (string[])["file", "own"])
+        {
+            FilePath path = overlay.Merged / name;
+            user.Do(() =>
+            {
+                switch (how)
+                {
+                    case "append": Sys.Append(path, "y"); break;
+                    case "write": using (Descriptor file = Sys.Open(path, OpenFlags.WriteOnly)) { _ = file.WriteAt("y", 0); } break;
+                    case "overwrite": using (Sys.Open(path, OpenFlags.WriteOnly | OpenFlags.Truncate)) { } break;
+                    default: Sys.Truncate(path, 1); break;
+                }
+            });
+        }
 
-        // Since Linux 6.2, unless the writer is in the file's group.
         Assert.Equal(Text(Oct(666)), Text(Sys.Stat(overlay.Merged / "file").Mode));
+        Assert.Equal(Text(Oct(2666)), Text(Sys.Stat(overlay.Merged / "own").Mode));
     }
 
     [MountFact]

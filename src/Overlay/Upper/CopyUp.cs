@@ -278,7 +278,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
                     ? LeaveData(copy, (long)stat.Size)
                     : CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
                 if (!error.IsError) { error = CopyAttributes(inode, source, stat, copy, Libc.Self); }
-                if (!error.IsError && below is null && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value); }
+                if (!error.IsError && below is null && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value, request); }
                 if (!error.IsError && syncs) { error = Libc.Sync(copy, dataOnly: false); }
             }
             finally
@@ -300,9 +300,9 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     }
 
     /// <summary>The copy has no more data than is to be left: but for this, it would be seen with the times and privileges of the whole file.</summary>
-    private static Errno Truncate(int copy, Truncation truncation)
+    private static Errno Truncate(int copy, Truncation truncation, in Request request)
     {
-        Errno error = truncation.DropsSetId ? SetId.Clear(copy, Libc.Self) : Errno.None;
+        Errno error = truncation.DropsSetId ? SetId.Clear(copy, Libc.Self, request) : Errno.None;
         return error.IsError ? error : Libc.Truncate(copy, truncation.Size); // which also sets the time and drops capabilities
     }
 
