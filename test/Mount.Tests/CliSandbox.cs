@@ -56,6 +56,15 @@ public sealed class CliSandbox : IDisposable
         "mount -t tmpfs -o mode=755 t /mnt; cp $(dirname $VENEER)/{veneer,Veneer,System,Spectre}* /mnt; VENEER=/mnt/veneer; PATH=/mnt:$PATH; "
         + "as() { setpriv --reuid nobody --regid nogroup --clear-groups \"$@\"; }; ";
 
+    /// <summary>
+    /// Begins a script that runs <c>namespace_at FILE COMMAND</c>: the command in a mount namespace of its own, whose file is
+    /// mounted on FILE. The kernel lets a namespace's file be mounted only in a namespace with a lower number (mnt_ns_loop in
+    /// fs/namespace.c), and since Linux 6.18 each CPU gives numbers of a range of its own: it is tried on every CPU.
+    /// </summary>
+    public const string NamespaceAt =
+        "namespace_at() { local file=$1 cpu; shift; for cpu in $(seq 0 $(($(nproc --all) - 1))); do "
+        + "taskset -c $cpu unshare --mount=$file --propagation private \"$@\" 2>error && return; done; cat error >&2; return 1; }; export -f namespace_at; ";
+
     /// <summary>Runs a script of bash, with <c>veneer</c> in its path and the sandbox as its directory.</summary>
     public Outcome Run(string script, int seconds = 60)
     {

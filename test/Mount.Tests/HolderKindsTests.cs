@@ -116,8 +116,8 @@ public sealed partial class HolderKindsTests : IDisposable
     public void A_namespace_that_is_kept_by_one_that_nobody_is_in()
     {
         (int exitCode, string output, _) = Run(
-            "mkdir ns; mount -t tmpfs t ns; touch ns/outer; veneer mount -o $LAYERS m; "
-            + "until unshare --mount=ns/outer --propagation private sh -c 'mount -t tmpfs t w; touch w/inner; until unshare --mount=w/inner --propagation private true 2>/dev/null; do :; done; umount m' 2>/dev/null; do :; done; "
+            CliSandbox.NamespaceAt + "mkdir ns; mount -t tmpfs t ns; touch ns/outer; veneer mount -o $LAYERS m; "
+            + "namespace_at ns/outer bash -c 'mount -t tmpfs t w; touch w/inner; namespace_at w/inner true; umount m'; "
             + "umount m; veneer holders u");
 
         Assert.Equal(10, exitCode);

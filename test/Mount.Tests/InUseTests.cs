@@ -162,7 +162,7 @@ public sealed partial class InUseTests : IDisposable
     [InlineData("mount --bind k k2; mount -t overlay o -o ${o//k\\//k2/} k/m; umount -l k2", "k/u", "k/w")]
     [InlineData("mount -t overlay o -o $o k/m; mv k/u k/u9; mkdir k/u", "k/u9", "")]
     [InlineData("mount -t overlay o -o $o k/m; mkdir k/m/sub k/c; mount --bind k/m/sub k/c; umount k/m; mv k/u k/u9", "k/u9", "")]
-    [InlineData("touch k/ns; unshare --mount=$PWD/k/ns mount -t overlay o -o $o k/m", "k/u", "k/w")]
+    [InlineData(CliSandbox.NamespaceAt + "touch k/ns; namespace_at $PWD/k/ns mount -t overlay o -o $o k/m", "k/u", "k/w")]
     [InlineData("python3 -c 'import threading,ctypes,time; l=ctypes.CDLL(None); threading.Thread(target=lambda:(l.unshare(0x20000), l.mount(None,b\"/\",None,0x44000,None), l.mount(b\"o\",b\"k/m\",b\"overlay\",0,b\"lowerdir=k/l,upperdir=k/u,workdir=k/w\"), open(\"k/there\",\"w\"), time.sleep(20))).start()' & while ! [ -e k/there ]; do sleep 0.01; done", "k/u", "k/w")]
     public void A_kernel_overlay_is_seen_wherever_it_and_its_layers_are(string mount, string upper, string work)
     {
