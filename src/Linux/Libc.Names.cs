@@ -34,6 +34,17 @@ public static unsafe partial class Libc
         }
     }
 
+    /// <summary>As <see cref="StatAt"/>, but a filesystem of FUSE or of the network is asked, whatever the kernel remembers of it.</summary>
+    public static Errno StatAnew(int directory, ReadOnlySpan<byte> name, StatxMask mask, out Statx result)
+    {
+        const int forceSync = 0x2000;
+        fixed (byte* p = name)
+        fixed (Statx* r = &result)
+        {
+            return Check(statx(directory, p, AtSymlinkNoFollow | AtEmptyPath | forceSync, (uint)mask, r));
+        }
+    }
+
     /// <summary>
     /// The device and the mount of an object, and nothing else; symbolic links, those of /proc among them, are followed. No
     /// server is asked, neither FUSE's nor one across the network, so that one that hangs does not keep us waiting.

@@ -124,7 +124,7 @@ internal sealed partial class OverlayFileSystem
             if (lower.Layer.Identity == RealIdentity.Numbers) { return volume.Numbers.Number(key); }
         }
         // Only what came from a lower layer has another number than its own, and only such directories hold it.
-        else if (!directory.IsMerged && !directory.IsImpure)
+        else if (!directory.IsMerged && !directory.IsImpure && !key.IsByName)
         {
             return volume.Numbers.Number(key);
         }
@@ -132,9 +132,11 @@ internal sealed partial class OverlayFileSystem
         {
             return known;
         }
-        if (volume.Lookup.Find(directory, name, out Found found, content.FirstLower(index)).IsError) { return volume.Numbers.Number(key); }
+        (ulong device, ulong ino) = content.RealNumber(index);
+        ulong own = volume.Numbers.Number(volume.Numbers.Key(device, ino));
+        if (volume.Lookup.Find(directory, name, out Found found, content.FirstLower(index)).IsError) { return own; }
         if (!found.Exists) { return 0; }
-        if (volume.Lookup.Complete(directory, name, ref found).IsError) { return volume.Numbers.Number(key); }
+        if (volume.Lookup.Complete(directory, name, ref found).IsError) { return own; }
         return volume.Inodes.Free(InoOf(name, found, volume.KeyOf(directory, name, found)));
     }
 

@@ -118,7 +118,7 @@ internal sealed partial class OverlayFileSystem
     /// <summary>The inode of an object that was just made, with nothing below it.</summary>
     private Inode NewUpperInode(DirectoryInode? parent, ReadOnlySpan<byte> name, in Statx stat)
     {
-        RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
+        RealKey key = volume.KeyInUpper(parent, name, stat);
         Inode inode;
         if (stat.IsDirectory)
         {
@@ -134,7 +134,7 @@ internal sealed partial class OverlayFileSystem
         inode.Type = stat.Type;
         inode.Parent = parent;
         inode.Key = key;
-        inode.Ino = volume.Numbers.Number(key);
+        inode.Ino = volume.Numbers.Number(volume.Numbers.Key(stat.Dev, stat.Ino));
         return inode;
     }
 
@@ -411,7 +411,11 @@ internal sealed partial class OverlayFileSystem
         inode = default;
         if (error.IsError || !found.Exists) { return error; }
         inode = volume.Inodes.Borrow(volume.KeyOf(parent, name, found));
-        return inode.Inode is null ? Errno.ESTALE : Errno.None; // the kernel names only what it has looked up
+        if (inode.Inode is not { } known) { return Errno.ESTALE; } // the kernel names only what it has looked up
+        if (!found.HasUpper || !volume.DoubtsUpper || known.IsDirectory || volume.Inodes.IsAt(known, parent, name)) { return Errno.None; }
+        inode.Dispose();
+        inode = default;
+        return Errno.EIO; // another file has the number by now: a lookup says so
     }
 
     public Errno Rename(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags)

@@ -33,6 +33,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private readonly Create create;
     private readonly Remove remove;
     private readonly Rename rename;
+    private readonly SameFile sameFile;
     private readonly LookAhead ahead;
     private readonly OpenFiles files;
     private readonly byte[] serverIdentity;
@@ -59,6 +60,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         copyUp = new CopyUp(volume, remove);
         create = new Create(volume);
         rename = new Rename(volume, copyUp, remove);
+        sameFile = new SameFile(volume);
         ahead = new LookAhead(volume);
         serverIdentity = ReadServerIdentity(hasUpper: volume.Layers[0] is not null);
     }
@@ -225,6 +227,13 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             Inode candidate = NewInode(parent, name, found, key, out InoChoice ino);
             if (!volume.Inodes.TryAddAndLend(candidate, ino, version, out inode, out nodeId)) { return false; }
         }
+        if (found.HasUpper && volume.DoubtsUpper && !found.Stat.IsDirectory && !volume.Inodes.IsAt(inode, parent, name))
+        {
+            error = sameFile.Check(inode, parent, name, version, found.Stat);
+            if (error.IsError) { volume.Inodes.Forget(nodeId, 1); }
+            if (error == Errno.EAGAIN) { return false; }
+            if (error.IsError) { return true; }
+        }
         bool hasSeveral = inode.Links is not null || (found.HasUpper && found.Stat.Nlink > 1 && !inode.IsDirectory);
         if (hasSeveral && !volume.Inodes.TryAddAlias(inode, parent, version, name, found.HasUpper))
         {
@@ -239,7 +248,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private Errno FillEntry(Inode inode, ulong nodeId, in Found found, out EntryOut entry)
     {
         entry = default;
-        if (inode.Links is null && inode.Metacopy is null && found.HasUpper == inode.HasUpper)
+        if (inode.Links is null && inode.Metacopy is null && found.HasUpper == inode.HasUpper && !IsStattedAnew(inode))
         {
             entry = EntryOf(inode, nodeId, found.Stat);
             return Errno.None;
@@ -322,7 +331,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     private InoChoice InoOf(ReadOnlySpan<byte> name, in Found found, RealKey key)
     {
         if (!found.HasUpper && key.IsByName) { return InoChoice.Own(InodeNumbers.NumberOfName(found.LowerDirectory!, found.LowerName ?? name)); }
-        ulong own = volume.Numbers.Number(key);
+        ulong own = volume.Numbers.Number(volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
         if (found.Stat.IsDirectory && found.Lowers is [var lower, ..])
         {
             if (lower.Layer.Identity.IsByName(found.LowerStat)) { return new InoChoice(InodeNumbers.NumberOfName(lower.Parent!, lower.Name), own, null); }
@@ -337,6 +346,9 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         return found.HasUpper && volume.Numbers.TryGetKept(key, out ulong kept) ? new InoChoice(kept, own, null) : InoChoice.Own(own);
     }
 
+    /// <summary>Whether the attributes that upper's filesystem remembers under one name may be older than what was done by another: FUSE and network filesystems keep them by name.</summary>
+    private bool IsStattedAnew(Inode inode) => volume.DoubtsUpper && inode.HasUpper && inode.AliasList is { Count: > 0 };
+
     /// <summary>Attributes of the real object, with the data's blocks for a metacopy. Caller holds no lock.</summary>
     private Errno ReadAttributes(Inode inode, StatxMask mask, out Statx stat)
     {
@@ -350,7 +362,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             if (error.IsError) { return error; }
             using (real)
             {
-                error = Libc.StatAt(real.Directory, real.Name, mask, out stat);
+                error = IsStattedAnew(inode) ? Libc.StatAnew(real.Directory, real.Name, mask, out stat) : Libc.StatAt(real.Directory, real.Name, mask, out stat);
                 if (!error.IsError) { volume.Owners.Mark(real.Directory, real.Name, ref stat); }
             }
         }

@@ -158,7 +158,7 @@ public sealed class OverlayMount : IDisposable
             Features = features,
             Directories = directories,
             Numbers = numbers,
-            Inodes = new InodeTable(directories, log),
+            Inodes = new InodeTable(directories, log) { KeepsAllNames = layers[0] is { Identity: RealIdentity.Names } },
             Listings = new Listings(names ?? NameHash.Secret),
             Objects = new RealObjects(directories, workDirectory, renameLock),
             Lookup = new LayeredLookup(directories, xattr, lowerXattr, layers, options.FollowsRedirects, options.Metacopy, nameLength)

@@ -98,22 +98,40 @@ internal sealed class Volume
     /// <summary>How many files users may have open at once.</summary>
     public required int MaxOpenFiles { get; init; }
 
+    /// <summary>What can be relied on in upper.</summary>
+    private RealIdentity UpperIdentity => Layers[0]?.Identity ?? RealIdentity.Numbers;
+
+    /// <summary>Whether two files of upper may have one number. Directories are known by where they are, then: see <see cref="KeyInUpper"/>.</summary>
+    public bool DoubtsUpper => UpperIdentity == RealIdentity.Names;
+
+    /// <summary>The key of an object of upper.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="stat">Its attributes.</param>
+    /// <remarks>
+    /// A directory has one name, so that it can be known by where it is, and what moves it says so. A file may have
+    /// several: it is known by its number, and where that may be another one's as well, by <see cref="SameFile"/>.
+    /// </remarks>
+    public RealKey KeyInUpper(DirectoryInode? parent, ReadOnlySpan<byte> name, in Statx stat) =>
+        stat.IsDirectory && UpperIdentity.IsByName(isDirectory: true) ? InodeNumbers.KeyOfName(parent!.NodeId, name) : Numbers.Key(stat.Dev, stat.Ino);
+
     /// <summary>The key of what a name leads to.</summary>
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
     /// <param name="found">What was found there.</param>
     public RealKey KeyOf(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found) =>
-        !found.HasUpper && found.LowerDirectory!.Layer.Identity.IsByName(found.Stat)
-            ? InodeNumbers.KeyOfName(parent.NodeId, name)
+        found.HasUpper ? KeyInUpper(parent, name, found.Stat)
+            : found.LowerDirectory!.Layer.Identity.IsByName(found.Stat) ? InodeNumbers.KeyOfName(parent.NodeId, name)
             : Numbers.Key(found.Stat.Dev, found.Stat.Ino);
 
     /// <summary>The key of an entry of a listing.</summary>
     public RealKey KeyOf(DirectoryInode directory, MergedDirectory listing, int index)
     {
-        if (!listing.IsUpper(index) && directory.Lowers[listing.FirstLower(index)].Layer.Identity.IsByName(listing.TypeOf(index) == FileType.Directory >> 12))
-        {
-            return InodeNumbers.KeyOfName(directory.NodeId, listing.NameOf(index));
-        }
+        bool isDirectory = listing.TypeOf(index) == FileType.Directory >> 12;
+        bool isByName = listing.IsUpper(index)
+            ? isDirectory && UpperIdentity.IsByName(isDirectory)
+            : directory.Lowers[listing.FirstLower(index)].Layer.Identity.IsByName(isDirectory);
+        if (isByName) { return InodeNumbers.KeyOfName(directory.NodeId, listing.NameOf(index)); }
         (ulong device, ulong ino) = listing.RealNumber(index);
         return Numbers.Key(device, ino);
     }

@@ -56,6 +56,9 @@ internal sealed class InodeTable
         this.log = log;
     }
 
+    /// <summary>Whether all names of a file with several in upper are remembered, since its number does not tell it from others.</summary>
+    public bool KeepsAllNames { get; init; }
+
     /// <summary>How many inodes there are.</summary>
     public int Count { get { lock (gate) { return count; } } }
 
@@ -461,10 +464,10 @@ internal sealed class InodeTable
         }
     }
 
-    private static void AddAliasLocked(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
+    private void AddAliasLocked(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
     {
         AliasList aliases = inode.MakeAliasListLocked();
-        if (inode.Links is null && aliases.Count >= EnoughAliases) { return; }
+        if (inode.Links is null && !KeepsAllNames && aliases.Count >= EnoughAliases) { return; }
         if (aliases.Find(parent, name) is not null) { return; }
         aliases.Add(new Alias(parent, name.ToArray()) { IsUpper = isUpper });
         parent.Children++;
@@ -478,6 +481,16 @@ internal sealed class InodeTable
             inode.AliasList!.Remove(alias);
             alias.Parent.Children--;
             DropIfUnusedLocked(alias.Parent);
+        }
+    }
+
+    /// <summary>Whether an object of upper is known to have a name.</summary>
+    public bool IsAt(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name)
+    {
+        lock (gate)
+        {
+            if (!inode.IsNameless && ReferenceEquals(inode.Parent, parent) && name.SequenceEqual(inode.Name)) { return true; }
+            return inode.AliasList?.Find(parent, name) is { IsUpper: true };
         }
     }
 
@@ -497,6 +510,13 @@ internal sealed class InodeTable
             DirectoryInode? old = inode.Parent;
             inode.Parent = parent;
             inode.SetName(name);
+            if (inode.IsDirectory && inode.IsKnownByName)
+            {
+                bool isKeyed = inode.IsKeyed;
+                if (isKeyed) { UnhashKeyLocked(inode); }
+                inode.Key = InodeNumbers.KeyOfName(parent.NodeId, name);
+                if (isKeyed) { HashKeyLocked(inode); }
+            }
             if (old is not null)
             {
                 old.Children--;

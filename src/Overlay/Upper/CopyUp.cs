@@ -449,7 +449,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         Errno error = Libc.StatAt(volume.Work!.Descriptor, temporary, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
-        RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
+        RealKey key = volume.KeyInUpper(inode.Parent, inode.Name, stat);
         volume.Inodes.Expect(inode, key);
         volume.RenameLock.EnterReadLock();
         try
@@ -639,7 +639,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         if (below is not null) { inode.Metacopy = below; }
         inode.HasUpper = true;
         if (below is null) { inode.Metacopy = null; }
-        RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
+        RealKey key = volume.KeyInUpper(inode.Parent, inode.Name, stat);
         if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { volume.Numbers.Keep(key, inode.Ino); }
         volume.Inodes.Rekey(inode, key, keepLower);
     }
