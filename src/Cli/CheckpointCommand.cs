@@ -1,5 +1,4 @@
 using System.Buffers;
-using System.CommandLine;
 using System.Text.Json;
 using Veneer.Linux;
 using Veneer.Overlay;
@@ -13,8 +12,7 @@ internal static class CheckpointCommand
     /// <param name="arguments">The words after <c>checkpoint</c>.</param>
     public static int Write(string[] arguments)
     {
-        string[]? words = Parse("checkpoint", arguments, Manual.Checkpoint);
-        if (words is null) { return ExitCode.Success; }
+        if (!CommandLine.Parse("checkpoint", arguments, [], out _, out string[] words)) { return ExitCode.Success; }
         if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one of an overlay." : $"{words[1]} is one word too many: give one mount point."); }
 
         var overlay = MountedOverlay.At(words[0], LiveMount.AskFor);
@@ -32,20 +30,5 @@ internal static class CheckpointCommand
         using (var json = new Utf8JsonWriter(output, new JsonWriterOptions { Indented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping })) { checkpoint.Write(json); }
         output.Write("\n"u8);
         return Terminal.TryWrite(output.WrittenSpan) ? ExitCode.Success : throw new LayerException("Standard output takes no more: the checkpoint is cut off.", ExitCode.System);
-    }
-
-    /// <summary>The words of a command that takes no options; null when its page was asked for, and shown.</summary>
-    internal static string[]? Parse(string name, string[] arguments, string manual)
-    {
-        var help = new Option<bool>("-h", "--help");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        ParseResult parsed = new Command(name) { help, places }.Parse(arguments, CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(manual);
-            return null;
-        }
-        if (parsed.GetValue(places) is { } words && words.Contains("")) { throw new OverlayMountException("A word is empty: name a file or a directory."); }
-        return CommandLine.Places(parsed, places, arguments, name);
     }
 }

@@ -8,11 +8,8 @@ namespace Veneer.Cli;
 /// <summary>What the commands have in common: how their words are read, and how they fail.</summary>
 internal static class CommandLine
 {
-    /// <summary>No response files: a mount point may be called <c>@name</c>.</summary>
-    public static ParserConfiguration Configuration { get; } = new() { ResponseFileTokenReplacer = null };
-
     /// <summary>Takes <c>-oOPTIONS</c> apart, which holds the characters that the parser would split it at.</summary>
-    public static List<string> Prepare(ReadOnlySpan<string> arguments)
+    private static List<string> Prepare(ReadOnlySpan<string> arguments)
     {
         var words = new List<string>(arguments.Length + 1);
         bool options = true;
@@ -49,24 +46,49 @@ internal static class CommandLine
         return exitCode;
     }
 
-    /// <summary>The words that are not options, with one sentence about the first that was not understood.</summary>
-    /// <exception cref="OverlayMountException">There is one.</exception>
-    public static string[] Places(ParseResult parsed, Argument<string[]> argument, ReadOnlySpan<string> words, string command)
+    /// <summary>Takes the words after a command apart. Each command has <c>--help</c> and <c>--version</c>.</summary>
+    /// <param name="name">The command.</param>
+    /// <param name="arguments">The words after it.</param>
+    /// <param name="options">Its options.</param>
+    /// <param name="parsed">Has their values.</param>
+    /// <param name="words">The words that are not options.</param>
+    /// <returns>False when the page or the version was asked for, which is shown.</returns>
+    /// <exception cref="OverlayMountException">An option is not one of the command's, or a word is empty.</exception>
+    public static bool Parse(string name, string[] arguments, IEnumerable<Option> options, out ParseResult parsed, out string[] words)
     {
+        var help = new Option<bool>("-h", "--help");
+        var version = new Option<bool>("-V", "--version");
+        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
+        var command = new Command(name) { help, version, places };
+        foreach (Option option in options) { command.Add(option); }
+
+        words = [];
+        parsed = command.Parse(Prepare(arguments), new ParserConfiguration { ResponseFileTokenReplacer = null }); // a mount point may be called @name
+        if (parsed.GetValue(help) || parsed.GetValue(version))
+        {
+            Terminal.Write(parsed.GetValue(help) ? Manual.Of(name)! : Program.Version);
+            return false;
+        }
         foreach (ParseError error in parsed.Errors)
         {
-            throw new OverlayMountException($"{error.Message.TrimEnd('.')}: see veneer {command} --help.");
+            throw new OverlayMountException($"{error.Message.TrimEnd('.')}: see veneer {name} --help.");
         }
-        string[] places = parsed.GetValue(argument) ?? [];
-        foreach (string place in places)
+        words = parsed.GetValue(places) ?? [];
+        foreach (string word in words)
         {
-            // The parser takes an option that it does not know for a place. After "--" it may be one.
-            if (place.Length > 1 && place[0] == '-' && !words.Contains("--"))
+            // The parser takes an option that it does not know for a word. After "--" it may be one.
+            if (word.Length > 1 && word[0] == '-' && !arguments.Contains("--"))
             {
-                throw new OverlayMountException($"{place} is not an option of veneer {command}: see veneer {command} --help.");
+                throw new OverlayMountException($"{word} is not an option of veneer {name}: see veneer {name} --help.");
             }
-            if (place.Length == 0) { throw new OverlayMountException("The mount point is an empty word: name a directory."); }
+            if (word.Length == 0) { throw new OverlayMountException("A word is empty: name a file or a directory."); }
         }
-        return places;
+        return true;
     }
+
+    /// <summary>Options that another program passes, and that have no effect.</summary>
+    /// <param name="flags">Those without a value.</param>
+    /// <param name="others">Those with one.</param>
+    public static IEnumerable<Option> WithoutEffect(string[] flags, string[] others) =>
+        [.. flags.Select(flag => new Option<bool>(flag)), .. others.Select(other => new Option<string>(other))];
 }

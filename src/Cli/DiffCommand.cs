@@ -28,16 +28,7 @@ internal static class DiffCommand
         var tar = new Option<string>("--tar");
         var time = new Option<string>("--mtime");
         var clamp = new Option<bool>("--clamp-mtime");
-        var help = new Option<bool>("-h", "--help");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("diff") { upper, lower, userXattr, json, stat, tar, time, clamp, help, places };
-        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(Manual.Diff);
-            return ExitCode.Success;
-        }
-        string[] words = CommandLine.Places(parsed, places, arguments, "diff");
+        if (!CommandLine.Parse("diff", arguments, [upper, lower, userXattr, json, stat, tar, time, clamp], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
         string? archive = parsed.GetValue(tar);
         if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1) { throw new OverlayMountException("--json, --stat and --tar exclude each other: take one."); }
         if (archive is null && (parsed.GetValue(time) is not null || parsed.GetValue(clamp))) { throw new OverlayMountException("--mtime and --clamp-mtime are for --tar alone: add --tar FILE, or leave them out."); }

@@ -14,16 +14,7 @@ internal static class HoldersCommand
     public static int Run(string[] arguments)
     {
         var json = new Option<bool>("--json");
-        var help = new Option<bool>("-h", "--help");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("holders") { json, help, places };
-        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(Manual.Holders);
-            return ExitCode.Success;
-        }
-        string[] words = CommandLine.Places(parsed, places, arguments, "holders");
+        if (!CommandLine.Parse("holders", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
         if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No directory is given: name one, or a mount point." : $"{words[1]} is one word too many: give one directory or mount point."); }
 
         string place = words[0];

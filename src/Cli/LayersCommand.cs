@@ -14,16 +14,7 @@ internal static class LayersCommand
     public static int Run(string[] arguments)
     {
         var json = new Option<bool>("--json");
-        var help = new Option<bool>("-h", "--help");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("layers") { json, help, places };
-        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(Manual.Layers);
-            return ExitCode.Success;
-        }
-        string[] words = CommandLine.Places(parsed, places, arguments, "layers");
+        if (!CommandLine.Parse("layers", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
         if (words.Length is < 1 or > 2)
         {
             throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one of an overlay." : $"{words[2]} is one word too many: give a mount point, and a path in it, if any.");

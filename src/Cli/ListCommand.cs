@@ -29,16 +29,7 @@ internal static class ListCommand
     public static int Run(string[] arguments)
     {
         var json = new Option<bool>("--json");
-        var help = new Option<bool>("-h", "--help");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("list") { json, help, places };
-        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(Manual.List);
-            return ExitCode.Success;
-        }
-        string[] words = CommandLine.Places(parsed, places, arguments, "list");
+        if (!CommandLine.Parse("list", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
         if (words.Length > 0) { throw new OverlayMountException($"{words[0]} is one word too many: veneer list shows all overlays."); }
 
         List<Row> rows = [.. Holders.Instances(out IReadOnlyList<string> missing).Select(Ask)];

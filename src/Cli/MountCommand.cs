@@ -90,27 +90,10 @@ internal static class MountCommand
         var optionLists = new Option<string[]>("-o", "--options") { Arity = ArgumentArity.OneOrMore };
         var foreground = new Option<bool>("-f", "--foreground");
         var debug = new Option<bool>("-d", "--debug");
-        var help = new Option<bool>("-h", "--help");
-        var version = new Option<bool>("-V", "--version");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var identities = new Option<string>(RestoreCommand.IdentitiesOption) { Hidden = true };
-        var command = new Command("mount") { identities, optionLists, foreground, debug, help, version, places };
-        // What mount(8) and libfuse pass, and we have no use for.
-        foreach (string flag in (ReadOnlySpan<string>)["-s", "-n", "-v"]) { command.Add(new Option<bool>(flag)); }
-        foreach (string flag in (ReadOnlySpan<string>)["-N", "-t"]) { command.Add(new Option<string>(flag)); }
-
-        ParseResult parsed = command.Parse(CommandLine.Prepare(arguments), CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(Manual.Mount);
-            return null;
-        }
-        if (parsed.GetValue(version))
-        {
-            Terminal.Write(Program.Version);
-            return null;
-        }
-        string[] words = CommandLine.Places(parsed, places, arguments, "mount");
+        var identities = new Option<string>(RestoreCommand.IdentitiesOption);
+        // What mount(8) and libfuse pass.
+        IEnumerable<Option> passed = CommandLine.WithoutEffect(["-s", "-n", "-v"], ["-N", "-t"]);
+        if (!CommandLine.Parse("mount", arguments, [identities, optionLists, foreground, debug, .. passed], out ParseResult parsed, out string[] words)) { return null; }
 
         var options = new OptionParser();
         foreach (string list in parsed.GetValue(optionLists) ?? []) { options.Add(list); }

@@ -1,5 +1,6 @@
 using System.Reflection;
 using Veneer.Linux;
+using Veneer.Overlay;
 
 namespace Veneer.Cli;
 
@@ -36,7 +37,7 @@ internal static class Program
         switch (arguments.Length == 0 ? "" : arguments[0])
         {
             case "":
-                Terminal.WriteError(Manual.Synopsis + "\n");
+                Terminal.WriteError(Manual.Synopsis);
                 return ExitCode.Usage;
             case "mount":
                 return MountCommand.Run(invocation, arguments[1..], asHelper: false);
@@ -85,32 +86,13 @@ internal static class Program
         return ExitCode.Usage;
     }
 
-    private static readonly string[] commands =
-        ["mount", "umount", "unmount", "stats", "checkpoint", "restore", "layers", "holders", "list", "diff", "sync", "status", "shutdown", "help"];
+    /// <summary>The commands that have a page, and <c>unmount</c>, which is <c>umount</c>.</summary>
+    public static IReadOnlyList<string> Commands { get; } =
+        ["mount", "umount", "unmount", "stats", "checkpoint", "restore", "layers", "holders", "list", "diff", "sync", "status", "shutdown"];
 
     /// <summary>The command that a word was meant to be, if one letter is wrong, missing, too many, or in another's place; of long ones two.</summary>
     private static string? Similar(string word) =>
-        commands.Where(command => Distance(word, command) <= (command.Length > 6 ? 2 : 1)).MinBy(command => Distance(word, command));
-
-    private static int Distance(string one, string other)
-    {
-        var rows = new int[one.Length + 1, other.Length + 1];
-        for (int i = 0; i <= one.Length; i++)
-        {
-            for (int j = 0; j <= other.Length; j++)
-            {
-                if (i == 0 || j == 0)
-                {
-                    rows[i, j] = i + j;
-                    continue;
-                }
-                int cost = one[i - 1] == other[j - 1] ? 0 : 1;
-                rows[i, j] = Math.Min(Math.Min(rows[i - 1, j], rows[i, j - 1]) + 1, rows[i - 1, j - 1] + cost);
-                if (i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1]) { rows[i, j] = Math.Min(rows[i, j], rows[i - 2, j - 2] + 1); }
-            }
-        }
-        return rows[one.Length, other.Length];
-    }
+        Spelling.Nearest(word, [.. Commands, "help"], most: 1) ?? Spelling.Nearest(word, Commands.Where(command => command.Length > 6), most: 2);
 
     private static bool IsOptionList(string argument) =>
         argument.StartsWith("-o", StringComparison.Ordinal) || argument.StartsWith("--options", StringComparison.Ordinal);

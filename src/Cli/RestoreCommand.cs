@@ -26,8 +26,7 @@ internal static class RestoreCommand
     /// <param name="arguments">The words after <c>restore</c>.</param>
     public static int Run(string[] arguments)
     {
-        string[]? words = CheckpointCommand.Parse("restore", arguments, Manual.Restore);
-        if (words is null) { return ExitCode.Success; }
+        if (!CommandLine.Parse("restore", arguments, [], out _, out string[] words)) { return ExitCode.Success; }
         if (words.Length is < 1 or > 2) { throw new OverlayMountException(words.Length == 0 ? "No checkpoint is given: name its file, or - for standard input." : $"{words[2]} is one word too many: give a checkpoint, and a mount point if it is another."); }
 
         Checkpoint checkpoint = Read(words[0]);

@@ -1,4 +1,3 @@
-using System.CommandLine;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
@@ -19,16 +18,7 @@ internal static class ShutdownCommand
     /// <param name="arguments">The words after <c>shutdown</c>.</param>
     public static int Run(string[] arguments)
     {
-        var help = new Option<bool>("-h", "--help");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("shutdown") { help, places };
-        ParseResult parsed = command.Parse(CommandLine.Prepare(arguments), CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(Manual.Shutdown);
-            return ExitCode.Success;
-        }
-        string[] words = CommandLine.Places(parsed, places, arguments, "shutdown");
+        if (!CommandLine.Parse("shutdown", arguments, [], out _, out string[] words)) { return ExitCode.Success; }
         if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to shut down." : $"{words[1]} is one word too many: give one mount point."); }
         // As long as it takes: what is being served ends first.
         using var patience = new Timer(_ => Terminal.Complain($"The server of {words[0]} has not answered for 5 seconds: what it serves ends first; if it hangs, veneer umount -l takes the mount away."), null, 5000, Timeout.Infinite);

@@ -38,23 +38,8 @@ internal static class StatsCommand
         var watch = new Option<string?>("-w", "--watch") { Arity = ArgumentArity.ZeroOrOne };
         var json = new Option<bool>("--json");
         var openMetrics = new Option<bool>("--openmetrics");
-        var help = new Option<bool>("-h", "--help");
-        var version = new Option<bool>("-V", "--version");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("stats") { watch, json, openMetrics, help, version, places };
-
-        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(Manual.Stats);
-            return null;
-        }
-        if (parsed.GetValue(version))
-        {
-            Terminal.Write(Program.Version);
-            return null;
-        }
-        List<string> words = [.. CommandLine.Places(parsed, places, arguments, "stats")];
+        if (!CommandLine.Parse("stats", arguments, [watch, json, openMetrics], out ParseResult parsed, out string[] places)) { return null; }
+        List<string> words = [.. places];
         TimeSpan? interval = null;
         if (parsed.GetResult(watch) is { Implicit: false })
         {

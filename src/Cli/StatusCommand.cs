@@ -13,16 +13,7 @@ internal static class StatusCommand
     public static int Run(string[] arguments)
     {
         var json = new Option<bool>("--json");
-        var help = new Option<bool>("-h", "--help");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("status") { json, help, places };
-        ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(Manual.Status);
-            return ExitCode.Success;
-        }
-        string[] words = CommandLine.Places(parsed, places, arguments, "status");
+        if (!CommandLine.Parse("status", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
         if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
 
         byte[] answer = LiveMount.Ask(words[0], Query.Durability);

@@ -32,16 +32,7 @@ internal static class SyncCommand
         {
             var perSecond = new Option<string>("--iops");
             var work = new Option<string>("--work");
-            var help = new Option<bool>("-h", "--help");
-            var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-            var command = new Command("sync") { perSecond, work, help, places };
-            ParseResult parsed = command.Parse(arguments, CommandLine.Configuration);
-            if (parsed.GetValue(help))
-            {
-                Terminal.Write(Manual.Sync);
-                return ExitCode.Success;
-            }
-            string[] words = CommandLine.Places(parsed, places, arguments, "sync");
+            if (!CommandLine.Parse("sync", arguments, [perSecond, work], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
             if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "Nothing is named: name a mount point, or an upper directory." : $"{words[1]} is one word too many: name one mount point, or one upper directory."); }
             int limit = 0;
             if (parsed.GetValue(perSecond) is { } text && (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out limit) || limit == 0))

@@ -24,26 +24,9 @@ internal static class UmountCommand
     {
         var lazily = new Option<bool>("-l", "--lazy");
         var verbose = new Option<bool>("-v", "--verbose");
-        var help = new Option<bool>("-h", "--help");
-        var version = new Option<bool>("-V", "--version");
-        var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
-        var command = new Command("umount") { lazily, verbose, help, version, places };
-        // What umount(8) passes, and we have no use for: a hung server is no hindrance to unmounting.
-        foreach (string flag in (ReadOnlySpan<string>)["-f", "-n", "-r"]) { command.Add(new Option<bool>(flag)); }
-        foreach (string flag in (ReadOnlySpan<string>)["-N", "-t"]) { command.Add(new Option<string>(flag)); }
-
-        ParseResult parsed = command.Parse(CommandLine.Prepare(arguments), CommandLine.Configuration);
-        if (parsed.GetValue(help))
-        {
-            Terminal.Write(Manual.Umount);
-            return ExitCode.Success;
-        }
-        if (parsed.GetValue(version))
-        {
-            Terminal.Write(Program.Version);
-            return ExitCode.Success;
-        }
-        string[] words = CommandLine.Places(parsed, places, arguments, "umount");
+        // What umount(8) passes: a hung server is no hindrance to unmounting.
+        IEnumerable<Option> passed = CommandLine.WithoutEffect(["-f", "-n", "-r"], ["-N", "-t"]);
+        if (!CommandLine.Parse("umount", arguments, [lazily, verbose, .. passed], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
         if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to unmount." : $"{words[1]} is one word too many: give one mount point."); }
 
         Pin.ReleaseLeftovers();

@@ -63,7 +63,7 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("veneer mount -o", 1, "Required argument missing for option: '-o': see veneer mount --help.");
         Refuses("veneer mount -o $LAYERS a b m", 1, "m is one word too many: give a source, if any, and a mount point.");
         Refuses("veneer mount --bogus -o $LAYERS m", 1, "--bogus is not an option of veneer mount: see veneer mount --help.");
-        Refuses("veneer mount -o $LAYERS ''", 1, "The mount point is an empty word: name a directory.");
+        Refuses("veneer mount -o $LAYERS ''", 1, "A word is empty: name a file or a directory.");
         Refuses("veneer umount", 1, "No mount point is given: name the one to unmount.");
         Refuses("veneer umount a b", 1, "b is one word too many: give one mount point.");
         Refuses("veneer stats", 1, "No mount point is given: name the one to look at.");

@@ -288,7 +288,7 @@ public sealed class ShutdownTests
         foreach ((string place, int code, string sentence) in (ReadOnlySpan<(string, int, string)>)[
             ("/proc", 3, "veneer: /proc is not in a mount of Veneer, but in one of type proc: name the mount point of one, see findmnt -t fuse.veneer."),
             ("/nothing", 11, "veneer: /nothing does not exist: name a mount point."),
-            ("", 1, "veneer: The mount point is an empty word: name a directory.")])
+            ("", 1, "veneer: A word is empty: name a file or a directory.")])
         {
             Command.Result refused = ShutDown(place);
             Assert.Equal((code, sentence), (refused.ExitCode, refused.Error.Trim()));

@@ -1,0 +1,265 @@
+using System.Text;
+using Veneer.Linux;
+
+namespace Veneer.Overlay;
+
+/// <summary>Reads mount options in the kernel's spelling, and those that callers of other overlays are known to send.</summary>
+/// <remarks>
+/// <list type="bullet">
+/// <item>Commas separate options; <c>\,</c> is a comma inside a value. Empty options are skipped.</item>
+/// <item>In <c>lowerdir=</c> colons separate layers, topmost first; <c>\:</c> is a colon, <c>\\</c> a backslash.
+/// In <c>upperdir=</c> and <c>workdir=</c> a backslash is dropped and the character after it kept.</item>
+/// <item>The value of <c>lowerdir+=</c> is one path as it is, but for <c>\,</c>.</item>
+/// <item>What is given twice counts as given last. <c>lowerdir=</c> replaces all layers before it.</item>
+/// <item>The SELinux options may be in double quotes, and then contain commas.</item>
+/// </list>
+/// An option that is not known, or that is known and would change what the overlay shows or whom it lets in, is
+/// refused; one whose absence does no harm becomes a warning.
+/// </remarks>
+public sealed class OptionParser
+{
+    private readonly List<string> warnings = [];
+    private readonly List<string> lowers = [];
+    private readonly List<string> spelled = [];
+    private MountFlags flags;
+    private MountFlags cleared;
+
+    // What the table sets.
+    internal string? Upper { get; set; }
+    internal string? Work { get; set; }
+    internal string? Source { get; set; }
+    internal bool? AllowOther { get; set; }
+    internal RedirectDirectory? Redirect { get; set; }
+    internal bool? Metacopy { get; set; }
+    internal Xino Xino { get; set; } = Xino.Auto;
+    internal bool UserXattr { get; set; }
+    internal bool Coherent { get; set; }
+    internal bool PassLower { get; set; }
+    internal KernelFeature Passthrough { get; set; }
+    internal KernelFeature IoUring { get; set; }
+    internal Sync Sync { get; set; }
+    internal OnError? Errors { get; set; }
+    internal bool SyncOnUnmount { get; set; }
+    internal bool Revocable { get; set; }
+    internal int? Threads { get; set; }
+    internal InUse InUse { get; set; }
+    internal bool Pin { get; set; }
+
+    /// <summary>A sentence for each option that was accepted without effect.</summary>
+    public IReadOnlyList<string> Warnings => warnings;
+
+    /// <summary>Whether an existing mount is to change (<c>remount</c>), and there is nothing to build.</summary>
+    public bool Remount { get; internal set; }
+
+    /// <summary>Whether each request is to be traced (<c>debug</c>).</summary>
+    public bool Debug { get; internal set; }
+
+    /// <summary>The mount's own flags so far, <see cref="MountFlags.ReadOnly"/> included.</summary>
+    public MountFlags MountFlags => flags;
+
+    /// <summary>The flags of an existing mount, changed as the options say; for <see cref="Remount"/>.</summary>
+    public MountFlags ApplyTo(MountFlags existing) => (existing & ~cleared) | flags;
+
+    /// <summary>Reads the argument of one <c>-o</c>.</summary>
+    /// <exception cref="OverlayMountException">An option is unknown, or its value is not understood.</exception>
+    public void Add(string options)
+    {
+        ReadOnlySpan<char> rest = options;
+        while (rest.Length > 0)
+        {
+            int length = LengthOfFirst(rest);
+            if (length > 0) { AddOne(rest[..length].ToString()); }
+            rest = rest[Math.Min(length + 1, rest.Length)..];
+        }
+    }
+
+    /// <summary>The overlay that the options describe.</summary>
+    /// <exception cref="OverlayMountException">Options are missing, or contradict each other.</exception>
+    public OverlayOptions Build(string? sourceName, string mountPoint)
+    {
+        if (lowers.Count == 0)
+        {
+            throw new OverlayMountException("No lower directory is given: say which to show with -o lowerdir=DIR, or lowerdir=TOP:BELOW for several.");
+        }
+        if (lowers.Count > OverlayOptions.MaxLowerDirectories)
+        {
+            throw new OverlayMountException($"{lowers.Count} lower directories are given, and an overlay has at most {OverlayOptions.MaxLowerDirectories}: merge some of them.");
+        }
+        if (Upper is not null && Work is null)
+        {
+            throw new OverlayMountException($"upperdir={Upper} needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.");
+        }
+        if (Upper is null && Work is not null)
+        {
+            Warn($"workdir={Work} has no effect without upperdir.");
+        }
+
+        // The dependencies that the kernel has between its options: ovl_fs_params_verify().
+        RedirectDirectory redirected = Redirect ?? RedirectDirectory.Follow;
+        bool copyAttributesOnly = Metacopy ?? false;
+        if (UserXattr)
+        {
+            // A user can write these attributes, and must not lead us to names of his choice.
+            if (Redirect is RedirectDirectory.On or RedirectDirectory.Follow)
+            {
+                throw new OverlayMountException("userxattr and redirect_dir exclude each other: leave redirect_dir out, or set redirect_dir=nofollow.");
+            }
+            if (copyAttributesOnly)
+            {
+                throw new OverlayMountException("userxattr and metacopy=on exclude each other: leave one of them out.");
+            }
+            redirected = RedirectDirectory.NoFollow;
+        }
+        if (copyAttributesOnly)
+        {
+            if (Redirect is not (null or RedirectDirectory.On))
+            {
+                throw new OverlayMountException("metacopy=on needs redirect_dir=on: leave redirect_dir out, or set it to on.");
+            }
+            redirected = RedirectDirectory.On;
+        }
+        if (Revocable && Passthrough == KernelFeature.Require)
+        {
+            throw new OverlayMountException("revocable and passthrough=require exclude each other: leave one of them out.");
+        }
+        if (PassLower && (Revocable || Coherent))
+        {
+            throw new OverlayMountException($"{(Revocable ? "revocable" : "coherent")} and passthrough=lower exclude each other: leave one of them out.");
+        }
+
+        return new OverlayOptions
+        {
+            LowerDirectories = [.. lowers],
+            UpperDirectory = Upper,
+            WorkDirectory = Upper is null ? null : Work,
+            MountPoint = mountPoint,
+            Source = Source ?? (string.IsNullOrEmpty(sourceName) ? "veneer" : sourceName),
+            ReadOnly = Upper is null || (flags & MountFlags.ReadOnly) != 0,
+            AllowOther = AllowOther,
+            MountFlags = flags & ~MountFlags.ReadOnly,
+            RedirectDirectory = redirected,
+            Metacopy = copyAttributesOnly,
+            Xino = Xino,
+            UserXattr = UserXattr,
+            PassLower = PassLower,
+            Passthrough = Revocable ? KernelFeature.Off : Passthrough,
+            IoUring = IoUring,
+            Sync = Sync,
+            Errors = Errors ?? (Sync == Sync.Volatile ? OnError.Shutdown : OnError.Continue),
+            SyncOnUnmount = SyncOnUnmount,
+            Revocable = Revocable,
+            Threads = Threads,
+            InUse = InUse,
+            Spelled = spelled.Count == 0 ? [] : [.. spelled],
+            Pin = Pin,
+        };
+    }
+
+    /// <summary>Length of the first option: up to a comma that is neither escaped nor in the quotes of an SELinux label.</summary>
+    private static int LengthOfFirst(ReadOnlySpan<char> options)
+    {
+        bool quoted = false;
+        for (int i = 0; i < options.Length; i++)
+        {
+            switch (options[i])
+            {
+                case '\\':
+                    i++;
+                    break;
+                case '"' when quoted:
+                    quoted = false;
+                    break;
+                case '"' when i > 0 && options[i - 1] == '=' && IsLabel(options[..(i - 1)]):
+                    quoted = true;
+                    break;
+                case ',' when !quoted:
+                    return i;
+            }
+        }
+        return options.Length;
+    }
+
+    private static bool IsLabel(ReadOnlySpan<char> name) => name is "context" or "fscontext" or "defcontext" or "rootcontext";
+
+    /// <summary>Whether a text is one option, whatever follows it, and none that says which directories are meant, or where.</summary>
+    public static bool IsOneOfNoLayer(string option)
+    {
+        if (option.Length == 0 || LengthOfFirst(option + ",") != option.Length) { return false; }
+        string name = option.Split('=')[0];
+        return name is not ("source" or "") && OptionTable.Find(name) is not { Kind: OptionKind.Place or OptionKind.Request };
+    }
+
+    /// <summary>Whether words, with commas between them, are flags of a mount alone.</summary>
+    public static bool AreFlags(string words) => words.Split(',').All(word => OptionTable.Find(word) is { Kind: OptionKind.Flag });
+
+    private void AddOne(string option)
+    {
+        int equals = option.IndexOf('=', StringComparison.Ordinal);
+        string name = equals < 0 ? option : option[..equals];
+        MountOption known = OptionTable.Find(name) ?? throw Unknown(name);
+        known.Read(this, name, equals < 0 ? null : option[(equals + 1)..]);
+        if (known.Kind == OptionKind.Behaviour) { spelled.Add(option); }
+    }
+
+    /// <summary>Sets flags of the mount, and takes others away.</summary>
+    internal void Change(MountFlags set, MountFlags clear)
+    {
+        flags = (flags & ~clear) | set;
+        cleared = (cleared & ~set) | clear;
+    }
+
+    /// <summary>The value of <c>lowerdir=</c>. Kernel: ovl_parse_param_split_lowerdirs().</summary>
+    internal void SetLowers(string value)
+    {
+        lowers.Clear();
+        if (value.Length == 0) { return; } // the kernel: forget the layers so far
+        var path = new StringBuilder();
+        for (int i = 0; i <= value.Length; i++)
+        {
+            if (i == value.Length || value[i] == ':')
+            {
+                if (path.Length == 0)
+                {
+                    throw new OverlayMountException(value.Contains("::", StringComparison.Ordinal)
+                        ? $"lowerdir={value} has '::', which marks data-only layers, and Veneer does not support these yet: use one colon if the layers may be seen."
+                        : $"lowerdir={value} has an empty path: take out the colon too much, or write \\: for a colon in a name.");
+                }
+                AddLower(path.ToString());
+                path.Clear();
+                continue;
+            }
+            if (value[i] == '\\' && i + 1 < value.Length) { i++; }
+            path.Append(value[i]);
+        }
+    }
+
+    internal void AddLower(string path) => lowers.Add(path);
+
+    /// <summary>Drops each backslash and keeps what follows it. Kernel: ovl_unescape().</summary>
+    internal static string Unescape(string value)
+    {
+        if (!value.Contains('\\', StringComparison.Ordinal)) { return value; }
+        var plain = new StringBuilder(value.Length);
+        for (int i = 0; i < value.Length; i++)
+        {
+            if (value[i] == '\\' && i + 1 < value.Length) { i++; }
+            plain.Append(value[i]);
+        }
+        return plain.ToString();
+    }
+
+    /// <summary>Adds a sentence to <see cref="Warnings"/>, unless it is there.</summary>
+    internal void Warn(string sentence)
+    {
+        if (!warnings.Contains(sentence)) { warnings.Add(sentence); }
+    }
+
+    private static OverlayMountException Unknown(string name)
+    {
+        // A short name that is half wrong is another name.
+        string? nearest = Spelling.Nearest(name, OptionTable.All.Where(option => option.IsShown).Select(option => option.Name), Math.Min(2, (name.Length / 2) - 1));
+        return new OverlayMountException(nearest is null
+            ? $"The option {name} is unknown: take it out, or see veneer mount --help for those that exist."
+            : $"The option {name} is unknown: did you mean {nearest}?");
+    }
+}
