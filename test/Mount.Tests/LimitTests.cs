@@ -362,7 +362,7 @@ public sealed class LimitTests
                 using Descriptor file = Sys.Open(overlay.Merged / "large", OpenFlags.WriteOnly);
                 return 0;
             }))];
-            Thread.Sleep(50); // all of them wait by now
+            foreach (Actor writer in writers) { writer.AwaitInKernel(Actor.SysOpenAt2); }
 
             _ = Sys.Stat(overlay.Merged / "dir/small");
 
@@ -395,31 +395,33 @@ public sealed class LimitTests
         using var overlay = Overlay.With(over: [lower.Merged], upper: Tree.Of(("known", ""), ("one", ""), ("two", ""), ("d/three", "")));
         using Descriptor known = Sys.Open(overlay.Merged / "known", OpenFlags.ReadOnly);
         using Descriptor d = Sys.Open(overlay.Merged / "d", OpenFlags.ReadOnly | OpenFlags.Directory); // stays known: below it would be asked for
-        Errno[] errors = new Errno[5];
-        Thread[] waiting = [.. Enumerable.Range(0, 4).Select(i => new Thread(() => errors[i] = Sys.ErrorOf(() =>
+        Errno error = Errno.EIO;
+        Actor[] waiting = [.. Enumerable.Range(0, 4).Select(_ => new Actor())];
+        var others = new Thread(() => error = Sys.ErrorOf(() =>
         {
             _ = Libc.PinThread(0); // best effort: where it is not to be had, the test asks for less
-            Sys.Stat(overlay.Merged / $"below{i}");
-        })))];
-        var others = new Thread(() => errors[4] = Sys.ErrorOf(() =>
-        {
-            _ = Libc.PinThread(0);
             foreach (string name in new[] { "one", "two", "d/three" }) { Sys.Stat(overlay.Merged / name); }
         }));
+        Task<Errno>[] answers;
         lower.HoldServer();
         try
         {
-            foreach (Thread thread in waiting) { thread.Start(); }
-            Thread.Sleep(20); // they ask first
+            answers = [.. waiting.Select((one, i) => one.Begin(() => Sys.ErrorOf(() =>
+            {
+                _ = Libc.PinThread(0);
+                Sys.Stat(overlay.Merged / $"below{i}");
+            })))];
+            foreach (Actor one in waiting) { one.AwaitInKernel(Actor.SysStatx); } // they ask first
             others.Start();
             Assert.True(others.Join(5_000), "They waited.");
-            Assert.All(waiting, thread => Assert.True(thread.IsAlive));
+            Assert.All(answers, answer => Assert.False(answer.IsCompleted));
         }
         finally
         {
             lower.HoldServer(false);
         }
-        foreach (Thread thread in waiting) { thread.Join(); }
-        Assert.All(errors, error => Assert.Equal(Errno.None, error));
+        foreach (Task<Errno> answer in answers) { Assert.Equal(Errno.None, answer.GetAwaiter().GetResult()); }
+        foreach (Actor one in waiting) { one.Dispose(); }
+        Assert.Equal(Errno.None, error);
     }
 }

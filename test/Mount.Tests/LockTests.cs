@@ -100,7 +100,7 @@ public sealed class LockTests
         Assert.Equal(Errno.None, me.Do(() => mine.Lock(LockType.Write, 0, 1)));
         Assert.Equal(Errno.None, you.Do(() => yours.Lock(LockType.Write, 1, 1)));
         Task<Errno> waiting = you.Begin(() => yours.Lock(LockType.Write, 0, 1, wait: true));
-        Thread.Sleep(100);
+        you.AwaitInKernel(Actor.SysFcntl);
 
         Assert.Equal(Errno.EDEADLK, me.Do(() => mine.Lock(LockType.Write, 1, 1, wait: true)));
 

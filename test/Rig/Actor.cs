@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using System.Runtime.ExceptionServices;
 using Veneer.Linux;
 
@@ -28,6 +29,9 @@ public sealed unsafe class Actor : IDisposable
     /// <summary>An ordinary user.</summary>
     public static Actor User(uint uid = 1000, uint gid = 1000) => new(uid, gid);
 
+    /// <summary>Numbers of system calls that an actor may wait in, on x86-64.</summary>
+    public const int SysFcntl = 72, SysStatx = 332, SysOpenAt2 = 437;
+
     /// <summary>Root, in a process of its own.</summary>
     public static Actor Process() => new();
 
@@ -47,6 +51,19 @@ public sealed unsafe class Actor : IDisposable
 #pragma warning restore CA1031
         });
         return done.Task;
+    }
+
+    /// <summary>Returns when the actor waits in a system call, such as one for a lock that somebody else has.</summary>
+    /// <param name="systemCall">Its number; see proc_pid_syscall(5).</param>
+    public void AwaitInKernel(int systemCall)
+    {
+        var waited = Stopwatch.StartNew();
+        string expected = $"{systemCall} ";
+        while (!Sys.ReadText($"/proc/self/task/{threadId.Task.Result}/syscall").StartsWith(expected, StringComparison.Ordinal))
+        {
+            if (waited.Elapsed > TimeSpan.FromSeconds(30)) { throw new TimeoutException($"It does not wait in system call {systemCall}."); }
+            Thread.Sleep(1);
+        }
     }
 
     /// <summary>What the action fails with, or <see cref="Errno.None"/>.</summary>
