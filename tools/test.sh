@@ -11,10 +11,22 @@ log=artifacts/test.log
 own=(unshare --mount --propagation private --pid --fork --kill-child --mount-proc env VENEER_TEST_NAMESPACE=private)
 "${own[@]}" true 2>/dev/null || own=()
 
+# The tests switch the kernel's offer of io_uring on and off. However they end, it is as it was.
+offer=/sys/module/fuse/parameters/enable_uring
+offered=$(cat "$offer" 2>/dev/null)
+trap '[ -z "$offered" ] || echo "$offered" >"$offer"' EXIT
+
 # One project at a time: mounts have time-outs, and should not wait for each other.
+exec 3> >(exec tee "$log")
+copy=$!
 timeout --kill-after=30 2700 "${own[@]}" \
-    dotnet test --solution Veneer.slnx --no-build --max-parallel-test-modules 1 </dev/null 2>&1 | tee "$log"
-status=${PIPESTATUS[0]}
+    dotnet test --solution Veneer.slnx --no-build --max-parallel-test-modules 1 </dev/null >&3 2>&1 3>&- &
+tests=$!
+exec 3>&-
+trap 'kill "$tests"; exit 143' TERM INT HUP # their namespaces, and all in them, end with the process that made these
+wait "$tests"
+status=$?
+wait "$copy" # the log is whole
 
 # The last "NAME: N" of the runner's summary.
 count() {
