@@ -37,10 +37,12 @@ internal readonly ref struct UpperName(RealDirectory parent, int descriptor, Rea
 /// Callers hold the rename lock exclusively: nobody may look in between.
 /// <para>
 /// Crash safety. What takes the place of something else is preceded by a note in <c>work/incompat</c>: a symbolic link,
-/// since it appears with its content at once. What must make way goes to work under a name that is in the note. The note
-/// goes last. A mount that finds one finishes the change or takes it back (<see cref="Finish"/>), before work is emptied:
-/// then there is the old state or the new one. The kernel, and a Veneer that does not know of notes, refuses to mount
-/// upper as long as there is one. The order is kept by the filesystem, as for everything else.
+/// since it appears with its content at once. What must make way goes to the same directory, under a name that is in the
+/// note, and on to work when it is not needed any more. The note goes last. A mount that finds one finishes the change or
+/// takes it back (<see cref="Finish"/>), before work is emptied: then there is the old state or the new one. The kernel,
+/// and a Veneer that does not know of notes, refuses to mount upper as long as there is one; but the kernel may have
+/// emptied work by then, so that nothing that is needed lies there. The order is kept by the filesystem, as for everything
+/// else.
 /// </para>
 /// </remarks>
 internal sealed class Steps(WorkDirectory work)
@@ -48,6 +50,8 @@ internal sealed class Steps(WorkDirectory work)
     private static ReadOnlySpan<byte> NotesName => "incompat\0"u8;
 
     private static ReadOnlySpan<byte> Prefix => "veneer-steps-"u8;
+
+    private static ReadOnlySpan<byte> AsidePrefix => "veneer-aside-"u8;
 
     /// <summary>The longest target of a symbolic link, with its NUL.</summary>
     private const int MaxNote = 4096;
@@ -60,13 +64,15 @@ internal sealed class Steps(WorkDirectory work)
     public Errno Replace(in UpperName target, ReadOnlySpan<byte> replacement, out byte[] aside)
     {
         aside = NewName();
+        byte[] away = InNotes(AsidePrefix, aside);
         Errno error = Begin(Left.Whiteout, aside, target, default, out byte[] note);
         if (error.IsError) { return error; }
-        error = Libc.RenameAt(target.Descriptor, target.Name, work.Descriptor, aside, RenameFlags.None);
+        error = Libc.RenameAt(target.Descriptor, target.Name, work.Descriptor, away, RenameFlags.None);
         if (!error.IsError)
         {
             error = Libc.RenameAt(work.Descriptor, replacement, target.Descriptor, target.Name, RenameFlags.None);
-            if (error.IsError) { _ = Libc.RenameAt(work.Descriptor, aside, target.Descriptor, target.Name, RenameFlags.None); } // best effort: the note is there as long as it is away
+            if (error.IsError) { _ = Libc.RenameAt(work.Descriptor, away, target.Descriptor, target.Name, RenameFlags.None); } // best effort: the note is there as long as it is away
+            else { Release(away, aside); }
         }
         End(note, error.IsError ? target : default);
         return error;
@@ -92,17 +98,21 @@ internal sealed class Steps(WorkDirectory work)
             error = work.MakeWhiteout(work.Descriptor, whiteout);
             if (error.IsError) { return error; }
         }
-        byte[] away = NewName();
-        error = Begin(left, away, from, setAside ? to : default, out byte[] note);
+        byte[] name = NewName(), away = InNotes(AsidePrefix, name);
+        error = Begin(left, name, from, setAside ? to : default, out byte[] note);
         if (error == Errno.ENAMETOOLONG) { error = Errno.EXDEV; }
         if (!error.IsError)
         {
             error = MoveNoted(from, to, left, setAside ? away : null, whiteout);
+            if (!error.IsError && setAside && left != Left.Other)
+            {
+                Release(away, name);
+                aside = name;
+            }
             // What could not be taken back stays noted.
             End(note, error.IsError ? from : default, error.IsError && setAside ? to : default);
         }
         if (error.IsError && whiteout.Length > 0) { work.Discard(whiteout); }
-        if (!error.IsError && setAside && left != Left.Other) { aside = away; }
         return error;
     }
 
@@ -125,18 +135,28 @@ internal sealed class Steps(WorkDirectory work)
         return error;
     }
 
+    /// <summary>What was set aside is not needed any more: it goes where the kernel removes it as well.</summary>
+    private void Release(byte[] away, byte[] aside) => _ = Libc.RenameAt(work.Descriptor, away, work.Descriptor, aside, RenameFlags.None); // best effort: the next mount tries again
+
+    /// <summary>A path from work, with its NUL.</summary>
+    /// <param name="prefix">How the name beside the notes begins.</param>
+    /// <param name="name">The name in work that it goes with.</param>
+    private static byte[] InNotes(ReadOnlySpan<byte> prefix, ReadOnlySpan<byte> name) => [.. NotesName[..^1], (byte)'/', .. prefix, .. name[1..]];
+
     private byte[] NewName() => work.NewName(stackalloc byte[WorkDirectory.NameLength]).ToArray();
 
     /// <summary>Writes the note. It is <c>KIND ASIDE LENGTH FROM TO</c>, the last two paths from upper without a space between them.</summary>
     private Errno Begin(Left left, ReadOnlySpan<byte> aside, in UpperName from, in UpperName to, out byte[] note)
     {
-        note = [.. Prefix, .. aside[1..]];
+        note = InNotes(Prefix, aside);
         Span<byte> text = stackalloc byte[MaxNote], path = stackalloc byte[MaxNote];
         int length = 0;
         text[length++] = (byte)left;
         text[length++] = (byte)' ';
-        aside[..^1].CopyTo(text[length..]);
-        length += aside.Length - 1;
+        AsidePrefix.CopyTo(text[length..]);
+        length += AsidePrefix.Length;
+        aside[1..^1].CopyTo(text[length..]);
+        length += aside.Length - 2;
         text[length++] = (byte)' ';
         ReadOnlySpan<byte> first = PathOf(from, path);
         if (first.IsEmpty) { return Errno.ENAMETOOLONG; }
@@ -159,13 +179,13 @@ internal sealed class Steps(WorkDirectory work)
         return error.IsError && error != Errno.EEXIST ? error : Note(text[..(length + 1)], note);
     }
 
-    private Errno Note(ReadOnlySpan<byte> text, ReadOnlySpan<byte> note) => Libc.SymbolicLinkAt(text, work.Descriptor, [.. NotesName[..^1], (byte)'/', .. note]);
+    private Errno Note(ReadOnlySpan<byte> text, ReadOnlySpan<byte> note) => Libc.SymbolicLinkAt(text, work.Descriptor, note);
 
     /// <summary>Removes the note, unless a name that must be there is not.</summary>
     private void End(ReadOnlySpan<byte> note, in UpperName first, in UpperName second = default)
     {
         if (IsMissing(first) || IsMissing(second)) { return; }
-        _ = Libc.UnlinkAt(work.Descriptor, [.. NotesName[..^1], (byte)'/', .. note]); // best effort: the next mount finds that all is done
+        _ = Libc.UnlinkAt(work.Descriptor, note); // best effort: the next mount finds that all is done
     }
 
     private static bool IsMissing(in UpperName name) =>
@@ -193,9 +213,9 @@ internal sealed class Steps(WorkDirectory work)
         return true;
     }
 
-    /// <summary>Whether an entry of <c>work/incompat</c> is a note.</summary>
+    /// <summary>Whether an entry of <c>work/incompat</c> is a note, or what goes with one.</summary>
     /// <param name="name">Without NUL.</param>
-    public static bool IsNote(ReadOnlySpan<byte> name) => name.StartsWith(Prefix);
+    public static bool IsKnown(ReadOnlySpan<byte> name) => name.StartsWith(Prefix) || name.StartsWith(AsidePrefix);
 
     /// <summary>Finishes what a killed server has begun, or takes it back.</summary>
     /// <param name="workdir">The work directory that the user named.</param>
@@ -211,31 +231,44 @@ internal sealed class Steps(WorkDirectory work)
         error = Libc.OpenAt(inner, NotesName, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int notes);
         if (error.IsError) { return Errno.None; }
         using var opened = new Fd(notes);
-        var names = new List<byte[]>();
+        List<byte[]> names = [], asides = [];
         var reader = new RealDirectoryReader(notes);
         while (reader.MoveNext())
         {
-            if (IsNote(reader.Name)) { names.Add(reader.TerminatedName.ToArray()); }
+            if (reader.Name.StartsWith(Prefix)) { names.Add(reader.TerminatedName.ToArray()); }
+            else if (reader.Name.StartsWith(AsidePrefix)) { asides.Add(reader.TerminatedName.ToArray()); }
         }
         reader.Dispose();
         Span<byte> text = stackalloc byte[MaxNote];
         foreach (byte[] name in names)
         {
             error = Libc.ReadLinkAt(notes, name, text, out int length);
-            if (!error.IsError) { error = FinishOne(inner, upper, text[..length], form, xattr); }
-            if (!error.IsError) { error = Libc.UnlinkAt(notes, name); }
+            if (!error.IsError) { error = FinishOne(inner, notes, upper, text[..length], form, xattr); }
+            if (error.IsError) { return error; }
+        }
+        // Before the notes go: without one, what is left here is not needed.
+        foreach (byte[] aside in asides)
+        {
+            byte[] name = [(byte)'#', .. aside.AsSpan(AsidePrefix.Length)];
+            _ = WorkDirectory.RemoveTree(inner, name, 0); // best effort: nothing else has that name
+            error = Libc.RenameAt(notes, aside, inner, name, RenameFlags.None);
+            if (error.IsError && error != Errno.ENOENT) { return error; }
+        }
+        foreach (byte[] name in names)
+        {
+            error = Libc.UnlinkAt(notes, name);
             if (error.IsError) { return error; }
         }
         return Errno.None;
     }
 
-    private static Errno FinishOne(int work, int upper, ReadOnlySpan<byte> text, WhiteoutForm form, OverlayXattr xattr)
+    private static Errno FinishOne(int work, int notes, int upper, ReadOnlySpan<byte> text, WhiteoutForm form, OverlayXattr xattr)
     {
         var left = (Left)(text.IsEmpty ? 0 : text[0]);
         if (left is not (Left.Nothing or Left.Whiteout or Left.Other) || text.Length < 3 || text[1] != ' ') { return Errno.EINVAL; }
         text = text[2..];
         int end = text.IndexOf((byte)' ');
-        if (end < 2 || text[0] != '#' || text[..end].Contains((byte)'/')) { return Errno.EINVAL; }
+        if (end <= AsidePrefix.Length || !text.StartsWith(AsidePrefix) || text[..end].Contains((byte)'/')) { return Errno.EINVAL; }
         byte[] aside = [.. text[..end], 0];
         text = text[(end + 1)..];
         if (!Utf8Parser.TryParse(text, out int length, out int used) || length <= 0 || used >= text.Length || length > text.Length - used - 1) { return Errno.EINVAL; }
@@ -245,7 +278,7 @@ internal sealed class Steps(WorkDirectory work)
         if (error.IsError) { return error; }
         using (fromParent)
         {
-            bool isAside = !Libc.StatAt(work, aside, StatxMask.Basic, out _).IsError;
+            bool isAside = !Libc.StatAt(notes, aside, StatxMask.Basic, out _).IsError;
             if (to.Length > 0)
             {
                 error = Open(upper, to, out Fd toParent, out byte[] toName);
@@ -255,12 +288,12 @@ internal sealed class Steps(WorkDirectory work)
                     error = Has(toParent.Value, toName, out bool hasTo);
                     if (error.IsError) { return error; }
                     // It has made way, and nothing has come: the old state.
-                    if (isAside && !hasTo) { return Libc.RenameAt(work, aside, toParent.Value, toName, RenameFlags.None); }
+                    if (isAside && !hasTo) { return Libc.RenameAt(notes, aside, toParent.Value, toName, RenameFlags.None); }
                 }
             }
             error = Has(fromParent.Value, fromName, out bool hasFrom);
             if (error.IsError || hasFrom || left == Left.Nothing) { return error; }
-            if (left == Left.Other) { return isAside ? Libc.RenameAt(work, aside, fromParent.Value, fromName, RenameFlags.None) : Errno.None; }
+            if (left == Left.Other) { return isAside ? Libc.RenameAt(notes, aside, fromParent.Value, fromName, RenameFlags.None) : Errno.None; }
             error = Whiteout.Announce(fromParent.Value, form, xattr);
             if (error.IsError) { return error; }
             ReadOnlySpan<byte> temporary = "#veneer-finish\0"u8;

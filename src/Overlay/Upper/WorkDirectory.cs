@@ -103,7 +103,7 @@ internal sealed class WorkDirectory : IDisposable
         string feature = "";
         while (reader.MoveNext())
         {
-            if (!reader.Name.SequenceEqual("volatile"u8) && !Steps.IsNote(reader.Name)) { feature = Text.Printable(reader.Name); }
+            if (!reader.Name.SequenceEqual("volatile"u8) && !Steps.IsKnown(reader.Name)) { feature = Text.Printable(reader.Name); }
         }
         reader.Dispose();
         Libc.Close(descriptor);

@@ -79,9 +79,10 @@ internal sealed class Trial : IDisposable
 
         FilePath notes = overlay.Work / "work/incompat";
         bool isNoted = notes.Exists && notes.Entries().Length > 0;
-        if (isNoted && !Sys.ErrorOf(() => ViewOfCopy("half")).IsError) { Say("The kernel mounts", "what is half done"); }
+        TreeImage? refused = isNoted ? ViewAfterRefusal() : null;
         overlay.Mount();
         TreeImage seen = LookAndUnmount();
+        if (refused is not null && Difference(seen, refused) is { Length: > 0 } harm) { Say("Of what the kernel refuses to mount another state is made", harm); }
         string fromOld = Difference(before, seen), fromNew = Difference(after, seen);
         if (answer == Errno.None && fromNew.Length > 0) { Say("It had succeeded, but the new state is not there", fromNew); }
         else if (fromOld.Length > 0 && fromNew.Length > 0) { Say("Neither the old state", fromOld).Say("nor the new", fromNew); }
@@ -146,14 +147,35 @@ internal sealed class Trial : IDisposable
         overlay.Dispose();
     }
 
-    /// <summary>What the kernel makes of upper and work as the crash left them; it works on a copy, so that Veneer gets them as they are.</summary>
-    private TreeImage ViewOfCopy(string name = "copy")
+    private Layers Copy(string name)
     {
         FilePath copy = overlay.Beside(name), seen = overlay.Beside($"seen-{name}");
         Sys.MakeDirectory(copy);
         Sys.MakeDirectory(seen);
         _ = Command.Require("cp", "-a", overlay.Upper, overlay.Work, copy);
-        Mounter.Kernel.Mount(new Layers(overlay.Lowers, copy / overlay.Upper.Name, copy / overlay.Work.Name, seen, operation.Options));
+        return new Layers(overlay.Lowers, copy / overlay.Upper.Name, copy / overlay.Work.Name, seen, operation.Options);
+    }
+
+    /// <summary>What Veneer makes of a copy that the kernel does not mount: that may have removed something before it saw why.</summary>
+    private TreeImage ViewAfterRefusal()
+    {
+        Layers copy = Copy("half");
+        if (!Sys.ErrorOf(() => Mounter.Kernel.Mount(copy)).IsError)
+        {
+            Say("The kernel mounts", "what is half done");
+            Mounter.Kernel.Unmount(copy.Merged);
+        }
+        Mounter.UnderTest.Mount(copy);
+        try { return Look(copy.Merged); }
+        finally { Mounter.UnderTest.Unmount(copy.Merged); }
+    }
+
+    /// <summary>What the kernel makes of upper and work as the crash left them; it works on a copy, so that Veneer gets them as they are.</summary>
+    private TreeImage ViewOfCopy()
+    {
+        Layers copy = Copy("copy");
+        FilePath seen = copy.Merged;
+        Mounter.Kernel.Mount(copy);
         try
         {
             TreeImage image = Look(seen);
