@@ -294,7 +294,7 @@ public sealed class OverlayMount : IDisposable
     private static ErrorSentinel? Watch(OverlayOptions options, int work, WorkDirectory workDirectory, VolatileMark mark)
     {
         if (mark.Now.IsInMemory) { return null; }
-        Errno error = ErrorSentinel.Create(work, workDirectory, workDirectory.Features.Attributes == AttributeSpace.User, out ErrorSentinel? sentinel);
+        Errno error = ErrorSentinel.Create(work, workDirectory.Features.Attributes == AttributeSpace.User, out ErrorSentinel? sentinel);
         bool isUnseen = error == Errno.EIO || mark.Now.Errors is { } errors and not 0 && (errors & ErrorSequence.Seen) == 0;
         if (isUnseen && options.Sync == Sync.Volatile)
         {

@@ -1,5 +1,5 @@
 using Veneer.Linux;
-using Veneer.Overlay.Upper;
+using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Durability;
 
@@ -9,6 +9,10 @@ namespace Veneer.Overlay.Durability;
 /// at once: it syncs nothing, and its fsync(2) compares the filesystem's error sequence with the one at its mount. It
 /// misses nothing, also not what somebody else has been told of. Kernel: ovl_sync_status().
 /// See docs/adr/0011-finding-failed-writes.md.
+/// <para>
+/// Crash safety. The directories are made where things are tried out (<see cref="ProbeDirectory"/>): in its own work
+/// directory the kernel marks that mount as a volatile one, deeper than it cleans up itself.
+/// </para>
 /// </remarks>
 internal sealed class ErrorSentinel : IDisposable
 {
@@ -18,19 +22,17 @@ internal sealed class ErrorSentinel : IDisposable
 
     /// <summary>Makes one.</summary>
     /// <param name="workdir">The directory that the user named, in a mount that is attached.</param>
-    /// <param name="work">What is in it.</param>
     /// <param name="userXattr">Whether only <c>user.overlay.*</c> attributes can be written.</param>
     /// <param name="sentinel">What was made.</param>
     /// <returns><see cref="Errno.EIO"/> when writing something back has failed that nobody has been told of; any other error: it cannot be had here.</returns>
-    public static Errno Create(int workdir, WorkDirectory work, bool userXattr, out ErrorSentinel? sentinel)
+    public static Errno Create(int workdir, bool userXattr, out ErrorSentinel? sentinel)
     {
         sentinel = null;
-        byte[] name = work.NewName(stackalloc byte[WorkDirectory.NameLength]).ToArray();
-        Errno error = Libc.MakeDirectoryAt(work.Descriptor, name, 0x1C0);
+        Errno error = ProbeDirectory.Make(workdir);
         if (error.IsError) { return error; }
         try
         {
-            string place = $"/proc/self/fd/{workdir}/work/{PathText.Decode(name)}";
+            string place = $"/proc/self/fd/{workdir}/{PathText.Decode(ProbeDirectory.Name[..^1])}";
             foreach (string part in (ReadOnlySpan<string>)["/l", "/u", "/w"])
             {
                 error = Libc.MakeDirectoryAt(Libc.AtCwd, PathText.Encode(place + part), 0x1C0);
@@ -54,7 +56,7 @@ internal sealed class ErrorSentinel : IDisposable
         }
         finally
         {
-            work.Discard(name);
+            ProbeDirectory.Remove(workdir);
         }
     }
 

@@ -10,8 +10,7 @@ namespace Veneer.Overlay.Layers;
 /// layer (overlapping paths, ELOOP), though upper and work may lie in a lower; upper and work are on one mount and
 /// neither is in the other.
 /// <para>
-/// Crash safety. The probes work in a directory of their own in work; one that a killed mount has left is removed by
-/// the next.
+/// Crash safety. The probes work in a directory of their own in the work directory (<see cref="ProbeDirectory"/>).
 /// </para>
 /// </remarks>
 internal static class Probe
@@ -158,13 +157,7 @@ internal static class Probe
     public static UpperFeatures CheckUpper(OverlayOptions options, int work)
     {
         string workPath = options.WorkDirectory!;
-        ReadOnlySpan<byte> name = "#veneer-probe\0"u8;
-        Errno error = Libc.MakeDirectoryAt(work, name, 0x1C0); // 0700
-        if (error == Errno.EEXIST)
-        {
-            RemoveProbe(work, name);
-            error = Libc.MakeDirectoryAt(work, name, 0x1C0);
-        }
+        Errno error = ProbeDirectory.Make(work);
         switch (error)
         {
             case Errno.None:
@@ -180,7 +173,7 @@ internal static class Probe
         }
         try
         {
-            error = Libc.OpenAt(work, name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int directory);
+            error = Libc.OpenAt(work, ProbeDirectory.Name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int directory);
             if (error.IsError)
             {
                 throw new OverlayMountException($"The work directory {workPath} cannot be used ({error}): see its permissions and its filesystem.");
@@ -190,7 +183,7 @@ internal static class Probe
         }
         finally
         {
-            RemoveProbe(work, name);
+            ProbeDirectory.Remove(work);
         }
     }
 
@@ -361,18 +354,6 @@ internal static class Probe
         bool isEmpty = !reader.MoveNext() && !reader.Error.IsError;
         reader.Dispose();
         return isEmpty;
-    }
-
-    private static void RemoveProbe(int work, ReadOnlySpan<byte> name)
-    {
-        // Where an open file leaves a name behind, that goes a moment after the file was closed.
-        const int tries = 100;
-        for (int i = 0; i < tries; i++)
-        {
-            Errno error = WorkDirectory.RemoveTree(work, name, 0);
-            if (error is not (Errno.ENOTEMPTY or Errno.EEXIST)) { return; } // best effort: the next mount tries again
-            Thread.Sleep(1);
-        }
     }
 
     private static string ReadOnlyFileSystem(string path, string role) =>

@@ -60,7 +60,7 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
 
     /// <summary>What servers that were killed may have left in the work directory.</summary>
     private static Tree Leftovers => Tree.Of(
-        ("#veneer-probe/one", Node.Directory()), ("#veneer-probe/whiteout", Node.Whiteout()),
+        ("#veneer-probe/one", Node.Directory()), ("#veneer-probe/whiteout", Node.Whiteout()), ("#veneer-probe/w/work/incompat/volatile/dirty", ""),
         ("work", Node.Directory().Mode(0)), ("work/#whiteout", Node.Whiteout()), ("work/#1", "half a fi"), ("work/#2/low", Node.Whiteout()), ("work/#3", Node.Directory()));
 
     private static readonly TimeSpec Then = new() { Seconds = Node.LongAgo.Seconds + 5, Nanoseconds = 5 };
@@ -178,6 +178,15 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
 
     /// <summary>All of them, over <see cref="Lowers"/> and <see cref="Upper"/>.</summary>
     public static IReadOnlyList<Operation> All { get; } = [.. Mounts, .. CopyUps, .. Metacopies, .. Creations, .. Removals, .. Renames, .. Links];
+
+    /// <summary>What a server holds in work until it ends: a whiteout, to which others are linked, and a file of several names.</summary>
+    public static Operation BeforeUnmount { get; } = new("what leaves something in work", m =>
+    {
+        WithNames(m, one => Sys.ChangeMode(one, Oct(600)));
+        Sys.Unlink(m / "full/a");
+        Sys.RemoveDirectory(m / "whited");
+    })
+    { Unsteady = ["nlink="] };
 
     public override string ToString() => Name;
 

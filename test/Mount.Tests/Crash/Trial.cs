@@ -27,6 +27,9 @@ internal sealed class Trial : IDisposable
     /// <summary>What was done until the server was killed.</summary>
     public string[] Steps => server.Steps;
 
+    /// <summary>Whether the server was killed, and has not ended by itself.</summary>
+    public bool WasKilled => server.WasKilled;
+
     /// <summary>What users see before the operation: the kernel says.</summary>
     public TreeImage ViewBefore()
     {
@@ -145,6 +148,23 @@ internal sealed class Trial : IDisposable
     {
         server.Dispose();
         overlay.Dispose();
+    }
+
+    /// <summary>Does the operation and unmounts, of which the server dies.</summary>
+    /// <returns>What is wrong then, or nothing.</returns>
+    public string RunUnmount()
+    {
+        overlay.Mount(server);
+        Assert.Equal(Errno.None, Sys.ErrorOf(() => operation.Do(overlay.Merged)));
+        TreeImage shown = Look(overlay.Merged);
+        server.CountSteps();
+        overlay.Unmount();
+        overlay.KillServer();
+
+        TreeImage seen = ViewOfCopy();
+        Expect("The kernel does not show what Veneer showed", shown, seen);
+        MountAgain(seen);
+        return problems.ToString();
     }
 
     private Layers Copy(string name)
