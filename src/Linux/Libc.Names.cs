@@ -174,10 +174,13 @@ public static unsafe partial class Libc
         fixed (byte* p = name)
         {
             Errno error = Check(syscall(SysFchmodAt2, directory, (nint)p, (nint)mode, AtSymlinkNoFollow | AtEmptyPath, 0, 0));
-            if (error != Errno.ENOSYS) { return error; }
+            if (!MayBeUnknown(error)) { return error; }
         }
         return ChangeModeThroughProc(directory, name, mode);
     }
+
+    /// <summary>Whether a call may have failed since the kernel has none, or a container's filter does not know it, some of which answer EPERM.</summary>
+    private static bool MayBeUnknown(Errno error) => error is Errno.ENOSYS or Errno.EPERM;
 
     /// <summary>What kernels before 6.6 are asked.</summary>
     internal static Errno ChangeModeThroughProc(int directory, ReadOnlySpan<byte> name, uint mode)

@@ -70,8 +70,8 @@ public static unsafe partial class Libc
             {
                 var arguments = new XattrArguments { Value = (ulong)v, Size = (uint)value.Length };
                 Errno error = Check(syscall(SysGetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, (nint)(&arguments), sizeof(XattrArguments)), out size);
-                if (error != Errno.ENOSYS) { return error; }
-                xattrAtMissing = true;
+                if (!MayBeUnknown(error)) { return error; }
+                xattrAtMissing = error == Errno.ENOSYS;
             }
             if (name.Length > MaxName)
             {
@@ -96,7 +96,7 @@ public static unsafe partial class Libc
             {
                 var arguments = new XattrArguments { Value = (ulong)v, Size = (uint)value.Length, Flags = (uint)flags };
                 Errno error = Check(syscall(SysSetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, (nint)(&arguments), sizeof(XattrArguments)));
-                if (error is not (Errno.ENOSYS or Errno.EBADF)) { return error; }
+                if (error != Errno.EBADF && !MayBeUnknown(error)) { return error; }
                 xattrAtMissing = error == Errno.ENOSYS; // EBADF: an O_PATH descriptor by itself
             }
             if (name.Length > MaxName) { return Errno.ENAMETOOLONG; }
@@ -117,8 +117,8 @@ public static unsafe partial class Libc
             if (!xattrAtMissing && name.Length > 1)
             {
                 Errno error = Check(syscall(SysListXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)l, list.Length, 0), out size);
-                if (error != Errno.ENOSYS) { return error; }
-                xattrAtMissing = true;
+                if (!MayBeUnknown(error)) { return error; }
+                xattrAtMissing = error == Errno.ENOSYS;
             }
             if (name.Length > MaxName)
             {
@@ -142,8 +142,8 @@ public static unsafe partial class Libc
             if (!xattrAtMissing && name.Length > 1)
             {
                 Errno error = Check(syscall(SysRemoveXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, 0, 0));
-                if (error != Errno.ENOSYS) { return error; }
-                xattrAtMissing = true;
+                if (!MayBeUnknown(error)) { return error; }
+                xattrAtMissing = error == Errno.ENOSYS;
             }
             if (name.Length > MaxName) { return Errno.ENAMETOOLONG; }
             Span<byte> path = stackalloc byte[ProcPathSize];

@@ -278,6 +278,8 @@ public sealed class OverlayMount : IDisposable
         {
             case VerdictKind.Doubtful:
                 throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced, and {verdict.Reason}: run veneer sync {upperPath}.");
+            case VerdictKind.Unreadable:
+                throw new OverlayMountException(verdict.Sentence($"the upper directory {upperPath}")!);
             case VerdictKind.Lost or VerdictKind.OtherVersion or VerdictKind.Damaged:
                 throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {verdict.Reason}: {verdict.Remedy}discard it and {workPath}.");
             case VerdictKind.Unknown:

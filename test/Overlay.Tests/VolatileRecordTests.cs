@@ -67,6 +67,19 @@ public sealed class VolatileRecordTests
         Assert.Equal(VerdictKind.Whole, Judge(now: r => r with { Mount = 89 }).Kind);
     }
 
+    /// <summary>Where /proc does not tell it, two starts of the machine are not one, and nobody is told to discard what another place can judge.</summary>
+    [Fact]
+    public void A_start_of_the_machine_that_is_not_known_is_none()
+    {
+        VolatileRecord Unknown(VolatileRecord r) => r with { Boot = VolatileRecord.UnknownBoot };
+
+        Assert.Equal(VerdictKind.Unreadable, Judge(now: Unknown).Kind);
+        Assert.Equal(VerdictKind.Unreadable, Judge(Unknown, Unknown).Kind);
+        Assert.DoesNotContain("discard", Judge(now: Unknown).Sentence("it"), StringComparison.Ordinal);
+        Assert.Equal(VerdictKind.Lost, Judge(Unknown).Kind);
+        Assert.Equal(VerdictKind.Lost, Judge(Unknown, r => Unknown(r) with { Upper = 100 }).Kind);
+    }
+
     [Fact]
     public void Any_difference_may_be_a_loss()
     {

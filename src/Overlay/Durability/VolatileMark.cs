@@ -29,6 +29,7 @@ internal sealed class VolatileMark
     private readonly bool isLaid;
     private readonly int recordsOnUpper;
     private Verdict notUnderstood;
+    private Errno unread;
     private VolatileRecord? current;
 
     /// <summary>Looks for a mark; nothing changes.</summary>
@@ -47,19 +48,25 @@ internal sealed class VolatileMark
         Span<byte> value = stackalloc byte[VolatileRecord.MaxLength];
         Errno error = Libc.GetXattrAt(upper, Libc.Self, xattr.Volatile, value, out int size);
         isLaid = !error.IsNoXattr;
-        if (isLaid) { Add(error.IsError ? default : value[..size]); }
+        if (isLaid) { Add(error, value, size); }
         recordsOnUpper = Records.Count;
         if (work < 0) { return; }
-        if (!Libc.OpenAt(work, FileName, OpenFlags.ReadOnly | OpenFlags.NoFollow | OpenFlags.NonBlock, 0, ResolveFlags.Confined, out int file).IsError)
+        error = Libc.OpenAt(work, FileName, OpenFlags.ReadOnly | OpenFlags.NoFollow | OpenFlags.NonBlock, 0, ResolveFlags.Confined, out int file);
+        if (!error.IsError)
         {
             using var opened = new Fd(file);
-            Add(Libc.ReadAt(file, value, 0, out size).IsError ? default : value[..size]);
+            error = Libc.ReadAt(file, value, 0, out size);
+            Add(error == Errno.EISDIR ? Errno.EINVAL : error, value, size);
         }
-        if (!Libc.OpenAt(work, "work/incompat/volatile\0"u8, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int directory).IsError)
+        else if (error != Errno.ENOENT) { Add(error is Errno.ELOOP or Errno.ENXIO ? Errno.EINVAL : error, value, 0); } // a link or a socket has the name
+        error = Libc.OpenAt(work, "work/incompat/volatile\0"u8, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int directory);
+        if (!error.IsError)
         {
             using var opened = new Fd(directory);
-            if (!Libc.GetXattrAt(directory, Libc.Self, xattr.Volatile, value, out size).IsError) { Add(value[..size]); }
+            error = Libc.GetXattrAt(directory, Libc.Self, xattr.Volatile, value, out size);
+            if (!error.IsNoXattr) { Add(error, value, size); }
         }
+        else if (!IsAbsent(error)) { unread = error; }
     }
 
     /// <summary>Names of attributes.</summary>
@@ -78,7 +85,7 @@ internal sealed class VolatileMark
     public bool IsKernels { get; }
 
     /// <summary>Whether upper may lack what was written to it.</summary>
-    public bool Exists => IsKernels || Records.Count > 0;
+    public bool Exists => IsKernels || Records.Count > 0 || unread.IsError;
 
     /// <summary>The error sequence of the first of a row of volatile mounts; null where it is not known.</summary>
     public uint? FirstErrors => Records.FirstOrDefault(record => record is not null)?.Errors ?? Now.Errors;
@@ -86,8 +93,8 @@ internal sealed class VolatileMark
     /// <summary>What the records say: the worst of them counts.</summary>
     public Verdict Judge()
     {
-        if (Records.Count == 0) { return new Verdict(VerdictKind.Unknown, "there is no record by which that could be told, as after kernel overlayfs"); }
-        Verdict worst = Verdict.Whole;
+        if (Records.Count == 0 && !unread.IsError) { return new Verdict(VerdictKind.Unknown, "there is no record by which that could be told, as after kernel overlayfs"); }
+        Verdict worst = unread.IsError ? Verdict.Unreadable($"its record cannot be read ({unread})", "see whether /proc is mounted, and its filesystem answers") : Verdict.Whole;
         foreach (VolatileRecord? record in Records)
         {
             Verdict verdict = record?.Judge(Now) ?? notUnderstood;
@@ -96,12 +103,24 @@ internal sealed class VolatileMark
         return worst;
     }
 
-    private void Add(ReadOnlySpan<byte> bytes)
+    /// <summary>Adds what was read, or why it could not be. What could not be read is not damaged by that: nobody is to discard an upper for it.</summary>
+    private void Add(Errno error, ReadOnlySpan<byte> value, int size)
     {
+        // Another kind of object, or one that is too long, is no record of ours.
+        bool isNone = error is Errno.EINVAL or Errno.ERANGE or Errno.EAGAIN;
+        if (error.IsError && !isNone)
+        {
+            unread = error;
+            return;
+        }
+        ReadOnlySpan<byte> bytes = isNone ? default : value[..size];
         VolatileRecord? record = VolatileRecord.Parse(bytes);
         if (record is null) { notUnderstood = VolatileRecord.NotUnderstood(bytes); }
         Records.Add(record);
     }
+
+    /// <summary>Whether a name is not there, or not to be reached by a user for whom the others count: the kernel makes <c>work</c> with no permissions.</summary>
+    private static bool IsAbsent(Errno error) => error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP or Errno.EACCES or Errno.EXDEV;
 
     private static bool Has(int directory, ReadOnlySpan<byte> path)
     {
@@ -300,14 +319,14 @@ internal sealed class VolatileMark
         };
     }
 
-    /// <summary>The number that the kernel gives itself when it starts, or one that equals no other.</summary>
+    /// <summary>The number that the kernel gives itself when it starts, or <see cref="VolatileRecord.UnknownBoot"/>.</summary>
     /// <remarks>VENEER_TEST_BOOT_ID names another file to read it from: a test cannot start the machine anew.</remarks>
     private static string ReadBoot()
     {
         string path = Environment.GetEnvironmentVariable("VENEER_TEST_BOOT_ID") ?? "/proc/sys/kernel/random/boot_id";
-        if (Libc.ReadWhole(PathText.Encode(path), out byte[] content).IsError) { return $"unknown-{Guid.NewGuid()}"; }
+        if (Libc.ReadWhole(PathText.Encode(path), out byte[] content).IsError) { return VolatileRecord.UnknownBoot; }
         string text = PathText.Decode(content).Trim();
-        return text.Length is > 0 and <= 64 && text.All(c => char.IsAsciiLetterOrDigit(c) || c == '-') ? text : $"unknown-{Guid.NewGuid()}";
+        return text.Length is > 0 and <= 64 && text.All(c => char.IsAsciiLetterOrDigit(c) || c == '-') ? text : VolatileRecord.UnknownBoot;
     }
 
     /// <summary>A filesystem's directory in sysfs is made when it is mounted, and no other gets its number until the machine is started anew.</summary>

@@ -26,6 +26,9 @@ internal sealed record VolatileRecord
     /// <summary>A record is no longer than this, in bytes.</summary>
     public const int MaxLength = 8192;
 
+    /// <summary>The <see cref="Boot"/> that is written where there is no /proc to tell it. It is equal to no other, nor to itself.</summary>
+    public const string UnknownBoot = "unknown";
+
     /// <summary>The kernel's number for the time between two starts of the machine.</summary>
     public required string Boot { get; init; }
 
@@ -105,6 +108,11 @@ internal sealed record VolatileRecord
     {
         if (Failure != "-") { return Verdict.Lost($"writing to its filesystem failed ({Failure})"); }
         if (Upper != now.Upper) { return Verdict.Lost("the record in it is that of another directory, so that it is a copy"); }
+        if (now.Boot == UnknownBoot)
+        {
+            return Verdict.Unreadable("there is no /proc/sys/kernel/random/boot_id here, by which it is known whether the machine has been started anew", "mount /proc in full, or run this where it is");
+        }
+        if (Boot.StartsWith(UnknownBoot, StringComparison.Ordinal)) { return Verdict.Lost("it was mounted where there was no /proc/sys/kernel/random/boot_id, by which it is known whether the machine has been started anew"); }
         if (Boot != now.Boot) { return Verdict.Lost("the machine has been started anew"); }
         if (FileSystemId != now.FileSystemId) { return Verdict.Lost("it is on another filesystem"); }
         if (Instance != 0 && now.Instance != 0 ? Instance != now.Instance : !IsInMemory && (Mount == 0 || Mount != now.Mount))
@@ -127,11 +135,23 @@ internal readonly record struct Verdict(VerdictKind Kind, string Reason)
     /// <summary>What there is to try before the upper is discarded: the beginning of a list that ends with "or"; mostly nothing.</summary>
     public string Remedy => Kind == VerdictKind.OtherVersion ? "run veneer sync of that version, or " : "";
 
+    /// <summary>The whole sentence about an upper that cannot be judged here, which nobody is to discard for that; null for all others.</summary>
+    /// <param name="upper">How the upper is called in it.</param>
+    public string? Sentence(string upper) =>
+        Kind == VerdictKind.Unreadable ? $"Whether {upper} lacks what was written while it was volatile cannot be told, since {Reason}: {elsewhere}." : null;
+
+    private readonly string? elsewhere;
+
+    private Verdict(VerdictKind kind, string reason, string elsewhere) : this(kind, reason) => this.elsewhere = elsewhere;
+
     /// <summary>All that was written is there, if only in memory.</summary>
     public static Verdict Whole => new(VerdictKind.Whole, "");
 
     /// <summary>A sync can tell.</summary>
     public static Verdict Doubtful(string reason) => new(VerdictKind.Doubtful, reason);
+
+    /// <summary>It cannot be told here.</summary>
+    public static Verdict Unreadable(string reason, string elsewhere) => new(VerdictKind.Unreadable, reason, elsewhere);
 
     /// <summary>Something may be lost, and nothing can tell what.</summary>
     public static Verdict Lost(string reason) => new(VerdictKind.Lost, reason);
@@ -144,6 +164,8 @@ internal enum VerdictKind
     Whole,
     /// <summary>After a sync.</summary>
     Doubtful,
+    /// <summary>That cannot be told here, but elsewhere.</summary>
+    Unreadable,
     /// <summary>Not at all.</summary>
     Lost,
     /// <summary>What its record says cannot be known.</summary>

@@ -111,7 +111,7 @@ public sealed class VolatileUpper : IDisposable
         var now = new VolatileMark(upper.Value, upper.Value, work.Value, mark.Xattr, []);
         if (now.Exists && now.Judge() is { Kind: > VerdictKind.Doubtful } verdict)
         {
-            throw new VolatileUpperException($"{path} may lack what was written while it was volatile, since {verdict.Reason}: {verdict.Remedy}discard it and its work directory.", ProblemOf(verdict));
+            throw new VolatileUpperException(verdict.Sentence(path) ?? $"{path} may lack what was written while it was volatile, since {verdict.Reason}: {verdict.Remedy}discard it and its work directory.", ProblemOf(verdict));
         }
     }
 
@@ -119,7 +119,7 @@ public sealed class VolatileUpper : IDisposable
     {
         if (found.Exists && found.Judge() is { Kind: > VerdictKind.Doubtful } verdict)
         {
-            throw new VolatileUpperException($"{path} may lack what was written while it was volatile, since {verdict.Reason}, and a sync does not bring that back: {verdict.Remedy}discard it and its work directory.", ProblemOf(verdict));
+            throw new VolatileUpperException(verdict.Sentence(path) ?? $"{path} may lack what was written while it was volatile, since {verdict.Reason}, and a sync does not bring that back: {verdict.Remedy}discard it and its work directory.", ProblemOf(verdict));
         }
     }
 
@@ -127,6 +127,7 @@ public sealed class VolatileUpper : IDisposable
     {
         VerdictKind.OtherVersion => UpperProblem.OtherVersion,
         VerdictKind.Damaged => UpperProblem.Damaged,
+        VerdictKind.Unreadable => UpperProblem.Other,
         _ => UpperProblem.Lost,
     };
 

@@ -41,9 +41,9 @@ internal static class Probe
 
         AccessMode needed = AccessMode.Read | AccessMode.Execute | (role == "lower" ? 0 : AccessMode.Write);
         error = Libc.Access(descriptor, needed);
-        // An immutable directory: in upper the kernel's answer comes when it is to be changed, without work the overlay is read-only.
-        bool isImmutable = error == Errno.EPERM && role != "lower";
-        if (!error.IsError || error == Errno.ENOSYS || isImmutable) { return descriptor; }
+        // EPERM is an immutable directory: in upper the kernel's answer comes when it is to be changed, without work the overlay is
+        // read-only. Or it comes from a filter of system calls that does not know this one.
+        if (error is Errno.None or Errno.ENOSYS or Errno.EPERM) { return descriptor; }
         Libc.Close(descriptor);
         throw new OverlayMountException(error switch
         {

@@ -144,12 +144,15 @@ public sealed class CliSurroundingsTests : IDisposable
             ("statmount and listmount", "457,458"), ("io_uring", "425,426,427"), ("faccessat2", "439"), ("fsopen", "430,431,432"), ("bpf", "321"),
             ("xattrs at", "463,464,465,466"), ("fchmodat2", "452"), ("cachestat", "451"), ("copy_file_range", "326"), ("inotify", "254,294"),
             ("handles", "303,304"), ("getrandom", "318"), ("all that came after Linux 5.6", "436,439,442,451,452,457,458,463,464,465,466"),
+            // Some filters answer EPERM to what they do not know.
+            ("faccessat2, refused", "439=1"), ("fchmodat2, refused", "452=1"), ("xattrs at, refused", "463,464,465,466=1"),
+            ("all that came after Linux 5.6, refused", "436,439,442,451,452,457,458,463,464,465,466=1"),
         ];
         string program = Compiled();
         foreach ((string name, string numbers) in calls)
         {
             Outcome outcome = sandbox.Run(
-                $"set -e; mkdir -p l/d; echo old >l/d/f; {program} {numbers} veneer mount -o $LAYERS m; cat m/f; echo new >m/d/f; chmod 600 m/f; setfattr -n user.x -v y m/f; mv m/d/f m/d/g; mkdir m/n; rm m/f; cat u/d/g; "
+                $"set -e; mkdir -p l/d; echo old >l/d/f; {program} {numbers} veneer mount -o $LAYERS m; cat m/f; echo new >m/d/f; chmod 600 m/f; setfattr -n user.x -v y m/f; setfattr -x user.x m/f; mv m/d/f m/d/g; mkdir m/n; rm m/f; cat u/d/g; "
                 + "umount m; while pgrep -x veneer >/dev/null; do sleep 0.05; done; rm -rf u/* w/*");
             Assert.True(outcome is { ExitCode: 0, Output: "old\nnew\n", Error: "" }, $"{name}: {outcome}");
         }
@@ -163,5 +166,30 @@ public sealed class CliSurroundingsTests : IDisposable
         Outcome outcome = sandbox.Run($"{Compiled()} 437 {command}");
 
         Assert.Equal(new Outcome(2, "", "veneer: This system has no openat2(2): Linux 5.6 or newer is needed, and in a container a filter of system calls that knows it.\n"), outcome);
+    }
+
+    /// <summary>What cannot be read is not damaged, and nobody is told to discard it.</summary>
+    [CliTheory]
+    [InlineData("veneer sync u")]
+    [InlineData("veneer sync --work w u")]
+    public void An_upper_whose_record_cannot_be_read_is_neither_damaged_nor_to_be_discarded(string command)
+    {
+        Outcome outcome = sandbox.Run($"veneer mount -o $LAYERS,volatile m; echo new >m/f; veneer umount m; {Compiled()} 191,464=5 {command} || echo $?; veneer sync u; cat u/f");
+
+        Assert.Equal("32\nnew\n", outcome.Output[..3] + outcome.Output[^4..]);
+        Assert.Equal("veneer: Whether u lacks what was written while it was volatile cannot be told, since its record cannot be read (EIO): see whether /proc is mounted, and its filesystem answers.\n", outcome.Error);
+    }
+
+    /// <summary>In a /proc that shows processes alone nothing tells whether the machine was started anew.</summary>
+    [CliTheory]
+    [InlineData("mount -t proc -o subset=pid proc /proc; veneer sync u")]
+    [InlineData("mount -t proc -o subset=pid proc /proc; veneer mount -o $LAYERS,volatile m")]
+    public void Where_nothing_tells_whether_the_machine_was_started_anew_nothing_is_to_be_discarded(string commands)
+    {
+        Outcome outcome = sandbox.Run($"veneer mount -o $LAYERS,volatile m; echo new >m/f; veneer umount m; unshare --mount --propagation private sh -c '{commands}' || echo $?; veneer sync u; cat u/f");
+
+        Assert.Equal("32\nnew\n", outcome.Output[..3] + outcome.Output[^4..]);
+        Assert.StartsWith("veneer: Whether ", outcome.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("discard", outcome.Error, StringComparison.Ordinal);
     }
 }

@@ -1,10 +1,11 @@
-/* Runs a program on a kernel that lacks some system calls: enosys NR[,NR...] PROGRAM [ARGUMENT...] */
+/* Runs a program on a kernel that lacks some system calls: enosys NR[,NR...][=ERRNO] PROGRAM [ARGUMENT...] */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -13,11 +14,14 @@ int main(int count, char **words)
     struct sock_filter filter[64];
     unsigned short length = 0;
     if (count < 3) { return 2; }
+    char *equals = strchr(words[1], '=');
+    unsigned answer = equals == NULL ? ENOSYS : (unsigned)strtoul(equals + 1, NULL, 10);
+    if (equals != NULL) { *equals = 0; }
     filter[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
     for (char *rest = words[1]; *rest != 0 && length < 60;)
     {
         filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)strtoul(rest, &rest, 10), 0, 1);
-        filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
+        filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | answer);
         if (*rest == ',') { rest++; }
     }
     filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
