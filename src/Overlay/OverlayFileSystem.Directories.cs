@@ -45,7 +45,11 @@ internal sealed partial class OverlayFileSystem
             if (input.Offset != 0 && writer.IsPlus) { ahead.WentOn(directory, content, index); }
             // Read to the end: whoever comes next finds it in the kernel, or wants it fresh.
             isOver = index == content.Count && writer.Used == 0;
-            if (isOver) { volume.Listings.Hide(directory, content); }
+            if (isOver)
+            {
+                volume.Listings.Hide(directory, content);
+                if (directory.IsImpure) { Purify(directory, content); }
+            }
         }
         finally
         {
@@ -53,6 +57,53 @@ internal sealed partial class OverlayFileSystem
         }
         if (isOver && directory.Readers.HaveMixed(Environment.TickCount)) { DropListing(request.NodeId); }
         return Errno.None;
+    }
+
+    /// <summary>A directory of upper that was read, and in which nothing came from below any more, is not impure. Kernel: ovl_cache_get_impure().</summary>
+    /// <remarks>A crash leaves the attribute there or not; it only makes listing slower where there is no need for it.</remarks>
+    private void Purify(DirectoryInode directory, MergedDirectory content)
+    {
+        if (directory.IsMerged || !volume.IsWritable || volume.Options.ReadOnly || errors.Failure.IsError || HasOrigins(directory, content)) { return; }
+        volume.RenameLock.EnterReadLock();
+        try
+        {
+            lock (directory.NamesLock)
+            {
+                // What comes into it marks it first, and is in the directory when the lock is free.
+                if (directory.IsUnlinked || !directory.IsImpure || content.Version != volume.Inodes.VersionOf(directory)) { return; }
+                if (volume.Objects.Of(directory.Upper!, Libc.Self, out RealReference real).IsError) { return; }
+                using (real)
+                {
+                    if (Libc.RemoveXattrAt(real.Directory, real.Name, volume.Xattr.Impure).IsError) { return; } // best effort, as in the kernel
+                }
+                directory.IsImpure = false;
+            }
+        }
+        finally
+        {
+            volume.RenameLock.ExitReadLock();
+        }
+        notifier?.InvalidateAttributes(directory.NodeId); // st_ctime is another now
+    }
+
+    /// <summary>Whether something in a directory of upper says where it came from, or cannot be asked.</summary>
+    private bool HasOrigins(DirectoryInode directory, MergedDirectory content)
+    {
+        if (volume.Objects.OpenDirectory(directory.Upper!, out int descriptor).IsError) { return true; }
+        bool isFound = false;
+        for (int i = 0; i < content.Count && !isFound; i++)
+        {
+            ReadOnlySpan<byte> name = content.NameOf(i);
+            isFound = Has(name, volume.Xattr.Origin) || (content.TypeOf(i) == FileType.Directory >> 12 && Has(name, volume.Xattr.Redirect));
+        }
+        Libc.Close(descriptor);
+        return isFound;
+
+        bool Has(ReadOnlySpan<byte> name, byte[] attribute)
+        {
+            Errno error = Libc.GetXattrAt(descriptor, name, attribute, [], out _);
+            return !error.IsNoXattr && error != Errno.ENOENT; // who is gone has made a new version
+        }
     }
 
     /// <summary>The kernel is not to keep what it has read of a directory; whoever comes next reads it anew.</summary>

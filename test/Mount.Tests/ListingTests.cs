@@ -100,6 +100,56 @@ public sealed class ListingTests
         Assert.Empty(Sys.ErrorOf(() => directory.ReadDirectory()) == Errno.None ? directory.ReadDirectory() : []);
     }
 
+    /// <summary>Such a directory is listed without asking where each entry came from; the mark comes back with the next that came from below.</summary>
+    [MountTheory]
+    [InlineData("file", "")]
+    [InlineData("link", "")]
+    [InlineData("d", "redirect_dir=on")]
+    public void An_upper_directory_is_no_longer_impure_once_it_is_read_and_holds_nothing_from_below(string name, string options)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "x"), ("link", Node.Link("file")), ("d/inside", "")), options: options);
+        FilePath root = overlay.Merged, made = root / "made";
+        ulong ino = Sys.Stat(root / name).Ino;
+        Sys.MakeDirectory(made);
+        Sys.Write(made / "new", "");
+        Sys.Rename(root / name, made / name);
+        _ = Sys.ReadDirectory(made);
+        Assert.True(IsImpure());
+
+        Sys.Rename(made / name, root / name);
+        Assert.True(IsImpure());
+        _ = Sys.ReadDirectory(made);
+        Assert.False(IsImpure());
+        Assert.Equal(Sys.Stat(overlay.Upper / "made").ChangeTime, Sys.Stat(made).ChangeTime);
+
+        Sys.Rename(root / name, made / name);
+        Assert.True(IsImpure());
+        Assert.Equal(ino, Sys.ReadDirectory(made).Single(entry => entry.Name == name).Ino);
+
+        bool IsImpure() => Sys.HasXattr(overlay.Upper / "made", "trusted.overlay.impure");
+    }
+
+    /// <summary>What was in upper before any overlay, or came from another one, is not asked for its number but for where it came from.</summary>
+    [MountTheory]
+    [InlineData("trusted.overlay.origin", true)]
+    [InlineData("user.origin", false)]
+    public void An_upper_directory_stays_impure_for_as_long_as_something_in_it_says_that_it_came_from_below(string attribute, bool stays)
+    {
+        Tree upper = Tree.Of(("made", Node.Directory().Attribute("trusted.overlay.impure", "y")), ("made/a", ""), ("made/b", ""), ("made/c", ""));
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "x")), upper: upper, mounted: false);
+        overlay.Mount();
+        Sys.Append(overlay.Merged / "file", "y");
+        byte[] origin = Sys.GetXattr(overlay.Upper / "file", "trusted.overlay.origin");
+        overlay.Unmount();
+        Sys.SetXattr(overlay.Upper / "made/b", attribute, origin);
+        Sys.Unlink(overlay.Upper / "file");
+        overlay.Mount();
+
+        Assert.Equal(3, Sys.ReadDirectory(overlay.Merged / "made").Count);
+
+        Assert.Equal(stays, Sys.HasXattr(overlay.Upper / "made", "trusted.overlay.impure"));
+    }
+
     [MountFact]
     public void A_hundred_thousand_entries_are_listed_and_found_quickly()
     {

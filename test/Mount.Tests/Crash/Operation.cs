@@ -176,8 +176,13 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
         new("link one of several names", m => WithNames(m, one => Sys.Link(one, m / "new"))) { Unsteady = ["nlink="] },
     ];
 
+    private static IEnumerable<Operation> Readings =>
+    [
+        new("list an impure directory with nothing from below", m => Sys.ReadDirectory(m / "marked")) { AlsoInUpper = ("marked", Node.Directory().Attribute("trusted.overlay.impure", "y")) },
+    ];
+
     /// <summary>All of them, over <see cref="Lowers"/> and <see cref="Upper"/>.</summary>
-    public static IReadOnlyList<Operation> All { get; } = [.. Mounts, .. CopyUps, .. Metacopies, .. Creations, .. Removals, .. Renames, .. Links];
+    public static IReadOnlyList<Operation> All { get; } = [.. Mounts, .. CopyUps, .. Metacopies, .. Creations, .. Removals, .. Renames, .. Links, .. Readings];
 
     /// <summary>What a server holds in work until it ends: a whiteout, to which others are linked, and a file of several names.</summary>
     public static Operation BeforeUnmount { get; } = new("what leaves something in work", m =>
