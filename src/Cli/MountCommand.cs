@@ -1,9 +1,12 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
+using System.Text.Json;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
+using Veneer.Overlay.Control;
 using Veneer.Overlay.Host;
+using Veneer.Overlay.Topology;
 
 namespace Veneer.Cli;
 
@@ -383,14 +386,54 @@ internal static class MountCommand
         {
             throw new MountException($"{path} has no upper directory, so it cannot be made writable: unmount it, and mount it anew with upperdir and workdir.");
         }
+        if (ChangeOf(path, request.Options) is { } change) { throw new MountException($"{change} cannot be changed while {path} is mounted: leave it out, or unmount {path} and mount it anew."); }
         if (request.Pretend) { return ExitCode.Success; }
         error = Libc.Mount("none\0"u8, PathText.Encode(path), "none\0"u8, flags | MountFlags.Remount, "\0"u8);
         return error switch
         {
-            Errno.None => ExitCode.Success,
+            Errno.None => TellServer(path),
             Errno.EPERM => throw new MountException($"Only root may remount {path}: become root, or unmount it and mount it anew."),
             Errno.EBUSY => throw new MountException($"{path} has files open for writing: close them, then remount it."),
             _ => throw new MountException($"{path} cannot be remounted ({error}): see dmesg."),
         };
+    }
+
+    /// <summary>An option of the overlay that would change something, or null: mount(8) repeats those of /etc/fstab.</summary>
+    private static string? ChangeOf(string path, OptionParser asked)
+    {
+        if (!asked.HasOverlayOptions) { return null; }
+        try
+        {
+            using var answer = JsonDocument.Parse(LiveMount.Ask(path, Query.Layers));
+            OverlayTopology now = OverlayTopology.Read(answer.RootElement);
+            return asked.FindChange(now.Options, [.. now.Layers.Where(layer => layer.Index > 0).Select(layer => layer.Given)], Given(0), Given(-1));
+
+            string? Given(int index) => now.Layers.FirstOrDefault(layer => layer.Index == index) is { } layer ? layer.Given : "";
+        }
+        catch (LayerException)
+        {
+            return null; // who does not answer is not told either, below
+        }
+    }
+
+    /// <summary>FUSE does not tell the server: how access times are kept now, and that upper is to be on the disk when nobody can write any more.</summary>
+    private static int TellServer(string path)
+    {
+        if (Target.Find(path, out _, out MountEntry? mount).IsError || mount is null) { return ExitCode.Success; } // gone meanwhile
+        string[] flags = mount.Options.Split(',');
+        bool isReadOnly = flags.Contains("ro") || mount.FileSystemFlags.Contains("ro");
+        string words = (isReadOnly ? "ro," : "rw,") + (flags.Contains("noatime") ? "noatime" : flags.Contains("relatime") ? "relatime" : "strictatime") + (flags.Contains("nodiratime") ? ",nodiratime" : "");
+        try
+        {
+            using var answer = JsonDocument.Parse(LiveMount.Ask(path, Query.Remounted, words, isReadOnly ? -1 : LiveMount.AnswerTime));
+            return answer.RootElement.GetProperty("failure").GetString() is { } failure
+                ? throw new MountException($"{path} is remounted, but what was written before may not be on the disk ({failure}): see dmesg.")
+                : ExitCode.Success;
+        }
+        catch (LayerException problem)
+        {
+            Terminal.Complain($"{path} is remounted, but access times are kept as before, and its upper was not synced. {problem.Message}");
+            return ExitCode.Success;
+        }
     }
 }

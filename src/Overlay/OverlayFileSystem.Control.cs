@@ -28,6 +28,8 @@ internal sealed partial class OverlayFileSystem
                 return Errno.None;
             case Query.Sync:
                 return StartSync(argument, document);
+            case Query.Remounted:
+                return FollowRemount(argument, document);
             default:
                 return Errno.EOPNOTSUPP;
         }

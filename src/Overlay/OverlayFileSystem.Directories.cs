@@ -63,7 +63,7 @@ internal sealed partial class OverlayFileSystem
     /// <remarks>A crash leaves the attribute there or not; it only makes listing slower where there is no need for it.</remarks>
     private void Purify(DirectoryInode directory, MergedDirectory content)
     {
-        if (directory.IsMerged || !volume.IsWritable || volume.Options.ReadOnly || errors.Failure.IsError || HasOrigins(directory, content)) { return; }
+        if (directory.IsMerged || !volume.IsWritable || volume.IsReadOnly || errors.Failure.IsError || HasOrigins(directory, content)) { return; }
         volume.RenameLock.EnterReadLock();
         try
         {

@@ -64,6 +64,37 @@ internal sealed partial class OverlayFileSystem
         thread?.Join();
     }
 
+    /// <summary>The flags of the mount are others now. Kernel: ovl_reconfigure(), and touch_atime() with the mount that it is given.</summary>
+    /// <param name="argument">Words of <see cref="OptionParser.AreFlags"/>: <c>ro</c> or <c>rw</c>, and how access times are kept.</param>
+    /// <param name="document">Whether upper is on the disk, where nobody can write any more.</param>
+    private Errno FollowRemount(ReadOnlySpan<byte> argument, Utf8JsonWriter document)
+    {
+        string words = PathText.Decode(argument);
+        if (!OptionParser.AreFlags(words)) { return Errno.EINVAL; }
+        var flags = new OptionParser();
+        flags.Add(words);
+        Errno error = Errno.None;
+        if (volume.Layers[0] is { } upper)
+        {
+            bool wasReadOnly = volume.IsReadOnly;
+            volume.IsReadOnly = (flags.MountFlags & MountFlags.ReadOnly) != 0;
+            upper.KeepTimes(CommonMount.TimesOf(flags.MountFlags));
+            if (volume.IsReadOnly && !wasReadOnly && volume.IsDurable) { error = SyncUpper(upper); }
+        }
+        document.WriteStartObject();
+        if (error.IsError) { document.WriteString("failure"u8, error.ToString()); }
+        else { document.WriteNull("failure"u8); }
+        document.WriteEndObject();
+        return Errno.None;
+    }
+
+    private Errno SyncUpper(Layer upper)
+    {
+        workers?.BeginBlocking();
+        try { return errors.Synced(Libc.SyncFileSystem(upper.Root.Descriptor)); }
+        finally { workers?.EndBlocking(); }
+    }
+
     private void WriteLacks(Utf8JsonWriter document)
     {
         if (volume.IsWritable) { document.WriteString("attributes"u8, volume.Features.Attributes switch { AttributeSpace.Trusted => "trusted", AttributeSpace.User => "user", _ => "none" }); }

@@ -174,6 +174,7 @@ public sealed class OverlayMount : IDisposable
             InUse = inUse,
             Mark = options.Sync == Sync.Volatile ? mark : null,
             IsInMemory = mark?.Now.IsInMemory ?? true,
+            IsReadOnly = options.ReadOnly,
             IsOnXfs = upper >= 0 && !Libc.StatFileSystem(upper, out StatFs upperStatus).IsError && upperStatus.Type == StatFs.XfsMagic,
             Sentinel = sentinel,
             Pin = pin,
@@ -221,8 +222,7 @@ public sealed class OverlayMount : IDisposable
     {
         Layer layer;
         int workRoot = work;
-        MountAttributes times = options.ReadOnly ? MountAttributes.NoAccessTime : AccessTimesOf(options.MountFlags);
-        bool isPrivate = CommonMount.TryClone(upper, work, times, out int clone, out bool hasTimes, out byte[] upperPath, out byte[] workPath);
+        bool isPrivate = CommonMount.TryClone(upper, work, out int clone, out byte[] upperPath, out byte[] workPath);
         if (isPrivate)
         {
             Hold(clone, opened);
@@ -237,7 +237,7 @@ public sealed class OverlayMount : IDisposable
             layer = Layer.OpenUpper(options.UpperDirectory!, upper, isPrivate: false, "."u8);
             opened.Add(layer);
         }
-        layer.NeedsNoAccessTime = !hasTimes && (times & MountAttributes.NoAccessTime) != 0;
+        layer.KeepTimes(CommonMount.TimesOf(options.MountFlags | (options.ReadOnly ? MountFlags.ReadOnly : MountFlags.None)));
         VolatileMark mark = Judge(options, upper, work, layer, xattr);
         WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, layer.Root.Descriptor, features, xattr, isShared: !hasWork);
         opened.Add(workDirectory);
@@ -253,12 +253,6 @@ public sealed class OverlayMount : IDisposable
         if (marked.IsError) { throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be marked as volatile ({marked}): mount without the option volatile."); }
         return (layer, workDirectory, mark, sentinel);
     }
-
-    /// <summary>How a mount with these flags keeps access times.</summary>
-    private static MountAttributes AccessTimesOf(MountFlags flags) =>
-        ((flags & MountFlags.NoAccessTime) != 0 ? MountAttributes.NoAccessTime
-        : (flags & MountFlags.StrictAccessTime) != 0 ? MountAttributes.StrictAccessTime
-        : MountAttributes.None) | ((flags & MountFlags.NoDirectoryAccessTime) != 0 ? MountAttributes.NoDirectoryAccessTime : MountAttributes.None);
 
     /// <summary>Refuses an upper that may lack what was written to it while it was volatile.</summary>
     /// <param name="upper">As the user named it: its mount tells more than the private copy.</param>

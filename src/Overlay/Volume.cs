@@ -139,6 +139,9 @@ internal sealed class Volume
     /// <summary>Whether there is an upper.</summary>
     public bool IsWritable => Work is not null;
 
+    /// <summary>Whether nobody can write through the mount, though there may be an upper.</summary>
+    public bool IsReadOnly { get; set; }
+
     /// <summary>Whether upper is on xfs.</summary>
     public required bool IsOnXfs { get; init; }
 

@@ -31,7 +31,29 @@ public sealed class AccessTimeTests
         }
     }
 
-    private static string Moved(FilePath place, string options, TimeSpec before)
+    /// <summary>Options at first, those of the remounts, and what is moved then, as above.</summary>
+    public static TheoryData<string, string[], string, string> Remounts => new()
+    {
+        { "relatime", ["noatime"], "", "" },
+        { "noatime", ["atime,relatime"], "dir file link map", "" },
+        { "relatime", ["strictatime"], "dir file link map", "dir file link map" },
+        { "strictatime", ["relatime,nodiratime"], "file link map", "" },
+        { "strictatime", ["ro"], "", "" },
+        { "strictatime", ["ro,strictatime", "rw"], "dir file link map", "dir file link map" },
+        { "ro", ["rw"], "dir file link map", "" },
+        { "noatime", ["ro", "rw"], "", "" },
+    };
+
+    [MountTheory]
+    [MemberData(nameof(Remounts))]
+    public void After_a_remount_it_moves_what_the_new_options_say(string options, string[] remounts, string stale, string recent)
+    {
+        FilePath place = Scratch.New();
+
+        Assert.Equal((stale, recent), (Moved(place, options, Past, remounts), Moved(place, options, Future, remounts)));
+    }
+
+    private static string Moved(FilePath place, string options, TimeSpec before, params string[] remounts)
     {
         FilePath own = place / (before.Seconds == Past.Seconds ? "past" : "future");
         Sys.MakeDirectory(own, Oct(755));
@@ -39,6 +61,7 @@ public sealed class AccessTimeTests
         string[] names = ["dir", "file", "link", "map"];
         foreach (string name in names) { Sys.ChangeTimes(overlay.Upper / name, before, Past); }
         overlay.Mount();
+        foreach (string remount in remounts) { overlay.RemountAs(remount); }
 
         _ = Sys.ReadText(overlay.Merged / "file");
         _ = Sys.ReadText(overlay.Merged / "below/file");

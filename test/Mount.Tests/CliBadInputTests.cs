@@ -155,6 +155,23 @@ public sealed partial class CliBadInputTests : IDisposable
         Assert.Equal(new Outcome(0, "1\n", ""), sandbox.Run("veneer mount -o $LAYERS,ro m; veneer mount -o remount,rw m; touch m/x; ls u | wc -l; rm u/x"));
     }
 
+    /// <summary>mount(8) repeats what /etc/fstab says; what says the same as at the mount is no change.</summary>
+    [CliFact]
+    public void What_a_remount_cannot_change_is_refused_and_what_it_repeats_is_not()
+    {
+        foreach (string change in (string[])["metacopy=on", "threads=5", "errors=shutdown", "volatile", "lowerdir=elsewhere", "upperdir=elsewhere", "workdir=elsewhere"])
+        {
+            string name = change.EndsWith("elsewhere", StringComparison.Ordinal) ? change.Split('=')[0] : change;
+            Refuses(
+                $"veneer mount -o $LAYERS,redirect_dir=on m; veneer mount -o remount,ro,{change} m; code=$?; touch m/x; veneer umount m; rm -r u/x w/work; exit $code",
+                32,
+                $"{name} cannot be changed while m is mounted: leave it out, or unmount m and mount it anew.");
+        }
+        Assert.Equal(
+            new Outcome(1, "", "touch: cannot touch 'm/x': Read-only file system\n"),
+            sandbox.Run("veneer mount -o $LAYERS,redirect_dir=on m; veneer mount -o remount,ro,$LAYERS,redirect_dir=on,metacopy=off,errors=continue,allow_other,x-systemd.automount m && touch m/x"));
+    }
+
     [CliFact]
     public void Upper_and_work_on_different_mounts()
     {

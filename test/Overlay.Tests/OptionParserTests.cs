@@ -297,6 +297,38 @@ public sealed class OptionParserTests
             Refusal("lowerdir=" + string.Join(':', Enumerable.Repeat("/l", 501))));
     }
 
+    [Theory]
+    [InlineData("ro,noatime", null)]
+    [InlineData("lowerdir=a:b,upperdir=u,workdir=w,redirect_dir=on,errors=continue", null)]
+    [InlineData("metacopy=off,passthrough=auto,allow_other,default_permissions", null)]
+    [InlineData("lowerdir=a", "lowerdir")]
+    [InlineData("lowerdir=b:a", "lowerdir")]
+    [InlineData("upperdir=other", "upperdir")]
+    [InlineData("workdir=other", "workdir")]
+    [InlineData("redirect_dir=off", "redirect_dir=off")]
+    [InlineData("noatime,metacopy=on", "metacopy=on")]
+    [InlineData("userxattr", "userxattr")]
+    [InlineData("volatile", "volatile")]
+    public void A_remount_changes_flags_alone(string asked, string? change)
+    {
+        var parser = new OptionParser();
+        parser.Add("remount," + asked);
+
+        Assert.Equal(change, parser.FindChange(["redirect_dir=on"], ["a", "b"], "u", "w"));
+        Assert.Equal(asked.StartsWith("ro", StringComparison.Ordinal), !parser.HasOverlayOptions);
+    }
+
+    /// <summary>As from another mount namespace: the names of the layers are not told.</summary>
+    [Fact]
+    public void A_remount_that_cannot_compare_layers_takes_them()
+    {
+        var parser = new OptionParser();
+        parser.Add("remount,lowerdir=a,upperdir=b,workdir=c");
+
+        Assert.Null(parser.FindChange([], [null], null, null));
+        Assert.Equal("upperdir", parser.FindChange([], [null], "", ""));
+    }
+
     [Fact]
     public void Remount_needs_no_layers()
     {

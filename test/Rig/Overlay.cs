@@ -210,6 +210,13 @@ public sealed class Overlay : IDisposable
     public void RemountAs(bool readOnly) => SysException.ThrowIf(
         Libc.Mount("none\0"u8, Merged.Bytes, "none\0"u8, MountFlags.Remount | (readOnly ? MountFlags.ReadOnly : MountFlags.None), "\0"u8), $"remount({Merged})");
 
+    /// <summary>Changes flags of the mount, as <c>mount -o remount</c> does.</summary>
+    public void RemountAs(string options)
+    {
+        if (mountedBy is { IsVeneer: true }) { Command.Require(Mounter.Binary, "mount", "-o", $"remount,{options}", Merged); }
+        else { Command.Require("mount", "-o", $"remount,{options}", Merged); }
+    }
+
     /// <summary>Unmounts, forgets what the kernel has cached, and mounts again in the same way.</summary>
     public void Remount()
     {

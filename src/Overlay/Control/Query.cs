@@ -15,4 +15,6 @@ public enum Query : uint
     Durability = 32,
     /// <summary>Starts to bring upper to the disk; the answer is that of <see cref="Durability"/>.</summary>
     Sync = 33,
+    /// <summary>Nothing: says what the flags of the mount are now, which FUSE does not.</summary>
+    Remounted = 34,
 }

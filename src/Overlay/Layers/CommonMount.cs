@@ -11,16 +11,13 @@ internal static class CommonMount
     /// <summary>Copies the mount.</summary>
     /// <param name="upper">A descriptor of upper.</param>
     /// <param name="work">A descriptor of work, in the same mount.</param>
-    /// <param name="times">How access times are kept there: as in the overlay's mount, whatever upper's own says. Kernel: ovl_get_upper()</param>
     /// <param name="mount">The copy.</param>
-    /// <param name="hasTimes">Whether they are; in a user namespace the mount's own way may be locked.</param>
     /// <param name="upperPath">Upper, from the copy's root, without NUL.</param>
     /// <param name="workPath">Work, from the copy's root, without NUL.</param>
     /// <returns>False when a private copy is refused, or the directories cannot be found in it.</returns>
-    public static bool TryClone(int upper, int work, MountAttributes times, out int mount, out bool hasTimes, out byte[] upperPath, out byte[] workPath)
+    public static bool TryClone(int upper, int work, out int mount, out byte[] upperPath, out byte[] workPath)
     {
         mount = -1;
-        hasTimes = false;
         upperPath = workPath = [];
         if (!TryPath(upper, out byte[] fromUpper) || !TryPath(work, out byte[] fromWork)) { return false; }
         int common = CommonLength(fromUpper, fromWork);
@@ -34,13 +31,18 @@ internal static class CommonMount
         if (IsSame(mount, upperPath, upper) && IsSame(mount, workPath, work))
         {
             _ = Libc.SetMountAttributes(mount, MountAttributes.NoDevices, MountAttributes.None); // best effort: nothing opens one
-            hasTimes = !Libc.SetMountAttributes(mount, times, MountAttributes.AccessTimeField | MountAttributes.NoDirectoryAccessTime).IsError;
             return true;
         }
         Libc.Close(mount);
         mount = -1;
         return false;
     }
+
+    /// <summary>How a mount with these flags keeps access times.</summary>
+    public static MountAttributes TimesOf(MountFlags flags) =>
+        ((flags & (MountFlags.NoAccessTime | MountFlags.ReadOnly)) != 0 ? MountAttributes.NoAccessTime
+        : (flags & MountFlags.StrictAccessTime) != 0 ? MountAttributes.StrictAccessTime
+        : MountAttributes.None) | ((flags & MountFlags.NoDirectoryAccessTime) != 0 ? MountAttributes.NoDirectoryAccessTime : MountAttributes.None);
 
     /// <summary>Where one directory is, seen from another, without NUL; empty when that cannot be said.</summary>
     public static byte[] PathFrom(int from, int to)

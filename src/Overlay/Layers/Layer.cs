@@ -111,6 +111,14 @@ internal sealed class Layer : IDisposable
         return Create(0, path, mount, isPrivate, relative);
     }
 
+    /// <summary>Access times are kept in this way from now on, as in the overlay's mount, whatever upper's own says. Kernel: ovl_get_upper()</summary>
+    public void KeepTimes(MountAttributes times)
+    {
+        // In a user namespace the mount's own way may be locked.
+        bool keeps = IsPrivate && !Libc.SetMountAttributes(mount.Value, times, MountAttributes.AccessTimeField | MountAttributes.NoDirectoryAccessTime).IsError;
+        NeedsNoAccessTime = !keeps && (times & MountAttributes.NoAccessTime) != 0;
+    }
+
     private static Layer Create(int index, string path, int mount, bool isPrivate, ReadOnlySpan<byte> relative)
     {
         Span<byte> name = stackalloc byte[relative.Length + 1];

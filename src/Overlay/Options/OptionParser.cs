@@ -60,6 +60,35 @@ public sealed class OptionParser
     /// <summary>The flags of an existing mount, changed as the options say; for <see cref="Remount"/>.</summary>
     public MountFlags ApplyTo(MountFlags existing) => (existing & ~cleared) | flags;
 
+    /// <summary>Whether there is anything but flags of any mount.</summary>
+    public bool HasOverlayOptions => lowers.Count > 0 || Upper is not null || Work is not null || spelled.Count > 0;
+
+    /// <summary>The first option that says something else than a mount has, or null; for <see cref="Remount"/>, which changes flags alone.</summary>
+    /// <param name="options">Those of the mount, as they were written, without layers and flags.</param>
+    /// <param name="others">The lowers of the mount as they were written, topmost first, and null where that is not told.</param>
+    /// <param name="otherUpper">Its upper, in the same way; empty where there is none.</param>
+    /// <param name="otherWork">Its work.</param>
+    public string? FindChange(IReadOnlyList<string> options, IReadOnlyList<string?> others, string? otherUpper, string? otherWork)
+    {
+        if (lowers.Count > 0 && !others.Contains(null) && !lowers.SequenceEqual(others)) { return "lowerdir"; }
+        if (Upper is not null && otherUpper is not null && Upper != otherUpper) { return "upperdir"; }
+        if (Work is not null && otherWork is not null && Work != otherWork) { return "workdir"; }
+        OverlayOptions before = Settings(options);
+        return spelled.Find(option =>
+        {
+            try { return Settings([.. options, option]) != before; }
+            catch (OverlayMountException) { return true; } // what excludes an option that there is
+        });
+
+        static OverlayOptions Settings(IEnumerable<string> words)
+        {
+            var parser = new OptionParser();
+            parser.Add("lowerdir=lower,upperdir=upper,workdir=work");
+            foreach (string word in words) { parser.Add(word); }
+            return parser.Build("", "") with { LowerDirectories = [], Spelled = [], AllowOther = null };
+        }
+    }
+
     /// <summary>Reads the argument of one <c>-o</c>.</summary>
     /// <exception cref="OverlayMountException">An option is unknown, or its value is not understood.</exception>
     public void Add(string options)

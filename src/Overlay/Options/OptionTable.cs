@@ -159,8 +159,9 @@ public static class OptionTable
         Word("remount", OptionSource.Mount, Request, parser => parser.Remount = true, """
             Change these flags of a mount that is there, as in veneer mount -o
             remount,ro MOUNTPOINT. mount -o remount does the same where the helper
-            of mount(8) is installed. Other options are ignored then, as by the
-            kernel.
+            of mount(8) is installed. Other options may be repeated, not changed.
+            With ro, what was written is on the disk afterwards, but for a volatile
+            mount.
             """),
         Word("debug", OptionSource.Fuse, Request, parser => parser.Debug = true, """
             As -d.

@@ -32,5 +32,27 @@ public sealed class SyncTests
         Assert.True(last < Array.FindLastIndex(steps, step => step.StartsWith("link", StringComparison.Ordinal) || step.StartsWith("rename", StringComparison.Ordinal)), string.Join('\n', steps));
     }
 
+    /// <summary>As the kernel does it: whoever has remounted may cut the power. Kernel: ovl_reconfigure()</summary>
+    [MountTheory(OnlyVeneer = "Nobody else has steps that are known.")]
+    [InlineData("", "ro", 1)]
+    [InlineData("", "ro ro rw ro", 2)]
+    [InlineData("", "noatime", 0)]
+    [InlineData("ro", "ro", 0)]
+    [InlineData("volatile", "ro", 0)]
+    public void Upper_is_on_disk_when_the_overlay_has_become_read_only(string options, string remounts, int synced)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "content")), options: options, mounted: false);
+        using var server = new SteppedServer(overlay.Beside("steps"), last: 0);
+        overlay.Mount(server);
+        if (options != "ro") { Sys.Write(overlay.Merged / "new", "new"); }
+        server.CountSteps();
+
+        foreach (string remount in remounts.Split(' ')) { overlay.RemountAs(remount); }
+        overlay.Unmount();
+        overlay.ForgetVolatile();
+
+        Assert.Equal(synced, server.Steps.Count(step => step.StartsWith("syncfs ", StringComparison.Ordinal)));
+    }
+
     private static bool IsSync(string step) => step.Split(['(', ' '])[0] is "fsync" or "fdatasync";
 }
