@@ -67,7 +67,7 @@ public sealed class CliCheckpointTests : IDisposable
     [CliFact]
     public void What_is_volatile_stays_so_and_is_used_again_only_if_it_may_be()
     {
-        const string boot = "echo 11111111-2222-3333-4444-555555555555 >boot; export VENEER_TEST_BOOT_ID=$PWD/boot; ";
+        const string boot = "echo 11111111-2222-3333-4444-555555555555 >boot; mount --bind boot /proc/sys/kernel/random/boot_id; ";
         const string made = boot + "mount -t tmpfs t /mnt; mkdir /mnt/u /mnt/w; veneer mount -o lowerdir=l,upperdir=/mnt/u,workdir=/mnt/w,volatile m; echo more >>m/f; veneer checkpoint m >c; veneer umount m; mv /mnt/w /mnt/w2; ";
 
         Assert.Equal("old\nmore\nfsync            volatile\n", Succeeds(made + "test -e /mnt/w2/work/incompat/volatile/dirty; veneer restore c; cat m/f; veneer status m | grep ^fsync; veneer umount m; test -e /mnt/w2/work/incompat/volatile/dirty"));

@@ -8,6 +8,7 @@ public sealed class FailingDisk : IDisposable
 {
     private readonly FilePath home;
     private readonly Filesystem kind;
+    private bool isRebooted;
 
     public FailingDisk(Filesystem kind)
     {
@@ -25,7 +26,6 @@ public sealed class FailingDisk : IDisposable
         Command.Require(make);
         foreach (string name in (string[])["disk", "lower", "merged"]) { Sys.MakeDirectory(home / name, Oct(755)); }
         Sys.Write(home / "lower/file", "lower");
-        Sys.Write(home / "boot", "11111111-2222-3333-4444-555555555555\n");
         MountDisk();
         Sys.MakeDirectory(Upper, Oct(755));
         Sys.MakeDirectory(Work, Oct(755));
@@ -40,6 +40,8 @@ public sealed class FailingDisk : IDisposable
 
     public FilePath Merged => home / "merged";
 
+    private const string BootIdFile = "/proc/sys/kernel/random/boot_id";
+
     private string Image => home / "host/image";
 
     /// <summary>Where the record of a volatile upper is, beside the attributes.</summary>
@@ -49,14 +51,10 @@ public sealed class FailingDisk : IDisposable
 
     public FilePath Lower => home / "lower";
 
-    /// <summary>What stands for the number of the machine's start.</summary>
-    public FilePath Boot => home / "boot";
-
     private void MountDisk() => Command.Require("mount", "-o", "loop", Image, Disk);
 
-    /// <summary>Runs veneer, with the machine's start as the test has it.</summary>
-    public Command.Result Veneer(params string[] words) =>
-        Command.Run([Mounter.Binary, .. words], environment: new Dictionary<string, string>(StringComparer.Ordinal) { ["VENEER_TEST_BOOT_ID"] = home / "boot" });
+    /// <summary>Runs veneer.</summary>
+    public static Command.Result Veneer(params string[] words) => Command.Run([Mounter.Binary, .. words]);
 
     public Command.Result TryMount(string options) =>
         Veneer("mount", "-o", $"lowerdir={home / "lower"},upperdir={Upper},workdir={Work},{options}", Merged);
@@ -80,8 +78,14 @@ public sealed class FailingDisk : IDisposable
         while (Overlay.ServersOf(Merged).Count > 0) { Thread.Sleep(5); }
     }
 
-    /// <summary>As if the machine had been started anew: another number, and the same files.</summary>
-    public void Reboot() => Sys.Write(home / "boot", "99999999-2222-3333-4444-555555555555\n");
+    /// <summary>As if the machine had been started anew: another number, and the same files. For all tests of this process, until this is disposed of.</summary>
+    public void Reboot()
+    {
+        if (isRebooted) { return; }
+        Sys.Write(home / "boot", "99999999-2222-3333-4444-555555555555\n");
+        Command.Require("mount", "--bind", home / "boot", BootIdFile);
+        isRebooted = true;
+    }
 
     public void RemountDisk()
     {
@@ -150,6 +154,7 @@ public sealed class FailingDisk : IDisposable
     public void Dispose()
     {
         if (Overlay.ServersOf(Merged).Count > 0) { KillServer(); }
+        if (isRebooted) { Libc.Unmount(((FilePath)BootIdFile).Bytes, lazy: true); }
         Libc.Unmount(Disk.Bytes, lazy: true);
         Libc.Unmount((home / "host").Bytes, lazy: true);
         Sys.RemoveTree(home);

@@ -96,7 +96,8 @@ public sealed class InodeNumberTests
         Assert.Equal(kernel, OriginBy(Mounter.UnderTest));
         if (Mounter.UnderTest.IsVeneer)
         {
-            Assert.Equal(kernel, OriginBy(Mounter.Parse($"env VENEER_TEST_UUID=own {Mounter.Binary} mount -o {{options}},inuse=warn {{mnt}}", $"{Mounter.Binary} umount {{mnt}}")));
+            // ENOTTY from ioctl(FS_IOC_GETFSUUID)
+            Assert.Equal(kernel, OriginBy(Mounter.Parse($"{OlderKernel.Without("16:0x80111500=25")} {Mounter.Binary} mount -o {{options}},inuse=warn {{mnt}}", $"{Mounter.Binary} umount {{mnt}}")));
         }
 
         byte[] OriginBy(Mounter mounter)

@@ -202,7 +202,7 @@ public sealed class VolatileTests
             Assert.StartsWith($"veneer: The upper directory {disk.Upper} was last mounted with volatile and may lack what was written then, since {reason}: {(what == "record of another version" ? "run veneer sync of that version, or " : "")}discard it and {disk.Work}", refused.Error, StringComparison.Ordinal);
             Assert.Single(refused.Error.Trim().Split('\n'));
         }
-        Command.Result notSynced = disk.Veneer(what == "no record" ? ["sync", "--work", disk.Work, disk.Upper] : ["sync", disk.Upper]);
+        Command.Result notSynced = FailingDisk.Veneer(what == "no record" ? ["sync", "--work", disk.Work, disk.Upper] : ["sync", disk.Upper]);
         Assert.Equal(what switch { "damaged record" => 7, "record of another version" => 13, _ => 9 }, notSynced.ExitCode);
         Assert.StartsWith($"veneer: {disk.Upper} may lack what was written while it was volatile, since {reason}", notSynced.Error, StringComparison.Ordinal);
         Assert.True(disk.DirtyMark.Exists);
@@ -224,7 +224,7 @@ public sealed class VolatileTests
             Assert.Equal(32, refused.ExitCode);
             Assert.Contains("since its record is damaged", refused.Error, StringComparison.Ordinal);
         }
-        Assert.Equal(7, disk.Veneer("sync", disk.Upper).ExitCode);
+        Assert.Equal(7, FailingDisk.Veneer("sync", disk.Upper).ExitCode);
     }
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
@@ -326,7 +326,7 @@ public sealed class VolatileTests
         Sys.Write(disk.Disk / "unrelated", new byte[1 << 20]);
         disk.Unmount();
 
-        Command.Result synced = disk.Veneer("sync", disk.Upper);
+        Command.Result synced = FailingDisk.Veneer("sync", disk.Upper);
 
         Assert.Equal((0, "4 files and directories synced\n"), (synced.ExitCode, synced.Output.TrimEnd() + "\n"));
         foreach ((FilePath path, bool isDirty) in (ReadOnlySpan<(FilePath, bool)>)[(disk.Upper / "dir/large", false), (disk.Upper / "file", false), (disk.Disk / "unrelated", true)])
@@ -354,7 +354,7 @@ public sealed class VolatileTests
 
         foreach (FilePath place in (FilePath[])[disk.Merged, disk.Upper])
         {
-            Command.Result synced = disk.Veneer("sync", place);
+            Command.Result synced = FailingDisk.Veneer("sync", place);
             Assert.True(synced.ExitCode == 0, synced.Text);
             Assert.StartsWith("2 files and directories synced", synced.Output, StringComparison.Ordinal);
             Assert.Contains("stays volatile while it is mounted", synced.Output, StringComparison.Ordinal);
@@ -376,12 +376,12 @@ public sealed class VolatileTests
         {
             disk.FailToWrite(disk.Upper / "bad");
 
-            Command.Result mounted = disk.Veneer("sync", disk.Merged);
+            Command.Result mounted = FailingDisk.Veneer("sync", disk.Merged);
 
             Assert.Equal(9, mounted.ExitCode);
             disk.Unmount();
         }
-        Command.Result refused = disk.Veneer("sync", disk.Upper);
+        Command.Result refused = FailingDisk.Veneer("sync", disk.Upper);
         Assert.Equal(9, refused.ExitCode);
         Assert.Equal($"veneer: {disk.Upper} may lack what was written while it was volatile, since writing to its filesystem failed (ENOSPC), and a sync does not bring that back: discard it and its work directory.", refused.Error.Trim());
         Assert.True(disk.DirtyMark.Exists);
@@ -395,7 +395,7 @@ public sealed class VolatileTests
         for (int i = 0; i < 20; i++) { Sys.Write(disk.Merged / $"file{i}", "x"); }
         var clock = System.Diagnostics.Stopwatch.StartNew();
         Command.Result? synced = null;
-        var syncing = new Thread(() => synced = disk.Veneer("sync", "--iops", "20", disk.Merged));
+        var syncing = new Thread(() => synced = FailingDisk.Veneer("sync", "--iops", "20", disk.Merged));
         syncing.Start();
 
         int made = 0;
@@ -408,10 +408,10 @@ public sealed class VolatileTests
         Assert.True(synced!.ExitCode == 0, synced.Text);
         Assert.InRange(clock.Elapsed.TotalSeconds, 0.9, 10);
         Assert.InRange(made, 10, 1000);
-        var other = new Thread(() => disk.Veneer("sync", "--iops", "20", disk.Merged));
+        var other = new Thread(() => FailingDisk.Veneer("sync", "--iops", "20", disk.Merged));
         other.Start();
-        Patience.Eventually(() => Assert.Contains("\"over\":false", disk.Veneer("status", "--json", disk.Merged).Output, StringComparison.Ordinal));
-        Command.Result second = disk.Veneer("sync", disk.Merged);
+        Patience.Eventually(() => Assert.Contains("\"over\":false", FailingDisk.Veneer("status", "--json", disk.Merged).Output, StringComparison.Ordinal));
+        Command.Result second = FailingDisk.Veneer("sync", disk.Merged);
         Assert.Equal((32, $"veneer: {disk.Merged} is being synced already: wait for the end of that, see veneer status."), (second.ExitCode, second.Error.Trim()));
         disk.Unmount(); // which does not wait for it
         other.Join();
@@ -429,9 +429,9 @@ public sealed class VolatileTests
         Sys.MakeDirectory(disk.Merged / "dir");
         Sys.Write(disk.Merged / "dir/moved", "content");
         Command.Result? synced = null;
-        var syncing = new Thread(() => synced = disk.Veneer("sync", "--iops", "20", disk.Merged));
+        var syncing = new Thread(() => synced = FailingDisk.Veneer("sync", "--iops", "20", disk.Merged));
         syncing.Start();
-        Patience.Eventually(() => Assert.Matches("\"done\":[1-9]", disk.Veneer("status", "--json", disk.Merged).Output));
+        Patience.Eventually(() => Assert.Matches("\"done\":[1-9]", FailingDisk.Veneer("status", "--json", disk.Merged).Output));
 
         // The files of the root come first, so that it has been listed, and the directory has not.
         switch (change)
@@ -465,7 +465,7 @@ public sealed class VolatileTests
         disk.Mount("volatile,sync_on_unmount");
         Sys.Write(disk.Merged / "new", new byte[1 << 20]);
         Assert.True(disk.DirtyMark.Exists);
-        Assert.EndsWith("can be reused    with any options, the unmount syncs it", disk.Veneer("status", disk.Merged).Output.Trim(), StringComparison.Ordinal);
+        Assert.EndsWith("can be reused    with any options, the unmount syncs it", FailingDisk.Veneer("status", disk.Merged).Output.Trim(), StringComparison.Ordinal);
 
         disk.Unmount();
 
@@ -485,11 +485,11 @@ public sealed class VolatileTests
         Command.Require("chmod", "000", disk.Upper / "closed");
         Command.Result inside = Command.Run([
             "unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-ec",
-            $"export VENEER_TEST_BOOT_ID={disk.Boot}; {Mounter.Binary} mount -o lowerdir={disk.Lower},upperdir={disk.Upper},workdir={disk.Work},userxattr,volatile,sync_on_unmount {disk.Merged}; echo new > {disk.Merged}/new; {Mounter.Binary} umount {disk.Merged}"]);
+            $"{Mounter.Binary} mount -o lowerdir={disk.Lower},upperdir={disk.Upper},workdir={disk.Work},userxattr,volatile,sync_on_unmount {disk.Merged}; echo new > {disk.Merged}/new; {Mounter.Binary} umount {disk.Merged}"]);
         Assert.True(inside.ExitCode == 0, inside.Text);
         Assert.True(disk.DirtyMark.Exists);
 
-        Command.Result synced = disk.Veneer("sync", disk.Upper);
+        Command.Result synced = FailingDisk.Veneer("sync", disk.Upper);
 
         Assert.True(synced.ExitCode == 0, synced.Text);
         Assert.False(disk.DirtyMark.Exists);
@@ -503,16 +503,16 @@ public sealed class VolatileTests
     {
         using var disk = new FailingDisk(Filesystem.Ext4);
         disk.Mount("volatile,errors=continue");
-        Command.Result good = disk.Veneer("status", disk.Merged);
+        Command.Result good = FailingDisk.Veneer("status", disk.Merged);
         Assert.EndsWith( // before it may stand what the kernel does not offer
             "fsync            volatile\nfailed writes    none\nwhich are found  all of the upper's filesystem\nafter one        continue\n"
             + "can be reused    with volatile, until the filesystem is mounted anew; otherwise after veneer sync", good.Output.Trim(), StringComparison.Ordinal);
 
         disk.FailToWrite();
 
-        Command.Result bad = disk.Veneer("status", "--json", disk.Merged);
+        Command.Result bad = FailingDisk.Veneer("status", "--json", disk.Merged);
         Assert.Contains("\"failure\":\"ENOSPC\",\"reusable\":false", bad.Output, StringComparison.Ordinal);
-        Assert.Equal(3, disk.Veneer("status", "/proc").ExitCode);
+        Assert.Equal(3, FailingDisk.Veneer("status", "/proc").ExitCode);
         disk.Unmount();
     }
 
@@ -559,13 +559,13 @@ public sealed class VolatileTests
             if (!isMounted) { disk.Unmount(); }
             using (disk.Fill())
             {
-                Command.Result failed = disk.Veneer("sync", isMounted ? disk.Merged : disk.Upper);
+                Command.Result failed = FailingDisk.Veneer("sync", isMounted ? disk.Merged : disk.Upper);
 
                 Assert.Equal(9, failed.ExitCode);
                 Assert.Contains("veneer: bad\\xff cannot be synced (ENOSPC)\n", failed.Error, StringComparison.Ordinal);
                 Assert.DoesNotContain("good", failed.Error, StringComparison.Ordinal);
                 Assert.DoesNotContain("synced", failed.Output, StringComparison.Ordinal);
-                if (isMounted) { Assert.Contains("\"path\":\"bad\\uFFFD\",\"path_base64\":\"YmFk/w==\",\"error\":\"ENOSPC\"", disk.Veneer("status", "--json", disk.Merged).Output, StringComparison.Ordinal); }
+                if (isMounted) { Assert.Contains("\"path\":\"bad\\uFFFD\",\"path_base64\":\"YmFk/w==\",\"error\":\"ENOSPC\"", FailingDisk.Veneer("status", "--json", disk.Merged).Output, StringComparison.Ordinal); }
             }
             if (isMounted) { disk.Unmount(); }
             disk.RemountDisk(); // a btrfs that has given up may not even find what it has
@@ -594,7 +594,7 @@ public sealed class VolatileTests
         if (how == "sync")
         {
             disk.Unmount();
-            Command.Result synced = disk.Veneer("sync", disk.Upper);
+            Command.Result synced = FailingDisk.Veneer("sync", disk.Upper);
             Assert.True(synced.ExitCode == 0, synced.Text);
         }
         else
@@ -654,7 +654,7 @@ public sealed class VolatileTests
         Command.Require("sync", "-f", disk.Disk);
         disk.FailToWrite(target);
 
-        Patience.Eventually(() => Assert.Contains("\"failure\":\"", disk.Veneer("status", "--json", disk.Merged).Output, StringComparison.Ordinal));
+        Patience.Eventually(() => Assert.Contains("\"failure\":\"", FailingDisk.Veneer("status", "--json", disk.Merged).Output, StringComparison.Ordinal));
         disk.Unmount();
 
         string[] records = [Sys.ReadText(disk.Record), Sys.GetXattrText(disk.Upper, "trusted.overlay.volatile"), Sys.GetXattrText(disk.DirtyMark.Parent, "trusted.overlay.volatile")];
@@ -690,7 +690,7 @@ public sealed class VolatileTests
         Assert.Equal("new", Sys.ReadText(disk.Merged / "new"));
         Assert.True(disk.DirtyMark.Exists);
         disk.Unmount();
-        Assert.Equal(0, disk.Veneer("sync", disk.Upper).ExitCode);
+        Assert.Equal(0, FailingDisk.Veneer("sync", disk.Upper).ExitCode);
         disk.Mount("fsync=auto");
         disk.Unmount();
     }
@@ -757,7 +757,7 @@ public sealed class VolatileTests
         Sys.Write(disk.Merged / "new", "new");
         Command.Require("fsfreeze", "-f", disk.Disk);
         Command.Result? unmounted = null;
-        var unmounting = new Thread(() => unmounted = disk.Veneer("umount", disk.Merged));
+        var unmounting = new Thread(() => unmounted = FailingDisk.Veneer("umount", disk.Merged));
         try
         {
             unmounting.Start();
@@ -786,7 +786,7 @@ public sealed class VolatileTests
         Command.Require("sync", "-f", disk.Disk);
         if (!isMounted) { disk.Unmount(); }
         Command.Result? synced = null;
-        var syncing = new Thread(() => synced = disk.Veneer("sync", "--iops", "10", disk.Upper));
+        var syncing = new Thread(() => synced = FailingDisk.Veneer("sync", "--iops", "10", disk.Upper));
         syncing.Start();
         Thread.Sleep(1000); // it takes four seconds
 
@@ -807,7 +807,7 @@ public sealed class VolatileTests
         for (int i = 0; i < 10; i++) { Sys.Write(disk.Merged / $"file{i}", "x"); }
         disk.Unmount();
 
-        Command.Result synced = Command.Run(["script", "-qec", $"{Mounter.Binary} sync --iops 10 {disk.Upper}", "/dev/null"], environment: new Dictionary<string, string>(StringComparer.Ordinal) { ["TERM"] = "xterm", ["VENEER_TEST_BOOT_ID"] = disk.Boot });
+        Command.Result synced = Command.Run(["script", "-qec", $"{Mounter.Binary} sync --iops 10 {disk.Upper}", "/dev/null"], environment: new Dictionary<string, string>(StringComparer.Ordinal) { ["TERM"] = "xterm" });
 
         Assert.True(synced.ExitCode == 0, synced.Text);
         Assert.Contains("Syncing", synced.Output, StringComparison.Ordinal);
@@ -831,24 +831,24 @@ public sealed class VolatileTests
             (["status", "/nothing"], 11, "/nothing does not exist: name a mount point."),
             (["status", "/proc"], 3, "/proc is not in a mount of Veneer, but in one of type proc: name the mount point of one, see findmnt -t fuse.veneer.")])
         {
-            Command.Result refused = disk.Veneer(words);
+            Command.Result refused = FailingDisk.Veneer(words);
             Assert.Equal((code, $"veneer: {sentence}"), (refused.ExitCode, refused.Error.Trim()));
         }
-        Command.Result unmarked = disk.Veneer("sync", disk.Merged);
+        Command.Result unmarked = FailingDisk.Veneer("sync", disk.Merged);
         Assert.Equal((0, "1 file or directory synced", $"veneer: {disk.Merged} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."), (unmarked.ExitCode, unmarked.Output.Trim(), unmarked.Error.Trim()));
-        Command.Result without = disk.Veneer("mount", "-o", $"lowerdir={disk.Lower}", disk.Merged);
+        Command.Result without = FailingDisk.Veneer("mount", "-o", $"lowerdir={disk.Lower}", disk.Merged);
         Assert.True(without.ExitCode == 0, without.Text);
-        Command.Result nothing = disk.Veneer("sync", disk.Merged);
+        Command.Result nothing = FailingDisk.Veneer("sync", disk.Merged);
         Assert.Equal((32, $"veneer: {disk.Merged} has no upper: there is nothing to sync."), (nothing.ExitCode, nothing.Error.Trim()));
         disk.Unmount();
         Command.Require("mount", "-t", "overlay", "overlay", "-o", $"lowerdir={disk.Lower}:{disk.Upper}", disk.Merged);
-        Command.Result kernel = disk.Veneer("sync", disk.Merged);
+        Command.Result kernel = FailingDisk.Veneer("sync", disk.Merged);
         Assert.Equal((3, $"veneer: {disk.Merged} is an overlay of the kernel, which is not asked to sync: name its upper directory, see veneer layers {disk.Merged}."), (kernel.ExitCode, kernel.Error.Trim()));
         Command.Require("umount", disk.Merged);
         disk.Mount("volatile");
         disk.Unmount();
         Sys.Rename(disk.Work, disk.Disk / "elsewhere");
-        Assert.Equal($"veneer: The work directory of {disk.Upper} is not where it was (../work from there): name it with --work DIR.", disk.Veneer("sync", disk.Upper).Error.Trim());
-        Assert.Equal(0, disk.Veneer("sync", "--work", disk.Disk / "elsewhere", disk.Upper).ExitCode);
+        Assert.Equal($"veneer: The work directory of {disk.Upper} is not where it was (../work from there): name it with --work DIR.", FailingDisk.Veneer("sync", disk.Upper).Error.Trim());
+        Assert.Equal(0, FailingDisk.Veneer("sync", "--work", disk.Disk / "elsewhere", disk.Upper).ExitCode);
     }
 }

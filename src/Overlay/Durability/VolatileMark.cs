@@ -320,12 +320,9 @@ internal sealed class VolatileMark
     }
 
     /// <summary>The number that the kernel gives itself when it starts, or <see cref="VolatileRecord.UnknownBoot"/>.</summary>
-    /// <remarks>VENEER_TEST_BOOT_ID names another file to read it from: a test cannot start the machine anew.</remarks>
     private static string ReadBoot()
     {
-        string path = Environment.GetEnvironmentVariable("VENEER_TEST_BOOT_ID") ?? "/proc/sys/kernel/random/boot_id";
-        if (Libc.ReadWhole(PathText.Encode(path), out byte[] content).IsError) { return VolatileRecord.UnknownBoot; }
-        string text = PathText.Decode(content).Trim();
+        string text = BootId.Read();
         return text.Length is > 0 and <= 64 && text.All(c => char.IsAsciiLetterOrDigit(c) || c == '-') ? text : VolatileRecord.UnknownBoot;
     }
 

@@ -44,11 +44,10 @@ internal static class FileSystemUuid
 
     /// <summary>The UUID of the filesystem of a directory; zero where it has none or does not tell.</summary>
     /// <param name="directory">A descriptor that was opened to read.</param>
-    /// <remarks>VENEER_TEST_UUID=own does as if the kernel were an older one.</remarks>
     public static byte[] Of(int directory)
     {
         var common = default(Common);
-        if (Environment.GetEnvironmentVariable("VENEER_TEST_UUID") == "own" || Libc.Ioctl(directory, GetUuid, ref common, out _).IsError) { return OfType(directory); }
+        if (Libc.Ioctl(directory, GetUuid, ref common, out _).IsError) { return OfType(directory); }
         Span<byte> value = common;
         return Sixteen(value.Slice(1, Math.Min((int)value[0], Length)));
     }

@@ -1,4 +1,3 @@
-using System.Reflection;
 using System.Text.RegularExpressions;
 
 namespace Veneer.Mount.Tests;
@@ -126,14 +125,6 @@ public sealed class CliSurroundingsTests : IDisposable
         Assert.Matches(@"\A\d+ \d+\nNo such attribute\nNo such attribute\n\z", output);
     }
 
-    private static string Compiled()
-    {
-        string root = typeof(CliSurroundingsTests).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(a => a.Key == "RepositoryRoot").Value!;
-        FilePath program = Scratch.New() / "enosys";
-        _ = Command.Require("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, Path.Combine(root, "test/Mount.Tests/Surroundings/enosys.c"));
-        return program;
-    }
-
     /// <summary>A kernel that is older than some system call, or a filter that does not know it: the mount does without, or one sentence says what is missing.</summary>
     [CliFact]
     public void A_kernel_that_lacks_something_is_done_without()
@@ -148,11 +139,10 @@ public sealed class CliSurroundingsTests : IDisposable
             ("faccessat2, refused", "439=1"), ("fchmodat2, refused", "452=1"), ("xattrs at, refused", "463,464,465,466=1"),
             ("all that came after Linux 5.6, refused", "436,439,442,451,452,457,458,463,464,465,466=1"),
         ];
-        string program = Compiled();
         foreach ((string name, string numbers) in calls)
         {
             Outcome outcome = sandbox.Run(
-                $"set -e; mkdir -p l/d; echo old >l/d/f; {program} {numbers} veneer mount -o $LAYERS m; cat m/f; echo new >m/d/f; chmod 600 m/f; setfattr -n user.x -v y m/f; setfattr -x user.x m/f; mv m/d/f m/d/g; mkdir m/n; rm m/f; cat u/d/g; "
+                $"set -e; mkdir -p l/d; echo old >l/d/f; {OlderKernel.Without(numbers)} veneer mount -o $LAYERS m; cat m/f; echo new >m/d/f; chmod 600 m/f; setfattr -n user.x -v y m/f; setfattr -x user.x m/f; mv m/d/f m/d/g; mkdir m/n; rm m/f; cat u/d/g; "
                 + "umount m; while pgrep -x veneer >/dev/null; do sleep 0.05; done; rm -rf u/* w/*");
             Assert.True(outcome is { ExitCode: 0, Output: "old\nnew\n", Error: "" }, $"{name}: {outcome}");
         }
@@ -163,7 +153,7 @@ public sealed class CliSurroundingsTests : IDisposable
     [InlineData("veneer stats m")]
     public void Without_openat2_one_sentence_says_which_kernel_is_needed(string command)
     {
-        Outcome outcome = sandbox.Run($"{Compiled()} 437 {command}");
+        Outcome outcome = sandbox.Run($"{OlderKernel.Without("437")} {command}");
 
         Assert.Equal(new Outcome(2, "", "veneer: This system has no openat2(2): Linux 5.6 or newer is needed, and in a container a filter of system calls that knows it.\n"), outcome);
     }
@@ -174,7 +164,7 @@ public sealed class CliSurroundingsTests : IDisposable
     [InlineData("veneer sync --work w u")]
     public void An_upper_whose_record_cannot_be_read_is_neither_damaged_nor_to_be_discarded(string command)
     {
-        Outcome outcome = sandbox.Run($"veneer mount -o $LAYERS,volatile m; echo new >m/f; veneer umount m; {Compiled()} 191,464=5 {command} || echo $?; veneer sync u; cat u/f");
+        Outcome outcome = sandbox.Run($"veneer mount -o $LAYERS,volatile m; echo new >m/f; veneer umount m; {OlderKernel.Without("191,464=5")} {command} || echo $?; veneer sync u; cat u/f");
 
         Assert.Equal("32\nnew\n", outcome.Output[..3] + outcome.Output[^4..]);
         Assert.Equal("veneer: Whether u lacks what was written while it was volatile cannot be told, since its record cannot be read (EIO): see whether /proc is mounted, and its filesystem answers.\n", outcome.Error);

@@ -1,4 +1,8 @@
-/* Runs a program on a kernel that lacks some system calls: enosys NR[,NR...][=ERRNO] PROGRAM [ARGUMENT...] */
+/*
+ * Runs a program on a kernel that lacks some system calls: enosys CALL[,CALL...][=ERRNO] PROGRAM [ARGUMENT...]
+ *
+ * A CALL is its number, or NUMBER:ARGUMENT for those with that second argument, as ioctl(2) has its requests.
+ */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -18,10 +22,22 @@ int main(int count, char **words)
     unsigned answer = equals == NULL ? ENOSYS : (unsigned)strtoul(equals + 1, NULL, 10);
     if (equals != NULL) { *equals = 0; }
     filter[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-    for (char *rest = words[1]; *rest != 0 && length < 60;)
+    for (char *rest = words[1]; *rest != 0 && length < 58;)
     {
-        filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)strtoul(rest, &rest, 10), 0, 1);
-        filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | answer);
+        unsigned number = strtoul(rest, &rest, 10);
+        if (*rest == ':')
+        {
+            filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 4);
+            filter[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1]));
+            filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)strtoul(rest + 1, &rest, 0), 0, 1);
+            filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | answer);
+            filter[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+        }
+        else
+        {
+            filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1);
+            filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | answer);
+        }
         if (*rest == ',') { rest++; }
     }
     filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
