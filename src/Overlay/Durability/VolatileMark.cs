@@ -56,7 +56,7 @@ internal sealed class VolatileMark
         {
             using var opened = new Fd(file);
             error = Libc.ReadAt(file, value, 0, out size);
-            Add(error == Errno.EISDIR ? Errno.EINVAL : error, value, size);
+            Add(error, value, size);
         }
         else if (error != Errno.ENOENT) { Add(error is Errno.ELOOP or Errno.ENXIO ? Errno.EINVAL : error, value, 0); } // a link or a socket has the name
         error = Libc.OpenAt(work, "work/incompat/volatile\0"u8, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int directory);
@@ -107,7 +107,7 @@ internal sealed class VolatileMark
     private void Add(Errno error, ReadOnlySpan<byte> value, int size)
     {
         // Another kind of object, or one that is too long, is no record of ours.
-        bool isNone = error is Errno.EINVAL or Errno.ERANGE or Errno.EAGAIN;
+        bool isNone = error is Errno.EINVAL or Errno.ERANGE or Errno.EAGAIN or Errno.ESPIPE or Errno.EISDIR;
         if (error.IsError && !isNone)
         {
             unread = error;
