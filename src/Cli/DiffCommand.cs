@@ -134,11 +134,20 @@ internal static class DiffCommand
                 WriteTarFile(diff, file, target, times);
             }
         }
-        catch (IOException)
+        catch (Exception problem) when (problem is IOException or ArgumentOutOfRangeException) // the second for EFBIG
         {
-            throw new LayerException(isFile ? $"{file} cannot be written to its end: see whether there is space left." : $"{(file == "-" ? "Standard output" : file)} takes no more: the layer is cut off.", ExitCode.System);
+            throw new LayerException(isFile ? $"{file} cannot be written to its end: see whether there is space left, and ulimit -f." : $"{(file == "-" ? "Standard output" : file)} takes no more: the layer is cut off.", ExitCode.System);
         }
         return Conclude(diff.Disturbances);
+    }
+
+    /// <summary>A file in the directory of a path, which can be linked there: that takes /proc.</summary>
+    private static Errno OpenNameless(string path, out int descriptor)
+    {
+        descriptor = -1;
+        if (Libc.StatAt(Libc.AtCwd, "/proc/self/fd\0"u8, StatxMask.Basic, out _).IsError) { return Errno.EOPNOTSUPP; }
+        string directory = path.LastIndexOf('/') is >= 0 and var slash ? path[..(slash + 1)] : ".";
+        return Libc.OpenAt(Libc.AtCwd, PathText.Encode(directory), OpenFlags.TemporaryFile | OpenFlags.WriteOnly, 0x1B6, ResolveFlags.None, out descriptor);
     }
 
     /// <summary>Opens what is there and is no file, or gives null.</summary>
@@ -161,16 +170,27 @@ internal static class DiffCommand
     private static void WriteTarFile(OverlayDiff diff, string file, string target, LayerTimes times)
     {
         byte[] whole = PathText.Encode(target), partial = PathText.Encode($"{target}.{Environment.ProcessId}.part");
-        Errno error = Libc.OpenAt(Libc.AtCwd, partial, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, 0x1B6, ResolveFlags.None, out int descriptor);
-        bool isPartial = !error.IsError;
+        // Without a name until it is whole, so that nothing is left when this is killed. Not everywhere are there such files.
+        Errno error = OpenNameless(target, out int descriptor);
+        bool isPartial = error.IsError;
+        if (isPartial)
+        {
+            error = Libc.OpenAt(Libc.AtCwd, partial, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, 0x1B6, ResolveFlags.None, out descriptor);
+            isPartial = !error.IsError;
+        }
         try
         {
-            if (isPartial)
+            if (!error.IsError)
             {
                 using var output = new FileStream(new SafeFileHandle(descriptor, ownsHandle: true), FileAccess.Write, PieceSize);
                 diff.WriteTar(output, times);
                 output.Flush(flushToDisk: true);
-                error = Libc.RenameAt(Libc.AtCwd, partial, Libc.AtCwd, whole, RenameFlags.None);
+                if (!isPartial)
+                {
+                    error = Libc.LinkDescriptor(descriptor, Libc.AtCwd, partial);
+                    isPartial = !error.IsError;
+                }
+                if (!error.IsError) { error = Libc.RenameAt(Libc.AtCwd, partial, Libc.AtCwd, whole, RenameFlags.None); }
             }
             if (error.IsError) { throw new LayerException($"{file} cannot be written ({error}): name a file in a directory that this user may write.", ExitCode.System); }
             isPartial = false;

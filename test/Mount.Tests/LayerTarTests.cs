@@ -311,7 +311,7 @@ public sealed class LayerTarTests
 
         Command.Result result = Command.Run([Mounter.Binary, "diff", "--upper", overlay.Upper, "--lower", overlay.Lowers[0], "--tar", small / "layer.tar"]);
 
-        Assert.Equal((2, $"veneer: {small}/layer.tar cannot be written to its end: see whether there is space left."), (result.ExitCode, result.Error.Trim()));
+        Assert.Equal((2, $"veneer: {small}/layer.tar cannot be written to its end: see whether there is space left, and ulimit -f."), (result.ExitCode, result.Error.Trim()));
         Assert.Equal(["layer.tar"], small.Entries());
         Assert.Equal("what was there", Sys.ReadText(small / "layer.tar"));
         Command.Require("umount", small);
