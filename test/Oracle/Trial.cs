@@ -65,13 +65,20 @@ internal sealed class Trial
             };
         }
         difference ??= CompareTrees(tested, reference, operations.Count, "at the end");
-        if (difference is not null) { return difference; }
+        if (difference is not null)
+        {
+            one.CloseAll();
+            other.CloseAll();
+            Unmount(tested);
+            Unmount(reference);
+            return difference;
+        }
 
         TreeImage shownByTested = Look(tested), shownByReference = Look(reference);
         one.CloseAll();
         other.CloseAll();
-        tested.Unmount();
-        reference.Unmount();
+        Unmount(tested);
+        Unmount(reference);
         return CompareUppers(tested, reference, operations.Count)
             ?? CompareAfterSwap(tested, settings.Reference, settings.Options, shownByTested, "written by the tested, shown by the reference", operations.Count)
             ?? CompareAfterSwap(reference, settings.Tested, testedOptions, shownByReference, "written by the reference, shown by the tested", operations.Count);
@@ -80,8 +87,12 @@ internal sealed class Trial
         {
             one.CloseAll();
             other.CloseAll();
-            tested.Remount();
-            reference.Remount();
+            foreach ((Overlay overlay, Mounter mounter) in ((Overlay, Mounter)[])[(tested, settings.Tested), (reference, settings.Reference)])
+            {
+                Unmount(overlay);
+                Sys.DropCaches();
+                overlay.Mount(mounter);
+            }
             return CompareTrees(tested, reference, step, "after a remount");
         }
 
@@ -106,6 +117,13 @@ internal sealed class Trial
         }
     }
 
+    /// <summary>With <c>volatile</c> nobody mounts the layers again before the mark is gone.</summary>
+    private void Unmount(Overlay overlay)
+    {
+        overlay.Unmount();
+        if ((settings.Options + settings.TestedOptions).Contains("volatile", StringComparison.Ordinal)) { overlay.ForgetVolatile(); }
+    }
+
     private TreeImage Look(Overlay overlay) => TreeImage.Of(overlay.Merged, Seen).Map(Comparable);
 
     private string Comparable(string line) => settings.Options.Contains("metacopy=on", StringComparison.Ordinal) ? KnownDifferences.WithoutTime(line) : line;
@@ -124,7 +142,7 @@ internal sealed class Trial
     {
         overlay.Mount(by, options);
         Difference? difference = Compare(what, seen.Map(KnownDifferences.AsExpected), Look(overlay).Map(KnownDifferences.AsExpected), step);
-        overlay.Unmount();
+        Unmount(overlay);
         return difference;
     }
 
