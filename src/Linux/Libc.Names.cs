@@ -174,13 +174,14 @@ public static unsafe partial class Libc
         fixed (byte* p = name)
         {
             Errno error = Check(syscall(SysFchmodAt2, directory, (nint)p, (nint)mode, AtSymlinkNoFollow | AtEmptyPath, 0, 0));
-            if (!MayBeUnknown(error)) { return error; }
+            if (!MayBeUnknown(error, directory)) { return error; }
         }
         return ChangeModeThroughProc(directory, name, mode);
     }
 
     /// <summary>Whether a call may have failed since the kernel has none, or a container's filter does not know it, some of which answer EPERM.</summary>
-    private static bool MayBeUnknown(Errno error) => error is Errno.ENOSYS or Errno.EPERM;
+    /// <remarks>What is no name in a directory that is open cannot be asked for in another way, and is believed.</remarks>
+    private static bool MayBeUnknown(Errno error, int directory) => error == Errno.ENOSYS || (error == Errno.EPERM && directory != AtCwd);
 
     /// <summary>What kernels before 6.6 are asked.</summary>
     internal static Errno ChangeModeThroughProc(int directory, ReadOnlySpan<byte> name, uint mode)

@@ -70,7 +70,7 @@ public static unsafe partial class Libc
             {
                 var arguments = new XattrArguments { Value = (ulong)v, Size = (uint)value.Length };
                 Errno error = Check(syscall(SysGetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, (nint)(&arguments), sizeof(XattrArguments)), out size);
-                if (!MayBeUnknown(error)) { return error; }
+                if (!MayBeUnknown(error, directory)) { return error; }
                 xattrAtMissing = error == Errno.ENOSYS;
             }
             if (name.Length > MaxName)
@@ -96,7 +96,7 @@ public static unsafe partial class Libc
             {
                 var arguments = new XattrArguments { Value = (ulong)v, Size = (uint)value.Length, Flags = (uint)flags };
                 Errno error = Check(syscall(SysSetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, (nint)(&arguments), sizeof(XattrArguments)));
-                if (error != Errno.EBADF && !MayBeUnknown(error)) { return error; }
+                if (error != Errno.EBADF && !MayBeUnknown(error, directory)) { return error; }
                 xattrAtMissing = error == Errno.ENOSYS; // EBADF: an O_PATH descriptor by itself
             }
             if (name.Length > MaxName) { return Errno.ENAMETOOLONG; }
@@ -117,7 +117,7 @@ public static unsafe partial class Libc
             if (!xattrAtMissing && name.Length > 1)
             {
                 Errno error = Check(syscall(SysListXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)l, list.Length, 0), out size);
-                if (!MayBeUnknown(error)) { return error; }
+                if (!MayBeUnknown(error, directory)) { return error; }
                 xattrAtMissing = error == Errno.ENOSYS;
             }
             if (name.Length > MaxName)
@@ -142,7 +142,7 @@ public static unsafe partial class Libc
             if (!xattrAtMissing && name.Length > 1)
             {
                 Errno error = Check(syscall(SysRemoveXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, 0, 0));
-                if (!MayBeUnknown(error)) { return error; }
+                if (!MayBeUnknown(error, directory)) { return error; }
                 xattrAtMissing = error == Errno.ENOSYS;
             }
             if (name.Length > MaxName) { return Errno.ENAMETOOLONG; }
