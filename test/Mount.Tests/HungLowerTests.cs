@@ -160,6 +160,25 @@ public sealed class HungLowerTests
         Assert.Equal("6", Call(overlay.Merged, "lookup"));
     }
 
+    /// <summary>Where its layers are is looked at by a thread of its own.</summary>
+    [MountFact(OnlyVeneer = "It is about the server's process.")]
+    public void The_server_frees_upper_though_it_waits_to_see_where_a_layer_is()
+    {
+        using var layers = new HungLayers();
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang(Opcode.GetAttr);
+        Sys.MakeDirectory(layers.Beside / "other");
+        Sys.RemoveDirectory(layers.Beside / "other");
+        layers.Far.AwaitWaiting();
+
+        Command.Require("umount", "-i", "-f", "-l", overlay.Merged);
+
+        Assert.True(SpinWait.SpinUntil(() => !IsLocked(overlay.Upper), Enough), "upper is still locked");
+        layers.Far.GoOn();
+        Assert.True(SpinWait.SpinUntil(() => overlay.Servers.Count == 0, Enough), "the server has not ended");
+        overlay.Mount();
+    }
+
     [MountFact(OnlyVeneer = "It is about the server's process.")]
     public void Tools_answer_and_a_second_signal_ends_the_server_though_a_request_waits()
     {
@@ -294,6 +313,9 @@ public sealed class HungLowerTests
         }
 
         public HangingMount Far { get; }
+
+        /// <summary>The directory that the layers are in.</summary>
+        public FilePath Beside => home;
 
         public Overlay Mount(string options = "")
         {

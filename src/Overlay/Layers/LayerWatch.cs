@@ -13,6 +13,9 @@ namespace Veneer.Overlay.Layers;
 /// </remarks>
 internal sealed class LayerWatch : IDisposable
 {
+    /// <summary>How long the end waits for the thread, in milliseconds. A layer that it looks at may not answer, ever.</summary>
+    private const int Patience = 1000;
+
     [ThreadStatic]
     private static bool isOwnThread;
 
@@ -92,6 +95,7 @@ internal sealed class LayerWatch : IDisposable
     private void Look(Place place, bool moved)
     {
         if (stopping || lost.Contains(place) || Libc.StatAt(place.Descriptor, Libc.Self, StatxMask.Basic, out Statx status).IsError) { return; }
+        if (stopping) { return; } // the answer may have taken long, and the descriptors may be those of others by now
         string now = Host.Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{place.Descriptor}")) ?? "";
         if (status.Nlink == 0)
         {
@@ -110,7 +114,8 @@ internal sealed class LayerWatch : IDisposable
     {
         stopping = true;
         foreach (int number in watched.Keys) { _ = Libc.RemoveWatch(watches.Value, number); } // best effort: one suffices to wake the thread
-        if (thread != Thread.CurrentThread) { thread?.Join(); } // who is told of a loss may end the overlay
+        // Who is told of a loss may end the overlay. A thread that hangs has the descriptor for as long as it does.
+        if (thread != Thread.CurrentThread && thread?.Join(Patience) == false) { return; }
         watches.Dispose();
     }
 }
