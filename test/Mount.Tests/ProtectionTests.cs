@@ -175,6 +175,29 @@ public sealed class ProtectionTests
         Assert.Equal("other", Sys.ReadText(other));
     }
 
+    [MountFact(NotOfKernel = "It mounts read-only.")]
+    public void A_work_directory_that_can_only_be_added_to_serves_again_and_again()
+    {
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("file", Content), ("directory/in", "in")), mounted: false);
+        Protect(overlay.Work, AppendOnly);
+        try
+        {
+            for (int i = 0; i < 3; i++)
+            {
+                overlay.Mount();
+                Sys.Append(overlay.Merged / "file", $"{i}");
+                Sys.MakeDirectory(overlay.Merged / $"directory/{i}");
+                overlay.Unmount();
+                Assert.All(overlay.Work.Entries(), name => Assert.Empty((overlay.Work / name).Entries().Where(inner => !Sys.Stat(overlay.Work / name / inner).IsWhiteoutDevice)));
+            }
+            Assert.Equal(Content + "012", Sys.ReadText(overlay.Upper / "file"));
+        }
+        finally
+        {
+            Protect(overlay.Work, 0);
+        }
+    }
+
     private static void Protect(FilePath path, uint flags)
     {
         using Descriptor file = Sys.Open(path, OpenFlags.ReadOnly);

@@ -21,7 +21,10 @@ internal static class ProbeDirectory
         Errno error = Libc.MakeDirectoryAt(workdir, Name, 0x1C0); // 0700
         if (error != Errno.EEXIST) { return error; }
         Remove(workdir);
-        return Libc.MakeDirectoryAt(workdir, Name, 0x1C0);
+        error = Libc.MakeDirectoryAt(workdir, Name, 0x1C0);
+        // A work directory that can only be added to (chattr +a) keeps it, but not what is in it.
+        bool isKept = error == Errno.EEXIST && !Libc.StatAt(workdir, Name, StatxMask.Basic, out Statx stat).IsError && stat.IsDirectory;
+        return isKept ? Errno.None : error;
     }
 
     /// <summary>Removes it, with all that is in it.</summary>

@@ -215,11 +215,13 @@ internal sealed class WorkDirectory : IDisposable
         Errno error = Libc.UnlinkAt(parent, name);
         if (error is not (Errno.EISDIR or Errno.EPERM)) { return error; }
         error = Libc.RemoveDirectoryAt(parent, name);
-        if (error is not (Errno.ENOTEMPTY or Errno.EEXIST)) { return error; }
+        // Where the directory above can only be added to, what is in this one goes all the same.
+        if (error is not (Errno.ENOTEMPTY or Errno.EEXIST or Errno.EPERM)) { return error; }
         if (depth > MaxDepth) { return Errno.ELOOP; }
 
-        error = Libc.OpenAt(parent, name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
-        if (error.IsError) { return error; }
+        Errno opened = Libc.OpenAt(parent, name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
+        if (opened.IsError) { return opened == Errno.ENOTDIR ? error : opened; }
+        error = Errno.None;
         var reader = new RealDirectoryReader(descriptor);
         while (reader.MoveNext())
         {
