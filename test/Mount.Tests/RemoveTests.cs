@@ -59,6 +59,33 @@ public sealed class RemoveTests
         Assert.Empty(overlay.Leftovers);
     }
 
+    [MountTheory(NotOfKernel = "ENOTDIR, or EIO; and where another directory has taken its place, success, or on ext4 the change of that one.")]
+    [InlineData("d")]
+    [InlineData("parent/d")]
+    [InlineData("made again")]
+    [InlineData("a file now")]
+    [InlineData("full")]
+    public void A_lower_directory_that_was_removed_is_changed_by_who_has_it_open(string what)
+    {
+        using var overlay = Overlay.With(lower: Tree.Of(("d", Node.Directory()), ("parent/d", Node.Directory()), ("full/file", "")));
+        FilePath path = overlay.Merged / (what is "made again" or "a file now" ? "d" : what);
+        using Descriptor directory = Sys.Open(path, OpenFlags.ReadOnly | OpenFlags.Directory);
+        Sys.RemoveTree(path);
+        if (what == "parent/d") { Sys.RemoveDirectory(path.Parent); }
+        if (what == "made again") { Sys.MakeDirectory(path, Oct(755)); }
+        if (what == "a file now") { Sys.Write(path, "file"); }
+
+        directory.ChangeMode(Oct(700));
+        directory.ChangeOwner(5, 6);
+        directory.SetXattr("user.a", "b");
+
+        Statx stat = directory.Stat();
+        Assert.Equal((Oct(700), 5u, 6u, 0u), (stat.Mode & ModeBits.Mask, stat.Uid, stat.Gid, stat.Nlink));
+        if (what == "made again") { Assert.Equal((Oct(755), 0u), (Sys.Stat(path).Mode & ModeBits.Mask, Sys.Stat(path).Uid)); }
+        if (what == "a file now") { Assert.Equal("file", Sys.ReadText(path)); }
+        Assert.Empty(overlay.Leftovers);
+    }
+
     [MountFact]
     public void A_directory_made_again_is_empty_and_opaque()
     {

@@ -450,12 +450,14 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         Errno error = Libc.StatAt(volume.Work!.Descriptor, temporary, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
         RealKey key = volume.KeyInUpper(inode.Parent, inode.Name, stat);
-        volume.Inodes.Expect(inode, key);
+        bool isExpected = false;
         volume.RenameLock.EnterReadLock();
         try
         {
             if (inode.Links is { } links)
             {
+                volume.Inodes.Expect(inode, key);
+                isExpected = true;
                 error = Libc.OpenAt(volume.Work.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
                 if (error.IsError) { return error; }
                 error = PublishLinksLocked(inode, links, descriptor, temporary, stat);
@@ -465,6 +467,10 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             DirectoryInode parent = inode.Parent!;
             lock (parent.NamesLock)
             {
+                // A removed directory is not the one to be found under its name.
+                if (inode is DirectoryInode { IsUnlinked: true } removed) { return OrphanLocked(removed, temporary); }
+                volume.Inodes.Expect(inode, key);
+                isExpected = true;
                 if (inode.IsUnlinked) { return OrphanLocked(inode, temporary, stat); }
                 error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
                 if (error.IsError) { return error; }
@@ -484,7 +490,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         finally
         {
             volume.RenameLock.ExitReadLock();
-            volume.Inodes.ExpectNoMore(key);
+            if (isExpected) { volume.Inodes.ExpectNoMore(key); }
         }
     }
 
@@ -541,10 +547,28 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         }
     }
 
+    /// <summary>The directory was removed: whoever has it open can change its attributes, as those of any directory without a name.</summary>
+    /// <remarks>It is not entered in the table again, which would find it by the name, or by a number that comes again.</remarks>
+    private Errno OrphanLocked(DirectoryInode removed, ReadOnlySpan<byte> temporary)
+    {
+        byte[] name = temporary.ToArray();
+        var upper = new RealDirectory(volume.WorkRoot!, name);
+        bool staysInWork = volume.HasManyOrphans;
+        if (!staysInWork)
+        {
+            Errno error = volume.Directories.Keep(upper);
+            if (error.IsError) { return error; }
+        }
+        removed.WorkName = staysInWork ? name : null;
+        removed.Upper = upper;
+        if (!staysInWork) { volume.Work!.Discard(name); }
+        Notifier?.InvalidateAttributes(removed.NodeId);
+        return Errno.None;
+    }
+
     /// <summary>The object was unlinked while it was copied: only its descriptor leads to it.</summary>
     private Errno OrphanLocked(Inode inode, ReadOnlySpan<byte> temporary, in Statx stat)
     {
-        if (inode.IsDirectory) { return Errno.ENOENT; } // a removed directory: nothing can be made in it, and nobody can name it
         if (!volume.HasManyOrphans || !remove.LinkInWork(inode, volume.Work!.Descriptor, temporary))
         {
             Errno error = Libc.OpenAt(volume.Work!.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
