@@ -180,6 +180,13 @@ internal sealed class Trial : IDisposable
     private TreeImage ViewAfterRefusal()
     {
         Layers copy = Copy("half");
+        FilePath work = copy.Work!.Value / "work";
+        foreach (string name in work.Entries().Where(one => one != "incompat"))
+        {
+            // It removes what it finds before the notes, and tmpfs lists last what was named first.
+            Sys.Rename(work / name, work / "incompat.after");
+            Sys.Rename(work / "incompat.after", work / name);
+        }
         if (!Sys.ErrorOf(() => Mounter.Kernel.Mount(copy)).IsError)
         {
             Say("The kernel mounts", "what is half done");
