@@ -71,7 +71,7 @@ internal sealed partial class OverlayFileSystem
             error = CheckOwner(request, inode);
             if (error.IsError) { return error; }
         }
-        error = copyUp.Ensure(inode, request, needsData: sizes || !volume.Options.Metacopy, truncation: sizes ? new Truncation((long)input.Size, (input.Valid & SetAttrValid.KillSuidGid) != 0) : null);
+        error = copyUp.Ensure(inode, request, needsData: sizes || !volume.WritesMetacopies, truncation: sizes ? new Truncation((long)input.Size, (input.Valid & SetAttrValid.KillSuidGid) != 0) : null);
         if (error.IsError) { return error; }
         if (sizes)
         {
@@ -337,7 +337,7 @@ internal sealed partial class OverlayFileSystem
         error = CheckProtection(inode);
         if (error.IsError) { return error; }
         if (LacksAcls(inode, attribute)) { return Errno.EOPNOTSUPP; }
-        error = copyUp.Ensure(inode, request, needsData: !volume.Options.Metacopy);
+        error = copyUp.Ensure(inode, request, needsData: !volume.WritesMetacopies);
         if (error.IsError) { return error; }
         volume.RenameLock.EnterReadLock();
         try
@@ -381,7 +381,7 @@ internal sealed partial class OverlayFileSystem
             error = GetReal(inode, attribute, default, out _);
             if (error.IsError) { return error; }
         }
-        error = copyUp.Ensure(inode, request, needsData: !volume.Options.Metacopy);
+        error = copyUp.Ensure(inode, request, needsData: !volume.WritesMetacopies);
         if (error.IsError) { return error; }
         volume.RenameLock.EnterReadLock();
         try

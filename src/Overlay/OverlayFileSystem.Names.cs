@@ -149,7 +149,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         error = CheckProtection(parent, onlyAdds: true);
         if (error.IsError) { return error; }
-        bool needsData = !volume.Options.Metacopy || inode.IsNameless;
+        bool needsData = !volume.WritesMetacopies || inode.IsNameless;
         error = copyUp.Ensure(inode, request, needsData);
         if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);
@@ -451,7 +451,7 @@ internal sealed partial class OverlayFileSystem
     {
         leftover = null;
         bool exchange = (flags & RenameFlags.Exchange) != 0;
-        bool needsData = !volume.Options.Metacopy;
+        bool needsData = !volume.WritesMetacopies;
         while (true)
         {
             Errno error = PrepareRename(ref from, ref to, flags);

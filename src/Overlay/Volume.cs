@@ -157,6 +157,9 @@ internal sealed class Volume
     /// <summary>Whether directories that are renamed leave a redirect.</summary>
     public bool WritesRedirects => Options.RedirectDirectory == RedirectDirectory.On;
 
+    /// <summary>Whether a change of attributes leaves the data below, marked by an attribute of the copy. Kernel: ovl_make_workdir() falls back to metacopy=off.</summary>
+    public bool WritesMetacopies => Options.Metacopy && Features.Attributes != AttributeSpace.None;
+
     /// <summary>Whether lower layers may be changed while not mounted, so that a new directory is not made opaque without need. Kernel: ovl_allow_offline_changes().</summary>
     public bool AllowsOfflineChanges => !Options.Metacopy && !WritesRedirects && Options.Xino != Xino.On;
 }

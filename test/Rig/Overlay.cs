@@ -37,6 +37,7 @@ public sealed class Overlay : IDisposable
     private readonly FilePath? ownUpperMount;
     private readonly Timer watch;
     private readonly int seconds;
+    private readonly bool hasNoAttributes;
     private readonly FilePath[] made;
     private TreeImage[] lowersAsTheyWere = [];
     private Mounter? mountedBy;
@@ -48,6 +49,7 @@ public sealed class Overlay : IDisposable
     private Overlay(OverlaySettings settings)
     {
         seconds = settings.Seconds;
+        hasNoAttributes = settings.UpperOn == UpperOn.Ramfs;
         Options = settings.Options;
         home = Scratch.New(settings.On);
         FilePath lowerHome = settings.LowersOn is { } other ? Scratch.New(other) : home;
@@ -193,7 +195,10 @@ public sealed class Overlay : IDisposable
         }
         Mounter mounter = with ?? Mounter.UnderTest;
         bool writable = Upper.Text is not null;
-        mounter.Mount(new Layers(Lowers, writable ? (FilePath?)Upper : null, writable ? (FilePath?)Work : null, Merged, options ?? Options));
+        options ??= Options;
+        // A volatile upper is marked by an attribute, so that it cannot be volatile there whatever the tests are run with.
+        if (hasNoAttributes && mounter.IsVeneer) { options += options.Length > 0 ? ",fsync=auto" : "fsync=auto"; }
+        mounter.Mount(new Layers(Lowers, writable ? (FilePath?)Upper : null, writable ? (FilePath?)Work : null, Merged, options));
         mountedBy = mounter;
         kernelWasHere |= mounter.IsKernel;
     }
@@ -218,11 +223,13 @@ public sealed class Overlay : IDisposable
     }
 
     /// <summary>Unmounts, forgets what the kernel has cached, and mounts again in the same way.</summary>
-    public void Remount()
+    /// <param name="between">What is done to the layers meanwhile.</param>
+    public void Remount(Action? between = null)
     {
         Mounter? by = mountedBy;
         Unmount();
         Sys.DropCaches();
+        between?.Invoke();
         Mount(by);
     }
 
