@@ -9,7 +9,7 @@ public sealed class OddUpperTests
         ("a", "a"), ("b", "b"), ("one", "linked"), ("link", Node.Link("a")), ("fifo", Node.Fifo()),
         ("d/x", "x"), ("d/sub/y", "y"), ("e", Node.Directory()), ("full/f", "f"), ("full/g", "g"), ("deep/er/z", "z"), ("r/1", "1"), ("r/2", "2"), ("s/1", "1"), ("untouched/u", "u"));
 
-    public static TheoryData<UpperOn> Odd => [UpperOn.KernelOverlay, UpperOn.Veneer, UpperOn.Bindfs, UpperOn.Ramfs];
+    public static TheoryData<UpperOn> Odd => [UpperOn.KernelOverlay, UpperOn.Veneer, UpperOn.VeneerOnKernelOverlay, UpperOn.Bindfs, UpperOn.Ramfs];
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [MemberData(nameof(Odd))]
@@ -73,6 +73,10 @@ public sealed class OddUpperTests
         Do("link", () => Sys.Link(m / "one", m / "three"));
         Do("link over a whiteout", () => Sys.Link(m / "one", m / "fifo"));
         Do("unlink of a name", () => Sys.Unlink(m / "one"));
+        Do("append by another", () => Sys.Append(m / "three", " more"));
+        Do("append to a lower file", () => Sys.Append(m / "deep/er/z", " more"));
+        Do("truncate", () => Sys.Truncate(m / "deep/er/z", 2));
+        Do("directory into itself", () => Sys.Rename(m / "deep", m / "deep/er/in"));
         return [.. answers];
 
         void Do(string what, Action action) => answers.Add($"{what}: {Sys.ErrorOf(action)}");

@@ -16,6 +16,8 @@ public enum UpperOn
     KernelOverlay,
     /// <summary>An overlay of Veneer: the same.</summary>
     Veneer,
+    /// <summary>An overlay of Veneer whose upper is on a kernel overlay.</summary>
+    VeneerOnKernelOverlay,
     /// <summary>FUSE by libfuse: no renames with flags, no O_TMPFILE, and open files that are unlinked keep a name.</summary>
     Bindfs,
     /// <summary>No extended attributes, nor RENAME_WHITEOUT.</summary>
@@ -35,6 +37,7 @@ public sealed class Overlay : IDisposable
 
     private readonly FilePath home;
     private readonly FilePath? ownUpperMount;
+    private FilePath? belowUpperMount;
     private readonly Timer watch;
     private readonly int seconds;
     private readonly bool hasNoAttributes;
@@ -86,7 +89,7 @@ public sealed class Overlay : IDisposable
             Work = place / "work";
             Sys.MakeDirectory(Upper, Octal.Oct(755));
             Sys.MakeDirectory(Work, Octal.Oct(755));
-            settings.Upper.MakeAt(Upper, whiteoutsAreFiles: settings.UpperOn is UpperOn.KernelOverlay or UpperOn.Veneer);
+            settings.Upper.MakeAt(Upper, whiteoutsAreFiles: settings.UpperOn is UpperOn.KernelOverlay or UpperOn.Veneer or UpperOn.VeneerOnKernelOverlay);
         }
         watch = new Timer(_ => EndHungServer(), null, TimeSpan.FromSeconds(seconds), Timeout.InfiniteTimeSpan);
     }
@@ -103,6 +106,14 @@ public sealed class Overlay : IDisposable
                 break;
             case UpperOn.Veneer:
                 Command.Require(Mounter.Binary, "mount", "-o", layers, at);
+                break;
+            case UpperOn.VeneerOnKernelOverlay:
+                FilePath under = home / "odd-under";
+                Sys.MakeDirectory(under, Octal.Oct(755));
+                Command.Require("mount", "-t", "overlay", "overlay", "-o", layers, under);
+                belowUpperMount = under;
+                foreach (string name in (string[])["upper", "work"]) { Sys.MakeDirectory(under / name, Octal.Oct(755)); }
+                Command.Require(Mounter.Binary, "mount", "-o", $"lowerdir={below[0]},upperdir={under / "upper"},workdir={under / "work"},inuse=warn", at);
                 break;
             case UpperOn.Bindfs:
                 Command.Require("bindfs", below[1], at);
@@ -313,6 +324,7 @@ public sealed class Overlay : IDisposable
         CheckLowers(broken);
         if (Upper.Text is not null && Leftovers.Length > 0) { broken.Append("The work directory holds ").AppendLine(string.Join(", ", Leftovers)); }
         if (ownUpperMount is { } small) { Libc.Unmount(small.Bytes, lazy: true); }
+        if (belowUpperMount is { } under) { Libc.Unmount(under.Bytes, lazy: true); }
         Sys.RemoveTree(home);
         foreach (FilePath lower in made.Where(l => l.Exists)) { Sys.RemoveTree(lower.Parent); }
         if (broken.Length > 0)
