@@ -4,10 +4,11 @@ namespace Veneer.Oracle;
 
 /// <summary>Every way in which Veneer may differ from kernel overlayfs here; docs/differences.md tells users. Nothing else is overlooked.</summary>
 /// <remarks>
-/// Three are avoided where operations and layers are made, since they would make every later step differ:
+/// Four are avoided where operations and layers are made, since they would make every later step differ:
 /// <list type="bullet">
 /// <item><see cref="Features.LowerLinks"/>: hard links of a lower file stay whole while mounted; the kernel breaks them at copy-up.</item>
 /// <item><see cref="Features.LoneWhiteouts"/>: the kernel lists a whiteout with nothing below it in a directory that is not merged.</item>
+/// <item>A lower FIFO that was removed while it is open is there again with the kernel, once it is changed through its descriptor: none is.</item>
 /// <item>st_nlink of an open file is not compared: after its last name is gone, a lower file's is 0, and the kernel's the lower count.</item>
 /// </list>
 /// The others are here: what one step may answer instead.

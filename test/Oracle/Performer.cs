@@ -83,9 +83,9 @@ internal sealed class Performer(FilePath root) : IDisposable
             case "fread": return Summary(RegularSlot(a[0]).ReadAt(Int(a[1]), Int(a[2])));
             case "fstat": return DescribeOpen(Slot(a[0]));
             case "ftruncate": RegularSlot(a[0]).Truncate(Int(a[1])); return "";
-            case "fchmod": Slot(a[0]).ChangeMode(Mode(a[1])); return DescribeOpen(Slot(a[0]));
-            case "fchown": Slot(a[0]).ChangeOwner(1000, 1000); return DescribeOpen(Slot(a[0]));
-            case "futimes": Slot(a[0]).ChangeTimes(Instant(a[1]), Instant(a[1])); return "";
+            case "fchmod": ChangeableSlot(a[0]).ChangeMode(Mode(a[1])); return DescribeOpen(Slot(a[0]));
+            case "fchown": ChangeableSlot(a[0]).ChangeOwner(1000, 1000); return DescribeOpen(Slot(a[0]));
+            case "futimes": ChangeableSlot(a[0]).ChangeTimes(Instant(a[1]), Instant(a[1])); return "";
             case "fsync": Slot(a[0]).Sync(); return "";
             case "flist": return ListSlot(Slot(a[0]));
             default: throw new InvalidOperationException($"There is no operation {name}.");
@@ -343,6 +343,9 @@ internal sealed class Performer(FilePath root) : IDisposable
     private Descriptor Slot(string word) => slots[Int(word)] ?? throw new SysException(Errno.EBADF, "an empty slot");
 
     private Descriptor RegularSlot(string word) => Slot(word).Stat().IsRegular ? Slot(word) : throw new SysException(Errno.EBADF, "not a regular file");
+
+    /// <summary>No FIFO: see <see cref="KnownDifferences"/>.</summary>
+    private Descriptor ChangeableSlot(string word) => Slot(word).Stat().Type != FileType.Fifo ? Slot(word) : throw new SysException(Errno.EBADF, "a FIFO");
 
     private static string ListSlot(Descriptor directory)
     {
