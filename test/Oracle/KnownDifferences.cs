@@ -62,6 +62,10 @@ public static partial class KnownDifferences
     public static string AsWritten(string line) =>
         line.StartsWith("character 0:0", StringComparison.Ordinal) ? "whiteout" : Uuid().Replace(Handle().Replace(line, "${name}=..."), "");
 
+    /// <summary>A line of an upper directory without a redirect that leads where the name leads anyhow: the kernel leaves it after a rename that failed.</summary>
+    public static string WithoutOwnName(string path, string line) =>
+        line.Replace($" trusted.overlay.redirect={path[(path.LastIndexOf('/') + 1)..]}", "", StringComparison.Ordinal);
+
     /// <summary>A line without the modification time: the kernel changes it when a metacopy is opened to write, and all later steps show it.</summary>
     public static string WithoutTime(string line) => Time().Replace(line, "");
 

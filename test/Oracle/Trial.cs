@@ -133,8 +133,8 @@ internal sealed class Trial
 
     private Difference? CompareUppers(Overlay tested, Overlay reference, int step) => Compare(
         "upper",
-        TreeImage.Of(reference.Upper, Written).Map(KnownDifferences.AsWritten).Map(Comparable),
-        TreeImage.Of(tested.Upper, Written).Map(KnownDifferences.AsWritten).Map(Comparable),
+        TreeImage.Of(reference.Upper, Written).Map(KnownDifferences.AsWritten).Map(KnownDifferences.WithoutOwnName).Map(Comparable),
+        TreeImage.Of(tested.Upper, Written).Map(KnownDifferences.AsWritten).Map(KnownDifferences.WithoutOwnName).Map(Comparable),
         step);
 
     /// <summary>Mounts the layers that one has written with the other: it must show what was seen.</summary>

@@ -77,10 +77,14 @@ public sealed class TreeImage
     }
 
     /// <summary>The same with every line rewritten.</summary>
-    public TreeImage Map(Func<string, string> rewrite)
+    public TreeImage Map(Func<string, string> rewrite) => Map((_, line) => rewrite(line));
+
+    /// <inheritdoc cref="Map(Func{string, string})"/>
+    /// <param name="rewrite">Given the path as well.</param>
+    public TreeImage Map(Func<string, string, string> rewrite)
     {
         var image = new TreeImage();
-        foreach ((string path, string line) in lines) { image.lines[path] = rewrite(line); }
+        foreach ((string path, string line) in lines) { image.lines[path] = rewrite(path, line); }
         return image;
     }
 
