@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
 using Veneer.Fuse;
@@ -15,6 +16,9 @@ internal static class UmountCommand
 {
     private const int EndTime = 30_000;
     private const int LazyEndTime = 1_000;
+
+    /// <summary>For so many milliseconds a mount may be in use though nobody is seen who uses it.</summary>
+    private const int LookTime = 1_000;
 
     /// <summary>A sync that is over by then needs no words.</summary>
     private const int SyncPatience = 2_000;
@@ -56,12 +60,18 @@ internal static class UmountCommand
         lazily |= hangs;
         List<MountEntry> copies = CopiesOf(mount);
         error = Mount.Unmount(path, lazily);
+        string users = "";
+        for (var waited = Stopwatch.StartNew(); error == Errno.EBUSY && waited.ElapsedMilliseconds < LookTime; Thread.Sleep(20))
+        {
+            users = DescribeUsers(path);
+            if (users.Length > 0) { break; }
+            error = Mount.Unmount(path, lazily); // whoever looks at all mounts, as df does, has it for a moment
+        }
         switch (error)
         {
             case Errno.None:
                 break;
             case Errno.EBUSY:
-                string users = DescribeUsers(path);
                 throw new MountException(users.Length > 0
                     ? $"{path} is in use by {users}: end that, or take it out of sight now with veneer umount -l {path}."
                     : $"{path} is in use: unmount what is mounted below it and end what uses it, see veneer holders {path}, or take it out of sight now with veneer umount -l {path}.");

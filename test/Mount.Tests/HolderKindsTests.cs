@@ -97,6 +97,16 @@ public sealed partial class HolderKindsTests : IDisposable
             "m  fuse.veneer, served by veneer (N): nothing holds it\nold\nm  fuse.veneer, served by veneer (N)\n└── bash (N)\n    └── cwd m\n", output);
     }
 
+    /// <summary>Who looks at all mounts, such as df, has each of them for a moment. Here it is held where nobody sees it.</summary>
+    [CliFact]
+    public void A_mount_that_is_in_use_for_a_moment_is_unmounted()
+    {
+        const string hold = "import os,socket,time; a,b=socket.socketpair(); f=os.open('m',os.O_PATH); socket.send_fds(a,[b'x'],[f]); os.close(f); open('there','w'); time.sleep(0.2)";
+        (int exitCode, string output, string error) = Run($"veneer mount -o $LAYERS m; python3 -c \"{hold}\" & until [ -e there ]; do :; done; veneer umount m; exit $?");
+
+        Assert.Equal((0, "", ""), (exitCode, output, error));
+    }
+
     [CliFact]
     public void In_json_it_says_whether_the_mount_is_in_use()
     {
