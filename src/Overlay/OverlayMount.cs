@@ -79,7 +79,7 @@ public sealed class OverlayMount : IDisposable
         }
         catch
         {
-            foreach (IDisposable one in opened) { one.Dispose(); }
+            for (int i = opened.Count - 1; i >= 0; i--) { opened[i].Dispose(); } // what was made is taken away by what was opened before
             throw;
         }
     }
@@ -244,7 +244,7 @@ public sealed class OverlayMount : IDisposable
         // The kernel looks for whiteouts that are files only in a layer whose root says that there are some.
         Errno announced = workDirectory.AnnounceWhiteout(layer.Root.Descriptor);
         if (announced.IsError) { throw new OverlayMountException($"The upper directory {options.UpperDirectory} cannot be marked as one that holds whiteouts as files ({announced}): see its permissions and its filesystem."); }
-        ErrorSentinel? sentinel = Watch(options, work, workDirectory, mark);
+        ErrorSentinel? sentinel = Watch(options, work, workRoot, workDirectory, mark);
         if (sentinel is not null) { opened.Add(sentinel); }
         if (mark.Exists) { mark = Judge(options, upper, work, layer, xattr); } // once more: something may have failed before the sentinel was there
         if (options.Sync != Sync.Volatile) { return (layer, workDirectory, mark, sentinel); }
@@ -287,10 +287,10 @@ public sealed class OverlayMount : IDisposable
     }
 
     /// <summary>From now on no failed write is missed. Not for what is only in memory.</summary>
-    private static ErrorSentinel? Watch(OverlayOptions options, int work, WorkDirectory workDirectory, VolatileMark mark)
+    private static ErrorSentinel? Watch(OverlayOptions options, int work, int workRoot, WorkDirectory workDirectory, VolatileMark mark)
     {
         if (mark.Now.IsInMemory) { return null; }
-        Errno error = ErrorSentinel.Create(work, workDirectory.Features.Attributes == AttributeSpace.User, out ErrorSentinel? sentinel);
+        Errno error = ErrorSentinel.Create(work, workRoot, workDirectory.Features.Attributes == AttributeSpace.User, out ErrorSentinel? sentinel);
         bool isUnseen = error == Errno.EIO || mark.Now.Errors is { } errors and not 0 && (errors & ErrorSequence.Seen) == 0;
         if (isUnseen && options.Sync == Sync.Volatile)
         {

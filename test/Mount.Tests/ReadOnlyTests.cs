@@ -29,6 +29,36 @@ public sealed class ReadOnlyTests
         if (overlay.Upper.Text is not null) { Assert.Empty(overlay.Upper.Entries()); }
     }
 
+    /// <summary>Before a snapshot, or at the end of a machine: whoever has upper is not in the way, if nobody is writing.</summary>
+    [MountTheory]
+    [InlineData(Filesystem.Tmpfs)]
+    [InlineData(Filesystem.Ext4)]
+    [InlineData(Filesystem.Xfs)]
+    [InlineData(Filesystem.Btrfs)]
+    public void The_filesystem_of_upper_can_be_made_read_only_and_writable_again(Filesystem filesystem)
+    {
+        using var overlay = Overlay.With(on: filesystem, lower: Old, upper: Tree.Of(("up", "upper"), ("other", "")));
+        FilePath root = overlay.Merged;
+        Sys.Write(root / "new", "new");
+        Sys.Unlink(root / "d/file");
+        Sys.Unlink(root / "other");
+        string disk = Command.Require("findmnt", "-n", "-o", "TARGET", "-T", overlay.Upper).Trim();
+
+        // Who was writing is done when the server has heard of it.
+        Patience.Eventually(() => Assert.Equal(0, Command.Run(["mount", "-o", "remount,ro", disk]).ExitCode));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Write(root / "newer", "")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Append(root / "up", "")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Unlink(root / "link")));
+        Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.ChangeMode(root / "new", Oct(600))));
+        Assert.Equal(("upper", "new"), (Sys.ReadText(root / "up"), Sys.ReadText(root / "new")));
+
+        Command.Require("mount", "-o", "remount,rw", disk);
+        Sys.Append(root / "up", "r");
+        overlay.Unmount();
+        Assert.Equal("upperr", Sys.ReadText(overlay.Upper / "up"));
+        Assert.Equal(["work"], overlay.Work.Entries());
+    }
+
     public static TheoryData<string> Flagged => ["", "work", "work/left", "a file"];
 
     /// <summary>Of the work directory, or of what is in it.</summary>

@@ -3,7 +3,7 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Layers;
 
-/// <summary>Where a mount tries things out: a directory of its own in the work directory, beside <c>work</c>.</summary>
+/// <summary>Where a mount tries things out, and then has what must be on upper's filesystem but is none of its users': a directory of its own in the work directory, beside <c>work</c>.</summary>
 /// <remarks>
 /// Crash safety. What a killed mount has left is removed by the next. The kernel does not look at it, however deep it is;
 /// in <c>work</c> it mounts read-only when it finds more than files and empty directories in a directory there. Kernel:
