@@ -136,20 +136,20 @@ internal sealed partial class OverlayFileSystem
     {
         ReadOnlySpan<byte> name = content.NameOf(index);
         if (!writer.Fits(name.Length - 1)) { return false; }
-        if (!writer.IsPlus)
+        if (writer.IsPlus)
         {
-            ulong ino = InoOfEntry(directory, content, index);
-            return ino == 0 || writer.TryAdd(name[..^1], ino, content.TypeOf(index), content.OffsetOf(index), default);
-        }
-        Errno error = LendListed(directory, content, index, out EntryOut entry);
-        if (!error.IsError && entry.NodeId == 0) { return true; } // gone since the snapshot was taken
-        if (error.IsError)
-        {
+            Errno error = LendListed(directory, content, index, out EntryOut entry);
+            if (!error.IsError && entry.NodeId != 0) { return writer.TryAdd(name[..^1], entry.Attr.Ino, entry.Attr.Mode >> 12, content.OffsetOf(index), entry); }
+            if (!error.IsError && IsGone(directory, content, index)) { return true; }
             // Not to be reached: the name is listed, and a lookup says what is the matter.
-            return writer.TryAdd(name[..^1], InoOfEntry(directory, content, index), content.TypeOf(index), content.OffsetOf(index), default);
         }
-        return writer.TryAdd(name[..^1], entry.Attr.Ino, entry.Attr.Mode >> 12, content.OffsetOf(index), entry);
+        ulong ino = InoOfEntry(directory, content, index);
+        return ino == 0 || writer.TryAdd(name[..^1], ino, content.TypeOf(index), content.OffsetOf(index), default);
     }
+
+    /// <summary>Whether an entry that is not found was removed since the snapshot was taken. A lower layer may list what it does not show.</summary>
+    private bool IsGone(DirectoryInode directory, MergedDirectory content, int index) =>
+        content.IsUpper(index) || content.Version != volume.Inodes.VersionOf(directory);
 
     private Errno LendListed(DirectoryInode directory, MergedDirectory content, int index, out EntryOut entry)
     {
@@ -186,7 +186,7 @@ internal sealed partial class OverlayFileSystem
         (ulong device, ulong ino) = content.RealNumber(index);
         ulong own = volume.Numbers.Number(volume.Numbers.Key(device, ino));
         if (volume.Lookup.Find(directory, name, out Found found, content.FirstLower(index)).IsError) { return own; }
-        if (!found.Exists) { return 0; }
+        if (!found.Exists) { return IsGone(directory, content, index) ? 0 : own; }
         if (volume.Lookup.Complete(directory, name, ref found).IsError) { return own; }
         return volume.Inodes.Free(InoOf(name, found, volume.KeyOf(directory, name, found)));
     }

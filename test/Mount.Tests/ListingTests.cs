@@ -9,6 +9,27 @@ public sealed class ListingTests
 
     private static Tree Every(int step, int from) => Tree.Of([.. Names.Where((_, i) => i % step == from).Select(n => ($"d/{n}", (Node)""))]);
 
+    /// <summary>It may be a whiteout, which nobody can tell.</summary>
+    [MountTheory]
+    [InlineData(Errno.EACCES)]
+    [InlineData(Errno.ENOENT)]
+    public void A_device_that_a_lower_lists_and_does_not_show_is_listed(Errno error)
+    {
+        FilePath home = Scratch.New();
+        Sys.MakeDirectory(home / "far");
+        Sys.MakeDirectory(home / "shown");
+        Sys.MakeNode(home / "far/device", FileType.CharacterDevice, Oct(666), 1, 3);
+        using (var lower = new HangingMount(home / "far", home / "shown"))
+        {
+            lower.Refuse("device", error);
+            using var overlay = Overlay.With(over: [home / "shown"], upper: Tree.Of(("new", "")));
+
+            Assert.Equal(["device", "new"], overlay.Merged.Entries());
+            Assert.Equal(error, Sys.ErrorOf(() => Sys.Stat(overlay.Merged / "device")));
+        }
+        Sys.RemoveTree(home);
+    }
+
     [MountTheory]
     [InlineData("merged of two layers")]
     [InlineData("one lower layer")]

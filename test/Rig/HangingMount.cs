@@ -35,6 +35,9 @@ public sealed class HangingMount : IDisposable
     /// <param name="opcodes">The requests; none: all of them.</param>
     public void Hang(params Opcode[] opcodes) => shown.Hang(opcodes);
 
+    /// <summary>From now on who looks up a name in any directory gets an error, though it is listed.</summary>
+    public void Refuse(string name, Errno error) => shown.Refused = (name, error);
+
     /// <summary>Returns when so many calls hang.</summary>
     public void AwaitWaiting(int count = 1)
     {
@@ -76,6 +79,8 @@ public sealed class HangingMount : IDisposable
 
         public int Waiting => Volatile.Read(ref waiting);
 
+        public (string Name, Errno Error) Refused { get; set; } = ("", Errno.None);
+
         public void Hang(Opcode[] opcodes)
         {
             hanging = opcodes;
@@ -111,6 +116,7 @@ public sealed class HangingMount : IDisposable
             FilePath path = PathOf(request) / PathText.Decode(name[..^1]);
             entry = default;
             Errno error = Stat(path, out Statx stat);
+            if (PathText.Decode(name[..^1]) == Refused.Name) { error = Refused.Error; }
             if (error.IsError) { return error; }
             ulong node = numbers.GetOrAdd(path, _ => (ulong)Interlocked.Increment(ref last)); // the same again, or the kernel's overlay takes it for another object
             nodes[node] = path;

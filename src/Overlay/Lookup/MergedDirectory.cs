@@ -173,9 +173,14 @@ internal sealed class MergedDirectory(NameHash hash)
                 // Only a device can be a whiteout, or, where the directory says so, an empty file.
                 if (type == 2 || type == 0 || (type == 8 && hasXattrWhiteouts))
                 {
-                    if (Libc.StatAt(descriptor, reader.TerminatedName, StatxMask.Basic, out Statx entry).IsError) { continue; }
-                    type = (byte)(entry.Type >> 12);
-                    isWhiteout = volume.Lookup.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == InUpper);
+                    error = Libc.StatAt(descriptor, reader.TerminatedName, StatxMask.Basic, out Statx entry);
+                    if (error == Errno.ENOENT && lower == InUpper) { continue; } // gone meanwhile
+                    if (!error.IsError)
+                    {
+                        type = (byte)(entry.Type >> 12);
+                        isWhiteout = volume.Lookup.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == InUpper);
+                    }
+                    // What a layer lists and does not show hides nothing, and is listed. Kernel: ovl_check_whiteouts().
                 }
                 if (isWhiteout)
                 {
