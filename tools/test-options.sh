@@ -18,7 +18,7 @@ own=(unshare --mount --propagation private --pid --fork --kill-child --mount-pro
 try() {
     local option=$1 log=artifacts/test-$1.log summary good=0 bad=1 # a run that did not get to its summary has failed
     VENEER_TEST_OPTIONS=$option timeout --kill-after=30 2400 "${own[@]}" \
-        artifacts/net10.0/bin/Veneer.Mount.Tests/debug/Veneer.Mount.Tests "${without[@]}" -noColor </dev/null >"$log" 2>&1
+        artifacts/bin/Veneer.Mount.Tests/debug/Veneer.Mount.Tests "${without[@]}" -noColor </dev/null >"$log" 2>&1
     summary=$(grep -E '^ +Veneer.Mount.Tests +Total:' "$log")
     if [[ $summary =~ Total:\ ([0-9]+),\ Errors:\ ([0-9]+),\ Failed:\ ([0-9]+),\ Skipped:\ ([0-9]+) ]]; then
         bad=$((BASH_REMATCH[2] + BASH_REMATCH[3]))
