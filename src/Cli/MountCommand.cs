@@ -421,8 +421,8 @@ internal static class MountCommand
     {
         if (Target.Find(path, out _, out MountEntry? mount).IsError || mount is null) { return ExitCode.Success; } // gone meanwhile
         string[] flags = mount.Options.Split(',');
-        bool isReadOnly = flags.Contains("ro") || mount.FileSystemFlags.Contains("ro");
-        string words = (isReadOnly ? "ro," : "rw,") + (flags.Contains("noatime") ? "noatime" : flags.Contains("relatime") ? "relatime" : "strictatime") + (flags.Contains("nodiratime") ? ",nodiratime" : "");
+        bool isReadOnly = flags.Contains("ro", StringComparer.Ordinal) || mount.FileSystemFlags.Contains("ro", StringComparer.Ordinal);
+        string words = (isReadOnly ? "ro," : "rw,") + (flags.Contains("noatime", StringComparer.Ordinal) ? "noatime" : flags.Contains("relatime", StringComparer.Ordinal) ? "relatime" : "strictatime") + (flags.Contains("nodiratime", StringComparer.Ordinal) ? ",nodiratime" : "");
         try
         {
             using var answer = JsonDocument.Parse(LiveMount.Ask(path, Query.Remounted, words, isReadOnly ? -1 : LiveMount.AnswerTime));

@@ -70,7 +70,7 @@ public sealed class OptionParser
     /// <param name="otherWork">Its work.</param>
     public string? FindChange(IReadOnlyList<string> options, IReadOnlyList<string?> others, string? otherUpper, string? otherWork)
     {
-        if (lowers.Count > 0 && !others.Contains(null) && !lowers.SequenceEqual(others)) { return "lowerdir"; }
+        if (lowers.Count > 0 && others.All(other => other is not null) && !lowers.SequenceEqual(others, StringComparer.Ordinal)) { return "lowerdir"; }
         if (Upper is not null && otherUpper is not null && Upper != otherUpper) { return "upperdir"; }
         if (Work is not null && otherWork is not null && Work != otherWork) { return "workdir"; }
         OverlayOptions before = Settings(options);
