@@ -66,7 +66,7 @@ internal static class CommandLine
         parsed = command.Parse(Prepare(arguments), new ParserConfiguration { ResponseFileTokenReplacer = null }); // a mount point may be called @name
         if (parsed.GetValue(help) || parsed.GetValue(version))
         {
-            Terminal.Write(parsed.GetValue(help) ? Manual.Of(name)! : Program.Version);
+            _ = Terminal.Print(parsed.GetValue(help) ? Manual.Of(name)! : Program.Version); // who reads no more has seen enough
             return false;
         }
         foreach (ParseError error in parsed.Errors)

@@ -66,10 +66,10 @@ internal static class Program
             case "help" when arguments.Length > 1 && Manual.Of(arguments[1]) is null:
                 return Unknown(arguments[1]);
             case "help" or "--help" or "-h":
-                Terminal.Write((arguments.Length > 1 ? Manual.Of(arguments[1]) : null) ?? Manual.Veneer);
+                _ = Terminal.Print((arguments.Length > 1 ? Manual.Of(arguments[1]) : null) ?? Manual.Veneer);
                 return ExitCode.Success;
             case "--version" or "-V":
-                Terminal.Write(Version);
+                _ = Terminal.Print(Version);
                 return ExitCode.Success;
             case var word when !word.StartsWith('-') && (!Array.Exists(arguments, IsOptionList) || Similar(word) is not null):
                 return Unknown(word);

@@ -14,7 +14,12 @@ internal static class Target
         Errno error = FindAround(path, out resolved, out mount, out int descriptor);
         if (error.IsError) { return error; }
         Libc.Close(descriptor);
-        if (mount?.MountPoint != resolved) { mount = null; }
+        if (mount?.MountPoint == resolved) { return Errno.None; }
+        mount = null;
+        // What is mounted over the caller's directory is not seen through ".", but by the name.
+        if (path.StartsWith('/') || FindAround(resolved, out string named, out MountEntry? over, out descriptor).IsError) { return Errno.None; }
+        Libc.Close(descriptor);
+        if (over?.MountPoint == named) { (resolved, mount) = (named, over); }
         return Errno.None;
     }
 

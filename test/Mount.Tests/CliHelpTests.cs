@@ -44,6 +44,13 @@ public sealed class CliHelpTests : IDisposable
         }
     }
 
+    [CliTheory]
+    [InlineData("veneer --version")]
+    [InlineData("veneer --help")]
+    [InlineData("veneer list --help")]
+    public void What_cannot_be_written_is_no_success(string command) =>
+        Assert.Equal(new Outcome(2, "", "veneer: The output cannot be written (ENOSPC): see where it goes.\n"), sandbox.Run($"{command} >/dev/full"));
+
     [CliFact]
     public void Without_words_it_says_how_it_is_used()
     {

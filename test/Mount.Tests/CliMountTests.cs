@@ -242,6 +242,10 @@ public sealed class CliMountTests : IDisposable
     }
 
     [CliFact]
+    public void A_mount_over_the_directory_of_the_caller_is_unmounted_by_its_name() =>
+        Succeeds("cd m; veneer mount -o lowerdir=../l,upperdir=../u,workdir=../w ../m; veneer umount .; ! mountpoint -q ../m");
+
+    [CliFact]
     public void A_shutdown_says_what_it_waits_for()
     {
         Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; kill -STOP $(pgrep -x veneer | head -1); timeout 8 veneer shutdown m; kill -CONT $(pgrep -x veneer); veneer umount -l m");
