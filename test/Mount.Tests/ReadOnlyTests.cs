@@ -37,12 +37,31 @@ public sealed class ReadOnlyTests
     [InlineData(Filesystem.Btrfs)]
     public void The_filesystem_of_upper_can_be_made_read_only_and_writable_again(Filesystem filesystem)
     {
-        using var overlay = Overlay.With(on: filesystem, lower: Old, upper: Tree.Of(("up", "upper"), ("other", "")));
+        FilePath home = Scratch.New(), disk = home / "disk";
+        if (filesystem == Filesystem.Tmpfs)
+        {
+            Sys.MakeDirectory(disk);
+            Scratch.MountTmpfs(disk, "16m");
+        }
+        else { Scratch.MountImage(filesystem, home / "image", disk, 512L << 20, "loop"); }
+        try
+        {
+            Sys.MakeDirectory(disk / "own");
+            CheckThatItCanBeMadeReadOnly(disk);
+        }
+        finally
+        {
+            _ = Libc.Unmount(disk.Bytes, lazy: true); // best effort: it goes with the namespace
+        }
+    }
+
+    private static void CheckThatItCanBeMadeReadOnly(FilePath disk)
+    {
+        using var overlay = Overlay.With(upperIn: disk / "own", lower: Old, upper: Tree.Of(("up", "upper"), ("other", "")));
         FilePath root = overlay.Merged;
         Sys.Write(root / "new", "new");
         Sys.Unlink(root / "d/file");
         Sys.Unlink(root / "other");
-        string disk = Command.Require("findmnt", "-n", "-o", "TARGET", "-T", overlay.Upper).Trim();
 
         // Who was writing is done when the server has heard of it.
         Patience.Eventually(() => Assert.Equal(0, Command.Run(["mount", "-o", "remount,ro", disk]).ExitCode));
