@@ -113,7 +113,7 @@ public sealed class Mount
             // The original place if it is still there, else wherever it was moved to.
             if (entry.Device == DeviceNumber && path != MountPoint) { path = entry.MountPoint; }
         }
-        if (path is null) { return Errno.ENOENT; }
+        if (path is null || !(IsConnected || isAborted)) { return Errno.ENOENT; }
         foreach (MountEntry entry in table)
         {
             if (entry.MountPoint == path) { top = entry; }
@@ -124,7 +124,7 @@ public sealed class Mount
     }
 
     /// <summary>Ends the connection though the mount stays: whoever waits for an answer gets ECONNABORTED, and whoever comes later ENOTCONN.</summary>
-    /// <returns>An error: only the end of this process ends it.</returns>
+    /// <returns>An error: only the end of this process ends it. None when it has ended before.</returns>
     public Errno Abort()
     {
         string number = DeviceNumber[(DeviceNumber.IndexOf(':', StringComparison.Ordinal) + 1)..];
@@ -141,10 +141,19 @@ public sealed class Mount
         error = error.IsError
             ? Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/sys/fs/fuse/connections/{number}/abort"), OpenFlags.WriteOnly, 0, ResolveFlags.None, out int abort)
             : Libc.OpenAt(connections, PathText.Encode($"{number}/abort"), OpenFlags.WriteOnly, 0, ResolveFlags.None, out abort);
-        if (error.IsError) { return error; }
         using var opened = new Fd(abort);
-        return Libc.Write(abort, "1"u8, out _);
+        if (!IsConnected) { return Errno.None; } // whosever connection that is
+        if (!error.IsError) { error = Libc.Write(abort, "1"u8, out _); }
+        isAborted |= !error.IsError;
+        return error;
     }
+
+    /// <summary>Whether this process has ended the connection, whose mount stays.</summary>
+    private volatile bool isAborted;
+
+    /// <summary>Whether the connection has not ended. Once it has, the kernel may give its device number to another mount.</summary>
+    /// <remarks>Who finds something by the number asks after that: then it was this mount's when it was found. Kernel: fuse_dev_poll().</remarks>
+    private bool IsConnected => Device.Descriptor >= 0 && !Libc.Poll(Device.Descriptor, default, 0, out bool hasEnded).IsError && !hasEnded;
 
     /// <summary>Unmounts a path, with fusermount3 when this process may not do it itself.</summary>
     /// <param name="path">An absolute path without symbolic links.</param>

@@ -78,4 +78,48 @@ public sealed class MountTests
             Directory.Delete(place);
         }
     }
+
+    /// <summary>The kernel gives the smallest device number that is free.</summary>
+    [Fact]
+    public void What_has_ended_takes_no_other_mount_with_its_device_number()
+    {
+        SkipUnlessMounting();
+        string home = Directory.CreateTempSubdirectory("veneer-fuse-").FullName;
+        var mounts = new List<Mount>();
+        try
+        {
+            Mount ended = Attach("ended");
+            Assert.Equal(Errno.None, ended.Detach());
+            while (mounts[^1].DeviceNumber != ended.DeviceNumber || mounts.Count == 1)
+            {
+                Assert.SkipWhen(mounts.Count > 200, "The number is in use elsewhere.");
+                _ = Attach($"{mounts.Count}");
+            }
+            Mount other = mounts[^1];
+
+            Assert.Equal(Errno.ENOENT, ended.Detach());
+            Assert.Equal(Errno.None, ended.Abort());
+
+            Assert.Equal(Errno.None, Libc.Poll(other.Device.Descriptor, default, 0, out bool hasEnded));
+            Assert.False(hasEnded);
+            Assert.Equal(Errno.None, other.Abort());
+            Assert.Equal(Errno.None, Libc.Poll(other.Device.Descriptor, default, 0, out hasEnded));
+            Assert.True(hasEnded);
+        }
+        finally
+        {
+            foreach (Mount mount in mounts)
+            {
+                _ = Mount.Unmount(mount.MountPoint, lazy: true); // best effort
+                mount.Device.Dispose();
+            }
+            Directory.Delete(home, recursive: true);
+        }
+
+        Mount Attach(string name)
+        {
+            mounts.Add(Mount.Attach(Directory.CreateDirectory(Path.Combine(home, name)).FullName, new MountOptions { Source = "test" }));
+            return mounts[^1];
+        }
+    }
 }
