@@ -27,7 +27,7 @@ internal static class Goals
         new("readdir-10k", 0.4),
         new("create", 2.5, 5), new("unlink-upper", 2.5, 5), new("unlink-lower", 2.5, 5), new("rename-upper", 2.5, 5),
         new("copyup-append", 1.1, 1.1, 0.4), new("copyup-chmod", 1.1, 1.1, 0.4), new("copyup-big", 1.0, 1.0, 0.15),
-        new("seqread", 1.05), new("seqread-cold", 1.05), new("randread", 1.05), new("mmapread", 1.05),
+        new("seqread", 1.5), new("seqread-cold", 2.5), new("randread", 1.2), new("mmapread", 1.0),
         new("seqwrite", 1.1), new("randwrite", 1.1),
     ];
 

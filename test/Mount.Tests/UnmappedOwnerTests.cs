@@ -30,11 +30,12 @@ public sealed class UnmappedOwnerTests
             string mount = Mounter.UnderTest.IsKernel ? "mount -t overlay -o $o overlay m" : $"{Mounter.Binary} mount -o $o m";
             foreach (string name in (string[])["l", "u", "w", "m"]) { Sys.MakeDirectory(home / name, Oct(755)); }
             Sys.Write(home / "inside", $"set -e; cd {home}; o=lowerdir=$PWD/l,upperdir=$PWD/u,workdir=$PWD/w,userxattr; {mount}; set +e; {Tries}{script}\numount m\n");
+            Sys.Write(home / "ids", ids); // the kernel takes a map in one write, which echo does not make of several lines
             // Who has entered a namespace before it has ids gets its privileges when he next runs a program.
             Command.Result result = Command.Run([
                 "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "bash", "-ec",
                 $"cd {home}; {Fill} mkfifo go; unshare --user --mount --propagation private bash -c 'read _ <go; exec setpriv --reuid 0 --regid 0 --clear-groups bash inside' & "
-                + $"while [ \"$(readlink /proc/$!/ns/user)\" = \"$(readlink /proc/self/ns/user)\" ]; do :; done; for map in uid_map gid_map; do echo '{ids}' | cat > /proc/$!/$map; done; echo > go; wait $!"]);
+                + $"while [ \"$(readlink /proc/$!/ns/user)\" = \"$(readlink /proc/self/ns/user)\" ]; do :; done; for map in uid_map gid_map; do cat ids > /proc/$!/$map; done; echo > go; wait $!"]);
             Assert.True(result.ExitCode == 0, result.Text);
             return result.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
         }
