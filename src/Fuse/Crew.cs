@@ -6,7 +6,10 @@ namespace Veneer.Fuse;
 internal sealed class Crew : IDisposable
 {
     /// <summary>So many threads at most. When all of them take long, requests wait for one of them.</summary>
-    public const int MaxThreads = 256;
+    public const int MaxThreads = 1024;
+
+    /// <summary>So many threads at most are made ready at once, when many have stalled.</summary>
+    private const int MaxBurst = 64;
 
     private readonly Lock gate = new();
     private readonly SemaphoreSlim parked = new(0);
@@ -17,6 +20,7 @@ internal sealed class Crew : IDisposable
     private readonly List<Thread> threads = []; // only grows
     private readonly List<Worker> workers = []; // theirs
     private int wanted;
+    private int burst; // so many are ready until the next look, at least
     private int ready;
     private int sleeping;
     private bool stopping;
@@ -106,6 +110,7 @@ internal sealed class Crew : IDisposable
     public bool ReplaceStalled()
     {
         bool isBusy = false;
+        int replaced = 0;
         lock (gate)
         {
             for (int i = 0; i < workers.Count; i++) // replacing adds to them
@@ -116,12 +121,16 @@ internal sealed class Crew : IDisposable
                 if (request != worker.Seen || begun != worker.SeenBegun) { isBusy = true; }
                 else if (request != 0)
                 {
+                    if (!worker.IsReplaced) { replaced++; }
                     ReplaceLocked(worker);
                     isBusy |= MayBeKilledLocked(worker, request);
                 }
                 worker.Seen = request;
                 worker.SeenBegun = begun;
             }
+            // Many wait for the same, and those who wait for something else are behind them: twice as many are ready each time.
+            burst = parks ? Math.Min(2 * replaced, MaxBurst) : 0;
+            while (!stopping && ready < burst && AddReadyLocked(0)) { }
         }
         return isBusy;
     }
@@ -162,23 +171,31 @@ internal sealed class Crew : IDisposable
         if (worker.IsReplaced) { return; }
         worker.IsReplaced = true;
         ready--;
-        if (stopping || ready >= wanted) { return; }
+        if (!stopping && ready < wanted) { _ = AddReadyLocked(worker.NodeId); } // best effort: requests wait for one of those that there are
+    }
+
+    /// <summary>Wakes a thread, or starts one.</summary>
+    /// <param name="cause">The inode of the request that it is for, or 0.</param>
+    /// <returns>False when there are as many as there may be, or the system gives no more.</returns>
+    /// <remarks>Caller holds <see cref="gate"/>.</remarks>
+    private bool AddReadyLocked(ulong cause)
+    {
         if (sleeping > 0)
         {
             sleeping--;
             ready++;
             parked.Release();
+            return true;
         }
-        else if (threads.Count < MaxThreads)
+        if (threads.Count >= MaxThreads) { return false; }
+        try
         {
-            try
-            {
-                AddLocked(new Worker(this, isExtra: true), worker.NodeId);
-            }
-            catch (OutOfMemoryException)
-            {
-                // The system gives us no more threads: requests wait for one of those that we have.
-            }
+            AddLocked(new Worker(this, isExtra: true), cause);
+            return true;
+        }
+        catch (OutOfMemoryException)
+        {
+            return false;
         }
     }
 
@@ -221,7 +238,7 @@ internal sealed class Crew : IDisposable
         if (!parks || Volatile.Read(ref ready) <= Volatile.Read(ref wanted)) { return; }
         lock (gate)
         {
-            if (stopping || ready <= wanted) { return; }
+            if (stopping || ready <= Math.Max(wanted, burst)) { return; }
             ready--;
             sleeping++;
         }

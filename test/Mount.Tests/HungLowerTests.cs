@@ -83,6 +83,24 @@ public sealed class HungLowerTests
         Assert.All(waiters, waiter => Assert.Equal("far", Result(waiter)));
     }
 
+    /// <summary>More than a server has threads for at once: they are made ready faster, the more there are who wait.</summary>
+    [MountFact(OnlyVeneer = "It has threads.")]
+    public void A_crowd_that_waits_does_not_keep_the_others_waiting()
+    {
+        if (HasRings) { return; } // each ring has one thread, and more are started one by one: docs/differences.md
+        const int many = 400;
+        using var layers = new HungLayers(files: many);
+        Overlay overlay = layers.Mount();
+        layers.Far.Hang(Opcode.Open, Opcode.Read);
+        Task<string>[] waiters = [.. Enumerable.Range(0, many).Select(i => Begin(() => Sys.ReadText(overlay.Merged / $"far/file{i}")))];
+
+        WorkElsewhere(overlay.Merged, "1");
+
+        Assert.DoesNotContain(waiters, waiter => waiter.IsCompleted);
+        layers.Far.GoOn();
+        Assert.All(waiters, waiter => Assert.Equal("far", Result(waiter)));
+    }
+
     [MountFact]
     public void A_layer_above_one_that_hangs_is_read()
     {
