@@ -52,6 +52,7 @@ public sealed class InodeNumberTests
         overlay.Mount();
         FilePath root = overlay.Merged;
         string[] names = ["file", "file2", "file3", "moved", "other", "d", "d2", "d/inside", "d2/inside", "e", "e/e"];
+        List<Descriptor> held = [.. names.Select(name => Sys.Open(root / name, OpenFlags.Path))]; // what the kernel forgets may get the number of another
 
         Dictionary<string, ulong> numbers = names.ToDictionary(name => name, name => Sys.Stat(root / name).Ino);
 
@@ -61,6 +62,7 @@ public sealed class InodeNumberTests
         Sys.Append(root / "file2", "2");
         Assert.Equal(("x!", "x!2", "y", "z!"), (Sys.ReadText(root / "file"), Sys.ReadText(root / "file2"), Sys.ReadText(root / "other"), Sys.ReadText(root / "d2/inside")));
         Assert.Equal(numbers, names.ToDictionary(name => name, name => Sys.Stat(root / name).Ino));
+        held.ForEach(one => one.Dispose());
     }
 
     /// <summary>What the kernel wrote leads Veneer to the number, and the other way round, with two lowers of one type.</summary>

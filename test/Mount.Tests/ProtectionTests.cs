@@ -178,7 +178,7 @@ public sealed class ProtectionTests
     [MountFact(NotOfKernel = "It mounts read-only.")]
     public void A_work_directory_that_can_only_be_added_to_serves_again_and_again()
     {
-        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("file", Content), ("directory/in", "in")), mounted: false);
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("file", Content), ("directory/in", "in")), options: "fsync=auto", mounted: false);
         Protect(overlay.Work, AppendOnly);
         try
         {

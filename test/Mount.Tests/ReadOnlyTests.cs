@@ -127,7 +127,8 @@ public sealed class ReadOnlyTests
     [MountFact]
     public void Where_upper_is_immutable_its_root_cannot_be_changed()
     {
-        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Old, upper: Tree.Of(("u/x", "")), mounted: false);
+        // A volatile mount marks upper.
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Old, upper: Tree.Of(("u/x", "")), options: Mounter.UnderTest.IsVeneer ? "fsync=auto" : "", mounted: false);
         Command.Require("chattr", "+i", overlay.Upper);
         try
         {
