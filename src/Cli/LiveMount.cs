@@ -93,7 +93,7 @@ internal static class LiveMount
             throw new LayerException(error switch
             {
                 Errno.ENOENT or Errno.ENOTDIR => $"{place} does not exist: name a mount point.",
-                Errno.EACCES => $"{place} cannot be reached by this user: ask as the user who mounted it, or as root.",
+                Errno.EACCES => $"{place} cannot be reached by this user: {ControlClient.WhoMayAsk}.",
                 Errno.ENOTCONN or Errno.ECONNABORTED => Gone(place),
                 _ => $"{place} cannot be looked at ({error}): see whether /proc is mounted.",
             }, CodeOf(error));
@@ -111,7 +111,7 @@ internal static class LiveMount
         if (!error.IsError) { return new Fd(descriptor); }
         throw new LayerException(error switch
         {
-            Errno.EACCES or Errno.EPERM => $"{path} cannot be opened by this user: ask as the user who mounted it, or as root.",
+            Errno.EACCES or Errno.EPERM => $"{path} cannot be opened by this user: {ControlClient.WhoMayAsk}.",
             Errno.ENOTCONN or Errno.ECONNABORTED => Gone(path),
             Errno.EIO => $"{path} gives EIO, as after a shutdown: unmount it with veneer umount.",
             _ => $"{path} cannot be opened ({error}): name the mount point.",

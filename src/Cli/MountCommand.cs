@@ -360,7 +360,9 @@ internal static class MountCommand
             error = Libc.StatFileSystem(descriptor, out status);
             Libc.Close(descriptor);
         }
-        if (!error.IsError && status.Type == StatFs.FuseMagic)
+        // What is mounted over the root directory of this process is not seen through its name.
+        bool isOverRoot = path == "/" && !MountTable.Read(out List<MountEntry> table).IsError && table.FindLast(entry => entry.MountPoint == path) is { Type: "fuse.veneer" };
+        if (isOverRoot || (!error.IsError && status.Type == StatFs.FuseMagic))
         {
             UmountHelper.Register(path);
             return ExitCode.Success;

@@ -77,7 +77,7 @@ public sealed class MountedOverlay
                 error switch
                 {
                     Errno.ENOENT or Errno.ENOTDIR => $"{path} does not exist: name a mount point.",
-                    Errno.EACCES => $"{path} cannot be reached: ask as the user who mounted it, or as root.",
+                    Errno.EACCES => $"{path} cannot be reached: {ControlClient.WhoMayAsk}.",
                     _ => $"{path} cannot be looked at ({error}): see whether /proc is mounted.",
                 },
                 error == Errno.EACCES ? QueryProblem.Denied : QueryProblem.NotAMount);
@@ -235,7 +235,7 @@ public sealed class MountedOverlay
         Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(mountPoint), OpenFlags.ReadOnly | OpenFlags.NonBlock, 0, ResolveFlags.None, out int descriptor);
         if (error.IsError)
         {
-            throw new OverlayQueryException($"{mountPoint} cannot be opened ({error}): ask as the user who mounted it, or as root.", error is Errno.EACCES or Errno.EPERM ? QueryProblem.Denied : QueryProblem.NoAnswer);
+            throw new OverlayQueryException($"{mountPoint} cannot be opened ({error}): {ControlClient.WhoMayAsk}.", error is Errno.EACCES or Errno.EPERM ? QueryProblem.Denied : QueryProblem.NoAnswer);
         }
         using var mount = new Fd(descriptor);
         return ControlClient.Ask(mount.Value, mountPoint, query, PathText.Encode(argument).AsSpan()[..^1]);

@@ -246,6 +246,10 @@ public sealed class CliMountTests : IDisposable
         Succeeds("cd m; veneer mount -o lowerdir=../l,upperdir=../u,workdir=../w ../m; veneer umount .; ! mountpoint -q ../m");
 
     [CliFact]
+    public void A_mount_over_the_root_directory_is_one() =>
+        Succeeds("veneer mount -o $LAYERS / && grep -q ' / / .* fuse.veneer ' /proc/self/mountinfo");
+
+    [CliFact]
     public void A_shutdown_says_what_it_waits_for()
     {
         Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; kill -STOP $(pgrep -x veneer | head -1); timeout 8 veneer shutdown m; kill -CONT $(pgrep -x veneer); veneer umount -l m");

@@ -5,6 +5,9 @@ namespace Veneer.Overlay.Control;
 /// <summary>A tool's end of the channel to a live mount. See docs/control.md.</summary>
 public static class ControlClient
 {
+    /// <summary>The end of a sentence about a mount that this process may not open: who may. Without allow_other FUSE keeps root out as well.</summary>
+    public static string WhoMayAsk => Environment.IsPrivilegedProcess ? "ask as the user who mounted it, whose mount lets nobody else in" : "ask as the user who mounted it, or as root";
+
     /// <summary>How often to ask again when others have pushed our answer out before we had read it.</summary>
     private const int Tries = 3;
 
