@@ -66,6 +66,12 @@ public static partial class KnownDifferences
     public static string WithoutOwnName(string path, string line) =>
         line.Replace($" trusted.overlay.redirect={path[(path.LastIndexOf('/') + 1)..]}", "", StringComparison.Ordinal);
 
+    /// <summary>A line of an upper directory without the marks that the kernel leaves after a rename or a copy-up that failed: there is nothing that they would hide or renumber, or the trees would differ.</summary>
+    public static string WithoutMarks(string line) => Mark().Replace(line, "");
+
+    [GeneratedRegex(@" (trusted|user)\.overlay\.(opaque|impure)=y", RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
+    private static partial Regex Mark();
+
     /// <summary>A line without the modification time: the kernel changes it when a metacopy is opened to write, and all later steps show it.</summary>
     public static string WithoutTime(string line) => Time().Replace(line, "");
 
