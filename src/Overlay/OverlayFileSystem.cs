@@ -346,8 +346,11 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         return found.HasUpper && volume.Numbers.TryGetKept(key, out ulong kept) ? new InoChoice(kept, own, null) : InoChoice.Own(own);
     }
 
-    /// <summary>Whether the attributes that upper's filesystem remembers under one name may be older than what was done by another: FUSE and network filesystems keep them by name.</summary>
-    private bool IsStattedAnew(Inode inode) => volume.DoubtsUpper && inode.HasUpper && inode.AliasList is { Count: > 0 };
+    /// <summary>
+    /// Whether the attributes that upper's filesystem remembers under one name may be older than what was done by another, which
+    /// may be gone by now: FUSE and network filesystems keep them by name.
+    /// </summary>
+    private bool IsStattedAnew(Inode inode) => volume.DoubtsUpper && inode.HasUpper && inode.AliasList is not null;
 
     /// <summary>Attributes of the real object, with the data's blocks for a metacopy. Caller holds no lock.</summary>
     private Errno ReadAttributes(Inode inode, StatxMask mask, out Statx stat)

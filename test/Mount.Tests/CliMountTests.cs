@@ -345,10 +345,10 @@ public sealed class CliMountTests : IDisposable
         string script = Path.GetFullPath(Mounter.Binary + "/../../tools/run.sh");
         string run = $"mkdir -p $PWD/r/tools $PWD/r/out; cp {script} r/tools; ln -s $VENEER r/out/veneer; ";
 
-        string root = Succeeds(run + "r/tools/run.sh l x/m x/s >said; echo new >x/m/g; cat x/m/f x/s/*/upper/g; grep -c 'umount .*x/m' said; umount x/m; rm -r r x said");
+        string root = Succeeds(run + "r/tools/run.sh l x/m x/s >said; echo new >x/m/g; cat x/m/f x/s/*/upper/g; grep -c 'umount .*x/m' said; umount x/m; rm -rf r x said"); // the server still removes what it had in work
         string user = Succeeds(
             CliSandbox.AsNobody + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; mkdir x; chown nobody x; " + run
-            + "as r/tools/run.sh l x/m x/s >said; as sh -c 'echo new >x/m/g; cat x/m/f'; cat x/s/*/upper/g; grep -c 'fusermount3 -u .*x/m' said; as fusermount3 -u x/m; rm -r r x said fuse");
+            + "as r/tools/run.sh l x/m x/s >said; as sh -c 'echo new >x/m/g; cat x/m/f'; cat x/s/*/upper/g; grep -c 'fusermount3 -u .*x/m' said; as fusermount3 -u x/m; rm -rf r x said fuse");
 
         Assert.Equal("old\nnew\n1\n", root);
         Assert.Equal("old\nnew\n1\n", user);
