@@ -109,14 +109,14 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             : "the kernel does not offer it for FUSE, which takes Linux 6.14 and Y in /sys/module/fuse/parameters/enable_uring";
     }
 
+    public int FindKnownFiles(Span<ulong> nodeIds) => volume.Inodes.FindKnownFiles(nodeIds);
+
     /// <summary>Gives the memory of what the kernel has forgotten back to the system.</summary>
     /// <remarks>
     /// The steady path allocates nothing, so that the collector may have no occasion of its own. All threads stand still
     /// while it moves what lives, some 25 ms and 0.2 µs for each inode: it is done when four times as much has died, and while
     /// requests come only if that is soon over. Less than moving does not give the memory back.
     /// </remarks>
-    public int FindKnownFiles(Span<ulong> nodeIds) => volume.Inodes.FindKnownFiles(nodeIds);
-
     public void Rest(bool isQuiet)
     {
         long garbage = volume.Listings.Discarded + (volume.Inodes.Dropped * InodeTable.BytesOfInode);

@@ -404,7 +404,10 @@ public sealed class OverlayMount : IDisposable
         fileSystem.Abandon();
         volume.InUse.Dispose();
         volume.Directories.CloseAll();
-        foreach (IDisposable one in held.Where(one => one is not LayerWatch)) { one.Dispose(); } // which waits for its thread
+        for (int i = held.Count - 1; i >= 0; i--) // what was made is taken away by what was opened before
+        {
+            if (held[i] is not LayerWatch) { held[i].Dispose(); } // which waits for its thread
+        }
     }
 
     /// <summary>Lets go of every layer.</summary>

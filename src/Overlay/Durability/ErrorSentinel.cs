@@ -5,8 +5,9 @@ namespace Veneer.Overlay.Durability;
 
 /// <summary>Tells whether the kernel has failed to write anything back to upper's filesystem since this was made. Costs one short system call.</summary>
 /// <remarks>
-/// A volatile mount of kernel overlayfs, attached nowhere, over empty directories of upper's filesystem: it syncs nothing, and its fsync(2) compares the filesystem's error sequence with the one at its mount. It
-/// misses nothing, also not what somebody else has been told of. Kernel: ovl_sync_status().
+/// A volatile mount of kernel overlayfs, attached nowhere, over empty directories of upper's filesystem: it syncs nothing,
+/// and its fsync(2) compares the filesystem's error sequence with the one at its mount. It misses nothing, also not what
+/// somebody else has been told of. Kernel: ovl_sync_status().
 /// See docs/adr/0011-finding-failed-writes.md.
 /// <para>
 /// The directories stay as long as it lives: the kernel refuses to make a filesystem read-only that has files without a

@@ -166,6 +166,7 @@ internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? wor
         real = error.IsError ? default : new RealReference(pinned, name);
         return error;
     }
+
     /// <summary>Opens a real directory to be listed. Caller holds no lock.</summary>
     public Errno OpenDirectory(RealDirectory directory, out int descriptor)
     {
