@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Runtime.InteropServices;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
 
@@ -84,14 +83,12 @@ internal sealed class HostMounts
     /// <summary>Adds the namespaces that nothing leads to which can be seen: the kernel lists all to root, from Linux 6.12 on.</summary>
     public void AddUnseen()
     {
-        const uint next = 0x8010B70B, previous = 0x8010B70C; // NS_MNT_GET_NEXT and NS_MNT_GET_PREV
-        foreach (uint request in (ReadOnlySpan<uint>)[next, previous])
+        foreach (bool isNext in (ReadOnlySpan<bool>)[true, false])
         {
             if (Libc.OpenAt(Libc.AtCwd, "/proc/self/ns/mnt\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int current).IsError) { return; }
             while (true)
             {
-                var answer = new NamespaceAnswer { Size = 16 };
-                Errno error = Libc.Ioctl(current, request, ref answer, out int other);
+                Errno error = Libc.NeighborOfMountNamespace(current, isNext, out int other);
                 Libc.Close(current);
                 if (error.IsError) { break; }
                 current = other;
@@ -101,15 +98,6 @@ internal sealed class HostMounts
                 if (MountNamespace.Enter(id, [path]) is { } space) { Add(space); }
             }
         }
-    }
-
-    /// <summary><c>struct mnt_ns_info</c>.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct NamespaceAnswer
-    {
-        public uint Size;
-        public uint Mounts;
-        public ulong Id;
     }
 
     /// <summary>A mount by its id, with a namespace that it is in; null when no table has it.</summary>

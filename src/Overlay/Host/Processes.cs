@@ -110,14 +110,8 @@ internal static class Processes
     }
 
     /// <summary>When a process was started, in clock ticks since boot: with its id it names a process for ever. Null when it has ended.</summary>
-    /// <remarks>Field 22 of /proc/PID/stat, counted after the command's name, which may contain anything.</remarks>
-    public static ulong? StartTimeOf(string process)
-    {
-        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/stat"), out byte[] stat).IsError) { return null; }
-        string text = PathText.Decode(stat);
-        string[] fields = text[(text.LastIndexOf(')') + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries);
-        return fields.Length > 19 && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started) ? started : null;
-    }
+    public static ulong? StartTimeOf(string process) =>
+        ulong.TryParse(FieldOf(process, 19), NumberStyles.None, CultureInfo.InvariantCulture, out ulong started) ? started : null;
 
     /// <summary>When a process was started, to the second; null when it has ended.</summary>
     public static DateTimeOffset? StartOf(string process)
@@ -201,7 +195,9 @@ internal static class Processes
     /// <summary>Whether a process leads a session.</summary>
     public static bool LeadsSession(string process) => FieldOf(process, 3) == process;
 
-    /// <summary>A field of /proc/PID/stat, counted from that behind the command's name; empty when the process has ended.</summary>
+    /// <summary>A field of /proc/PID/stat; empty when the process has ended.</summary>
+    /// <param name="process">The process.</param>
+    /// <param name="index">Counted from 0 behind the command's name, which may contain anything: 19 is the 22nd of proc_pid_stat(5).</param>
     private static string FieldOf(string process, int index)
     {
         if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/stat"), out byte[] stat).IsError) { return ""; }

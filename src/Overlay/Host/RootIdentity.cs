@@ -39,12 +39,7 @@ internal sealed record RootIdentity
     public bool Is(int directory)
     {
         if (FileHandle.Of(directory, Libc.Self, out FileHandle other).IsError || other.Type != handle.Type || !other.Content.SequenceEqual(handle.Content)) { return false; }
-        byte[] here = new byte[FileSystemUuid.Length];
-        if (!Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoAccessTime, out int descriptor).IsError)
-        {
-            here = FileSystemUuid.Of(descriptor);
-            Libc.Close(descriptor);
-        }
+        byte[] here = FileSystemUuid.OfPath(directory);
         return !here.AsSpan().ContainsAnyExcept((byte)0) || here.AsSpan().SequenceEqual(uuid);
     }
 }

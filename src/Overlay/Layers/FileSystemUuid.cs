@@ -52,6 +52,15 @@ internal static class FileSystemUuid
         return Sixteen(value.Slice(1, Math.Min((int)value[0], Length)));
     }
 
+    /// <summary>The same of a directory that is open by path alone.</summary>
+    public static byte[] OfPath(int directory)
+    {
+        if (Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoAccessTime, out int descriptor).IsError) { return new byte[Length]; }
+        byte[] uuid = Of(descriptor);
+        Libc.Close(descriptor);
+        return uuid;
+    }
+
     /// <summary>The same, by the filesystem's own way: before Linux 6.9, and for btrfs.</summary>
     private static byte[] OfType(int directory)
     {

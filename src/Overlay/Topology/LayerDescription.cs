@@ -62,24 +62,12 @@ public sealed record LayerDescription
             Path = LayerFinder.PathOf(descriptor),
             Device = mount?.Device ?? $"{stat.DevMajor}:{stat.DevMinor}",
             FileSystem = mount?.Type ?? "",
-            Uuid = UuidOf(descriptor),
+            Uuid = Convert.ToHexString(FileSystemUuid.OfPath(descriptor)),
             MountId = mountId,
             Ino = stat.Ino,
             HandleType = hasHandle ? handle.Type : 0,
             Handle = hasHandle ? Convert.ToHexString(handle.Content) : "",
         };
-    }
-
-    /// <summary>The UUID of the filesystem of a directory, O_PATH, in hexadecimal; zeros when it has none, or does not tell.</summary>
-    internal static string UuidOf(int directory)
-    {
-        byte[] uuid = new byte[FileSystemUuid.Length];
-        if (!Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoAccessTime, out int descriptor).IsError)
-        {
-            uuid = FileSystemUuid.Of(descriptor);
-            Libc.Close(descriptor);
-        }
-        return Convert.ToHexString(uuid);
     }
 }
 
