@@ -1,3 +1,4 @@
+using System.Globalization;
 using Veneer.Cli;
 
 namespace Veneer.Mount.Tests;
@@ -30,6 +31,20 @@ public sealed class CliHelpTests : IDisposable
         Assert.All(Program.Commands, command => Assert.StartsWith($"NAME\n    veneer {command.Replace("unmount", "umount", StringComparison.Ordinal)} - ", Manual.Of(command), StringComparison.Ordinal));
         Assert.Contains("\n    redirect_dir=on|follow|nofollow|off\n", sandbox.Run("veneer mount --help").Output, StringComparison.Ordinal);
         Assert.All(Program.Commands, command => Assert.Contains(command.Replace("unmount", "umount", StringComparison.Ordinal), Manual.Veneer, StringComparison.Ordinal));
+    }
+
+    [CliFact]
+    public void The_first_page_has_every_exit_status_and_all_pages_the_options_that_all_have()
+    {
+        int[] all = [.. typeof(ExitCode).GetFields().Select(field => (int)field.GetRawConstantValue()!).Order()];
+
+        Assert.Equal(all, StatusesOf(Manual.Veneer));
+        Assert.All(Program.Commands, command => Assert.Subset(all.ToHashSet(), StatusesOf(Manual.Of(command)!).ToHashSet()));
+        Assert.All(Program.Commands, command => Assert.Contains("\n    -V, --version ", Manual.Of(command)!, StringComparison.Ordinal));
+
+        // "    32   it failed": what continues a line begins further to the right.
+        static int[] StatusesOf(string page) =>
+            [.. page[page.IndexOf("EXIT STATUS", StringComparison.Ordinal)..].Split('\n').Where(line => line.Length > 4 && char.IsAsciiDigit(line[4])).Select(line => int.Parse(line.AsSpan(4, 3), CultureInfo.InvariantCulture))];
     }
 
     [CliFact]
