@@ -1,4 +1,3 @@
-using System.Reflection;
 using System.Text.Json;
 using System.Text.RegularExpressions;
 
@@ -8,7 +7,7 @@ namespace Veneer.Mount.Tests;
 [Collection(typeof(CliCollection))]
 public sealed partial class HolderKindsTests : IDisposable
 {
-    private static readonly Lazy<FilePath> Program = new(Compile);
+    private static readonly CProgram Holder = new("test/Mount.Tests/hold.c", "-pthread");
 
     private readonly CliSandbox sandbox = new();
 
@@ -18,7 +17,7 @@ public sealed partial class HolderKindsTests : IDisposable
     private static partial Regex Number();
 
     /// <summary>Has a process hold something of <c>m</c>, and goes on when it does.</summary>
-    private static string Hold(string how) => $"exec 3< <(exec {Program.Value} {how} m); read -r held <&3; ";
+    private static string Hold(string how) => $"exec 3< <(exec {Holder.Path} {how} m); read -r held <&3; ";
 
     private (int ExitCode, string Output, string Error) Run(string script)
     {
@@ -141,7 +140,7 @@ public sealed partial class HolderKindsTests : IDisposable
     public void What_outlives_a_shutdown_holds_the_filesystem_of_the_layers(string command, string use)
     {
         (int exitCode, string output, string error) = Run(
-            $"truncate -s 40M disk; mkfs.ext4 -q -F disk; mkdir d; mount -o loop disk d; mkdir d/l d/u d/w; cp {Program.Value} program; cp program d/l; cp program d/l/f; "
+            $"truncate -s 40M disk; mkfs.ext4 -q -F disk; mkdir d; mount -o loop disk d; mkdir d/l d/u d/w; cp {Holder.Path} program; cp program d/l; cp program d/l/f; "
             + $"veneer mount -o lowerdir=d/l,upperdir=d/u,workdir=d/w m; touch m/program m/f; exec 3< <({command}); read -r held <&3; veneer shutdown m; veneer holders d; umount -l m; "
             + "veneer holders d; code=$?; veneer holders d/u; kill $!; while kill -0 $! 2>/dev/null; do sleep 0.02; done; veneer holders d; exit $code");
 
@@ -186,13 +185,5 @@ public sealed partial class HolderKindsTests : IDisposable
 
         Assert.SkipWhen(exitCode == 77, "Swap files are not allowed here.");
         Assert.Equal((10, "d  ext4\n└── swap file d/a swap\n"), (exitCode, output));
-    }
-
-    private static FilePath Compile()
-    {
-        string root = typeof(HolderKindsTests).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(a => a.Key == "RepositoryRoot").Value!;
-        FilePath program = Scratch.New() / "hold";
-        _ = Command.Require("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, Path.Combine(root, "test/Mount.Tests/hold.c"));
-        return program;
     }
 }

@@ -36,7 +36,7 @@ public sealed class HungLowerTests
         Overlay overlay = layers.Mount();
         layers.Far.Hang(opcode);
         Task<string> waiter = Begin(() => Call(overlay.Merged, call));
-        if (!TryAwaitWaiting(layers.Far, waiter)) { return; } // the kernel's answer came from what it had kept
+        layers.Far.AwaitWaiting();
 
         WorkElsewhere(overlay.Merged, "1");
         // Who came before has asked for the lock: nobody waits behind him.
@@ -87,7 +87,7 @@ public sealed class HungLowerTests
     [MountFact(OnlyVeneer = "It has threads.")]
     public void A_crowd_that_waits_does_not_keep_the_others_waiting()
     {
-        if (HasRings) { return; } // each ring has one thread, and more are started one by one: docs/differences.md
+        Assert.SkipWhen(HasRings, "Each ring has one thread, and more are started one by one: docs/differences.md.");
         const int many = 400;
         using var layers = new HungLayers(files: many);
         Overlay overlay = layers.Mount();
@@ -122,7 +122,7 @@ public sealed class HungLowerTests
     [InlineData("readlink", "far/link")]
     public void Who_waits_can_be_killed(string program, string path)
     {
-        if (HasRings) { return; } // only their own thread can answer: docs/differences.md
+        Assert.SkipWhen(HasRings, "Only the thread of a ring can answer its requests: docs/differences.md.");
         using var layers = new HungLayers();
         Overlay overlay = layers.Mount();
         layers.Far.Hang();
@@ -230,12 +230,6 @@ public sealed class HungLowerTests
         line.Contains("FLOCK", StringComparison.Ordinal) && line.Contains($":{Sys.Stat(directory).Ino} ", StringComparison.Ordinal));
 
     private static bool HasRings => File.Exists("/sys/module/fuse/parameters/enable_uring") && Sys.ReadText("/sys/module/fuse/parameters/enable_uring").StartsWith('Y');
-
-    private static bool TryAwaitWaiting(HangingMount far, Task<string> waiter)
-    {
-        if (!SpinWait.SpinUntil(() => far.Waiting > 0 || waiter.IsCompleted, Enough)) { throw new TimeoutException("nothing hangs in the lower layer"); }
-        return far.Waiting > 0;
-    }
 
     private static string Call(FilePath merged, string call)
     {

@@ -1,4 +1,3 @@
-using System.Reflection;
 using Veneer.Linux;
 
 namespace Veneer.Rig;
@@ -22,7 +21,7 @@ public abstract class Mounter
     /// <summary>The binary under test, for those who start it in their own way.</summary>
     public static string Binary =>
         Environment.GetEnvironmentVariable("VENEER_TEST_BINARY")
-        ?? Path.Combine(typeof(Mounter).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(a => a.Key == "RepositoryRoot").Value!, "out/veneer");
+        ?? Path.Combine(CProgram.Repository, "out/veneer");
 
     public bool IsKernel => this == Kernel;
 

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Reflection;
 
 namespace Veneer.Mount.Tests.Crash;
 
@@ -8,7 +7,7 @@ namespace Veneer.Mount.Tests.Crash;
 /// <param name="last">The step at which it is killed, from 1; 0 never.</param>
 internal sealed class SteppedServer(FilePath home, int last) : Mounter, IDisposable
 {
-    private static readonly Lazy<FilePath> Stepper = new(Compile);
+    private static readonly CProgram Stepper = new("test/Mount.Tests/Crash/stepper.c");
 
     private Process? process;
 
@@ -37,7 +36,7 @@ internal sealed class SteppedServer(FilePath home, int last) : Mounter, IDisposa
         if (!home.Exists) { Sys.MakeDirectory(home); }
         ulong below = Sys.Stat(layers.Merged).Dev;
         string[] words = [last.ToString(), Armed, Log, Binary, "mount", "-f", "-o", OptionsOf(layers), layers.Merged];
-        process = Process.Start(new ProcessStartInfo(Stepper.Value, words) { RedirectStandardInput = true, RedirectStandardError = true })!;
+        process = Process.Start(new ProcessStartInfo(Stepper.Path, words) { RedirectStandardInput = true, RedirectStandardError = true })!;
         var waited = Stopwatch.StartNew();
         while (true)
         {
@@ -62,13 +61,5 @@ internal sealed class SteppedServer(FilePath home, int last) : Mounter, IDisposa
         if (!process.HasExited) { process.Kill(); } // which kills what it traces
         process.WaitForExit();
         process.Dispose();
-    }
-
-    private static FilePath Compile()
-    {
-        string root = typeof(SteppedServer).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(a => a.Key == "RepositoryRoot").Value!;
-        FilePath program = Scratch.New() / "stepper";
-        _ = Command.Require("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, Path.Combine(root, "test/Mount.Tests/Crash/stepper.c"));
-        return program;
     }
 }
