@@ -70,18 +70,18 @@ public class OverlayBenchmarks
     [Benchmark]
     public void Pin_an_open_directory()
     {
-        volume.Directories.Pin(root.Lowers[0], out PinnedDirectory pinned);
-        pinned.Dispose();
+        volume.Directories.Borrow(root.Lowers[0], out BorrowedDirectory borrowed);
+        borrowed.Dispose();
     }
 
     /// <summary>Two directories, and room for the descriptor of one.</summary>
     [Benchmark(OperationsPerInvoke = 2)]
     public void Pin_a_closed_directory()
     {
-        tiny.Pin(one, out PinnedDirectory pinned);
-        pinned.Dispose();
-        tiny.Pin(other, out pinned);
-        pinned.Dispose();
+        tiny.Borrow(one, out BorrowedDirectory borrowed);
+        borrowed.Dispose();
+        tiny.Borrow(other, out borrowed);
+        borrowed.Dispose();
     }
 
     [Benchmark(OperationsPerInvoke = Entries)]

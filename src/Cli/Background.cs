@@ -2,7 +2,7 @@ using Veneer.Linux;
 
 namespace Veneer.Cli;
 
-/// <summary>The server as a process of its own, whose parent waits for its verdict.</summary>
+/// <summary>The server as a process of its own, whose parent waits for its answer.</summary>
 /// <remarks>
 /// The child has the parent's arguments. Its standard error is a pipe to the parent: what it writes there is what went
 /// wrong, and a NUL says that requests are served. Then it lets go of the pipe; of its caller's descriptors it never had
@@ -26,7 +26,7 @@ internal static class Background
     {
         Errno error = Libc.Pipe(out int readEnd, out int writeEnd);
         if (error.IsError) { return Failed($"A pipe cannot be made ({error}): see the limits of this process."); }
-        using var verdict = new Fd(readEnd);
+        using var answer = new Fd(readEnd);
         int pid;
         _ = Libc.RaiseOpenFileLimit(); // best effort: the child does it too, but is to have room for its files before
         using (new Fd(writeEnd))
@@ -38,7 +38,7 @@ internal static class Background
         Span<byte> buffer = stackalloc byte[4096];
         while (true)
         {
-            error = Libc.Read(verdict.Value, buffer, out int count);
+            error = Libc.Read(answer.Value, buffer, out int count);
             if (error == Errno.EINTR) { continue; }
             if (error.IsError || count == 0) { break; }
             int ready = buffer[..count].IndexOf((byte)0);

@@ -35,19 +35,19 @@ internal sealed unsafe class RingExchange : Exchange
     private readonly IoUring ring;
     private readonly byte** entries;
     private readonly ulong[] files;
-    private readonly Vigil vigil;
+    private readonly BusyPoll busyPoll;
     private readonly byte[] copy = GC.AllocateUninitializedArray<byte>(LargestCopy);
     private int sinceLarge = Homesick;
     private int current = -1;
     private bool isAnswered;
     private OutHeader reply;
 
-    private RingExchange(Device device, ushort[] queues, int cpu, Vigil vigil, ulong[] files, int maxWrite, IoUring ring)
+    private RingExchange(Device device, ushort[] queues, int cpu, BusyPoll busyPoll, ulong[] files, int maxWrite, IoUring ring)
     {
         this.device = device;
         Queues = queues;
         Cpu = cpu;
-        this.vigil = vigil;
+        this.busyPoll = busyPoll;
         this.files = files;
         this.ring = ring;
         payloadSize = BufferSize(maxWrite);
@@ -59,17 +59,17 @@ internal sealed unsafe class RingExchange : Exchange
     /// <param name="device">The connection.</param>
     /// <param name="queues">The numbers of its queues, which are those of the CPUs.</param>
     /// <param name="cpu">Where its thread is to run, or -1 for anywhere.</param>
-    /// <param name="vigil">That of the connection.</param>
+    /// <param name="busyPoll">That of the connection.</param>
     /// <param name="files">
     /// Where requests may be waiting already: inodes that the kernel knows, one of them best a regular file. Else empty.
     /// </param>
     /// <param name="maxWrite">The largest WRITE and READ in bytes.</param>
     /// <param name="exchange">What was made.</param>
     /// <returns>As <see cref="IoUring.Create"/>.</returns>
-    public static Errno Create(Device device, ushort[] queues, int cpu, Vigil vigil, ulong[] files, int maxWrite, out RingExchange? exchange)
+    public static Errno Create(Device device, ushort[] queues, int cpu, BusyPoll busyPoll, ulong[] files, int maxWrite, out RingExchange? exchange)
     {
         Errno error = IoUring.Create(queues.Length, out IoUring? ring);
-        exchange = error.IsError ? null : new RingExchange(device, queues, cpu, vigil, files, maxWrite, ring!);
+        exchange = error.IsError ? null : new RingExchange(device, queues, cpu, busyPoll, files, maxWrite, ring!);
         return error;
     }
 
@@ -149,7 +149,7 @@ internal sealed unsafe class RingExchange : Exchange
         while (true)
         {
             // First, also when another entry has a request already: the reply must not wait until that one is served.
-            Errno error = vigil.TryEnter() ? WaitAwake() : ring.SubmitAndWait();
+            Errno error = busyPoll.TryEnter() ? WaitAwake() : ring.SubmitAndWait();
             if (error.IsError && error != Errno.EINTR) { return error; }
             if (!ring.TryTake(out ulong entry, out int result)) { continue; }
             if ((Errno)(-result) is Errno.ENOENT or Errno.EAGAIN)
@@ -162,7 +162,7 @@ internal sealed unsafe class RingExchange : Exchange
             if (result < 0) { return (Errno)(-result); }
             current = (int)entry;
             isAnswered = false;
-            vigil.Saw(Header.Pid, Queues[current]);
+            busyPoll.Saw(Header.Pid, Queues[current]);
             ChooseCpu();
             return Errno.None;
         }
@@ -172,8 +172,8 @@ internal sealed unsafe class RingExchange : Exchange
     {
         Errno error;
         do { error = ring.SubmitAndPoll(); }
-        while (!error.IsError && !ring.HasCompletion && !vigil.IsOver());
-        vigil.Leave();
+        while (!error.IsError && !ring.HasCompletion && !busyPoll.IsOver());
+        busyPoll.Leave();
         return error.IsError || ring.HasCompletion ? error : ring.SubmitAndWait();
     }
 

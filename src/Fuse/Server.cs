@@ -57,7 +57,7 @@ public sealed partial class Server : IDisposable
     private readonly Notifier notifier;
     private readonly Workers workers;
     private readonly Gate gate;
-    private readonly Vigil vigil = new();
+    private readonly BusyPoll busyPoll = new();
     private readonly Statistics statistics = new();
     private readonly Lock interruptionsLock = new();
     private volatile Interruption[] interruptions = [];
@@ -215,7 +215,7 @@ public sealed partial class Server : IDisposable
         if (absent.Length > 0) { places.Add((absent, -1)); }
         foreach ((ushort[] queues, int cpu) in places)
         {
-            error = RingExchange.Create(device, queues, cpu, vigil, [], options.MaxWrite, out RingExchange? ring);
+            error = RingExchange.Create(device, queues, cpu, busyPoll, [], options.MaxWrite, out RingExchange? ring);
             if (error.IsError) { return error; }
             rings.Add(ring!);
         }
@@ -226,7 +226,7 @@ public sealed partial class Server : IDisposable
     {
         Span<ulong> known = stackalloc ulong[16];
         known = known[..fileSystem.FindKnownFiles(known)];
-        Errno error = RingExchange.Create(device, queues, cpu, vigil, [cause, Volatile.Read(ref lastOpened), Volatile.Read(ref lastLookedUp), .. known], options.MaxWrite, out RingExchange? exchange);
+        Errno error = RingExchange.Create(device, queues, cpu, busyPoll, [cause, Volatile.Read(ref lastOpened), Volatile.Read(ref lastLookedUp), .. known], options.MaxWrite, out RingExchange? exchange);
         if (error.IsError) { LogLack(error); }
         return exchange;
     }

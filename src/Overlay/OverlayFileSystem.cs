@@ -123,8 +123,8 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         long living = (long)volume.Inodes.Count * InodeTable.BytesOfInode;
         if (garbage - collected < Math.Max(EnoughGarbage, 4 * living) || (!isQuiet && living > MostLiving)) { return; }
         collected = garbage;
-        volume.Inodes.DropSpares();
-        volume.Listings.DropSpares();
+        volume.Inodes.DropRecycled();
+        volume.Listings.DropRecycled();
         GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
     }
 
@@ -314,7 +314,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             inode.Metacopy = found.Metacopy;
             inode.HasUpper = found.HasUpper;
             inode.IsSmall = !found.HasUpper && found.Stat.Size < SmallestImage;
-            inode.HasOrigin = found.HasOrigin || (found.HasUpper && volume.Numbers.TryGetKept(key, out _));
+            inode.HasOrigin = found.HasOrigin || (found.HasUpper && volume.Numbers.TryGetRemembered(key, out _));
             if (found.LowerName is { } lowerName) { inode.SetLowerName(lowerName); }
             if (volume.IsWritable && !found.HasUpper && found.Stat.Nlink > 1 && !key.IsByName) { inode.Links = new HardLinks(found.Stat.Nlink); }
         }
@@ -343,7 +343,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
             RealKey origin = volume.Numbers.Key(found.OriginDevice, found.OriginIno);
             return new InoChoice(volume.Numbers.Number(origin), own, origin);
         }
-        return found.HasUpper && volume.Numbers.TryGetKept(key, out ulong kept) ? new InoChoice(kept, own, null) : InoChoice.Own(own);
+        return found.HasUpper && volume.Numbers.TryGetRemembered(key, out ulong kept) ? new InoChoice(kept, own, null) : InoChoice.Own(own);
     }
 
     /// <summary>

@@ -248,7 +248,7 @@ public sealed class OverlayMount : IDisposable
         if (sentinel is not null) { opened.Add(sentinel); }
         if (mark.Exists) { mark = Judge(options, upper, work, layer, xattr); } // once more: something may have failed before the sentinel was there
         if (options.Sync != Sync.Volatile) { return (layer, workDirectory, mark, sentinel); }
-        if (!mark.Exists) { opened.Add(new Withdrawal(mark)); }
+        if (!mark.Exists) { opened.Add(new MarkRemoval(mark)); }
         Errno marked = mark.Lay(workDirectory.Descriptor);
         if (marked.IsError) { throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be marked as volatile ({marked}): mount without the option volatile."); }
         return (layer, workDirectory, mark, sentinel);
@@ -267,17 +267,17 @@ public sealed class OverlayMount : IDisposable
         var mark = new VolatileMark(readable, layer.Root.Descriptor, work, xattr, path);
         if (!mark.Exists) { return mark; }
         string upperPath = options.UpperDirectory!, workPath = options.WorkDirectory!;
-        Verdict verdict = mark.Judge();
-        switch (verdict.Kind)
+        VolatileState state = mark.Judge();
+        switch (state.Kind)
         {
-            case VerdictKind.Doubtful:
-                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced, and {verdict.Reason}: run veneer sync {upperPath}.");
-            case VerdictKind.Unreadable:
-                throw new OverlayMountException(verdict.Sentence($"the upper directory {upperPath}")!);
-            case VerdictKind.Lost or VerdictKind.OtherVersion or VerdictKind.Damaged:
-                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {verdict.Reason}: {verdict.Remedy}discard it and {workPath}.");
-            case VerdictKind.Unknown:
-                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {verdict.Reason}: discard it and {workPath}, or, if the machine has not crashed since, sync their filesystem and remove {workPath}/work/incompat/volatile.");
+            case VolatileStateKind.Doubtful:
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced, and {state.Reason}: run veneer sync {upperPath}.");
+            case VolatileStateKind.Unreadable:
+                throw new OverlayMountException(state.Sentence($"the upper directory {upperPath}")!);
+            case VolatileStateKind.Lost or VolatileStateKind.OtherVersion or VolatileStateKind.Damaged:
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {state.Reason}: {state.Remedy}discard it and {workPath}.");
+            case VolatileStateKind.Unknown:
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {state.Reason}: discard it and {workPath}, or, if the machine has not crashed since, sync their filesystem and remove {workPath}/work/incompat/volatile.");
         }
         if (options.Sync != Sync.Volatile)
         {

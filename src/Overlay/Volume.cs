@@ -93,7 +93,7 @@ internal sealed class Volume
     public required int MaxOrphans { get; init; }
 
     /// <summary>Whether there are so many that the next gets a name in work: users make as many as they like.</summary>
-    public bool HasManyOrphans => Inodes.Orphans + Directories.Kept >= MaxOrphans;
+    public bool HasManyOrphans => Inodes.Orphans + Directories.KeptOpen >= MaxOrphans;
 
     /// <summary>How many files users may have open at once.</summary>
     public required int MaxOpenFiles { get; init; }

@@ -33,8 +33,8 @@ public sealed class InodeTableTests
     {
         int buckets = table.Buckets;
         WeakReference[] inodes = AddAndForget(100_000, keep: 0);
-        Assert.InRange(table.Spares, 1, 20_000);
-        table.DropSpares();
+        Assert.InRange(table.Recycled, 1, 20_000);
+        table.DropRecycled();
         GC.Collect();
         GC.Collect();
 
@@ -116,7 +116,7 @@ public sealed class InodeTableTests
         table.Forget(open.NodeId, 1);
         table.Forget(linked.NodeId, 1);
 
-        Assert.Equal((1, 0, 2L), (table.Count, table.Spares, table.Dropped));
+        Assert.Equal((1, 0, 2L), (table.Count, table.Recycled, table.Dropped));
     }
 
     /// <summary>Every field, so that a new one that <see cref="Inode.Clear"/> forgets is found.</summary>
@@ -197,8 +197,8 @@ public sealed class InodeTableTests
 
         Assert.Equal(1, table.Count);
         Assert.Equal(0, root.Children);
-        Assert.Equal(table.Spares, table.Dropped);
-        Assert.InRange(table.Spares, 1, threads * 2);
+        Assert.Equal(table.Recycled, table.Dropped);
+        Assert.InRange(table.Recycled, 1, threads * 2);
     }
 
     private Inode Make(ReadOnlySpan<byte> name, ulong ino)

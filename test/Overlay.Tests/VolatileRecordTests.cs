@@ -56,15 +56,15 @@ public sealed class VolatileRecordTests
         Assert.Null(Parse(Golden.Replace(part, replacement, StringComparison.Ordinal)));
     }
 
-    private static Verdict Judge(Func<VolatileRecord, VolatileRecord>? then = null, Func<VolatileRecord, VolatileRecord>? now = null) =>
+    private static VolatileState Judge(Func<VolatileRecord, VolatileRecord>? then = null, Func<VolatileRecord, VolatileRecord>? now = null) =>
         (then?.Invoke(record) ?? record).Judge(now?.Invoke(record) ?? record);
 
     [Fact]
     public void When_all_agrees_all_is_there()
     {
-        Assert.Equal(VerdictKind.Whole, Judge().Kind);
+        Assert.Equal(VolatileStateKind.Whole, Judge().Kind);
         // The mount may be another one where the filesystem's own number says that it has stayed.
-        Assert.Equal(VerdictKind.Whole, Judge(now: r => r with { Mount = 89 }).Kind);
+        Assert.Equal(VolatileStateKind.Whole, Judge(now: r => r with { Mount = 89 }).Kind);
     }
 
     /// <summary>Where /proc does not tell it, two starts of the machine are not one, and nobody is told to discard what another place can judge.</summary>
@@ -73,11 +73,11 @@ public sealed class VolatileRecordTests
     {
         VolatileRecord Unknown(VolatileRecord r) => r with { Boot = VolatileRecord.UnknownBoot };
 
-        Assert.Equal(VerdictKind.Unreadable, Judge(now: Unknown).Kind);
-        Assert.Equal(VerdictKind.Unreadable, Judge(Unknown, Unknown).Kind);
+        Assert.Equal(VolatileStateKind.Unreadable, Judge(now: Unknown).Kind);
+        Assert.Equal(VolatileStateKind.Unreadable, Judge(Unknown, Unknown).Kind);
         Assert.DoesNotContain("discard", Judge(now: Unknown).Sentence("it"), StringComparison.Ordinal);
-        Assert.Equal(VerdictKind.Lost, Judge(Unknown).Kind);
-        Assert.Equal(VerdictKind.Lost, Judge(Unknown, r => Unknown(r) with { Upper = 100 }).Kind);
+        Assert.Equal(VolatileStateKind.Lost, Judge(Unknown).Kind);
+        Assert.Equal(VolatileStateKind.Lost, Judge(Unknown, r => Unknown(r) with { Upper = 100 }).Kind);
     }
 
     [Fact]
@@ -96,18 +96,18 @@ public sealed class VolatileRecordTests
                 (r => r with { Errors = 0x2005 }, "writing to its filesystem failed"),
                 (r => r with { Errors = 0 }, "writing to its filesystem failed"),
             },
-            change => Assert.Equal(Verdict.Lost(change.Item2), Judge(now: change.Item1)));
-        Assert.Equal(Verdict.Lost("writing to its filesystem failed (EIO)"), Judge(r => r with { Failure = "EIO" }));
+            change => Assert.Equal(VolatileState.Lost(change.Item2), Judge(now: change.Item1)));
+        Assert.Equal(VolatileState.Lost("writing to its filesystem failed (EIO)"), Judge(r => r with { Failure = "EIO" }));
     }
 
     [Fact]
     public void Without_the_error_sequence_it_is_in_doubt()
     {
-        Assert.Equal(VerdictKind.Doubtful, Judge(r => r with { Errors = null }).Kind);
-        Assert.Equal(VerdictKind.Doubtful, Judge(now: r => r with { Errors = null }).Kind);
+        Assert.Equal(VolatileStateKind.Doubtful, Judge(r => r with { Errors = null }).Kind);
+        Assert.Equal(VolatileStateKind.Doubtful, Judge(now: r => r with { Errors = null }).Kind);
         // In memory there is nothing that could fail.
         VolatileRecord memory = record with { IsInMemory = true, Errors = null, Instance = 0, Mount = 0 };
-        Assert.Equal(VerdictKind.Whole, memory.Judge(memory).Kind);
-        Assert.Equal(VerdictKind.Lost, memory.Judge(memory with { FileSystemId = "1" }).Kind);
+        Assert.Equal(VolatileStateKind.Whole, memory.Judge(memory).Kind);
+        Assert.Equal(VolatileStateKind.Lost, memory.Judge(memory with { FileSystemId = "1" }).Kind);
     }
 }

@@ -82,24 +82,24 @@ internal sealed class LayerSet : IDisposable
     public Errno Stat(RealName real, out Statx stat)
     {
         stat = default;
-        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        Errno error = directories.Borrow(real.Directory, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
-        using (pinned) { return Libc.StatAt(pinned.Descriptor, real.Name, StatxMask.Basic, out stat); }
+        using (borrowed) { return Libc.StatAt(borrowed.Descriptor, real.Name, StatxMask.Basic, out stat); }
     }
 
     /// <summary>Opens a real directory, or a regular file, to read it; not even its access time changes, as far as we are allowed to ask for that.</summary>
     public Errno Open(RealName real, OpenFlags flags, out int descriptor)
     {
         descriptor = -1;
-        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        Errno error = directories.Borrow(real.Directory, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
-        using (pinned)
+        using (borrowed)
         {
             ReadOnlySpan<byte> name = real.Name.Length > 1 ? real.Name : ".\0"u8;
             flags |= OpenFlags.NoFollow | OpenFlags.NonBlock | OpenFlags.NoCtty;
-            error = Libc.OpenAt(pinned.Descriptor, name, flags | OpenFlags.NoAccessTime, 0, ResolveFlags.Confined, out descriptor);
+            error = Libc.OpenAt(borrowed.Descriptor, name, flags | OpenFlags.NoAccessTime, 0, ResolveFlags.Confined, out descriptor);
             // Only a file's owner may ask for O_NOATIME; through a private mount it is not needed.
-            if (error == Errno.EPERM) { error = Libc.OpenAt(pinned.Descriptor, name, flags, 0, ResolveFlags.Confined, out descriptor); }
+            if (error == Errno.EPERM) { error = Libc.OpenAt(borrowed.Descriptor, name, flags, 0, ResolveFlags.Confined, out descriptor); }
             return error.IsError || (flags & OpenFlags.Directory) != 0 ? error : RealReference.CheckRegular(ref descriptor);
         }
     }
@@ -108,12 +108,12 @@ internal sealed class LayerSet : IDisposable
     public Errno ReadLink(RealName real, out byte[] target)
     {
         target = [];
-        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        Errno error = directories.Borrow(real.Directory, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
-        using (pinned)
+        using (borrowed)
         {
             Span<byte> space = stackalloc byte[4096];
-            error = Libc.ReadLinkAt(pinned.Descriptor, real.Name, space, out int length);
+            error = Libc.ReadLinkAt(borrowed.Descriptor, real.Name, space, out int length);
             if (!error.IsError) { target = space[..length].ToArray(); }
             return error;
         }
@@ -123,16 +123,16 @@ internal sealed class LayerSet : IDisposable
     public Errno ReadXattrs(RealName real, out SortedDictionary<string, byte[]> attributes)
     {
         attributes = new SortedDictionary<string, byte[]>(StringComparer.Ordinal);
-        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        Errno error = directories.Borrow(real.Directory, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
-        using (pinned)
+        using (borrowed)
         {
             int size = 1024;
             byte[] list;
             do
             {
                 list = new byte[size];
-                error = Libc.ListXattrAt(pinned.Descriptor, real.Name, list, out size);
+                error = Libc.ListXattrAt(borrowed.Descriptor, real.Name, list, out size);
                 if (error == Errno.ERANGE) { size = MaxXattr; }
             }
             while (error == Errno.ERANGE && list.Length < MaxXattr);
@@ -143,7 +143,7 @@ internal sealed class LayerSet : IDisposable
                 ReadOnlySpan<byte> name = list.AsSpan(at, length);
                 at += length;
                 if ((real.Directory.Layer.IsUpper ? Xattr : LowerXattr).IsPrivate(name)) { continue; }
-                error = GetXattr(pinned.Descriptor, real.Name, name, out byte[] value);
+                error = GetXattr(borrowed.Descriptor, real.Name, name, out byte[] value);
                 if (error.IsNoXattr) { continue; } // removed meanwhile
                 if (error.IsError) { return error; }
                 attributes[PathText.Decode(name)] = value;
@@ -156,17 +156,17 @@ internal sealed class LayerSet : IDisposable
     /// <returns>Null when there is none, or when it cannot be read.</returns>
     public byte[]? ReadXattr(RealName real, ReadOnlySpan<byte> attribute)
     {
-        if (directories.Pin(real.Directory, out PinnedDirectory pinned).IsError) { return null; }
-        using (pinned) { return GetXattr(pinned.Descriptor, real.Name, attribute, out byte[] value).IsError ? null : value; }
+        if (directories.Borrow(real.Directory, out BorrowedDirectory borrowed).IsError) { return null; }
+        using (borrowed) { return GetXattr(borrowed.Descriptor, real.Name, attribute, out byte[] value).IsError ? null : value; }
     }
 
     /// <summary>The handle of a real object, by which an origin names it.</summary>
     public Errno ReadHandle(RealName real, out FileHandle handle)
     {
         handle = default;
-        Errno error = directories.Pin(real.Directory, out PinnedDirectory pinned);
+        Errno error = directories.Borrow(real.Directory, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
-        using (pinned) { return FileHandle.Of(pinned.Descriptor, real.Name, out handle); }
+        using (borrowed) { return FileHandle.Of(borrowed.Descriptor, real.Name, out handle); }
     }
 
     private static Errno GetXattr(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> attribute, out byte[] value)

@@ -28,7 +28,7 @@ internal sealed class VolatileMark
     private readonly Lock gate = new();
     private readonly bool isLaid;
     private readonly int recordsOnUpper;
-    private Verdict notUnderstood;
+    private VolatileState notUnderstood;
     private Errno unread;
     private VolatileRecord? current;
 
@@ -91,14 +91,14 @@ internal sealed class VolatileMark
     public uint? FirstErrors => Records.FirstOrDefault(record => record is not null)?.Errors ?? Now.Errors;
 
     /// <summary>What the records say: the worst of them counts.</summary>
-    public Verdict Judge()
+    public VolatileState Judge()
     {
-        if (Records.Count == 0 && !unread.IsError) { return new Verdict(VerdictKind.Unknown, "there is no record by which that could be told, as after kernel overlayfs"); }
-        Verdict worst = unread.IsError ? Verdict.Unreadable($"its record cannot be read ({unread})", "see whether /proc is mounted, and its filesystem answers") : Verdict.Whole;
+        if (Records.Count == 0 && !unread.IsError) { return new VolatileState(VolatileStateKind.Unknown, "there is no record by which that could be told, as after kernel overlayfs"); }
+        VolatileState worst = unread.IsError ? VolatileState.Unreadable($"its record cannot be read ({unread})", "see whether /proc is mounted, and its filesystem answers") : VolatileState.Whole;
         foreach (VolatileRecord? record in Records)
         {
-            Verdict verdict = record?.Judge(Now) ?? notUnderstood;
-            if (verdict.Kind > worst.Kind) { worst = verdict; }
+            VolatileState state = record?.Judge(Now) ?? notUnderstood;
+            if (state.Kind > worst.Kind) { worst = state; }
         }
         return worst;
     }
@@ -349,7 +349,7 @@ internal sealed class VolatileMark
 
 /// <summary>Takes the mark of a mount that never was away again, so that the upper can be mounted in any way.</summary>
 /// <param name="mark">Laid down where there was none before.</param>
-internal sealed class Withdrawal(VolatileMark mark) : IDisposable
+internal sealed class MarkRemoval(VolatileMark mark) : IDisposable
 {
     /// <inheritdoc/>
     public void Dispose()

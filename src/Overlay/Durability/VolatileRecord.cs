@@ -67,12 +67,12 @@ internal sealed record VolatileRecord
         $"{Header}\nboot {Boot}\ndevice {Device}\nfsid {FileSystemId}\ninstance {Instance}\nmount {Mount}\nupper {Upper}\nerrors {(Errors is { } value ? value.ToString("x", CultureInfo.InvariantCulture) : "?")}\nmemory {(IsInMemory ? 1 : 0)}\nfailure {Failure}\nwork {Work}\n"));
 
     /// <summary>What is to be thought of an upper whose record is not understood.</summary>
-    public static Verdict NotUnderstood(ReadOnlySpan<byte> bytes)
+    public static VolatileState NotUnderstood(ReadOnlySpan<byte> bytes)
     {
         int end = bytes.IndexOf((byte)'\n');
         return end > 0 && bytes.StartsWith(AnyHeader) && !bytes[..end].SequenceEqual(Encoding.ASCII.GetBytes(Header))
-            ? new Verdict(VerdictKind.OtherVersion, "its record is of another version of Veneer")
-            : new Verdict(VerdictKind.Damaged, "its record is damaged");
+            ? new VolatileState(VolatileStateKind.OtherVersion, "its record is of another version of Veneer")
+            : new VolatileState(VolatileStateKind.Damaged, "its record is damaged");
     }
 
     /// <summary>Reads one.</summary>
@@ -104,61 +104,61 @@ internal sealed record VolatileRecord
 
     /// <summary>Whether what was written under this record is still there, or what speaks against it.</summary>
     /// <param name="now">The same upper as it is found now.</param>
-    public Verdict Judge(VolatileRecord now)
+    public VolatileState Judge(VolatileRecord now)
     {
-        if (Failure != "-") { return Verdict.Lost($"writing to its filesystem failed ({Failure})"); }
-        if (Upper != now.Upper) { return Verdict.Lost("the record in it is that of another directory, so that it is a copy"); }
+        if (Failure != "-") { return VolatileState.Lost($"writing to its filesystem failed ({Failure})"); }
+        if (Upper != now.Upper) { return VolatileState.Lost("the record in it is that of another directory, so that it is a copy"); }
         if (now.Boot == UnknownBoot)
         {
-            return Verdict.Unreadable("there is no /proc/sys/kernel/random/boot_id here, by which it is known whether the machine has been started anew", "mount /proc in full, or run this where it is");
+            return VolatileState.Unreadable("there is no /proc/sys/kernel/random/boot_id here, by which it is known whether the machine has been started anew", "mount /proc in full, or run this where it is");
         }
-        if (Boot.StartsWith(UnknownBoot, StringComparison.Ordinal)) { return Verdict.Lost("it was mounted where there was no /proc/sys/kernel/random/boot_id, by which it is known whether the machine has been started anew"); }
-        if (Boot != now.Boot) { return Verdict.Lost("the machine has been started anew"); }
-        if (FileSystemId != now.FileSystemId) { return Verdict.Lost("it is on another filesystem"); }
+        if (Boot.StartsWith(UnknownBoot, StringComparison.Ordinal)) { return VolatileState.Lost("it was mounted where there was no /proc/sys/kernel/random/boot_id, by which it is known whether the machine has been started anew"); }
+        if (Boot != now.Boot) { return VolatileState.Lost("the machine has been started anew"); }
+        if (FileSystemId != now.FileSystemId) { return VolatileState.Lost("it is on another filesystem"); }
         if (Instance != 0 && now.Instance != 0 ? Instance != now.Instance : !IsInMemory && (Mount == 0 || Mount != now.Mount))
         {
-            return Verdict.Lost("its filesystem has been mounted anew");
+            return VolatileState.Lost("its filesystem has been mounted anew");
         }
-        if (Device != now.Device) { return Verdict.Lost("it is on another filesystem"); } // after that, since each mount of btrfs may have another number
-        if (IsInMemory && now.IsInMemory) { return Verdict.Whole; }
-        if (now.Errors is not { } count) { return Verdict.Doubtful($"whether writing to its filesystem failed cannot be told {now.NoErrors ?? WithoutPrivilege}"); }
-        if (Errors is not { } then) { return Verdict.Doubtful("whether writing to its filesystem failed cannot be told, since it was mounted where the kernel did not say how often it had failed before"); }
-        return then != count ? Verdict.Lost("writing to its filesystem failed") : Verdict.Whole;
+        if (Device != now.Device) { return VolatileState.Lost("it is on another filesystem"); } // after that, since each mount of btrfs may have another number
+        if (IsInMemory && now.IsInMemory) { return VolatileState.Whole; }
+        if (now.Errors is not { } count) { return VolatileState.Doubtful($"whether writing to its filesystem failed cannot be told {now.NoErrors ?? WithoutPrivilege}"); }
+        if (Errors is not { } then) { return VolatileState.Doubtful("whether writing to its filesystem failed cannot be told, since it was mounted where the kernel did not say how often it had failed before"); }
+        return then != count ? VolatileState.Lost("writing to its filesystem failed") : VolatileState.Whole;
     }
 }
 
 /// <summary>What a record says of an upper.</summary>
 /// <param name="Kind">How bad it is.</param>
 /// <param name="Reason">The end of a sentence that begins with "since".</param>
-internal readonly record struct Verdict(VerdictKind Kind, string Reason)
+internal readonly record struct VolatileState(VolatileStateKind Kind, string Reason)
 {
     /// <summary>What there is to try before the upper is discarded: the beginning of a list that ends with "or"; mostly nothing.</summary>
-    public string Remedy => Kind == VerdictKind.OtherVersion ? "run veneer sync of that version, or " : "";
+    public string Remedy => Kind == VolatileStateKind.OtherVersion ? "run veneer sync of that version, or " : "";
 
     /// <summary>The whole sentence about an upper that cannot be judged here, which nobody is to discard for that; null for all others.</summary>
     /// <param name="upper">How the upper is called in it.</param>
     public string? Sentence(string upper) =>
-        Kind == VerdictKind.Unreadable ? $"Whether {upper} lacks what was written while it was volatile cannot be told, since {Reason}: {elsewhere}." : null;
+        Kind == VolatileStateKind.Unreadable ? $"Whether {upper} lacks what was written while it was volatile cannot be told, since {Reason}: {elsewhere}." : null;
 
     private readonly string? elsewhere;
 
-    private Verdict(VerdictKind kind, string reason, string elsewhere) : this(kind, reason) => this.elsewhere = elsewhere;
+    private VolatileState(VolatileStateKind kind, string reason, string elsewhere) : this(kind, reason) => this.elsewhere = elsewhere;
 
     /// <summary>All that was written is there, if only in memory.</summary>
-    public static Verdict Whole => new(VerdictKind.Whole, "");
+    public static VolatileState Whole => new(VolatileStateKind.Whole, "");
 
     /// <summary>A sync can tell.</summary>
-    public static Verdict Doubtful(string reason) => new(VerdictKind.Doubtful, reason);
+    public static VolatileState Doubtful(string reason) => new(VolatileStateKind.Doubtful, reason);
 
     /// <summary>It cannot be told here.</summary>
-    public static Verdict Unreadable(string reason, string elsewhere) => new(VerdictKind.Unreadable, reason, elsewhere);
+    public static VolatileState Unreadable(string reason, string elsewhere) => new(VolatileStateKind.Unreadable, reason, elsewhere);
 
     /// <summary>Something may be lost, and nothing can tell what.</summary>
-    public static Verdict Lost(string reason) => new(VerdictKind.Lost, reason);
+    public static VolatileState Lost(string reason) => new(VolatileStateKind.Lost, reason);
 }
 
 /// <summary>How much an upper can be trusted. The later, the less.</summary>
-internal enum VerdictKind
+internal enum VolatileStateKind
 {
     /// <summary>As it is.</summary>
     Whole,

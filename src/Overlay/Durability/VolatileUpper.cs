@@ -109,25 +109,25 @@ public sealed class VolatileUpper : IDisposable
     public void JudgeAgain()
     {
         var now = new VolatileMark(upper.Value, upper.Value, work.Value, mark.Xattr, []);
-        if (now.Exists && now.Judge() is { Kind: > VerdictKind.Doubtful } verdict)
+        if (now.Exists && now.Judge() is { Kind: > VolatileStateKind.Doubtful } state)
         {
-            throw new VolatileUpperException(verdict.Sentence(path) ?? $"{path} may lack what was written while it was volatile, since {verdict.Reason}: {verdict.Remedy}discard it and its work directory.", ProblemOf(verdict));
+            throw new VolatileUpperException(state.Sentence(path) ?? $"{path} may lack what was written while it was volatile, since {state.Reason}: {state.Remedy}discard it and its work directory.", ProblemOf(state));
         }
     }
 
     private static void Refuse(string path, VolatileMark found)
     {
-        if (found.Exists && found.Judge() is { Kind: > VerdictKind.Doubtful } verdict)
+        if (found.Exists && found.Judge() is { Kind: > VolatileStateKind.Doubtful } state)
         {
-            throw new VolatileUpperException(verdict.Sentence(path) ?? $"{path} may lack what was written while it was volatile, since {verdict.Reason}, and a sync does not bring that back: {verdict.Remedy}discard it and its work directory.", ProblemOf(verdict));
+            throw new VolatileUpperException(state.Sentence(path) ?? $"{path} may lack what was written while it was volatile, since {state.Reason}, and a sync does not bring that back: {state.Remedy}discard it and its work directory.", ProblemOf(state));
         }
     }
 
-    private static UpperProblem ProblemOf(Verdict verdict) => verdict.Kind switch
+    private static UpperProblem ProblemOf(VolatileState state) => state.Kind switch
     {
-        VerdictKind.OtherVersion => UpperProblem.OtherVersion,
-        VerdictKind.Damaged => UpperProblem.Damaged,
-        VerdictKind.Unreadable => UpperProblem.Other,
+        VolatileStateKind.OtherVersion => UpperProblem.OtherVersion,
+        VolatileStateKind.Damaged => UpperProblem.Damaged,
+        VolatileStateKind.Unreadable => UpperProblem.Other,
         _ => UpperProblem.Lost,
     };
 

@@ -17,7 +17,7 @@ public sealed class Holders
 
     private readonly HostMounts machine;
     private readonly List<string> gaps;
-    private readonly List<Sight> sights;
+    private readonly List<UsingProcess> users;
     private readonly List<UsedFile> lost = [];
     private int missedNetworks;
 
@@ -40,8 +40,8 @@ public sealed class Holders
         machine = mounts;
         gaps = [];
         if (Processes.AreOthersHidden()) { gaps.Add("Processes of other users may be left out, since /proc is mounted with hidepid: become root."); }
-        sights = Sight.OfAll(mounts, gaps);
-        mounts.AddEmpty(sights.SelectMany(sight => sight.Keeps), gaps);
+        users = UsingProcess.OfAll(mounts, gaps);
+        mounts.AddEmpty(users.SelectMany(user => user.Keeps), gaps);
     }
 
     /// <summary>Looks for the holders of a directory or a mount.</summary>
@@ -97,7 +97,7 @@ public sealed class Holders
         {
             using var lockable = new Fd(readable);
             if (Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx status).IsError || !Libc.TryLockShared(readable).IsError) { return Errno.None; }
-            directory = new Place("", full, -1, status, entry.Device, subject.Inside) { Claim = InUseLock.ReadClaim(opened) };
+            directory = new Place("", full, -1, status, entry.Device, subject.Inside) { Owner = InUseLock.ReadOwner(opened) };
         }
         return Errno.None;
     }
@@ -124,16 +124,16 @@ public sealed class Holders
         var sentences = new List<string>();
         if (!Processes.AreAllNamespacesSeen()) { sentences.Add("Processes of other pid namespaces than this one's are not seen from here: look from outside of the container."); }
         if (!isBusy) { return sentences; }
-        foreach (Sight sight in sights)
+        foreach (UsingProcess user in users)
         {
-            string process = $"{PathText.Printable(sight.Process.Name)} ({sight.Process.Pid})";
-            int inFlight = sight.Sockets.Sum(socket => Processes.DescriptorsInFlight(socket.Description));
+            string process = $"{PathText.Printable(user.Process.Name)} ({user.Process.Pid})";
+            int inFlight = user.Sockets.Sum(socket => Processes.DescriptorsInFlight(socket.Description));
             if (inFlight > 0) { sentences.Add($"{process} has a socket to which {(inFlight == 1 ? "a descriptor was" : $"{inFlight} descriptors were")} sent that nobody has received yet; of what cannot be told."); }
-            if (sight.HasUntoldRing) { sentences.Add($"{process} has an io_uring whose registered files are not told."); }
-            if (sight.HasEvents) { sentences.Add($"{process} watches files with fanotify, and holds those of which it has not read yet."); }
+            if (user.HasUntoldRing) { sentences.Add($"{process} has an io_uring whose registered files are not told."); }
+            if (user.HasEvents) { sentences.Add($"{process} watches files with fanotify, and holds those of which it has not read yet."); }
         }
         if (missedNetworks > 0) { sentences.Add($"Sockets of {(missedNetworks == 1 ? "a network namespace" : $"{missedNetworks} network namespaces")} cannot be looked at by this user."); }
-        foreach (UsedFile file in Sight.OwnOutput(machine).Where(file => target.Has(file.Device, file.Inside)))
+        foreach (UsedFile file in UsingProcess.OwnOutput(machine).Where(file => target.Has(file.Device, file.Inside)))
         {
             sentences.Add($"This command holds it itself, as its descriptor {file.Use.Descriptor} ({PathText.Printable(file.Use.Path)}) shows.");
         }
@@ -145,42 +145,42 @@ public sealed class Holders
     {
         machine.AddUnseen();
         FindSockets();
-        Dictionary<int, string> former = FormerLayer.MountsOf(sights.SelectMany(sight => sight.FormerLayers));
-        foreach (Sight sight in sights) { sight.AddRevoked(former); }
+        Dictionary<int, string> former = FormerLayer.MountsOf(users.SelectMany(user => user.FormerLayers));
+        foreach (UsingProcess user in users) { user.AddRevoked(former); }
         var overlays = new List<(OverlayHolder Holder, Subject Subject)>();
         var servers = new HashSet<int>();
         ProcessName? server = null;
 
-        foreach (Sight sight in sights)
+        foreach (UsingProcess user in users)
         {
-            if (sight.Connection is null || !IsOurs(sight, machine)) { continue; }
-            if (sight.Connection == target.Device) { server = sight.Process; }
-            string roles = RolesOf(sight, target);
+            if (user.Connection is null || !IsOurs(user, machine)) { continue; }
+            if (user.Connection == target.Device) { server = user.Process; }
+            string roles = RolesOf(user, target);
             if (roles.Length == 0)
             {
                 // A directory is free then, but its filesystem may not be.
-                if (target.Except >= 0 && FormerRolesOf(sight, target) is { Length: > 0 } had) { AddShutDown(sight, had, overlays); }
+                if (target.Except >= 0 && FormerRolesOf(user, target) is { Length: > 0 } had) { AddShutDown(user, had, overlays); }
                 continue;
             }
-            servers.Add(sight.Process.Pid);
-            overlays.Add((Describe(sight, roles), new Subject(sight.Connection, "/", -1)));
+            servers.Add(user.Process.Pid);
+            overlays.Add((Describe(user, roles), new Subject(user.Connection, "/", -1)));
         }
         if (locked is not null && overlays.TrueForAll(one => one.Holder.Role is "lower" or "layer")) { AddUnseen(locked, target, overlays); }
         AddKernelOverlays(target, overlays);
 
         List<Subject> subjects = [target, .. overlays.Select(one => one.Subject).Where(one => one.Device.Length > 0)];
         foreach (Subject subject in subjects) { FindMounts(subject); }
-        foreach (Sight sight in sights)
+        foreach (UsingProcess user in users)
         {
             foreach (Subject subject in subjects)
             {
-                if (subject == target && servers.Contains(sight.Process.Pid)) { continue; } // told above
+                if (subject == target && servers.Contains(user.Process.Pid)) { continue; } // told above
                 var files = new List<FileUse>();
-                foreach (UsedFile file in sight.Files)
+                foreach (UsedFile file in user.Files)
                 {
                     if (files.Count < MostFiles && subject.Has(file.Device, file.Inside)) { files.Add(file.Use); }
                 }
-                if (files.Count > 0) { subject.Users.Add(new ProcessUse(sight.Process, sight.Space, files)); }
+                if (files.Count > 0) { subject.Users.Add(new ProcessUse(user.Process, user.Space, files)); }
             }
         }
 
@@ -211,7 +211,7 @@ public sealed class Holders
                 Id = group.Key,
                 IsOwn = isOwn,
                 Mounts = [.. group.Select(one => one.Mount)],
-                Processes = isOwn ? [] : [.. sights.Where(sight => sight.Spaces.Contains(group.Key)).Select(sight => sight.Process)],
+                Processes = isOwn ? [] : [.. users.Where(user => user.Spaces.Contains(group.Key)).Select(user => user.Process)],
                 KeptBy = isOwn ? [] : [.. machine.KeepersOf(group.Key).Select(keeper => keeper.Words)],
             });
         }
@@ -242,16 +242,16 @@ public sealed class Holders
         }
     }
 
-    private static string RolesOf(Sight sight, Subject target) =>
-        string.Join(", ", sight.Layers.Where(layer => target.Has(layer.Device, layer.Inside)).Select(layer => layer.Role).Distinct(StringComparer.Ordinal));
+    private static string RolesOf(UsingProcess user, Subject target) =>
+        string.Join(", ", user.Layers.Where(layer => target.Has(layer.Device, layer.Inside)).Select(layer => layer.Role).Distinct(StringComparer.Ordinal));
 
-    private static string FormerRolesOf(Sight sight, Subject target) =>
-        string.Join(", ", sight.FormerLayers.Where(layer => target.Has(layer.Device, layer.Inside)).Select(layer => layer.Role).Distinct(StringComparer.Ordinal));
+    private static string FormerRolesOf(UsingProcess user, Subject target) =>
+        string.Join(", ", user.FormerLayers.Where(layer => target.Has(layer.Device, layer.Inside)).Select(layer => layer.Role).Distinct(StringComparer.Ordinal));
 
     /// <summary>An overlay that was shut down holds something only as long as somebody uses files that are passed through.</summary>
-    private void AddShutDown(Sight server, string roles, List<(OverlayHolder, Subject)> overlays)
+    private void AddShutDown(UsingProcess server, string roles, List<(OverlayHolder, Subject)> overlays)
     {
-        bool isUsed = sights.Exists(sight => sight.Files.Any(file => file.Device == server.Connection && file.Use.Use is "exe" or "map" or "open"));
+        bool isUsed = users.Exists(user => user.Files.Any(file => file.Device == server.Connection && file.Use.Use is "exe" or "map" or "open"));
         if (isUsed) { overlays.Add((Describe(server, roles) with { IsShutDown = true }, new Subject(server.Connection!, "/", -1))); }
     }
 
@@ -259,12 +259,12 @@ public sealed class Holders
     private void FindSockets()
     {
         var networks = new Dictionary<ulong, string>(machine.Networks);
-        foreach ((ulong id, string path) in sights.SelectMany(sight => sight.Networks)) { networks.TryAdd(id, path); }
+        foreach ((ulong id, string path) in users.SelectMany(user => user.Networks)) { networks.TryAdd(id, path); }
         Dictionary<uint, BoundSocket> bound = Sockets.In(networks, out missedNetworks);
-        foreach (Sight sight in sights)
+        foreach (UsingProcess user in users)
         {
-            sight.AddSockets(bound);
-            foreach (UsedSocket socket in sight.Sockets) { bound.Remove(socket.Number); }
+            user.AddSockets(bound);
+            foreach (UsedSocket socket in user.Sockets) { bound.Remove(socket.Number); }
         }
         foreach (BoundSocket socket in bound.Values)
         {
@@ -272,20 +272,20 @@ public sealed class Holders
         }
     }
 
-    private OverlayHolder Describe(Sight sight, string roles)
+    private OverlayHolder Describe(UsingProcess user, string roles)
     {
-        string process = sight.Process.Pid.ToString(CultureInfo.InvariantCulture);
+        string process = user.Process.Pid.ToString(CultureInfo.InvariantCulture);
         // Where it is mounted: in the server's namespace if it still is, else anywhere.
-        MountEntry? mount = machine.Of(sight.Connection!).OrderByDescending(one => one.Space.Id == sight.Space).Select(one => one.Mount).FirstOrDefault();
+        MountEntry? mount = machine.Of(user.Connection!).OrderByDescending(one => one.Space.Id == user.Space).Select(one => one.Mount).FirstOrDefault();
         return new OverlayHolder
         {
             IsKernel = false,
             Role = roles,
-            Pid = sight.Process.Pid,
-            Command = sight.Claim?.Command ?? Processes.CommandLineOf(process),
-            Since = sight.Claim?.Since ?? Processes.StartOf(process),
-            MountPoint = sight.Claim?.MountPoint ?? mount?.MountPoint,
-            Device = sight.Connection!,
+            Pid = user.Process.Pid,
+            Command = user.Owner?.Command ?? Processes.CommandLineOf(process),
+            Since = user.Owner?.Since ?? Processes.StartOf(process),
+            MountPoint = user.Owner?.MountPoint ?? mount?.MountPoint,
+            Device = user.Connection!,
             Uses = new Uses([], []),
         };
     }
@@ -294,20 +294,20 @@ public sealed class Holders
     private static void AddUnseen(Place locked, Subject target, List<(OverlayHolder, Subject)> overlays)
     {
         int pid = Processes.HolderOfLock(locked.Device!, locked.Status.Ino);
-        if (locked.Claim is { } claim && (pid == 0 || pid == claim.Pid))
+        if (locked.Owner is { } owner && (pid == 0 || pid == owner.Pid))
         {
             overlays.Add((new OverlayHolder
             {
                 IsKernel = false,
-                Role = claim.Role,
-                Pid = claim.Pid,
-                PidNamespace = claim.PidNamespace == Processes.NamespaceOf("self", "pid") ? 0 : claim.PidNamespace,
-                Command = claim.Command,
-                Since = claim.Since,
-                MountPoint = claim.MountPoint,
-                Device = claim.Device,
+                Role = owner.Role,
+                Pid = owner.Pid,
+                PidNamespace = owner.PidNamespace == Processes.NamespaceOf("self", "pid") ? 0 : owner.PidNamespace,
+                Command = owner.Command,
+                Since = owner.Since,
+                MountPoint = owner.MountPoint,
+                Device = owner.Device,
                 Uses = new Uses([], []),
-            }, new Subject(claim.Device, "/", -1)));
+            }, new Subject(owner.Device, "/", -1)));
             return;
         }
         var name = new ProcessName(pid, pid == 0 ? "" : Processes.NameOf($"{pid}"));
@@ -371,19 +371,19 @@ public sealed class Holders
         if (mounts.Spaces.Count == 0) { holders.gaps.Add("Without /proc nothing is seen: mount it."); }
         missing = holders.gaps;
         var found = new Dictionary<string, Instance>(StringComparer.Ordinal);
-        foreach (Sight sight in holders.sights)
+        foreach (UsingProcess user in holders.users)
         {
-            if (sight.Connection is not { } device || found.ContainsKey(device) || !IsOurs(sight, mounts)) { continue; }
-            OverlayHolder server = holders.Describe(sight, "");
+            if (user.Connection is not { } device || found.ContainsKey(device) || !IsOurs(user, mounts)) { continue; }
+            OverlayHolder server = holders.Describe(user, "");
             found[device] = new Instance
             {
                 Device = device,
                 Mounts = MountsOf(device),
-                Pid = sight.Process.Pid,
+                Pid = user.Process.Pid,
                 Command = server.Command,
                 Since = server.Since,
-                Layers = [.. sight.Layers.OrderBy(layer => layer.Role switch { "upper" => 0, "lower" => 1, _ => 2 }).Select(layer => (layer.Role, Processes.Link($"/proc/{sight.Process.Pid}/fd/{layer.Descriptor}") ?? layer.Inside))],
-                UpperFileSystem = UsageOf(sight),
+                Layers = [.. user.Layers.OrderBy(layer => layer.Role switch { "upper" => 0, "lower" => 1, _ => 2 }).Select(layer => (layer.Role, Processes.Link($"/proc/{user.Process.Pid}/fd/{layer.Descriptor}") ?? layer.Inside))],
+                UpperFileSystem = UsageOf(user),
             };
         }
         foreach (MountEntry entry in mounts.All)
@@ -394,17 +394,17 @@ public sealed class Holders
 
         List<(string, ulong, MountEntry)> MountsOf(string device) => [.. mounts.Of(device).Select(one => (one.Space.Process, one.Space.Id, one.Mount))];
 
-        StatFs? UsageOf(Sight sight)
+        StatFs? UsageOf(UsingProcess user)
         {
-            GivenLayer upper = sight.Layers.FirstOrDefault(layer => layer.Role == "upper");
-            if (upper.Role is null || mounts.All.Where(entry => entry.Device == upper.Device).All(HostMounts.MayHang) || sight.Open(upper.Descriptor) is not { } opened) { return null; }
+            GivenLayer upper = user.Layers.FirstOrDefault(layer => layer.Role == "upper");
+            if (upper.Role is null || mounts.All.Where(entry => entry.Device == upper.Device).All(HostMounts.MayHang) || user.Open(upper.Descriptor) is not { } opened) { return null; }
             using (opened) { return Libc.StatFileSystem(opened.Value, out StatFs usage).IsError ? null : usage; }
         }
     }
 
     /// <summary>Other servers of FUSE have a connection as well.</summary>
-    private static bool IsOurs(Sight sight, HostMounts mounts) =>
-        sight.Process.Name.StartsWith("veneer", StringComparison.Ordinal) || sight.FormerLayers.Count > 0 || mounts.Of(sight.Connection!).Any(one => one.Mount.Type == "fuse.veneer");
+    private static bool IsOurs(UsingProcess user, HostMounts mounts) =>
+        user.Process.Name.StartsWith("veneer", StringComparison.Ordinal) || user.FormerLayers.Count > 0 || mounts.Of(user.Connection!).Any(one => one.Mount.Type == "fuse.veneer");
 
     private List<FileHolder> LoopDevices(Subject target)
     {

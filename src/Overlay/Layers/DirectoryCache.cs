@@ -25,16 +25,16 @@ internal sealed class DirectoryCache(int capacity)
     public int Capacity => capacity;
 
     /// <summary>How many descriptors it holds beyond that, of directories without a name.</summary>
-    public int Kept => Volatile.Read(ref kept);
+    public int KeptOpen => Volatile.Read(ref kept);
 
     /// <summary>How many descriptors it holds, how often one was there already, was opened, and was closed for want of room.</summary>
     public (int Open, long Hits, long Opened, long Evicted) Counts { get { lock (gate) { return (count, hits, opened, evictions); } } }
 
     /// <summary>The descriptor of a directory, kept open until the result is disposed of.</summary>
     /// <returns><see cref="Errno.ESTALE"/> when the layer no longer has the directory where it was.</returns>
-    public Errno Pin(RealDirectory directory, out PinnedDirectory pinned)
+    public Errno Borrow(RealDirectory directory, out BorrowedDirectory borrowed)
     {
-        if (TryPin(directory, out pinned)) { return Errno.None; }
+        if (TryBorrow(directory, out borrowed)) { return Errno.None; }
         // From the closest ancestor that is open, by as few paths as there can be, and without keeping the directories in
         // between: a tree may be deeper than the cache is large.
         List<RealDirectory> closed = way ??= [];
@@ -46,7 +46,7 @@ internal sealed class DirectoryCache(int capacity)
             above = above.Parent;
             if (above is null) { return Errno.ESTALE; } // a root: the layer was let go of
         }
-        while (!TryPin(above, out pinned));
+        while (!TryBorrow(above, out borrowed));
 
         Span<byte> path = stackalloc byte[MaxPath];
         for (int next = closed.Count - 1; next >= 0;)
@@ -59,9 +59,9 @@ internal sealed class DirectoryCache(int capacity)
                 path[length - 1] = (byte)'/';
             }
             path[length - 1] = 0;
-            PinnedDirectory start = pinned;
+            BorrowedDirectory start = borrowed;
             Errno error = Libc.OpenAt(start.Descriptor, path[..length], OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
-            pinned = error.IsError ? default : Enter(closed[next + 1], descriptor);
+            borrowed = error.IsError ? default : Enter(closed[next + 1], descriptor);
             start.Dispose();
             if (error.IsError) { return error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP ? Errno.ESTALE : error; }
         }
@@ -69,24 +69,24 @@ internal sealed class DirectoryCache(int capacity)
         return Errno.None;
     }
 
-    private bool TryPin(RealDirectory directory, out PinnedDirectory pinned)
+    private bool TryBorrow(RealDirectory directory, out BorrowedDirectory borrowed)
     {
         lock (gate)
         {
             if (directory.Descriptor < 0)
             {
-                pinned = default;
+                borrowed = default;
                 return false;
             }
             hits++;
-            directory.Pins++;
+            directory.Borrowers++;
             TouchLocked(directory);
-            pinned = new PinnedDirectory(this, directory, directory.Descriptor);
+            borrowed = new BorrowedDirectory(this, directory, directory.Descriptor);
             return true;
         }
     }
 
-    private PinnedDirectory Enter(RealDirectory directory, int descriptor)
+    private BorrowedDirectory Enter(RealDirectory directory, int descriptor)
     {
         int surplus = -1, evicted = -1;
         try
@@ -104,9 +104,9 @@ internal sealed class DirectoryCache(int capacity)
                     directory.Descriptor = descriptor;
                     LinkLocked(directory);
                 }
-                directory.Pins++;
+                directory.Borrowers++;
                 if (count > capacity) { evicted = EvictLocked(); }
-                return new PinnedDirectory(this, directory, directory.Descriptor);
+                return new BorrowedDirectory(this, directory, directory.Descriptor);
             }
         }
         finally
@@ -116,27 +116,27 @@ internal sealed class DirectoryCache(int capacity)
         }
     }
 
-    internal void Unpin(RealDirectory directory)
+    internal void GiveBack(RealDirectory directory)
     {
-        lock (gate) { directory.Pins--; }
+        lock (gate) { directory.Borrowers--; }
     }
 
     /// <summary>Keeps a directory's descriptor for good: it is about to lose its name.</summary>
-    public Errno Keep(RealDirectory directory)
+    public Errno KeepOpen(RealDirectory directory)
     {
-        Errno error = Pin(directory, out PinnedDirectory pinned);
+        Errno error = Borrow(directory, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
         lock (gate)
         {
             if (IsLinkedLocked(directory)) { kept++; }
             UnlinkLocked(directory);
         }
-        pinned.Dispose();
+        borrowed.Dispose();
         return Errno.None;
     }
 
-    /// <summary>The end of <see cref="Keep"/>: the directory has its name still.</summary>
-    public void KeepNoMore(RealDirectory directory)
+    /// <summary>The end of <see cref="KeepOpen"/>: the directory has its name still.</summary>
+    public void KeepOpenNoMore(RealDirectory directory)
     {
         lock (gate)
         {
@@ -153,7 +153,7 @@ internal sealed class DirectoryCache(int capacity)
         lock (gate)
         {
             if (directory.Parent is null || directory.Descriptor < 0) { return; }
-            if (directory.Pins > 0)
+            if (directory.Borrowers > 0)
             {
                 // Still in use below another name: from now on it goes when it is the oldest.
                 if (!IsLinkedLocked(directory))
@@ -214,7 +214,7 @@ internal sealed class DirectoryCache(int capacity)
     {
         for (RealDirectory? candidate = oldest; candidate is not null; candidate = candidate.Newer)
         {
-            if (candidate.Pins > 0) { continue; }
+            if (candidate.Borrowers > 0) { continue; }
             int descriptor = candidate.Descriptor;
             candidate.Descriptor = -1;
             evictions++;
@@ -226,7 +226,7 @@ internal sealed class DirectoryCache(int capacity)
 }
 
 /// <summary>A directory's descriptor in use.</summary>
-internal readonly ref struct PinnedDirectory(DirectoryCache cache, RealDirectory directory, int descriptor)
+internal readonly ref struct BorrowedDirectory(DirectoryCache cache, RealDirectory directory, int descriptor)
 {
     private readonly DirectoryCache? cache = cache;
     private readonly RealDirectory directory = directory;
@@ -238,5 +238,5 @@ internal readonly ref struct PinnedDirectory(DirectoryCache cache, RealDirectory
     public Layer? Layer => directory?.Layer;
 
     /// <summary>Lets it be closed.</summary>
-    public void Dispose() => cache?.Unpin(directory);
+    public void Dispose() => cache?.GiveBack(directory);
 }

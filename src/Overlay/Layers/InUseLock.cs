@@ -9,7 +9,7 @@ namespace Veneer.Overlay.Layers;
 /// <remarks>
 /// The lock is an exclusive flock(2) on the directory itself. It is one for all mounts, mount namespaces, pid namespaces
 /// and users, and the kernel releases it when the process that holds it ends, in whatever way. The record beside it
-/// (<see cref="Claim"/>) is for people: see docs/adr/0010. Kernel overlayfs has a lock of its own, which nobody can see;
+/// (<see cref="OwnerRecord"/>) is for people: see docs/adr/0010. Kernel overlayfs has a lock of its own, which nobody can see;
 /// its mounts are found in the mount tables instead, at the time of mounting, which leaves the moment until ours appears.
 /// </remarks>
 internal sealed class InUseLock : IDisposable
@@ -18,12 +18,12 @@ internal sealed class InUseLock : IDisposable
     private const int Patience = 3000;
 
     /// <summary>The longest record, in bytes.</summary>
-    private const int MaxClaim = 4096;
+    private const int MaxRecord = 4096;
 
     private static ReadOnlySpan<byte> Trusted => "trusted.overlay.veneer.owner\0"u8;
     private static ReadOnlySpan<byte> User => "user.overlay.veneer.owner\0"u8;
 
-    private readonly List<(Fd Lock, Claim Claim)> held = [];
+    private readonly List<(Fd Lock, OwnerRecord Owner)> held = [];
     private readonly bool userXattr;
 
     private InUseLock(bool userXattr) => this.userXattr = userXattr;
@@ -87,10 +87,10 @@ internal sealed class InUseLock : IDisposable
                 directory.Dispose();
                 continue;
             }
-            var claim = Claim.Own(place.Role, options.MountPoint);
-            held.Add((directory, claim));
+            var owner = OwnerRecord.OfThisProcess(place.Role, options.MountPoint);
+            held.Add((directory, owner));
             HasWork |= place.Role == "work";
-            Write(descriptor, claim);
+            Write(descriptor, owner);
         }
     }
 
@@ -100,17 +100,17 @@ internal sealed class InUseLock : IDisposable
         while ((shared ? Libc.TryLockShared(descriptor) : Libc.TryLockExclusive(descriptor)).IsError)
         {
             // After umount(8) the last server may still be on its way out: it gets a moment. Not one that is mounted.
-            if (Environment.TickCount64 >= deadline || IsMountedHere(ReadClaim(descriptor)) || HolderOf(place) is { IsOverlay: false }) { return false; }
+            if (Environment.TickCount64 >= deadline || IsMountedHere(ReadOwner(descriptor)) || HolderOf(place) is { IsOverlay: false }) { return false; }
             Thread.Sleep(5);
         }
         return true;
     }
 
-    private static bool IsMountedHere(Claim? claim)
+    private static bool IsMountedHere(OwnerRecord? owner)
     {
-        if (claim is null || claim.Device.Length == 0) { return false; }
+        if (owner is null || owner.Device.Length == 0) { return false; }
         _ = MountTable.Read(out List<MountEntry> table); // best effort: without it we wait for longer
-        return table.Exists(entry => entry.Device == claim.Device && entry.Id == claim.MountId);
+        return table.Exists(entry => entry.Device == owner.Device && entry.Id == owner.MountId);
     }
 
     /// <summary>Nothing above a layer may be an upper or a work: what happens there happens to the layer. Kernel: ovl_check_layer().</summary>
@@ -130,9 +130,9 @@ internal sealed class InUseLock : IDisposable
             if (error.IsError || Libc.StatAt(current, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx above).IsError) { break; }
             if (above.Dev != below.Dev || above.MountId != below.MountId || above.Ino == below.Ino || !seen.Add((above.Dev, above.Ino))) { break; }
             // Others lock directories as well, for reasons of their own: systemd-tmpfiles(8) knows such a lock.
-            if (canLock && Libc.TryLockShared(current).IsError && ReadClaim(current) is { } claim)
+            if (canLock && Libc.TryLockShared(current).IsError && ReadOwner(current) is { } owner)
             {
-                complain($"The {place} lies in the {Describe(claim)}");
+                complain($"The {place} lies in the {Describe(owner)}");
                 break;
             }
             below = above;
@@ -155,16 +155,16 @@ internal sealed class InUseLock : IDisposable
     }
 
     /// <summary>Who has the lock, as far as can be known.</summary>
-    /// <param name="Claim">What an overlay says of itself there, if it is to be believed.</param>
+    /// <param name="Owner">What an overlay says of itself there, if it is to be believed.</param>
     /// <param name="Pid">The process; 0 when it cannot be seen from here.</param>
     /// <param name="MayWrite">Whether that process may write the directory, as whoever serves an overlay of it must.</param>
-    private sealed record LockHolder(Claim? Claim, int Pid, bool MayWrite)
+    private sealed record LockHolder(OwnerRecord? Owner, int Pid, bool MayWrite)
     {
         /// <summary>Whether it is an overlay, for all that is known. A name is what a process gives itself: it counts where the process could be one.</summary>
-        public bool IsOverlay => Claim is not null || Pid == 0 || (MayWrite && Processes.NameOf($"{Pid}").StartsWith("veneer", StringComparison.Ordinal));
+        public bool IsOverlay => Owner is not null || Pid == 0 || (MayWrite && Processes.NameOf($"{Pid}").StartsWith("veneer", StringComparison.Ordinal));
 
         /// <summary>Whether it can be none.</summary>
-        public bool IsStranger => Claim is null && Pid != 0 && !MayWrite;
+        public bool IsStranger => Owner is null && Pid != 0 && !MayWrite;
     }
 
     private static LockHolder HolderOf(Place place)
@@ -173,62 +173,62 @@ internal sealed class InUseLock : IDisposable
         List<int> all = place.Device is null ? [] : [.. Processes.HoldersOfLock(place.Device, place.Status.Ino).Select(holder => holder.Pid)];
         int pid = all.Find(one => Processes.MayWrite($"{one}", place.Status));
         if (pid == 0) { pid = all.FirstOrDefault(); }
-        Claim? claim = ReadClaim(place.Descriptor);
-        if (claim is not null && pid != 0 && !IsOf(claim, pid) && !IsAlive(claim)) { claim = null; }
-        return new LockHolder(claim, pid, pid == 0 || Processes.MayWrite($"{pid}", place.Status));
+        OwnerRecord? owner = ReadOwner(place.Descriptor);
+        if (owner is not null && pid != 0 && !IsOf(owner, pid) && !IsAlive(owner)) { owner = null; }
+        return new LockHolder(owner, pid, pid == 0 || Processes.MayWrite($"{pid}", place.Status));
     }
 
     /// <summary>Whether a record is that of a process: what one says that was killed is not believed of the one that came after it.</summary>
-    private static bool IsOf(Claim claim, int pid)
+    private static bool IsOf(OwnerRecord owner, int pid)
     {
         ulong space = Processes.NamespaceOf($"{pid}", "pid");
-        return space == 0 || space == Processes.NamespaceOf("self", "pid") ? claim.Pid == pid || (space == 0 && claim.PidNamespace != Processes.NamespaceOf("self", "pid")) : claim.PidNamespace == space;
+        return space == 0 || space == Processes.NamespaceOf("self", "pid") ? owner.Pid == pid || (space == 0 && owner.PidNamespace != Processes.NamespaceOf("self", "pid")) : owner.PidNamespace == space;
     }
 
     /// <summary>Whether whoever wrote a record still runs, as one that was mounted without the lock may.</summary>
-    private static bool IsAlive(Claim claim)
+    private static bool IsAlive(OwnerRecord owner)
     {
-        if (claim.PidNamespace != Processes.NamespaceOf("self", "pid"))
+        if (owner.PidNamespace != Processes.NamespaceOf("self", "pid"))
         {
-            return Processes.All().Exists(pid => Processes.NamespaceOf($"{pid}", "pid") == claim.PidNamespace);
+            return Processes.All().Exists(pid => Processes.NamespaceOf($"{pid}", "pid") == owner.PidNamespace);
         }
         // A process with this number that was started later is another one.
-        return Processes.StartOf($"{claim.Pid}") is { } started && started <= claim.Since.AddSeconds(2);
+        return Processes.StartOf($"{owner.Pid}") is { } started && started <= owner.Since.AddSeconds(2);
     }
 
     private static string DescribeHolder(LockHolder holder) => holder switch
     {
-        { Claim: { } claim } => $"is the {Describe(claim)}",
+        { Owner: { } owner } => $"is the {Describe(owner)}",
         { Pid: 0 } => "is locked by a process that cannot be seen from here and has left no record that can be read",
         _ => $"is locked by process {holder.Pid} ({Processes.CommandLineOf($"{holder.Pid}")})",
     };
 
-    private static string Describe(Claim claim)
+    private static string Describe(OwnerRecord owner)
     {
-        string process = claim.PidNamespace == Processes.NamespaceOf("self", "pid") ? "" : $" of pid namespace {claim.PidNamespace}";
-        string mount = claim.MountNamespace == Processes.NamespaceOf("self", "mnt") ? "" : $" in mount namespace {claim.MountNamespace}";
+        string process = owner.PidNamespace == Processes.NamespaceOf("self", "pid") ? "" : $" of pid namespace {owner.PidNamespace}";
+        string mount = owner.MountNamespace == Processes.NamespaceOf("self", "mnt") ? "" : $" in mount namespace {owner.MountNamespace}";
         return string.Create(
             CultureInfo.InvariantCulture,
-            $"{claim.Role} of the overlay on {claim.MountPoint}{mount}, which process {claim.Pid}{process} ({claim.Command}) has served since {claim.Since.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}");
+            $"{owner.Role} of the overlay on {owner.MountPoint}{mount}, which process {owner.Pid}{process} ({owner.Command}) has served since {owner.Since.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}");
     }
 
     /// <summary>What is said of a directory in this boot. Only to be believed while somebody has the lock.</summary>
-    internal static Claim? ReadClaim(int directory)
+    internal static OwnerRecord? ReadOwner(int directory)
     {
-        Span<byte> record = stackalloc byte[MaxClaim];
-        Claim? best = null;
+        Span<byte> record = stackalloc byte[MaxRecord];
+        OwnerRecord? best = null;
         foreach (bool user in (ReadOnlySpan<bool>)[false, true])
         {
             if (Libc.GetXattrAt(directory, Libc.Self, user ? User : Trusted, record, out int length).IsError) { continue; }
-            Claim? claim = Claim.Parse(record[..length]);
-            if (claim is not null && claim.Boot == BootId.Read() && (best is null || claim.Since > best.Since)) { best = claim; }
+            OwnerRecord? owner = OwnerRecord.Parse(record[..length]);
+            if (owner is not null && owner.Boot == BootId.Read() && (best is null || owner.Since > best.Since)) { best = owner; }
         }
         return best;
     }
 
-    private void Write(int directory, Claim claim)
+    private void Write(int directory, OwnerRecord owner)
     {
-        byte[] record = claim.ToBytes();
+        byte[] record = owner.ToBytes();
         if (!userXattr && !Libc.SetXattrAt(directory, Libc.Self, Trusted, record, XattrFlags.None).IsError) { return; }
         _ = Libc.SetXattrAt(directory, Libc.Self, User, record, XattrFlags.None); // best effort: who finds the lock then learns less
     }
@@ -241,9 +241,9 @@ internal sealed class InUseLock : IDisposable
     {
         for (int i = 0; i < held.Count; i++)
         {
-            (Fd directory, Claim claim) = held[i];
-            held[i] = (directory, claim with { MountPoint = mountPoint, MountId = mountId, Device = device });
-            Write(directory.Value, held[i].Claim);
+            (Fd directory, OwnerRecord owner) = held[i];
+            held[i] = (directory, owner with { MountPoint = mountPoint, MountId = mountId, Device = device });
+            Write(directory.Value, held[i].Owner);
         }
     }
 

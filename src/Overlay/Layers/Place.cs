@@ -16,7 +16,7 @@ internal sealed record Place(string Role, string Path, int Descriptor, Statx Sta
     public string FullPath { get; init; } = "";
 
     /// <summary>What the overlay that has locked it says of itself, if it was asked for.</summary>
-    public Format.Claim? Claim { get; init; }
+    public Format.OwnerRecord? Owner { get; init; }
 
     /// <summary>Whether both are the same directory.</summary>
     public bool IsSame(Place other) => Status.Ino == other.Status.Ino && Status.Dev == other.Status.Dev;

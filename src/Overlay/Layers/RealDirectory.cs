@@ -5,7 +5,7 @@ namespace Veneer.Overlay.Layers;
 /// <summary>A directory in a layer, by its name in its parent; its descriptor is opened when needed and may be closed at any time.</summary>
 /// <remarks>
 /// Only directories of upper ever move: <see cref="Move"/> follows a rename, and the descriptor stays good.
-/// <see cref="DirectoryCache"/> owns the descriptor, the pins and the list.
+/// <see cref="DirectoryCache"/> owns the descriptor, the borrowers and the list.
 /// </remarks>
 internal sealed class RealDirectory
 {
@@ -38,7 +38,7 @@ internal sealed class RealDirectory
     internal int Descriptor { get; set; } = -1;
 
     /// <summary>How many use the descriptor now. Protected by the cache's lock.</summary>
-    internal int Pins { get; set; }
+    internal int Borrowers { get; set; }
 
     /// <summary>Protected by the cache's lock.</summary>
     internal RealDirectory? Newer { get; set; }

@@ -257,9 +257,9 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     private Errno ReadUpperLocked(RealDirectory parent, ReadOnlySpan<byte> name, ref Found found, ref Search search, scoped Span<byte> origin, out int originLength)
     {
         originLength = 0;
-        Errno error = directories.Pin(parent, out PinnedDirectory pinned);
+        Errno error = directories.Borrow(parent, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
-        using (pinned) { return ReadUpper(pinned.Descriptor, name, ref found, ref search, origin, out originLength); }
+        using (borrowed) { return ReadUpper(borrowed.Descriptor, name, ref found, ref search, origin, out originLength); }
     }
 
     /// <inheritdoc cref="ReadUpperLocked" path="/param"/>
@@ -400,9 +400,9 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     private Errno Weigh(RealDirectory directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, bool isEnd, in Statx stat, ref Search search, out bool exists)
     {
         exists = true;
-        Errno error = directories.Pin(directory, out PinnedDirectory pinned);
+        Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
-        using (pinned)
+        using (borrowed)
         {
             if (isEnd && search.IsMetacopy && !stat.IsRegular)
             {
@@ -421,7 +421,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
                 search.IsMetacopy = false;
                 if (stat.IsRegular)
                 {
-                    error = ReadMetacopy(pinned.Descriptor, name, xattr, out search.IsMetacopy);
+                    error = ReadMetacopy(borrowed.Descriptor, name, xattr, out search.IsMetacopy);
                     if (error.IsError) { return error; }
                 }
                 search.Stop = !search.IsMetacopy;
@@ -431,13 +431,13 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
             {
                 if (IsTrap(stat)) { return Errno.ELOOP; }
                 if (search.IsLast) { return Errno.None; }
-                if (ReadFlag(pinned.Descriptor, name, xattr.Opaque) == 'y')
+                if (ReadFlag(borrowed.Descriptor, name, xattr.Opaque) == 'y')
                 {
                     search.Stop = true;
                     return Errno.None;
                 }
             }
-            return ReadRedirect(pinned.Descriptor, name, before, after, ref search, xattr, isEnd && before.IsEmpty);
+            return ReadRedirect(borrowed.Descriptor, name, before, after, ref search, xattr, isEnd && before.IsEmpty);
         }
     }
 
@@ -513,8 +513,8 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     {
         if (stat.IsWhiteoutDevice) { return true; }
         if (!stat.IsRegular || stat.Size != 0) { return false; }
-        if (directories.Pin(directory, out PinnedDirectory pinned).IsError) { return false; }
-        using (pinned) { return IsWhiteout(pinned.Descriptor, name, stat, directory.Layer.IsUpper); }
+        if (directories.Borrow(directory, out BorrowedDirectory borrowed).IsError) { return false; }
+        using (borrowed) { return IsWhiteout(borrowed.Descriptor, name, stat, directory.Layer.IsUpper); }
     }
 
     /// <summary>As the other one, in a directory that is open.</summary>
@@ -533,17 +533,17 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
 
     private Errno StatIn(RealDirectory directory, ReadOnlySpan<byte> name, out Statx stat, out bool exists)
     {
-        Errno error = directories.Pin(directory, out PinnedDirectory pinned);
+        Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
         if (error.IsError)
         {
             stat = default;
             exists = false;
             return error;
         }
-        using (pinned)
+        using (borrowed)
         {
-            error = Libc.StatAt(pinned.Descriptor, name, StatxMask.Basic, out stat);
-            if (!error.IsError) { Owners?.Mark(pinned.Descriptor, name, ref stat); }
+            error = Libc.StatAt(borrowed.Descriptor, name, StatxMask.Basic, out stat);
+            if (!error.IsError) { Owners?.Mark(borrowed.Descriptor, name, ref stat); }
         }
         exists = !error.IsError;
         // A lower may allow shorter names than upper: there it cannot exist. Kernel: ovl_lookup_single()

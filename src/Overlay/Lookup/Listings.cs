@@ -12,11 +12,11 @@ namespace Veneer.Overlay.Lookup;
 internal sealed class Listings(NameHash hash)
 {
     /// <summary>So much memory may wait for a directory, in bytes.</summary>
-    private const long MostSpare = 2 << 20;
+    private const long MostRecycled = 2 << 20;
 
     private readonly Lock gate = new();
-    private readonly Stack<MergedDirectory> spare = new();
-    private long spareBytes;
+    private readonly Stack<MergedDirectory> recycled = new();
+    private long recycledBytes;
     private long discarded;
 
     /// <summary>Bytes of listings that were left to the collector, unless they were never given back.</summary>
@@ -27,8 +27,8 @@ internal sealed class Listings(NameHash hash)
     {
         lock (gate)
         {
-            if (!spare.TryPop(out MergedDirectory? listing)) { listing = new MergedDirectory(hash); }
-            else { spareBytes -= listing.Size; }
+            if (!recycled.TryPop(out MergedDirectory? listing)) { listing = new MergedDirectory(hash); }
+            else { recycledBytes -= listing.Size; }
             listing.Users = 1;
             return listing;
         }
@@ -61,14 +61,14 @@ internal sealed class Listings(NameHash hash)
     private void ReturnLocked(MergedDirectory listing)
     {
         if (--listing.Users > 0) { return; }
-        if (spareBytes + listing.Size > MostSpare)
+        if (recycledBytes + listing.Size > MostRecycled)
         {
             Interlocked.Add(ref discarded, listing.Size);
             return;
         }
         listing.Clear();
-        spareBytes += listing.Size;
-        spare.Push(listing);
+        recycledBytes += listing.Size;
+        recycled.Push(listing);
     }
 
     /// <summary>The directory shows this listing from now on, unless another thread was faster and has a newer one, or one as new.</summary>
@@ -103,12 +103,12 @@ internal sealed class Listings(NameHash hash)
     }
 
     /// <summary>Leaves what waits for a directory to the collector, which is about to be called.</summary>
-    public void DropSpares()
+    public void DropRecycled()
     {
         lock (gate)
         {
-            spare.Clear();
-            spareBytes = 0;
+            recycled.Clear();
+            recycledBytes = 0;
         }
     }
 }

@@ -168,8 +168,8 @@ internal sealed class LookAhead(Volume volume)
     /// <param name="first">The first entry.</param>
     private void Look(DirectoryInode directory, ref MergedDirectory? listing, int first)
     {
-        Sights? sights = null;
-        for (int index = first; sights is null || index < sights.End;)
+        Prefetched? prefetched = null;
+        for (int index = first; prefetched is null || index < prefetched.End;)
         {
             if (directory.Upper is not null || isOver) { return; }
             if (listing is null)
@@ -177,14 +177,14 @@ internal sealed class LookAhead(Volume volume)
                 if (MergedDirectory.Read(volume, directory, out listing).IsError) { return; }
                 volume.Listings.Show(directory, listing);
             }
-            sights ??= listing.LookAhead(first, Reach);
+            prefetched ??= listing.LookAhead(first, Reach);
             // Overtaken: the reader does the half that comes next, and need not wait for the other one.
-            if (index <= sights.Reader) { index = sights.Reader + 1 + ((sights.End - sights.Reader) / 2); }
-            for (int end = Math.Min(index + Stride, sights.End); index < end && index > sights.Reader && !isOver; index++)
+            if (index <= prefetched.Reader) { index = prefetched.Reader + 1 + ((prefetched.End - prefetched.Reader) / 2); }
+            for (int end = Math.Min(index + Stride, prefetched.End); index < end && index > prefetched.Reader && !isOver; index++)
             {
                 ReadOnlySpan<byte> name = listing.NameOf(index);
                 if (volume.Lookup.Find(directory, name, out Found found, listing.FirstLower(index)).IsError || !found.Exists) { continue; }
-                if (!volume.Lookup.Complete(directory, name, ref found).IsError) { sights.Add(index, found); }
+                if (!volume.Lookup.Complete(directory, name, ref found).IsError) { prefetched.Add(index, found); }
             }
         }
     }

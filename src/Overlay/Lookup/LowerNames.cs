@@ -31,10 +31,10 @@ internal sealed class LowerNames
         var names = new LowerNames();
         for (short i = 0; i < lowers.Length; i++)
         {
-            if (directories.Pin(lowers[i], out PinnedDirectory pinned).IsError) { return null; }
-            using (pinned)
+            if (directories.Borrow(lowers[i], out BorrowedDirectory borrowed).IsError) { return null; }
+            using (borrowed)
             {
-                if (!names.TryAdd(pinned.Descriptor, i)) { return null; }
+                if (!names.TryAdd(borrowed.Descriptor, i)) { return null; }
             }
         }
         return names;

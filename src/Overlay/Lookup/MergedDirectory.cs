@@ -23,8 +23,8 @@ internal sealed class MergedDirectory(NameHash hash)
     private ulong[] offsets = [];
     private int count;
     private int[] table = [];
-    private Sights? ahead;
-    private Sights? spareSights;
+    private Prefetched? ahead;
+    private Prefetched? recycledPrefetched;
 
     private struct Entry
     {
@@ -46,14 +46,14 @@ internal sealed class MergedDirectory(NameHash hash)
     public int Users { get; set; }
 
     /// <summary>Bytes of memory that it takes.</summary>
-    public long Size => names.Length + (entries.Length * (long)Unsafe.SizeOf<Entry>()) + (offsets.Length * sizeof(ulong)) + (table.Length * sizeof(int)) + (spareSights?.Size ?? 0);
+    public long Size => names.Length + (entries.Length * (long)Unsafe.SizeOf<Entry>()) + (offsets.Length * sizeof(ulong)) + (table.Length * sizeof(int)) + (recycledPrefetched?.Size ?? 0);
 
     /// <summary>As new, for another directory. Nobody uses it.</summary>
     public void Clear()
     {
         count = namesLength = Version = UpperWhiteouts = 0;
         HasVisible = false;
-        spareSights = ahead ?? spareSights;
+        recycledPrefetched = ahead ?? recycledPrefetched;
         ahead = null;
     }
 
@@ -86,18 +86,18 @@ internal sealed class MergedDirectory(NameHash hash)
     public int FirstLower(int index) => Math.Max((int)entries[index].Lower, 0);
 
     /// <summary>What has been looked at ahead of the reader; null when nothing was.</summary>
-    public Sights? Ahead => Volatile.Read(ref ahead);
+    public Prefetched? Ahead => Volatile.Read(ref ahead);
 
     /// <summary>Makes room for what is looked at ahead. For the one thread that looks.</summary>
     /// <param name="first">The first entry.</param>
     /// <param name="most">So many at most.</param>
-    public Sights LookAhead(int first, int most)
+    public Prefetched LookAhead(int first, int most)
     {
         // The first is that of another directory, which nobody reads any more; who reads this one may still use the last.
-        Sights sights = Interlocked.Exchange(ref spareSights, null) ?? new Sights();
-        sights.Begin(first, Math.Min(most, count - first));
-        Volatile.Write(ref ahead, sights);
-        return sights;
+        Prefetched prefetched = Interlocked.Exchange(ref recycledPrefetched, null) ?? new Prefetched();
+        prefetched.Begin(first, Math.Min(most, count - first));
+        Volatile.Write(ref ahead, prefetched);
+        return prefetched;
     }
 
     /// <summary>The entry of a name, or -1.</summary>
@@ -208,7 +208,7 @@ internal sealed class MergedDirectory(NameHash hash)
 
     private void Add(ReadOnlySpan<byte> name, ulong device, ulong ino, byte type, short lower, bool isMerge)
     {
-        if (isMerge && !TryClaim(name)) { return; }
+        if (isMerge && !TryEnterName(name)) { return; }
         if (namesLength + name.Length > names.Length) { Array.Resize(ref names, Math.Max(names.Length * 2, namesLength + name.Length)); }
         if (count == entries.Length) { Array.Resize(ref entries, entries.Length * 2); }
         name.CopyTo(names.AsSpan(namesLength));
@@ -218,7 +218,7 @@ internal sealed class MergedDirectory(NameHash hash)
     }
 
     /// <summary>Puts the next entry's name into the set of names; false when it is there.</summary>
-    private bool TryClaim(ReadOnlySpan<byte> name)
+    private bool TryEnterName(ReadOnlySpan<byte> name)
     {
         if (count * 2 >= table.Length) { GrowTable(); }
         for (uint slot = Hash(name) & (uint)(table.Length - 1); ; slot = (slot + 1) & (uint)(table.Length - 1))
@@ -254,7 +254,7 @@ internal sealed class MergedDirectory(NameHash hash)
         if (offsets.Length < count) { offsets = new ulong[entries.Length]; }
         for (int i = 0; i < count; i++) { offsets[i] = Offset(NameOf(i)); }
         Array.Sort(offsets, entries, 0, count);
-        bool areSeparate = directory.KeptOffsets is null;
+        bool areSeparate = directory.OwnOffsets is null;
         for (int i = 1; i < count && areSeparate; i++) { areSeparate = offsets[i] != offsets[i - 1]; }
         if (!areSeparate) { listings.Separate(directory, this); }
     }
@@ -269,7 +269,7 @@ internal sealed class MergedDirectory(NameHash hash)
         for (int i = 0; i < count; i++)
         {
             offsets[i] = Offset(NameOf(i));
-            foreach (KeptOffset kept in directory.KeptOffsets ?? [])
+            foreach (OwnOffset kept in directory.OwnOffsets ?? [])
             {
                 if (NameOf(i).SequenceEqual(kept.Name)) { offsets[i] = kept.Offset; }
             }
@@ -287,7 +287,7 @@ internal sealed class MergedDirectory(NameHash hash)
         {
             if (offsets[i] > offsets[i - 1]) { continue; }
             offsets[i] = offsets[i - 1] + 1;
-            directory.KeepOffsetLocked(NameOf(i), offsets[i]);
+            directory.AddOwnOffsetLocked(NameOf(i), offsets[i]);
         }
     }
 

@@ -6,7 +6,7 @@ namespace Veneer.Overlay.Tree;
 
 /// <summary>One overlay object as the kernel knows it.</summary>
 /// <remarks>
-/// Lives while the kernel holds a reference, or a child names it, or it is pinned. Where a field is not said to be
+/// Lives while the kernel holds a reference, or a child names it, or it is retained. Where a field is not said to be
 /// protected otherwise, it is set before the inode enters the table and never changes.
 /// <para>
 /// What is no directory comes from <see cref="InodeTable.Make"/>, and serves another object when it has died: a new field
@@ -42,7 +42,7 @@ internal class Inode
     private static readonly byte[] noName = [0];
 
     private byte[] name = noName;
-    private Rarities? rarities;
+    private RareFields? rareFields;
     private ulong keyIno;
     private int keyDevice;
     private ushort type;
@@ -73,7 +73,7 @@ internal class Inode
     public bool FindsOrigin;
 
     /// <summary>What few inodes have. There may be a million of them, and each field of this class costs all.</summary>
-    private sealed class Rarities
+    private sealed class RareFields
     {
         public byte[]? LowerName;
         public RealName? Metacopy;
@@ -95,7 +95,7 @@ internal class Inode
         }
     }
 
-    private Rarities Rare => Volatile.Read(ref rarities) ?? Interlocked.CompareExchange(ref rarities, new Rarities(), null) ?? rarities;
+    private RareFields Rare => Volatile.Read(ref rareFields) ?? Interlocked.CompareExchange(ref rareFields, new RareFields(), null) ?? rareFields;
 
     /// <summary>One of the names, with its NUL; upper has the object under it. Protected by the rename lock.</summary>
     public ReadOnlySpan<byte> Name => Terminated(Volatile.Read(ref name));
@@ -104,7 +104,7 @@ internal class Inode
     /// <param name="value">With its NUL. Nobody changes it any more.</param>
     public void SetName(byte[] value)
     {
-        if (LowerDirectory is not null && rarities?.LowerName is null) { Rare.LowerName = name; }
+        if (LowerDirectory is not null && rareFields?.LowerName is null) { Rare.LowerName = name; }
         Volatile.Write(ref name, value);
     }
 
@@ -127,7 +127,7 @@ internal class Inode
         get
         {
             byte[] current = Volatile.Read(ref name);
-            return Terminated(Volatile.Read(ref rarities)?.LowerName ?? current);
+            return Terminated(Volatile.Read(ref rareFields)?.LowerName ?? current);
         }
     }
 
@@ -138,20 +138,20 @@ internal class Inode
     /// <summary>Where the data is while upper has attributes only; null otherwise. Protected by <see cref="CopyUpLock"/>.</summary>
     public RealName? Metacopy
     {
-        get => rarities?.Metacopy;
+        get => rareFields?.Metacopy;
         set
         {
-            if (value is not null || rarities is not null) { Rare.Metacopy = value; }
+            if (value is not null || rareFields is not null) { Rare.Metacopy = value; }
         }
     }
 
     /// <summary>A descriptor (O_PATH) of the real object once <see cref="Name"/> does not lead to it any more, or -1. Closed when the inode dies. Set by the table.</summary>
     public int Orphan
     {
-        get => rarities?.Orphan ?? -1;
+        get => rareFields?.Orphan ?? -1;
         set
         {
-            if (value >= 0 || rarities is not null) { Rare.Orphan = value; }
+            if (value >= 0 || rareFields is not null) { Rare.Orphan = value; }
         }
     }
 
@@ -161,21 +161,21 @@ internal class Inode
     /// </summary>
     public byte[]? WorkName
     {
-        get => rarities?.WorkName;
+        get => rareFields?.WorkName;
         set
         {
-            if (value is not null || rarities is not null) { Rare.WorkName = value; }
+            if (value is not null || rareFields is not null) { Rare.WorkName = value; }
         }
     }
 
     /// <summary>For a file that has several names in a lower layer; null for all others.</summary>
-    public HardLinks? Links { get => rarities?.Links; set => Rare.Links = value; }
+    public HardLinks? Links { get => rareFields?.Links; set => Rare.Links = value; }
 
     /// <summary>The names seen so far of a file that has several; some may be removed by now.</summary>
-    public ReadOnlySpan<Alias> Aliases => rarities?.Aliases is { } all ? all.All : default;
+    public ReadOnlySpan<Alias> Aliases => rareFields?.Aliases is { } all ? all.All : default;
 
     /// <summary>The same for the table, which changes it; null as long as there was none.</summary>
-    public AliasList? AliasList => rarities?.Aliases;
+    public AliasList? AliasList => rareFields?.Aliases;
 
     /// <summary>Makes a list of names. Caller holds the lock of the table.</summary>
     public AliasList MakeAliasListLocked() => Rare.Aliases ??= new AliasList();
@@ -183,7 +183,7 @@ internal class Inode
     /// <summary>How many nodeids it had before that open files still use. Protected by the table.</summary>
     public int OldNodeIds
     {
-        get => rarities?.OldNodeIds ?? 0;
+        get => rareFields?.OldNodeIds ?? 0;
         set => Rare.OldNodeIds = value;
     }
 
@@ -219,7 +219,7 @@ internal class Inode
     public object CopyUpLock => this;
 
     /// <summary>Whether nothing but the table and the kernel can know the inode, as far as can be seen from here: a dead one may serve another object then.</summary>
-    public bool IsPlain => !IsDirectory && Links is null && AliasList is null or { Count: 0 } && Backing is null or { IsIdle: true };
+    public bool IsRecyclable => !IsDirectory && Links is null && AliasList is null or { Count: 0 } && Backing is null or { IsIdle: true };
 
     /// <summary>As new. Caller holds the table's lock, and nobody else knows the inode.</summary>
     public void Clear()
@@ -231,7 +231,7 @@ internal class Inode
         NextByNodeId = NextByKey = null;
         Backing?.Clear();
         name[0] = 0;
-        rarities?.Clear();
+        rareFields?.Clear();
         Protection = Protection.None;
         ChangesUnseen = hasUpper = isNameless = IsKeyed = IsUnlinked = HasOrigin = FindsOrigin = IsSmall = false;
     }
@@ -274,7 +274,7 @@ internal sealed class HardLinks(uint count)
     public byte[]? Hold { get => hold; set => hold = value; }
 
     /// <summary>The lower object's key, under which the table keeps the inode for as long as the mount lives.</summary>
-    public RealKey? PinnedUnder;
+    public RealKey? RetainedUnder;
 }
 
 /// <summary>One name of a file that has several.</summary>
@@ -296,7 +296,7 @@ internal sealed class Alias(DirectoryInode parent, byte[] name)
 /// <summary>The offset of an entry in listings, where it is not the hash of its name.</summary>
 /// <param name="Name">With its NUL.</param>
 /// <param name="Offset">The offset.</param>
-internal sealed record KeptOffset(byte[] Name, ulong Offset);
+internal sealed record OwnOffset(byte[] Name, ulong Offset);
 
 /// <summary>A directory of the overlay.</summary>
 internal sealed class DirectoryInode : Inode
@@ -338,20 +338,20 @@ internal sealed class DirectoryInode : Inode
     public MergedDirectory? Listing { get; set; }
 
     /// <summary>Entries whose offset is not their hash, which another name has; null as long as there was none. Protected by <see cref="Listings"/>.</summary>
-    public KeptOffset[]? KeptOffsets => Volatile.Read(ref keptOffsets);
+    public OwnOffset[]? OwnOffsets => Volatile.Read(ref ownOffsets);
 
-    private KeptOffset[]? keptOffsets;
+    private OwnOffset[]? ownOffsets;
 
     /// <summary>An entry has this offset for as long as the directory is known. Caller holds the gate of <see cref="Listings"/>.</summary>
     /// <param name="name">With its NUL.</param>
     /// <param name="offset">The offset.</param>
-    public void KeepOffsetLocked(ReadOnlySpan<byte> name, ulong offset)
+    public void AddOwnOffsetLocked(ReadOnlySpan<byte> name, ulong offset)
     {
-        var all = new List<KeptOffset>(keptOffsets ?? []);
+        var all = new List<OwnOffset>(ownOffsets ?? []);
         byte[] own = name.ToArray();
         all.RemoveAll(kept => kept.Name.AsSpan().SequenceEqual(own));
-        all.Add(new KeptOffset(own, offset));
-        Volatile.Write(ref keptOffsets, [.. all]);
+        all.Add(new OwnOffset(own, offset));
+        Volatile.Write(ref ownOffsets, [.. all]);
     }
 
     /// <summary>Who reads the directory. Counts are lost when threads meet.</summary>

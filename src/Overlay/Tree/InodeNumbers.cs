@@ -59,7 +59,7 @@ internal sealed class InodeNumbers
     private readonly Dictionary<ulong, int> devices = [];
     private readonly Dictionary<RealKey, ulong> overflow = [];
     private readonly HashSet<ulong> overflowTaken = [];
-    private readonly Dictionary<RealKey, ulong> kept = [];
+    private readonly Dictionary<RealKey, ulong> remembered = [];
     private ulong lastDevice = ulong.MaxValue;
     private int lastIndex = -1;
 
@@ -133,15 +133,15 @@ internal sealed class InodeNumbers
     }
 
     /// <summary>Remembers the number of a copy whose origin cannot be asked: file handles need privilege, and symbolic links and special files take no user.* attribute.</summary>
-    public void Keep(RealKey key, ulong number)
+    public void Remember(RealKey key, ulong number)
     {
-        lock (gate) { kept[key] = number; }
+        lock (gate) { remembered[key] = number; }
     }
 
     /// <summary>The number that was remembered for a copy.</summary>
-    public bool TryGetKept(RealKey key, out ulong number)
+    public bool TryGetRemembered(RealKey key, out ulong number)
     {
-        lock (gate) { return kept.TryGetValue(key, out number); }
+        lock (gate) { return remembered.TryGetValue(key, out number); }
     }
 
     /// <summary>The real inode is gone: its number may come again for another object.</summary>
@@ -149,7 +149,7 @@ internal sealed class InodeNumbers
     {
         lock (gate)
         {
-            kept.Remove(key);
+            remembered.Remove(key);
             if (overflow.Remove(key, out ulong number)) { overflowTaken.Remove(number); }
         }
     }

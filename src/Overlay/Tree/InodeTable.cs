@@ -20,7 +20,7 @@ internal sealed class InodeTable
     private const int EnoughAliases = 8;
 
     /// <summary>So many dead inodes are kept for other objects: with their names and all that belongs to them, 4 to 6 MiB.</summary>
-    private const int MostSpare = 16 * 1024;
+    private const int MostRecycled = 16 * 1024;
 
     /// <summary>Buckets of an empty table.</summary>
     private const int FewestBuckets = 1024;
@@ -39,8 +39,8 @@ internal sealed class InodeTable
     private Inode?[] byKey = new Inode?[FewestBuckets];
     private ulong lastNodeId;
     private int count;
-    private Inode? spare; // and on by NextByNodeId
-    private int spares;
+    private Inode? recycled; // and on by NextByNodeId
+    private int recycledCount;
     private long dropped;
 
     /// <summary>An old nodeid of an inode, which files that are still open use.</summary>
@@ -66,10 +66,10 @@ internal sealed class InodeTable
     public int Buckets { get { lock (gate) { return byNodeId.Length; } } }
 
     /// <summary>How many inodes have been left to the collector, or will be before it is called.</summary>
-    public long Dropped { get { lock (gate) { return dropped + spares; } } }
+    public long Dropped { get { lock (gate) { return dropped + recycledCount; } } }
 
     /// <summary>How many dead inodes wait for an object.</summary>
-    public int Spares { get { lock (gate) { return spares; } } }
+    public int Recycled { get { lock (gate) { return recycledCount; } } }
 
     /// <summary>An inode for an object that is no directory: as a new one, but for its name. It may be one that has died.</summary>
     /// <param name="name">With its NUL.</param>
@@ -83,12 +83,12 @@ internal sealed class InodeTable
         Inode? inode;
         lock (gate)
         {
-            inode = spare;
+            inode = recycled;
             if (inode is not null)
             {
-                spare = inode.NextByNodeId;
+                recycled = inode.NextByNodeId;
                 inode.NextByNodeId = null;
-                spares--;
+                recycledCount--;
             }
         }
         inode ??= new Inode();
@@ -99,25 +99,25 @@ internal sealed class InodeTable
     /// <summary>The inode serves another object, if there may be one and nobody can know it; else it is garbage.</summary>
     private void DiscardLocked(Inode inode)
     {
-        if (spares >= MostSpare || !inode.IsPlain)
+        if (recycledCount >= MostRecycled || !inode.IsRecyclable)
         {
             dropped++;
             return;
         }
         inode.Clear();
-        inode.NextByNodeId = spare;
-        spare = inode;
-        spares++;
+        inode.NextByNodeId = recycled;
+        recycled = inode;
+        recycledCount++;
     }
 
     /// <summary>Leaves the dead inodes that wait for an object to the collector, which is about to be called.</summary>
-    public void DropSpares()
+    public void DropRecycled()
     {
         lock (gate)
         {
-            dropped += spares;
-            spare = null;
-            spares = 0;
+            dropped += recycledCount;
+            recycled = null;
+            recycledCount = 0;
         }
     }
 
@@ -395,7 +395,7 @@ internal sealed class InodeTable
     {
         lock (gate)
         {
-            if (keepLower) { PinLocked(inode, inode.Key); }
+            if (keepLower) { RetainLocked(inode, inode.Key); }
             UnhashKeyLocked(inode);
             inode.Key = key;
             HashKeyLocked(inode);
@@ -423,24 +423,24 @@ internal sealed class InodeTable
     }
 
     /// <summary>Keeps an inode, and what it knows of its lower names, as long as the mount lives.</summary>
-    public void PinHardLink(Inode inode, RealKey lowerKey)
+    public void RetainHardLink(Inode inode, RealKey lowerKey)
     {
-        lock (gate) { PinLocked(inode, lowerKey); }
+        lock (gate) { RetainLocked(inode, lowerKey); }
     }
 
-    private void PinLocked(Inode inode, RealKey lowerKey)
+    private void RetainLocked(Inode inode, RealKey lowerKey)
     {
         hardLinks[lowerKey] = inode;
-        inode.Links!.PinnedUnder = lowerKey;
+        inode.Links!.RetainedUnder = lowerKey;
     }
 
     /// <summary>The last name of a hard-linked file is gone: it is forgotten like any other.</summary>
-    public void UnpinHardLink(Inode inode)
+    public void ReleaseHardLink(Inode inode)
     {
         lock (gate)
         {
-            if (inode.Links!.PinnedUnder is { } key) { hardLinks.Remove(key); }
-            inode.Links.PinnedUnder = null;
+            if (inode.Links!.RetainedUnder is { } key) { hardLinks.Remove(key); }
+            inode.Links.RetainedUnder = null;
             DropIfUnusedLocked(inode);
         }
     }
@@ -666,7 +666,7 @@ internal sealed class InodeTable
         while (true)
         {
             if (inode.Lookups > 0 || inode is DirectoryInode { Children: > 0 }) { return; }
-            if (inode.NodeId == RootId || IsPinnedLocked(inode)) { return; }
+            if (inode.NodeId == RootId || IsRetainedLocked(inode)) { return; }
             UnhashNodeIdLocked(inode);
             UnhashKeyLocked(inode);
             if (claimed.Count > 0 && claimed.TryGetValue(inode.Ino, out Inode? claimant) && ReferenceEquals(claimant, inode)) { claimed.Remove(inode.Ino); }
@@ -693,7 +693,7 @@ internal sealed class InodeTable
         }
     }
 
-    private static bool IsPinnedLocked(Inode inode) => inode.OldNodeIds > 0 || inode.Links is { PinnedUnder: not null };
+    private static bool IsRetainedLocked(Inode inode) => inode.OldNodeIds > 0 || inode.Links is { RetainedUnder: not null };
 
     /// <summary>The mount is over: every descriptor is closed.</summary>
     public void Clear()

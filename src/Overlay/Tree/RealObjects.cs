@@ -8,13 +8,13 @@ namespace Veneer.Overlay.Tree;
 /// <remarks>To be disposed of: it may hold the rename lock.</remarks>
 internal ref struct RealReference
 {
-    private PinnedDirectory pinned;
+    private BorrowedDirectory borrowed;
     private ReaderWriterLockSlim? held;
 
-    public RealReference(PinnedDirectory pinned, ReadOnlySpan<byte> name)
+    public RealReference(BorrowedDirectory borrowed, ReadOnlySpan<byte> name)
     {
-        this.pinned = pinned;
-        Directory = pinned.Descriptor;
+        this.borrowed = borrowed;
+        Directory = borrowed.Descriptor;
         Name = name;
     }
 
@@ -27,7 +27,7 @@ internal ref struct RealReference
     }
 
     /// <summary>The layer, or null for an object that is reached by its descriptor.</summary>
-    public readonly Layer? Layer => pinned.Layer;
+    public readonly Layer? Layer => borrowed.Layer;
 
     /// <summary>An O_PATH descriptor: of the directory, or with an empty name of the object itself.</summary>
     public int Directory { get; }
@@ -75,7 +75,7 @@ internal ref struct RealReference
 
     public readonly void Dispose()
     {
-        pinned.Dispose();
+        borrowed.Dispose();
         held?.ExitReadLock();
     }
 }
@@ -162,8 +162,8 @@ internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? wor
     /// <summary>A name in a real directory. Caller holds the rename lock if that is one of upper, and not if it is one of a lower.</summary>
     public Errno Of(RealDirectory directory, ReadOnlySpan<byte> name, out RealReference real)
     {
-        Errno error = directories.Pin(directory, out PinnedDirectory pinned);
-        real = error.IsError ? default : new RealReference(pinned, name);
+        Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
+        real = error.IsError ? default : new RealReference(borrowed, name);
         return error;
     }
 

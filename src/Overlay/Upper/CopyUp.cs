@@ -556,7 +556,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         bool staysInWork = volume.HasManyOrphans;
         if (!staysInWork)
         {
-            Errno error = volume.Directories.Keep(upper);
+            Errno error = volume.Directories.KeepOpen(upper);
             if (error.IsError) { return error; }
         }
         removed.WorkName = staysInWork ? name : null;
@@ -664,7 +664,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         inode.HasUpper = true;
         if (below is null) { inode.Metacopy = null; }
         RealKey key = volume.KeyInUpper(inode.Parent, inode.Name, stat);
-        if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { volume.Numbers.Keep(key, inode.Ino); }
+        if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { volume.Numbers.Remember(key, inode.Ino); }
         volume.Inodes.Rekey(inode, key, keepLower);
     }
 

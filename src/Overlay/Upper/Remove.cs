@@ -42,7 +42,7 @@ internal sealed class Remove(Volume volume)
         if (error.IsError) { return error; }
         using (directory)
         {
-            StandIn standIn = found.HasUpper ? KeepReachable(parent, name, inode, directory.Directory) : StandIn.None;
+            StandIn standIn = found.HasUpper ? ProvideStandIn(parent, name, inode, directory.Directory) : StandIn.None;
             bool leavesNames = !volume.Work!.Features.ForgetsNames && found.Stat.IsRegular;
             if (positive) { error = volume.Work.AnnounceWhiteout(directory.Directory); }
             if (!error.IsError)
@@ -96,7 +96,7 @@ internal sealed class Remove(Volume volume)
     /// kernel may know any number of such files. The caller then holds the rename lock exclusively.
     /// </remarks>
     /// <returns>What <see cref="Undo"/> takes back if the name stays after all.</returns>
-    public StandIn KeepReachable(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
+    public StandIn ProvideStandIn(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
     {
         if (inode.IsNameless || inode.Links?.Hold is not null || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name)) { return StandIn.None; }
         foreach (Alias other in inode.Aliases)
@@ -156,13 +156,13 @@ internal sealed class Remove(Volume volume)
         if (volume.Inodes.FindAlias(inode, parent, name) is { } alias) { volume.Inodes.RemoveAlias(inode, alias); }
         if (inode.Links is { } links)
         {
-            if (!inode.HasUpper) { volume.Inodes.PinHardLink(inode, inode.Key); }
+            if (!inode.HasUpper) { volume.Inodes.RetainHardLink(inode, inode.Key); }
             if (links.Count > 0) { links.Count--; }
             if (links.Count > 0) { return; }
             if (links.Hold is { } hold) { LetGo(inode, links, hold); }
             inode.IsUnlinked = true;
             volume.Inodes.Unhash(inode);
-            volume.Inodes.UnpinHardLink(inode);
+            volume.Inodes.ReleaseHardLink(inode);
             return;
         }
         if (found.HasUpper && HasOtherNames(inode, found)) { return; }
@@ -239,11 +239,11 @@ internal sealed class Remove(Volume volume)
                 }
                 else
                 {
-                    _ = volume.Directories.Keep(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
+                    _ = volume.Directories.KeepOpen(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
                     error = positive ? CoverDirectory(target, whiteouts, out leftover)
                         : whiteouts > 0 ? MoveAway(directory.Directory, name, whiteouts, out leftover)
                         : Libc.RemoveDirectoryAt(directory.Directory, name);
-                    if (error.IsError) { volume.Directories.KeepNoMore(removed.Upper!); }
+                    if (error.IsError) { volume.Directories.KeepOpenNoMore(removed.Upper!); }
                 }
             }
         }

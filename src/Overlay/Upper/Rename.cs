@@ -120,20 +120,20 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 {
                     if (to.Directory is { } replaced)
                     {
-                        if (!staysInWork) { _ = volume.Directories.Keep(replaced.Upper!); } // best effort: without it, whoever stands in the directory gets ESTALE
+                        if (!staysInWork) { _ = volume.Directories.KeepOpen(replaced.Upper!); } // best effort: without it, whoever stands in the directory gets ESTALE
                         if ((whiteouts > 0 || staysInWork) && !inSteps)
                         {
                             error = ReplaceByEmpty(newDirectory.Directory, whiteouts, ref to);
                             if (error.IsError)
                             {
-                                volume.Directories.KeepNoMore(replaced.Upper!);
+                                volume.Directories.KeepOpenNoMore(replaced.Upper!);
                                 return error;
                             }
                         }
                     }
                     else
                     {
-                        standIn = remove.KeepReachable(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
+                        standIn = remove.ProvideStandIn(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
                     }
                 }
                 if (inSteps)
@@ -151,7 +151,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 if (error.IsError)
                 {
                     if (to.Leftover is { } replaced) { PutBack(newDirectory.Directory, to.Name, replaced); }
-                    if (!exchange && to is { Found.HasUpper: true, Directory: { } stays }) { volume.Directories.KeepNoMore(stays.Upper!); }
+                    if (!exchange && to is { Found.HasUpper: true, Directory: { } stays }) { volume.Directories.KeepOpenNoMore(stays.Upper!); }
                     if (standIn != StandIn.None) { remove.Undo(standIn, to.Parent, to.Name, to.Inode!, exclusive: true); }
                     return error;
                 }

@@ -178,7 +178,7 @@ public sealed class FormatTests
     [Fact]
     public void A_claim_comes_back_as_it_was()
     {
-        var claim = new Claim
+        var owner = new OwnerRecord
         {
             Role = "work",
             Boot = "0123",
@@ -192,20 +192,20 @@ public sealed class FormatTests
             Device = "0:57",
         };
 
-        Assert.Equal(claim, Claim.Parse(claim.ToBytes()));
+        Assert.Equal(owner, OwnerRecord.Parse(owner.ToBytes()));
     }
 
     [Fact]
     public void A_long_claim_is_cut_to_fit_an_attribute()
     {
-        Claim? claim = Claim.Parse((Claim.Own("upper", new string('x', 5000)) with { Command = new string('y', 5000) }).ToBytes());
+        OwnerRecord? owner = OwnerRecord.Parse((OwnerRecord.OfThisProcess("upper", new string('x', 5000)) with { Command = new string('y', 5000) }).ToBytes());
 
-        Assert.Equal((259, 99), (claim!.MountPoint.Length, claim.Command.Length));
-        Assert.InRange(claim.ToBytes().Length, 0, 700);
+        Assert.Equal((259, 99), (owner!.MountPoint.Length, owner.Command.Length));
+        Assert.InRange(owner.ToBytes().Length, 0, 700);
     }
 
     [Fact]
-    public void Whatever_lies_there_is_a_claim_or_none() => Prop.ForAll<byte[]>(bytes => { _ = Claim.Parse(bytes); }).QuickCheckThrowOnFailure();
+    public void Whatever_lies_there_is_an_owner_or_none() => Prop.ForAll<byte[]>(bytes => { _ = OwnerRecord.Parse(bytes); }).QuickCheckThrowOnFailure();
 
     [Theory]
     [InlineData("version=1", "version=2")]
@@ -215,9 +215,9 @@ public sealed class FormatTests
     [InlineData("since=", "since=-")]
     public void A_broken_claim_is_none(string part, string instead)
     {
-        string record = Encoding.UTF8.GetString(Claim.Own("upper", "/m").ToBytes());
+        string record = Encoding.UTF8.GetString(OwnerRecord.OfThisProcess("upper", "/m").ToBytes());
 
-        Assert.NotNull(Claim.Parse(Encoding.UTF8.GetBytes(record)));
-        Assert.Null(Claim.Parse(Encoding.UTF8.GetBytes(record.Replace(part, instead, StringComparison.Ordinal))));
+        Assert.NotNull(OwnerRecord.Parse(Encoding.UTF8.GetBytes(record)));
+        Assert.Null(OwnerRecord.Parse(Encoding.UTF8.GetBytes(record.Replace(part, instead, StringComparison.Ordinal))));
     }
 }

@@ -10,7 +10,7 @@ namespace Veneer.Fuse;
 /// for one caller that is moved about, and only while it helps; now and then it is tried without. One for a connection;
 /// its threads write it without a lock, since it only has to be right most of the time. See docs/adr/0007-how-requests-come.md.
 /// </remarks>
-internal sealed class Vigil
+internal sealed class BusyPoll
 {
     /// <summary>Requests after which to judge anew.</summary>
     private const int Period = 32;
@@ -24,7 +24,7 @@ internal sealed class Vigil
     /// <summary>How long after the last request of any caller, in ticks of the clock.</summary>
     private static readonly long patience = Stopwatch.Frequency / 20_000; // 50 microseconds
 
-    private volatile bool isKept;
+    private volatile bool isOn;
     private uint lastCaller;
     private int lastCpu = -1;
     private long lastRequest;
@@ -35,12 +35,12 @@ internal sealed class Vigil
     private int awake;
 
     /// <summary>Whether threads stay awake now.</summary>
-    public bool IsKept => isKept;
+    public bool IsOn => isOn;
 
     /// <summary>A request of this thread has come from this CPU; thread 0 is nobody who waits.</summary>
     public void Saw(uint thread, int cpu)
     {
-        if (isKept) { Volatile.Write(ref lastRequest, Stopwatch.GetTimestamp()); }
+        if (isOn) { Volatile.Write(ref lastRequest, Stopwatch.GetTimestamp()); }
         if (thread == 0) { return; }
         if (lastCaller != thread)
         {
@@ -59,22 +59,22 @@ internal sealed class Vigil
     {
         if (!isOne)
         {
-            isKept = false;
+            isOn = false;
             term = 0;
         }
-        else if (term > 0 && --term > 0 && !(isKept && isMoved))
+        else if (term > 0 && --term > 0 && !(isOn && isMoved))
         {
             return;
         }
-        else if (isKept)
+        else if (isOn)
         {
-            isKept = false;
+            isOn = false;
             term = isMoved ? Term : 0; // in vain: not for a while; else: is it still wanted?
         }
         else if (isMoved)
         {
             Volatile.Write(ref lastRequest, Stopwatch.GetTimestamp());
-            isKept = true;
+            isOn = true;
             term = Term;
         }
     }
@@ -82,7 +82,7 @@ internal sealed class Vigil
     /// <summary>Begins to stay awake, unless enough others do. <see cref="Leave"/> follows.</summary>
     public bool TryEnter()
     {
-        if (!isKept) { return false; }
+        if (!isOn) { return false; }
         if (Interlocked.Increment(ref awake) <= MaxAwake) { return true; }
         Leave();
         return false;
@@ -91,7 +91,7 @@ internal sealed class Vigil
     /// <summary>Whether it is time to sleep; else lets others run first.</summary>
     public bool IsOver()
     {
-        if (!isKept || Stopwatch.GetTimestamp() - Volatile.Read(ref lastRequest) > patience) { return true; }
+        if (!isOn || Stopwatch.GetTimestamp() - Volatile.Read(ref lastRequest) > patience) { return true; }
         Thread.Yield();
         return false;
     }

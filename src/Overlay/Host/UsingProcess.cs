@@ -16,8 +16,8 @@ internal readonly record struct UsedFile(FileUse Use, string Device, string? Ins
 /// <param name="Descriptor">The server's descriptor of it.</param>
 /// <param name="Device">The number of its filesystem's device, as mountinfo has it.</param>
 /// <param name="Inside">Its path from the filesystem's root.</param>
-/// <param name="Claim">What the server says there of itself; null for a lower.</param>
-internal readonly record struct GivenLayer(string Role, int Descriptor, string Device, string Inside, Claim? Claim);
+/// <param name="Owner">What the server says there of itself; null for a lower.</param>
+internal readonly record struct GivenLayer(string Role, int Descriptor, string Device, string Inside, OwnerRecord? Owner);
 
 /// <summary>A socket that a process has.</summary>
 /// <param name="Descriptor">Its descriptor.</param>
@@ -26,7 +26,7 @@ internal readonly record struct GivenLayer(string Role, int Descriptor, string D
 internal readonly record struct UsedSocket(int Descriptor, uint Number, string Description);
 
 /// <summary>A process, with what it uses that lies somewhere.</summary>
-internal sealed class Sight
+internal sealed class UsingProcess
 {
     /// <summary>How long one process may take before the others are looked at without it, in milliseconds.</summary>
     private const int Patience = 500;
@@ -49,7 +49,7 @@ internal sealed class Sight
     private List<FormerLayer>? formerLayers;
     private bool hasRing;
 
-    private Sight(int pid, string name, ulong space, HostMounts mounts)
+    private UsingProcess(int pid, string name, ulong space, HostMounts mounts)
     {
         Process = new ProcessName(pid, name);
         Space = space;
@@ -94,39 +94,39 @@ internal sealed class Sight
     public IReadOnlyList<FormerLayer> FormerLayers => formerLayers ??= formerRecord is { } record && layers.Count == 0 ? FormerLayer.Read(record) : [];
 
     /// <summary>What a server says of itself on its upper or work, or null.</summary>
-    public Claim? Claim => layers.Select(layer => layer.Claim).FirstOrDefault(claim => claim is not null);
+    public OwnerRecord? Owner => layers.Select(layer => layer.Owner).FirstOrDefault(owner => owner is not null);
 
     /// <summary>Looks at every process but this one, on threads that are left behind when one keeps them.</summary>
     /// <param name="mounts">The mounts of the machine.</param>
     /// <param name="gaps">Gets a sentence about what could not be looked at.</param>
-    public static List<Sight> OfAll(HostMounts mounts, List<string> gaps)
+    public static List<UsingProcess> OfAll(HostMounts mounts, List<string> gaps)
     {
         List<int> all = Processes.All();
         all.Remove(Libc.ProcessId);
-        var sights = new List<Sight>();
+        var users = new List<UsingProcess>();
         var late = new List<(int Pid, Look Look)>();
         for (int next = 0; next < all.Count;)
         {
             var look = new Look(all, next, mounts);
-            next = look.Collect(sights);
+            next = look.Collect(users);
             if (next < all.Count) { late.Add((all[next++], look)); }
         }
         foreach ((int pid, Look look) in late)
         {
-            if (!look.CollectLast(sights)) { gaps.Add($"Process {pid} does not let itself be looked at."); }
+            if (!look.CollectLast(users)) { gaps.Add($"Process {pid} does not let itself be looked at."); }
         }
-        List<Sight> hidden = sights.FindAll(sight => sight.Space == 0);
+        List<UsingProcess> hidden = users.FindAll(user => user.Space == 0);
         if (hidden.Count > 0)
         {
             gaps.Add($"Process {hidden[0].directory} ({hidden[0].Process.Name}) {(hidden.Count == 1 ? "" : $"and {hidden.Count - 1} more ")}may not be looked at by this user.");
         }
-        return sights;
+        return users;
     }
 
     /// <summary>What this process's standard input, output and error lead to.</summary>
     public static List<UsedFile> OwnOutput(HostMounts mounts)
     {
-        var own = new Sight(Libc.ProcessId, "", 0, mounts);
+        var own = new UsingProcess(Libc.ProcessId, "", 0, mounts);
         for (int descriptor = 0; descriptor <= 2; descriptor++) { own.AddDescriptor(own.directory, descriptor); }
         return own.files;
     }
@@ -134,7 +134,7 @@ internal sealed class Sight
     /// <summary>A thread that looks at processes until one takes too long.</summary>
     private sealed class Look
     {
-        private readonly System.Collections.Concurrent.BlockingCollection<Sight?> found = []; // not disposed of: the thread may be left behind
+        private readonly System.Collections.Concurrent.BlockingCollection<UsingProcess?> found = []; // not disposed of: the thread may be left behind
         private readonly int first;
         private readonly int count;
         private volatile bool isLeft;
@@ -153,12 +153,12 @@ internal sealed class Sight
 
         /// <summary>Takes what it has seen.</summary>
         /// <returns>The index of the process that took too long, or the number of all.</returns>
-        public int Collect(List<Sight> sights)
+        public int Collect(List<UsingProcess> users)
         {
             for (int i = first; i < count; i++)
             {
                 began = Environment.TickCount64;
-                if (!Take(sights, Patience))
+                if (!Take(users, Patience))
                 {
                     isLeft = true;
                     return i;
@@ -168,19 +168,19 @@ internal sealed class Sight
         }
 
         /// <summary>Takes the one that took too long, if it comes at last.</summary>
-        public bool CollectLast(List<Sight> sights) => Take(sights, (int)Math.Max(0, began + LongPatience - Environment.TickCount64));
+        public bool CollectLast(List<UsingProcess> users) => Take(users, (int)Math.Max(0, began + LongPatience - Environment.TickCount64));
 
-        private bool Take(List<Sight> sights, int milliseconds)
+        private bool Take(List<UsingProcess> users, int milliseconds)
         {
-            if (!found.TryTake(out Sight? sight, milliseconds)) { return false; }
-            if (sight is not null) { sights.Add(sight); }
+            if (!found.TryTake(out UsingProcess? user, milliseconds)) { return false; }
+            if (user is not null) { users.Add(user); }
             return true;
         }
     }
 
     /// <summary>Looks at a process.</summary>
     /// <returns>Null when it has ended.</returns>
-    private static Sight? Of(int pid, HostMounts mounts)
+    private static UsingProcess? Of(int pid, HostMounts mounts)
     {
         string process = pid.ToString(CultureInfo.InvariantCulture);
         string name = Processes.NameOf(process);
@@ -190,9 +190,9 @@ internal sealed class Sight
         threads.Remove(pid);
         // The first thread may have ended, and the others not.
         if (space == 0 && threads.Count == 0 && Processes.HasEnded(process)) { return null; }
-        var sight = new Sight(pid, name, space, mounts);
-        sight.LookAt(threads);
-        return sight;
+        var user = new UsingProcess(pid, name, space, mounts);
+        user.LookAt(threads);
+        return user;
     }
 
     /// <param name="others">Its threads, but for the first.</param>
@@ -356,18 +356,18 @@ internal sealed class Sight
         foreach (UsedFile layer in given)
         {
             int index = locked.FindIndex(other => AreSame(other, layer));
-            Claim? claim = index < 0 ? null : ReadClaim(locked[index].Use.Descriptor);
-            string role = index < 0 ? unlocked : claim?.Role ?? (index == 0 ? "upper" : "work"); // upper is locked first
-            layers.Add(new GivenLayer(role, layer.Use.Descriptor, layer.Device, layer.Inside!, claim));
+            OwnerRecord? owner = index < 0 ? null : ReadOwner(locked[index].Use.Descriptor);
+            string role = index < 0 ? unlocked : owner?.Role ?? (index == 0 ? "upper" : "work"); // upper is locked first
+            layers.Add(new GivenLayer(role, layer.Use.Descriptor, layer.Device, layer.Inside!, owner));
         }
 
         static bool AreSame(in UsedFile one, in UsedFile other) => one.Device == other.Device && one.Inside == other.Inside;
     }
 
-    private Claim? ReadClaim(int descriptor)
+    private OwnerRecord? ReadOwner(int descriptor)
     {
         if (Open(descriptor) is not { } opened) { return null; }
-        using (opened) { return InUseLock.ReadClaim(opened.Value); }
+        using (opened) { return InUseLock.ReadOwner(opened.Value); }
     }
 
     /// <summary>Opens, O_PATH, what the process has open, or gives null.</summary>

@@ -11,7 +11,7 @@ namespace Veneer.Overlay.Format;
 /// of a living process says whether the directory is in use, and what is left of a process that was killed is not
 /// believed. Names that a reader does not know are passed over; a record of another version is not read.
 /// </remarks>
-public sealed record Claim
+public sealed record OwnerRecord
 {
     private const string Version = "1";
 
@@ -48,10 +48,10 @@ public sealed record Claim
     /// <summary>The number of the mount's device, <c>MAJOR:MINOR</c>, which all its copies have; empty while there is none.</summary>
     public string Device { get; init; } = "";
 
-    /// <summary>The claim of this process.</summary>
+    /// <summary>The record of this process.</summary>
     /// <param name="role">What the directory is to it.</param>
     /// <param name="mountPoint">Where it will be mounted.</param>
-    internal static Claim Own(string role, string mountPoint) => new()
+    internal static OwnerRecord OfThisProcess(string role, string mountPoint) => new()
     {
         Role = role,
         Boot = BootId.Read(),
@@ -86,7 +86,7 @@ public sealed record Claim
 
     /// <summary>Reads a record.</summary>
     /// <returns>Null when it is none, is broken, or has another version.</returns>
-    internal static Claim? Parse(ReadOnlySpan<byte> record)
+    internal static OwnerRecord? Parse(ReadOnlySpan<byte> record)
     {
         var values = new Dictionary<string, string>(StringComparer.Ordinal);
         foreach (string line in PathText.Decode(record).Split('\n'))
@@ -102,7 +102,7 @@ public sealed record Claim
         {
             return null;
         }
-        return new Claim
+        return new OwnerRecord
         {
             Role = values["role"],
             Boot = values.GetValueOrDefault("boot", ""),

@@ -7,14 +7,14 @@ namespace Veneer.Overlay.Lookup;
 
 /// <summary>What <see cref="LookAhead"/> has seen of some entries of a listing, all of them lower objects with nothing below.</summary>
 /// <remarks>One thread adds, any number reads. True for as long as the directory is not in upper: lower layers do not change.</remarks>
-internal sealed class Sights
+internal sealed class Prefetched
 {
-    private Sight[] seen = [];
+    private Entry[] seen = [];
     private int first;
     private int count;
     private volatile int reader = -1;
 
-    private struct Sight
+    private struct Entry
     {
         public Statx Stat;
         public RealDirectory[] Lowers;
@@ -29,7 +29,7 @@ internal sealed class Sights
     public int End => first + count;
 
     /// <summary>Bytes of memory that it takes.</summary>
-    public long Size => seen.Length * (long)Unsafe.SizeOf<Sight>();
+    public long Size => seen.Length * (long)Unsafe.SizeOf<Entry>();
 
     /// <summary>The last entry that somebody asked for in vain, and so looks at himself.</summary>
     public int Reader => reader;
@@ -40,7 +40,7 @@ internal sealed class Sights
         first = firstEntry;
         count = entries;
         reader = -1;
-        if (seen.Length < entries) { seen = new Sight[entries]; }
+        if (seen.Length < entries) { seen = new Entry[entries]; }
         else { seen.AsSpan(0, entries).Clear(); }
     }
 
@@ -48,11 +48,11 @@ internal sealed class Sights
     public void Add(int index, in Found found)
     {
         if (found.HasUpper || found.Metacopy is not null || found.LowerName is not null) { return; }
-        ref Sight sight = ref seen[index - first];
-        sight.Stat = found.Stat;
-        sight.Lowers = found.Lowers;
-        sight.Lower = found.LowerPosition;
-        Volatile.Write(ref sight.IsSet, true);
+        ref Entry entry = ref seen[index - first];
+        entry.Stat = found.Stat;
+        entry.Lowers = found.Lowers;
+        entry.Lower = found.LowerPosition;
+        Volatile.Write(ref entry.IsSet, true);
     }
 
     /// <summary>What lookup would find under an entry, complete.</summary>
@@ -60,17 +60,17 @@ internal sealed class Sights
     {
         found = default;
         if (index < first || index >= End || directory.Upper is not null) { return false; }
-        ref Sight sight = ref seen[index - first];
-        if (!Volatile.Read(ref sight.IsSet))
+        ref Entry entry = ref seen[index - first];
+        if (!Volatile.Read(ref entry.IsSet))
         {
             reader = index;
             return false;
         }
         found.Exists = true;
-        found.Stat = found.LowerStat = sight.Stat;
-        found.Lowers = sight.Lowers;
-        found.LowerPosition = sight.Lower;
-        found.LowerDirectory = directory.Lowers[sight.Lower];
+        found.Stat = found.LowerStat = entry.Stat;
+        found.Lowers = entry.Lowers;
+        found.LowerPosition = entry.Lower;
+        found.LowerDirectory = directory.Lowers[entry.Lower];
         return true;
     }
 }

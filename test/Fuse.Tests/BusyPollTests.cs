@@ -1,18 +1,18 @@
 namespace Veneer.Fuse.Tests;
 
 /// <summary>When the threads of the rings stay awake.</summary>
-public sealed class VigilTests
+public sealed class BusyPollTests
 {
     private const int Term = 64 * 32; // requests for which a judgement holds
 
-    private readonly Vigil vigil = new();
+    private readonly BusyPoll busyPoll = new();
 
     private void Requests(int count, Func<int, (uint Thread, int Cpu)> from)
     {
         for (int i = 0; i < count; i++)
         {
             (uint thread, int cpu) = from(i);
-            vigil.Saw(thread, cpu);
+            busyPoll.Saw(thread, cpu);
         }
     }
 
@@ -23,23 +23,23 @@ public sealed class VigilTests
     [Fact]
     public void One_caller_that_is_moved_about_keeps_them_awake()
     {
-        Assert.False(vigil.TryEnter());
+        Assert.False(busyPoll.TryEnter());
         Moved(32);
-        Assert.True(vigil.TryEnter());
+        Assert.True(busyPoll.TryEnter());
     }
 
     [Fact]
     public void One_that_stays_does_not()
     {
         Staying(10_000);
-        Assert.False(vigil.IsKept);
+        Assert.False(busyPoll.IsOn);
     }
 
     [Fact]
     public void Several_callers_on_their_own_processors_do_not()
     {
         Requests(10_000, i => (7U + (uint)(i % 2), i % 2));
-        Assert.False(vigil.IsKept);
+        Assert.False(busyPoll.IsOn);
     }
 
     [Fact]
@@ -47,7 +47,7 @@ public sealed class VigilTests
     {
         Moved(32);
         Requests(32, i => (7U + (uint)(i % 2), i % 2));
-        Assert.False(vigil.IsKept);
+        Assert.False(busyPoll.IsOn);
     }
 
     [Fact]
@@ -55,11 +55,11 @@ public sealed class VigilTests
     {
         Moved(32);
         Moved(32);
-        Assert.False(vigil.IsKept);
+        Assert.False(busyPoll.IsOn);
         Moved(Term - 64);
-        Assert.False(vigil.IsKept);
+        Assert.False(busyPoll.IsOn);
         Moved(64);
-        Assert.True(vigil.IsKept);
+        Assert.True(busyPoll.IsOn);
     }
 
     [Fact]
@@ -67,30 +67,30 @@ public sealed class VigilTests
     {
         Moved(32);
         Staying(Term - 32);
-        Assert.True(vigil.IsKept);
+        Assert.True(busyPoll.IsOn);
         Staying(32);
-        Assert.False(vigil.IsKept);
+        Assert.False(busyPoll.IsOn);
         Staying(Term);
-        Assert.False(vigil.IsKept);
+        Assert.False(busyPoll.IsOn);
         Moved(32);
-        Assert.True(vigil.IsKept);
+        Assert.True(busyPoll.IsOn);
     }
 
     [Fact]
     public void Requests_that_nobody_waits_for_move_nobody()
     {
         Requests(1000, i => (i % 2 == 0 ? 7U : 0, i % 2));
-        Assert.False(vigil.IsKept);
+        Assert.False(busyPoll.IsOn);
     }
 
     [Fact]
     public void Only_so_many_stay_awake()
     {
         Moved(32);
-        for (int i = 0; i < 2; i++) { Assert.True(vigil.TryEnter()); }
-        Assert.False(vigil.TryEnter());
-        vigil.Leave();
-        Assert.True(vigil.TryEnter());
+        for (int i = 0; i < 2; i++) { Assert.True(busyPoll.TryEnter()); }
+        Assert.False(busyPoll.TryEnter());
+        busyPoll.Leave();
+        Assert.True(busyPoll.TryEnter());
     }
 
     [Fact]
@@ -98,8 +98,8 @@ public sealed class VigilTests
     {
         Moved(32);
         long begin = System.Diagnostics.Stopwatch.GetTimestamp();
-        while (!vigil.IsOver()) { }
+        while (!busyPoll.IsOver()) { }
         Assert.True(System.Diagnostics.Stopwatch.GetElapsedTime(begin) < TimeSpan.FromSeconds(5));
-        Assert.True(vigil.IsKept);
+        Assert.True(busyPoll.IsOn);
     }
 }
