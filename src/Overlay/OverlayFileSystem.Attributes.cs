@@ -2,6 +2,7 @@ using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Topology;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;

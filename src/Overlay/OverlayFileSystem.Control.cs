@@ -3,7 +3,6 @@ using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
-using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay;
 
@@ -116,7 +115,7 @@ internal sealed partial class OverlayFileSystem
     {
         if (Libc.OpenAt(Libc.AtCwd, "/proc/self/fd\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor).IsError) { return 0; }
         using var directory = new Fd(descriptor);
-        using var reader = new RealDirectoryReader(descriptor);
+        using var reader = new DirectoryReader(descriptor);
         int count = -1; // the one for looking
         while (reader.MoveNext()) { count++; }
         return count;

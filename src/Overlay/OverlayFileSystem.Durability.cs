@@ -2,9 +2,10 @@ using System.Buffers.Text;
 using System.Text.Json;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
-using Veneer.Overlay.Layers;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Durability;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay;
 

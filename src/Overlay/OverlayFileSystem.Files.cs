@@ -2,6 +2,8 @@ using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;
 
@@ -569,11 +571,11 @@ internal sealed partial class OverlayFileSystem
         if (!inode.IsRegular && !inode.IsDirectory) { return Errno.ENOTTY; }
         switch (input.Command)
         {
-            case FileFlags.GetFlags:
-            case FileFlags.GetExtended:
+            case InodeFlags.Get:
+            case InodeFlags.GetExtended:
                 return GetFileFlags(inode, input.Command, output, out outputLength);
-            case FileFlags.SetFlags:
-            case FileFlags.SetExtended:
+            case InodeFlags.Set:
+            case InodeFlags.SetExtended:
                 error = copyUp.Ensure(inode, request);
                 if (!error.IsError) { error = SetFileFlags(inode, input.Command, argument); }
                 // Of what an ioctl changes the kernel does not know that it is another now, such as st_ctime.

@@ -1,6 +1,7 @@
 using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;

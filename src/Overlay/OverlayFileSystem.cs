@@ -3,6 +3,7 @@ using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Durability;
+using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
@@ -320,7 +321,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         }
         inode.Parent = parent;
         Layer layer = (found.HasUpper ? parent.Upper! : found.LowerDirectory!).Layer;
-        inode.Protection = found.Protection | (layer.HasFileFlags ? FileFlags.ProtectionOf(found.Stat) : Protection.None);
+        inode.Protection = found.Protection | (layer.HasFileFlags ? Protections.Of(found.Stat) : Protection.None);
         inode.Key = key;
         ino = InoOf(name, found, key);
         inode.Ino = ino.Ino;

@@ -2,6 +2,7 @@ using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Host;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
@@ -92,20 +93,20 @@ public sealed class OverlayMount : IDisposable
     internal static Volume OpenVolume(OverlayOptions options, Action<string> log, List<IDisposable> opened, NameHash? names = null)
     {
         var lowers = new List<int>();
-        foreach (string path in options.LowerDirectories) { lowers.Add(Hold(Probe.OpenDirectory(path, "lower"), opened)); }
+        foreach (string path in options.LowerDirectories) { lowers.Add(Hold(LayerChecks.OpenDirectory(path, "lower"), opened)); }
         int upper = -1, work = -1;
         if (options.UpperDirectory is { } upperPath && options.WorkDirectory is { } workPath)
         {
-            upper = Hold(Probe.OpenDirectory(upperPath, "upper"), opened);
-            work = Hold(Probe.OpenDirectory(workPath, "work"), opened);
+            upper = Hold(LayerChecks.OpenDirectory(upperPath, "upper"), opened);
+            work = Hold(LayerChecks.OpenDirectory(workPath, "work"), opened);
         }
-        List<Place> places = Probe.CheckLayers(options, lowers, upper, work);
+        List<Place> places = LayerChecks.CheckLayers(options, lowers, upper, work);
         CheckIdentities(options, places);
         InUseLock inUse = InUseLock.Take(options, places, log);
         opened.Add(inUse);
         Pin? pin = options.Pin ? Pin.Hold(places) : null;
         if (pin is not null) { opened.Add(pin); }
-        UpperFeatures features = upper < 0 ? UpperFeatures.None : Probe.CheckUpper(options, work);
+        UpperFeatures features = upper < 0 ? UpperFeatures.None : UpperProbe.Run(options, work);
         bool isUserXattrAsked = options.UserXattr;
         if (upper >= 0 && features.Attributes == AttributeSpace.User && !isUserXattrAsked) { options = ChooseUserXattr(options, work); }
         if (upper >= 0 && !features.HasOpaque)
@@ -147,6 +148,7 @@ public sealed class OverlayMount : IDisposable
         opened.Add(owners);
         int nameLength = NameLengthOf(layers);
         var renameLock = new ReaderWriterLockSlim(LockRecursionPolicy.NoRecursion);
+        RealDirectory? workRoot = workDirectory is null ? null : new RealDirectory(layers[0]!, workDirectory.Descriptor);
         var overlay = new Volume
         {
             RenameLock = renameLock,
@@ -160,7 +162,7 @@ public sealed class OverlayMount : IDisposable
             Numbers = numbers,
             Inodes = new InodeTable(directories, log) { KeepsAllNames = layers[0] is { Identity: RealIdentity.Names } },
             Listings = new Listings(names ?? NameHash.Secret),
-            Objects = new RealObjects(directories, workDirectory, renameLock),
+            Objects = new RealObjects(directories, workRoot, renameLock),
             Lookup = new LayeredLookup(directories, xattr, lowerXattr, layers, options.FollowsRedirects, options.Metacopy, nameLength)
             {
                 RenameLock = renameLock,
@@ -181,7 +183,7 @@ public sealed class OverlayMount : IDisposable
             Places = places,
             Log = log,
             NameLength = nameLength,
-            WorkRoot = workDirectory is null ? null : new RealDirectory(layers[0]!, workDirectory.Descriptor),
+            WorkRoot = workRoot,
             MaxOrphans = reserve / 4,
             MaxOpenFiles = Math.Max(quarter, (4 * quarter) - Math.Min(quarter, MaxDirectories) - reserve - Math.Max(0, DescriptorsOf(layers) - (reserve / 4))),
         };
@@ -206,7 +208,7 @@ public sealed class OverlayMount : IDisposable
         string why = $"The filesystem of the upper directory {options.UpperDirectory} takes no trusted.overlay.* attributes from this user, and user.overlay.* ones exclude";
         if (options.RedirectDirectory == RedirectDirectory.On) { throw new OverlayMountException($"{why} redirect_dir=on: leave that out."); }
         if (options.Metacopy) { throw new OverlayMountException($"{why} metacopy=on: leave that out."); }
-        Errno error = Probe.RecordUser(work);
+        Errno error = UpperProbe.RecordUser(work);
         if (error.IsError) { throw new OverlayMountException($"Nothing can be created in the work directory {options.WorkDirectory} ({error}): see its permissions and its filesystem."); }
         return Capabilities.SeesTrustedAttributes ? options : options with { UserXattr = true, RedirectDirectory = RedirectDirectory.NoFollow };
     }

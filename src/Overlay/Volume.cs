@@ -1,6 +1,7 @@
 using Veneer.Linux;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Host;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;

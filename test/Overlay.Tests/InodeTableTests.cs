@@ -140,8 +140,8 @@ public sealed class InodeTableTests
         used.Begin("short\0"u8);
 
         Assert.Equal(fresh.Name, used.Name);
-        AssertSame(fresh, used, "name", "rarities", "Backing");
-        AssertSame(ValueOf(fresh, "rarities"), ValueOf(used, "rarities"));
+        AssertSame(fresh, used, "name", "rareFields", "Backing");
+        AssertSame(ValueOf(fresh, "rareFields"), ValueOf(used, "rareFields"));
         AssertSame(fresh.Backing, used.Backing, "gate", "opens", "writers", "isPassthrough", "isLower", "onlyMaps", "backingId"); // the first open file sets them
     }
 

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Tests;
 
@@ -32,16 +33,16 @@ public sealed class ProbeTests : IDisposable
         var opened = new List<int>();
         try
         {
-            foreach (string path in lowerPaths) { opened.Add(Probe.OpenDirectory(path, "lower")); }
+            foreach (string path in lowerPaths) { opened.Add(LayerChecks.OpenDirectory(path, "lower")); }
             int[] lowerDescriptors = [.. opened];
             int upperDescriptor = -1, workDescriptor = -1;
             if (upper is not null)
             {
-                opened.Add(upperDescriptor = Probe.OpenDirectory(Absolute(upper), "upper"));
-                opened.Add(workDescriptor = Probe.OpenDirectory(Absolute(work!), "work"));
+                opened.Add(upperDescriptor = LayerChecks.OpenDirectory(Absolute(upper), "upper"));
+                opened.Add(workDescriptor = LayerChecks.OpenDirectory(Absolute(work!), "work"));
             }
-            Probe.CheckLayers(options, lowerDescriptors, upperDescriptor, workDescriptor);
-            return upperDescriptor < 0 ? UpperFeatures.None : Probe.CheckUpper(options, workDescriptor);
+            LayerChecks.CheckLayers(options, lowerDescriptors, upperDescriptor, workDescriptor);
+            return upperDescriptor < 0 ? UpperFeatures.None : UpperProbe.Run(options, workDescriptor);
         }
         finally
         {

@@ -1,5 +1,6 @@
 using Veneer.Linux;
 using Veneer.Overlay.Durability;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Tests;
 

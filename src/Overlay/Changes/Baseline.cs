@@ -1,3 +1,4 @@
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 

@@ -1,6 +1,6 @@
 using Veneer.Linux;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
-using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Changes;
 

@@ -127,7 +127,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
     {
         Errno error = layers.Open(new RealName(real, [0]), OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
         if (error.IsError) { return error; }
-        var reader = new RealDirectoryReader(descriptor);
+        var reader = new DirectoryReader(descriptor);
         try
         {
             if (isUpper)

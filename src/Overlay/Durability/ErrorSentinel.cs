@@ -1,5 +1,5 @@
 using Veneer.Linux;
-using Veneer.Overlay.Layers;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Durability;
 

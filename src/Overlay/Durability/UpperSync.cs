@@ -1,7 +1,7 @@
 using System.Buffers;
 using System.Diagnostics;
 using Veneer.Linux;
-using Veneer.Overlay.Layers;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Durability;
 
@@ -97,7 +97,7 @@ public sealed class UpperSync
     }
 
     /// <summary>Some filesystems do not say it where they list the names.</summary>
-    private static uint TypeOf(int directory, in RealDirectoryReader reader)
+    private static uint TypeOf(int directory, in DirectoryReader reader)
     {
         if (reader.Type != 0) { return (uint)reader.Type << 12; }
         return Libc.StatAt(directory, reader.TerminatedName, StatxMask.Basic, out Statx stat).IsError ? 0 : stat.Type;
@@ -199,7 +199,7 @@ public sealed class UpperSync
         level.Identity = IdentityOf(directory);
         if (isCounting) { counted++; }
         bool goesOn = !isCancelled();
-        var reader = new RealDirectoryReader(directory);
+        var reader = new DirectoryReader(directory);
         while (goesOn && reader.MoveNext())
         {
             uint type = TypeOf(directory, reader);

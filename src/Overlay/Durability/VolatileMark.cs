@@ -1,7 +1,6 @@
 using System.Globalization;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
-using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Durability;
 
@@ -151,7 +150,7 @@ internal sealed class VolatileMark
     private static bool IsEmpty(int directory)
     {
         if (Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor).IsError) { return false; }
-        var reader = new RealDirectoryReader(descriptor);
+        var reader = new DirectoryReader(descriptor);
         bool found = reader.MoveNext();
         reader.Dispose();
         Libc.Close(descriptor);

@@ -1,5 +1,6 @@
 using Veneer.Linux;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Durability;
 

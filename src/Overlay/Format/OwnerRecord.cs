@@ -48,21 +48,6 @@ public sealed record OwnerRecord
     /// <summary>The number of the mount's device, <c>MAJOR:MINOR</c>, which all its copies have; empty while there is none.</summary>
     public string Device { get; init; } = "";
 
-    /// <summary>The record of this process.</summary>
-    /// <param name="role">What the directory is to it.</param>
-    /// <param name="mountPoint">Where it will be mounted.</param>
-    internal static OwnerRecord OfThisProcess(string role, string mountPoint) => new()
-    {
-        Role = role,
-        Boot = BootId.Read(),
-        Pid = Libc.ProcessId,
-        PidNamespace = Host.Processes.NamespaceOf("self", "pid"),
-        MountNamespace = Host.Processes.NamespaceOf("self", "mnt"),
-        Since = DateTimeOffset.FromUnixTimeSeconds(DateTimeOffset.UtcNow.ToUnixTimeSeconds()),
-        Command = Host.Processes.CommandLineOf("self"),
-        MountPoint = mountPoint,
-    };
-
     /// <summary>The record.</summary>
     internal byte[] ToBytes()
     {

@@ -1,7 +1,6 @@
 using System.Globalization;
 using System.Text;
 using Veneer.Linux;
-using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Host;
 

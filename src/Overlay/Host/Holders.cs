@@ -415,7 +415,7 @@ public sealed class Holders
             return found;
         }
         using var directory = new Fd(blocks);
-        using var reader = new RealDirectoryReader(blocks);
+        using var reader = new DirectoryReader(blocks);
         while (reader.MoveNext())
         {
             if (!reader.Name.StartsWith("loop"u8)) { continue; }

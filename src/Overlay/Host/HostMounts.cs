@@ -1,6 +1,5 @@
 using System.Globalization;
 using Veneer.Linux;
-using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Host;
 

@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using System.Globalization;
 using Veneer.Linux;
-using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Host;
 

@@ -1,7 +1,6 @@
 using System.Buffers.Text;
 using System.Globalization;
 using Veneer.Linux;
-using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Host;
 
@@ -33,7 +32,7 @@ internal static class Processes
 
     private static void Numbers(int directory, List<int> numbers)
     {
-        var reader = new RealDirectoryReader(directory);
+        var reader = new DirectoryReader(directory);
         while (reader.MoveNext())
         {
             if (Utf8Parser.TryParse(reader.Name, out int number, out int used) && used == reader.Name.Length) { numbers.Add(number); }

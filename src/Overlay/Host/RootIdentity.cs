@@ -1,6 +1,5 @@
 using Veneer.Linux;
 using Veneer.Overlay.Format;
-using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Host;
 

@@ -87,7 +87,7 @@ internal sealed class InUseLock : IDisposable
                 directory.Dispose();
                 continue;
             }
-            var owner = OwnerRecord.OfThisProcess(place.Role, options.MountPoint);
+            var owner = OfThisProcess(place.Role, options.MountPoint);
             held.Add((directory, owner));
             HasWork |= place.Role == "work";
             Write(descriptor, owner);
@@ -211,6 +211,21 @@ internal sealed class InUseLock : IDisposable
             CultureInfo.InvariantCulture,
             $"{owner.Role} of the overlay on {owner.MountPoint}{mount}, which process {owner.Pid}{process} ({owner.Command}) has served since {owner.Since.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}");
     }
+
+    /// <summary>The record of this process.</summary>
+    /// <param name="role">What the directory is to it.</param>
+    /// <param name="mountPoint">Where it will be mounted.</param>
+    internal static OwnerRecord OfThisProcess(string role, string mountPoint) => new()
+    {
+        Role = role,
+        Boot = BootId.Read(),
+        Pid = Libc.ProcessId,
+        PidNamespace = Processes.NamespaceOf("self", "pid"),
+        MountNamespace = Processes.NamespaceOf("self", "mnt"),
+        Since = DateTimeOffset.FromUnixTimeSeconds(DateTimeOffset.UtcNow.ToUnixTimeSeconds()),
+        Command = Processes.CommandLineOf("self"),
+        MountPoint = mountPoint,
+    };
 
     /// <summary>What is said of a directory in this boot. Only to be believed while somebody has the lock.</summary>
     internal static OwnerRecord? ReadOwner(int directory)

@@ -1,6 +1,5 @@
 using Veneer.Linux;
 using Veneer.Overlay.Format;
-using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Layers;
 
@@ -142,7 +141,7 @@ internal sealed class Layer : IDisposable
         layer.IsToldByUuid = isBtrfs;
         uint flags = 0;
         layer.HasAcls = Libc.GetXattrAt(root, Libc.Self, PosixAcl.AccessName, default, out _) != Errno.EOPNOTSUPP;
-        layer.HasFileFlags = !Libc.Ioctl(root, FileFlags.GetFlags, ref flags, out _).IsError;
+        layer.HasFileFlags = !Libc.Ioctl(root, InodeFlags.Get, ref flags, out _).IsError;
         return layer;
     }
 

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Globalization;
 using Veneer.Linux;
+using Veneer.Overlay.Host;
 
 namespace Veneer.Overlay.Layers;
 

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Veneer.Linux;
+using Veneer.Overlay.Host;
 
 namespace Veneer.Overlay.Layers;
 
@@ -134,7 +135,7 @@ public sealed class Pin : IDisposable
         // What is left of those whose mount namespace is gone. To remove one of a namespace that lives would take the pins from it.
         if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(Home), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int home).IsError) { return; }
         using var opened = new Fd(home);
-        using var reader = new RealDirectoryReader(home);
+        using var reader = new DirectoryReader(home);
         var names = new List<string>();
         while (reader.MoveNext()) { names.Add(PathText.Decode(reader.Name)); }
         foreach (string name in names)

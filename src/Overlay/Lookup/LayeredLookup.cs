@@ -2,7 +2,6 @@ using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
-using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -268,7 +267,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
         originLength = 0;
         // Most objects have none of the attributes: one call tells.
         var present = new XattrNames(directory, name, stackalloc byte[XattrNames.Room]);
-        if (present.MayHave(upperXattr.ProtAttr)) { found.Protection = FileFlags.ReadProtection(directory, name, upperXattr); }
+        if (present.MayHave(upperXattr.ProtAttr)) { found.Protection = ProtectionAttribute.Read(directory, name, upperXattr); }
         if (found.Stat.IsDirectory)
         {
             found.IsImpure = present.MayHave(upperXattr.Impure) && ReadFlag(directory, name, upperXattr.Impure) == 'y';

@@ -47,7 +47,7 @@ internal sealed class LowerNames
         // Only the owner may ask for O_NOATIME.
         if (error == Errno.EPERM) { error = Libc.OpenAt(directory, ".\0"u8, flags, 0, ResolveFlags.Confined, out descriptor); }
         if (error.IsError) { return false; }
-        var reader = new RealDirectoryReader(descriptor);
+        var reader = new DirectoryReader(descriptor);
         try
         {
             bool isEmpty = true, isExact = false;

@@ -160,7 +160,7 @@ internal sealed class MergedDirectory(NameHash hash)
     {
         Errno error = volume.Objects.OpenDirectory(real, out int descriptor);
         if (error.IsError) { return error; }
-        var reader = new RealDirectoryReader(descriptor);
+        var reader = new DirectoryReader(descriptor);
         try
         {
             error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);

@@ -1,5 +1,4 @@
 using Veneer.Linux;
-using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Topology;
 

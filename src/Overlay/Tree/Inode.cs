@@ -1,4 +1,5 @@
 using Veneer.Linux;
+using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 
@@ -236,23 +237,6 @@ internal class Inode
         ChangesUnseen = hasUpper = isNameless = IsKeyed = IsUnlinked = HasOrigin = FindsOrigin = IsSmall = false;
     }
 }
-
-/// <summary>What the file flags of chattr(1) forbid.</summary>
-[Flags]
-internal enum Protection : byte
-{
-    /// <summary>Nothing.</summary>
-    None = 0,
-    /// <summary>Immutable: every change.</summary>
-    Immutable = 1,
-    /// <summary>Append-only: every change but adding at the end, and names in a directory.</summary>
-    AppendOnly = 2,
-}
-
-/// <summary>A name in a real directory.</summary>
-/// <param name="Directory">The directory.</param>
-/// <param name="Name">With its NUL.</param>
-internal sealed record RealName(RealDirectory Directory, byte[] Name);
 
 /// <summary>What is known of a file that has several names in a lower layer. Protected by the table.</summary>
 /// <remarks>

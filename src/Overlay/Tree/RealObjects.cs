@@ -1,84 +1,7 @@
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
-using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Tree;
-
-/// <summary>The real object behind an overlay object, as a directory's descriptor and a name, for one or more system calls.</summary>
-/// <remarks>To be disposed of: it may hold the rename lock.</remarks>
-internal ref struct RealReference
-{
-    private BorrowedDirectory borrowed;
-    private ReaderWriterLockSlim? held;
-
-    public RealReference(BorrowedDirectory borrowed, ReadOnlySpan<byte> name)
-    {
-        this.borrowed = borrowed;
-        Directory = borrowed.Descriptor;
-        Name = name;
-    }
-
-    public RealReference(int descriptor) : this(descriptor, Libc.Self) { }
-
-    public RealReference(int descriptor, ReadOnlySpan<byte> name)
-    {
-        Directory = descriptor;
-        Name = name;
-    }
-
-    /// <summary>The layer, or null for an object that is reached by its descriptor.</summary>
-    public readonly Layer? Layer => borrowed.Layer;
-
-    /// <summary>An O_PATH descriptor: of the directory, or with an empty name of the object itself.</summary>
-    public int Directory { get; }
-
-    /// <summary>With its NUL.</summary>
-    public ReadOnlySpan<byte> Name { get; }
-
-    /// <summary>Opens the object, without waiting for what may be at the other end of a FIFO. Where no access time may change it does not, as far as we are allowed to ask for it.</summary>
-    public readonly Errno Open(OpenFlags flags, out int descriptor)
-    {
-        if (Layer is not { NeedsNoAccessTime: true }) { return OpenWith(flags, out descriptor); }
-        Errno error = OpenWith(flags | OpenFlags.NoAccessTime, out descriptor);
-        return error == Errno.EPERM ? OpenWith(flags, out descriptor) : error; // only a file's owner may ask for O_NOATIME
-    }
-
-    /// <summary>Opens the object as data.</summary>
-    /// <returns><see cref="Errno.EIO"/> when it is no regular file.</returns>
-    public readonly Errno OpenData(OpenFlags flags, out int descriptor)
-    {
-        Errno error = Open(flags, out descriptor);
-        return error.IsError ? error : CheckRegular(ref descriptor);
-    }
-
-    /// <summary>Whether a descriptor is one of a regular file; else it is closed.</summary>
-    /// <returns><see cref="Errno.EIO"/> when it is not, as for a metacopy whose data is something else: ovl_lookup().</returns>
-    public static Errno CheckRegular(ref int descriptor)
-    {
-        Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
-        if (!error.IsError && stat.IsRegular) { return Errno.None; }
-        Libc.Close(descriptor);
-        descriptor = -1;
-        return error.IsError ? error : Errno.EIO;
-    }
-
-    private readonly Errno OpenWith(OpenFlags flags, out int descriptor)
-    {
-        flags |= OpenFlags.NonBlock | OpenFlags.NoCtty;
-        return Name.Length > 1
-            ? Libc.OpenAt(Directory, Name, flags | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out descriptor)
-            : Libc.Reopen(Directory, flags, out descriptor);
-    }
-
-    /// <summary>The caller has taken a lock, shared, that is let go of with this.</summary>
-    public void Hold(ReaderWriterLockSlim taken) => held = taken;
-
-    public readonly void Dispose()
-    {
-        borrowed.Dispose();
-        held?.ExitReadLock();
-    }
-}
 
 /// <summary>Until it is disposed of, the name that upper has of an object goes to no other one.</summary>
 /// <remarks>
@@ -106,7 +29,10 @@ internal readonly ref struct HeldName
 /// An object of upper is reached by names that move: the rename lock is held, shared, as long as the reference. One of a
 /// lower stays where it is, and whoever uses it may wait for its filesystem: no lock is held.
 /// </remarks>
-internal sealed class RealObjects(DirectoryCache directories, WorkDirectory? work, ReaderWriterLockSlim renameLock)
+/// <param name="directories">Descriptors of real directories.</param>
+/// <param name="work">Work as a directory of upper's layer; null when read-only.</param>
+/// <param name="renameLock">Held while a name in upper is used.</param>
+internal sealed class RealObjects(DirectoryCache directories, RealDirectory? work, ReaderWriterLockSlim renameLock)
 {
     /// <summary>The object that holds the attributes: upper's if there is one, else the topmost lower's. Caller holds no lock that comes after the rename lock, nor that.</summary>
     public Errno Resolve(Inode inode, out RealReference real)

@@ -1,5 +1,6 @@
 using Veneer.Linux;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 

@@ -2,7 +2,7 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
-using Veneer.Overlay.Tree;
+using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Upper;
 
@@ -13,15 +13,6 @@ namespace Veneer.Overlay.Upper;
 /// </remarks>
 internal static class FileFlags
 {
-    /// <summary>FS_IOC_GETFLAGS.</summary>
-    public const uint GetFlags = 0x80086601;
-    /// <summary>FS_IOC_SETFLAGS.</summary>
-    public const uint SetFlags = 0x40086602;
-    /// <summary>FS_IOC_FSGETXATTR.</summary>
-    public const uint GetExtended = 0x801C581F;
-    /// <summary>FS_IOC_FSSETXATTR.</summary>
-    public const uint SetExtended = 0x401C5820;
-
     private const uint Sync = 0x8, Immutable = 0x10, AppendOnly = 0x20, NoAccessTime = 0x80;
     private const uint Protecting = Immutable | AppendOnly;
     private const uint Copied = Sync | NoAccessTime;
@@ -43,7 +34,7 @@ internal static class FileFlags
         if (isFree && source.Layer is { HasFileFlags: false }) { return Errno.None; }
         if (source.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int original).IsError) { return Errno.None; }
         uint flags = 0;
-        Errno error = Libc.Ioctl(original, GetFlags, ref flags, out _);
+        Errno error = Libc.Ioctl(original, InodeFlags.Get, ref flags, out _);
         Libc.Close(original);
         if (error.IsError) { return Errno.None; } // the lower filesystem has no flags
         if ((flags & Copied) != 0)
@@ -51,16 +42,16 @@ internal static class FileFlags
             error = Add(new RealReference(directory, name), flags & Copied);
             if (error.IsError) { return error; }
         }
-        return (flags & Protecting) == 0 ? Errno.None : SetProtecting(directory, name, flags, xattr);
+        return (flags & Protecting) == 0 ? Errno.None : SetProtection(directory, name, Protections.OfFlags(flags), xattr);
     }
 
     private static Errno Add(in RealReference copy, uint flags)
     {
         if (copy.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor).IsError) { return Errno.None; }
         uint all = 0;
-        Errno error = Libc.Ioctl(descriptor, GetFlags, ref all, out _);
+        Errno error = Libc.Ioctl(descriptor, InodeFlags.Get, ref all, out _);
         all |= flags;
-        if (!error.IsError) { error = Libc.Ioctl(descriptor, SetFlags, ref all, out _); }
+        if (!error.IsError) { error = Libc.Ioctl(descriptor, InodeFlags.Set, ref all, out _); }
         Libc.Close(descriptor);
         return error is Errno.ENOTTY or Errno.EOPNOTSUPP ? Errno.None : error; // upper has no such flags
     }
@@ -68,23 +59,23 @@ internal static class FileFlags
     /// <summary>Answers FS_IOC_GETFLAGS or FS_IOC_FSGETXATTR.</summary>
     public static Errno Read(in RealReference real, uint command, bool isUpper, OverlayXattr xattr, Span<byte> output, out int length)
     {
-        length = command == GetFlags ? sizeof(uint) : Unsafe.SizeOf<Extended>();
+        length = command == InodeFlags.Get ? sizeof(uint) : Unsafe.SizeOf<Extended>();
         if (output.Length < length) { return Errno.EINVAL; }
         Errno error = real.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor);
         if (error.IsError) { return error; }
-        uint protecting = isUpper ? ReadProtecting(real.Directory, real.Name, xattr) : 0;
-        if (command == GetFlags)
+        Protection protection = isUpper ? ProtectionAttribute.Read(real.Directory, real.Name, xattr) : Protection.None;
+        if (command == InodeFlags.Get)
         {
             uint flags = 0;
-            error = Libc.Ioctl(descriptor, GetFlags, ref flags, out _);
-            MemoryMarshal.Write(output, flags | protecting);
+            error = Libc.Ioctl(descriptor, InodeFlags.Get, ref flags, out _);
+            MemoryMarshal.Write(output, flags | Plain(protection));
         }
         else
         {
             var extended = default(Extended);
-            error = Libc.Ioctl(descriptor, GetExtended, ref extended, out _);
-            if ((protecting & Immutable) != 0) { extended.Flags |= ExtendedImmutable; }
-            if ((protecting & AppendOnly) != 0) { extended.Flags |= ExtendedAppendOnly; }
+            error = Libc.Ioctl(descriptor, InodeFlags.GetExtended, ref extended, out _);
+            if ((protection & Protection.Immutable) != 0) { extended.Flags |= ExtendedImmutable; }
+            if ((protection & Protection.AppendOnly) != 0) { extended.Flags |= ExtendedAppendOnly; }
             MemoryMarshal.Write(output, extended);
         }
         Libc.Close(descriptor);
@@ -95,70 +86,44 @@ internal static class FileFlags
     public static Errno Write(in RealReference real, uint command, OverlayXattr xattr, ReadOnlySpan<byte> argument, out Protection protection)
     {
         protection = Protection.None;
-        if (argument.Length < (command == SetFlags ? sizeof(uint) : Unsafe.SizeOf<Extended>())) { return Errno.EINVAL; }
+        if (argument.Length < (command == InodeFlags.Set ? sizeof(uint) : Unsafe.SizeOf<Extended>())) { return Errno.EINVAL; }
         Errno error = real.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor);
         if (error.IsError) { return error; }
         // What upper's object itself has, we leave. Kernel: ovl_set_protattr(), which cannot write its attribute there
         error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
-        if (!error.IsError && ProtectionOf(stat) != Protection.None) { error = Errno.EPERM; }
+        if (!error.IsError && Protections.Of(stat) != Protection.None) { error = Errno.EPERM; }
         if (error.IsError)
         {
             Libc.Close(descriptor);
             return error;
         }
-        uint protecting;
-        if (command == SetFlags)
+        if (command == InodeFlags.Set)
         {
             uint flags = MemoryMarshal.Read<uint>(argument);
-            protecting = flags & Protecting;
+            protection = Protections.OfFlags(flags);
             flags &= ~Protecting;
-            error = Libc.Ioctl(descriptor, SetFlags, ref flags, out _);
+            error = Libc.Ioctl(descriptor, InodeFlags.Set, ref flags, out _);
         }
         else
         {
             Extended extended = MemoryMarshal.Read<Extended>(argument);
-            protecting = ((extended.Flags & ExtendedImmutable) != 0 ? Immutable : 0) | ((extended.Flags & ExtendedAppendOnly) != 0 ? AppendOnly : 0);
+            protection = ((extended.Flags & ExtendedImmutable) != 0 ? Protection.Immutable : Protection.None) | ((extended.Flags & ExtendedAppendOnly) != 0 ? Protection.AppendOnly : Protection.None);
             extended.Flags &= ~(ExtendedImmutable | ExtendedAppendOnly);
-            error = Libc.Ioctl(descriptor, SetExtended, ref extended, out _);
+            error = Libc.Ioctl(descriptor, InodeFlags.SetExtended, ref extended, out _);
         }
         Libc.Close(descriptor);
-        if (error.IsError) { return error; }
-        protection = ToProtection(protecting);
-        return SetProtecting(real.Directory, real.Name, protecting, xattr);
+        return error.IsError ? error : SetProtection(real.Directory, real.Name, protection, xattr);
     }
 
-    private static Errno SetProtecting(int directory, ReadOnlySpan<byte> name, uint flags, OverlayXattr xattr)
+    private static uint Plain(Protection protection) =>
+        ((protection & Protection.Immutable) != 0 ? Immutable : 0) | ((protection & Protection.AppendOnly) != 0 ? AppendOnly : 0);
+
+    private static Errno SetProtection(int directory, ReadOnlySpan<byte> name, Protection protection, OverlayXattr xattr)
     {
-        Span<byte> letters = stackalloc byte[2];
-        int length = 0;
-        if ((flags & AppendOnly) != 0) { letters[length++] = (byte)'a'; }
-        if ((flags & Immutable) != 0) { letters[length++] = (byte)'i'; }
+        Span<byte> letters = stackalloc byte[Protections.MaxLength];
+        int length = Protections.Write(protection, letters);
         if (length > 0) { return Libc.SetXattrAt(directory, name, xattr.ProtAttr, letters[..length], XattrFlags.None); }
         Errno error = Libc.RemoveXattrAt(directory, name, xattr.ProtAttr);
         return error.IsNoXattr ? Errno.None : error;
-    }
-
-    /// <summary>What the protattr attribute forbids.</summary>
-    public static Protection ReadProtection(int directory, ReadOnlySpan<byte> name, OverlayXattr xattr) =>
-        ToProtection(ReadProtecting(directory, name, xattr));
-
-    /// <summary>What a real object's own flags forbid, of which statx(2) tells (STATX_ATTR_IMMUTABLE, STATX_ATTR_APPEND).</summary>
-    public static Protection ProtectionOf(in Statx stat) => ToProtection((uint)(stat.Attributes & stat.AttributesMask));
-
-    private static Protection ToProtection(uint flags) =>
-        ((flags & Immutable) != 0 ? Protection.Immutable : Protection.None) | ((flags & AppendOnly) != 0 ? Protection.AppendOnly : Protection.None);
-
-    private static uint ReadProtecting(int directory, ReadOnlySpan<byte> name, OverlayXattr xattr)
-    {
-        Span<byte> letters = stackalloc byte[32];
-        if (Libc.GetXattrAt(directory, name, xattr.ProtAttr, letters, out int length).IsError) { return 0; }
-        uint flags = 0;
-        foreach (byte letter in letters[..length])
-        {
-            if (letter == 'a') { flags |= AppendOnly; }
-            else if (letter == 'i') { flags |= Immutable; }
-            else { break; }
-        }
-        return flags;
     }
 }

@@ -1,4 +1,5 @@
 using Veneer.Linux;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 

@@ -1,4 +1,5 @@
 using Veneer.Linux;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;

@@ -232,7 +232,7 @@ internal sealed class Steps(WorkDirectory work)
         if (error.IsError) { return Errno.None; }
         using var opened = new Fd(notes);
         List<byte[]> names = [], asides = [];
-        var reader = new RealDirectoryReader(notes);
+        var reader = new DirectoryReader(notes);
         while (reader.MoveNext())
         {
             if (reader.Name.StartsWith(Prefix)) { names.Add(reader.TerminatedName.ToArray()); }

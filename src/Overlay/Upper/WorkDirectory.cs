@@ -99,7 +99,7 @@ internal sealed class WorkDirectory : IDisposable
     {
         Errno error = Libc.OpenAt(workdir, "work/incompat\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
         if (error.IsError) { return; }
-        var reader = new RealDirectoryReader(descriptor);
+        var reader = new DirectoryReader(descriptor);
         string feature = "";
         while (reader.MoveNext())
         {
@@ -119,7 +119,7 @@ internal sealed class WorkDirectory : IDisposable
         Errno error = Libc.OpenAt(parent, name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
         if (error == Errno.ENOTDIR) { return Libc.UnlinkAt(parent, name); }
         if (error.IsError) { return error; }
-        var reader = new RealDirectoryReader(descriptor);
+        var reader = new DirectoryReader(descriptor);
         while (reader.MoveNext())
         {
             // With the mark of a volatile upper in it, it stays.
@@ -222,7 +222,7 @@ internal sealed class WorkDirectory : IDisposable
         Errno opened = Libc.OpenAt(parent, name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
         if (opened.IsError) { return opened == Errno.ENOTDIR ? error : opened; }
         error = Errno.None;
-        var reader = new RealDirectoryReader(descriptor);
+        var reader = new DirectoryReader(descriptor);
         while (reader.MoveNext())
         {
             Errno inner = RemoveTree(descriptor, reader.TerminatedName, depth + 1);
@@ -237,7 +237,7 @@ internal sealed class WorkDirectory : IDisposable
     private void Clear()
     {
         if (Libc.OpenAt(directory.Value, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.Confined, out int descriptor).IsError) { return; }
-        var reader = new RealDirectoryReader(descriptor);
+        var reader = new DirectoryReader(descriptor);
         while (reader.MoveNext())
         {
             if (reader.Name[0] == '#') { Discard(reader.TerminatedName); }

@@ -3,6 +3,7 @@ using FsCheck;
 using FsCheck.Fluent;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Tests.Format;
 
@@ -198,7 +199,7 @@ public sealed class FormatTests
     [Fact]
     public void A_long_claim_is_cut_to_fit_an_attribute()
     {
-        OwnerRecord? owner = OwnerRecord.Parse((OwnerRecord.OfThisProcess("upper", new string('x', 5000)) with { Command = new string('y', 5000) }).ToBytes());
+        OwnerRecord? owner = OwnerRecord.Parse((InUseLock.OfThisProcess("upper", new string('x', 5000)) with { Command = new string('y', 5000) }).ToBytes());
 
         Assert.Equal((259, 99), (owner!.MountPoint.Length, owner.Command.Length));
         Assert.InRange(owner.ToBytes().Length, 0, 700);
@@ -215,7 +216,7 @@ public sealed class FormatTests
     [InlineData("since=", "since=-")]
     public void A_broken_claim_is_none(string part, string instead)
     {
-        string record = Encoding.UTF8.GetString(OwnerRecord.OfThisProcess("upper", "/m").ToBytes());
+        string record = Encoding.UTF8.GetString(InUseLock.OfThisProcess("upper", "/m").ToBytes());
 
         Assert.NotNull(OwnerRecord.Parse(Encoding.UTF8.GetBytes(record)));
         Assert.Null(OwnerRecord.Parse(Encoding.UTF8.GetBytes(record.Replace(part, instead, StringComparison.Ordinal))));

@@ -1,7 +1,8 @@
 using System.Globalization;
 using Veneer.Linux;
+using Veneer.Overlay.Format;
 
-namespace Veneer.Overlay.Layers;
+namespace Veneer.Overlay.Host;
 
 /// <summary>A directory and where it lies in its filesystem, whatever mount it is seen through.</summary>
 /// <param name="Role">What it is to the overlay: <c>lower</c>, <c>upper</c> or <c>work</c>.</param>
@@ -16,7 +17,7 @@ internal sealed record Place(string Role, string Path, int Descriptor, Statx Sta
     public string FullPath { get; init; } = "";
 
     /// <summary>What the overlay that has locked it says of itself, if it was asked for.</summary>
-    public Format.OwnerRecord? Owner { get; init; }
+    public OwnerRecord? Owner { get; init; }
 
     /// <summary>Whether both are the same directory.</summary>
     public bool IsSame(Place other) => Status.Ino == other.Status.Ino && Status.Dev == other.Status.Dev;
@@ -40,7 +41,7 @@ internal sealed record Place(string Role, string Path, int Descriptor, Statx Sta
         {
             throw new OverlayMountException($"The {role} directory {path} cannot be examined ({error}): see whether its filesystem still answers.");
         }
-        string name = Host.Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{descriptor}")) ?? "";
+        string name = Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{descriptor}")) ?? "";
         MountEntry? mount = mounts.GetValueOrDefault(status.MountId);
         return new Place(role, path, descriptor, status, mount?.Device, mount is null || name.Length == 0 ? null : InsideOf(mount, name)) { FullPath = name };
     }

@@ -1,11 +1,10 @@
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
-using Veneer.Linux;
 
-namespace Veneer.Overlay.Layers;
+namespace Veneer.Linux;
 
-/// <summary>Reads the entries of a real directory, without "." and "..".</summary>
-internal unsafe ref struct RealDirectoryReader
+/// <summary>Reads the entries of a directory, without "." and "..". See getdents64(2).</summary>
+public unsafe ref struct DirectoryReader
 {
     private const int BufferSize = 64 * 1024;
 
@@ -19,7 +18,7 @@ internal unsafe ref struct RealDirectoryReader
     private int at;
 
     /// <summary>Reads from the descriptor's position.</summary>
-    public RealDirectoryReader(int descriptor)
+    public DirectoryReader(int descriptor)
     {
         this.descriptor = descriptor;
         buffer = spare is null ? NativeMemory.Alloc(BufferSize) : spare;
@@ -68,6 +67,7 @@ internal unsafe ref struct RealDirectoryReader
         }
     }
 
+    /// <summary>Gives the buffer to the next reader of this thread.</summary>
     public void Dispose()
     {
         if (spare is null) { spare = buffer; } else { NativeMemory.Free(buffer); }

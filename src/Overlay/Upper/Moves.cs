@@ -1,6 +1,6 @@
 using Veneer.Linux;
 
-namespace Veneer.Overlay.Durability;
+namespace Veneer.Overlay.Upper;
 
 /// <summary>Something of upper that has got another name.</summary>
 /// <param name="Directory">A descriptor (O_PATH) of the directory where it was put last.</param>

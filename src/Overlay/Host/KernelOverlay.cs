@@ -1,7 +1,7 @@
 using System.Text;
 using Veneer.Linux;
 
-namespace Veneer.Overlay;
+namespace Veneer.Overlay.Host;
 
 /// <summary>What mountinfo says about a mount of kernel overlayfs. The paths are as they were given to mount(2).</summary>
 public sealed record KernelOverlay

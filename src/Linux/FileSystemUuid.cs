@@ -1,10 +1,9 @@
 using System.Runtime.CompilerServices;
-using Veneer.Linux;
 
-namespace Veneer.Overlay.Layers;
+namespace Veneer.Linux;
 
 /// <summary>The UUID of a filesystem as the kernel has it in s_uuid, and so in origins.</summary>
-internal static class FileSystemUuid
+public static class FileSystemUuid
 {
     /// <summary>Length in bytes.</summary>
     public const int Length = 16;

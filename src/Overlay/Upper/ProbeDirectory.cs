@@ -1,7 +1,6 @@
 using Veneer.Linux;
-using Veneer.Overlay.Upper;
 
-namespace Veneer.Overlay.Layers;
+namespace Veneer.Overlay.Upper;
 
 /// <summary>Where a mount tries things out, and then has what must be on upper's filesystem but is none of its users': a directory of its own in the work directory, beside <c>work</c>.</summary>
 /// <remarks>
