@@ -1,6 +1,7 @@
 using BenchmarkDotNet.Attributes;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Micro;
@@ -9,7 +10,7 @@ namespace Veneer.Micro;
 [MemoryDiagnoser]
 public class InodeTableBenchmarks
 {
-    private readonly DirectoryInode root = new() { Type = FileType.Directory };
+    private readonly DirectoryInode root = new(new DirectoryStack(null, [])) { Type = FileType.Directory };
     private InodeTable table = null!;
     private Inode[] inodes = [];
     private int next;

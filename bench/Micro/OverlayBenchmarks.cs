@@ -85,5 +85,5 @@ public class OverlayBenchmarks
     }
 
     [Benchmark(OperationsPerInvoke = Entries)]
-    public int Merge_per_entry() => MergedDirectory.Read(volume, root, out MergedDirectory merged).IsError ? 0 : merged.Count;
+    public int Merge_per_entry() => volume.Listings.Read(root.Stack, 0, out MergedDirectory merged).IsError ? 0 : merged.Count;
 }

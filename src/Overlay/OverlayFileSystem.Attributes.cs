@@ -214,7 +214,7 @@ internal sealed partial class OverlayFileSystem
     public Errno StatFs(in Request request, out StatFsOut result)
     {
         result = default;
-        Layers.Layer layer = volume.Layers[0] ?? volume.Layers[1]!;
+        Layer layer = volume.Layers.Topmost;
         Errno error = Libc.StatFileSystem(layer.Root.Descriptor, out StatFs real);
         if (error.IsError) { return error; }
         result = new StatFsOut
@@ -225,7 +225,7 @@ internal sealed partial class OverlayFileSystem
             Files = real.Files,
             FilesFree = real.FilesFree,
             BlockSize = (uint)real.BlockSize,
-            NameLength = (uint)volume.NameLength,
+            NameLength = (uint)volume.Layers.NameLength,
             FragmentSize = (uint)real.FragmentSize,
         };
         return Errno.None;
@@ -268,7 +268,7 @@ internal sealed partial class OverlayFileSystem
         caller != 0 && Host.Processes.NamespaceOf(caller.ToString(System.Globalization.CultureInfo.InvariantCulture), "pid") is var his and > 0 && his == Host.Processes.NamespaceOf("self", "pid");
 
     /// <summary>The names that a real object's attributes have.</summary>
-    private OverlayXattr XattrOf(in RealReference real) => real.Layer is { IsUpper: false } ? volume.LowerXattr : volume.Xattr;
+    private OverlayXattr XattrOf(in RealReference real) => real.Layer is { } layer ? volume.Layers.XattrOf(layer) : volume.Xattr;
 
     private Errno ServerIdentity(Span<byte> value, out int size)
     {
@@ -364,7 +364,7 @@ internal sealed partial class OverlayFileSystem
 
     /// <summary>Whether an attribute is an ACL that a copy could not have, so that nothing is copied up for it. Kernel: ovl_set_acl()</summary>
     private bool LacksAcls(Inode inode, ReadOnlySpan<byte> attribute) =>
-        !inode.HasUpper && PosixAcl.IsOne(attribute) && volume.Layers[0] is { HasAcls: false };
+        !inode.HasUpper && PosixAcl.IsOne(attribute) && volume.Layers.Upper is { HasAcls: false };
 
     public Errno RemoveXattr(in Request request, ReadOnlySpan<byte> attribute)
     {

@@ -31,7 +31,7 @@ internal sealed partial class OverlayFileSystem
         {
             error = ListingOf(directory, input.Offset, out content);
             if (error.IsError) { return error; }
-            if (input.Offset == 0) { directory.Readers.Began(content.Version, request.Header.Pid, Environment.TickCount); }
+            if (input.Offset == 0) { directory.Stack.Readers.Began(content.Version, request.Header.Pid, Environment.TickCount); }
             ulong offset = input.Offset;
             for (; offset < MergedDirectory.FirstOffset; offset++)
             {
@@ -47,7 +47,7 @@ internal sealed partial class OverlayFileSystem
             isOver = index == content.Count && writer.Used == 0;
             if (isOver)
             {
-                volume.Listings.Hide(directory, content);
+                volume.Listings.Hide(directory.Stack, content);
                 if (directory.IsImpure) { Purify(directory, content); }
             }
         }
@@ -55,7 +55,7 @@ internal sealed partial class OverlayFileSystem
         {
             volume.Listings.Return(content);
         }
-        if (isOver && directory.Readers.HaveMixed(Environment.TickCount)) { DropListing(request.NodeId); }
+        if (isOver && directory.Stack.Readers.HaveMixed(Environment.TickCount)) { DropListing(request.NodeId); }
         return Errno.None;
     }
 
@@ -89,7 +89,7 @@ internal sealed partial class OverlayFileSystem
     /// <summary>Whether something in a directory of upper says where it came from, or cannot be asked.</summary>
     private bool HasOrigins(DirectoryInode directory, MergedDirectory content)
     {
-        if (volume.Objects.OpenDirectory(directory.Upper!, out int descriptor).IsError) { return true; }
+        if (volume.Lookup.OpenDirectory(directory.Upper!, out int descriptor).IsError) { return true; }
         bool isFound = false;
         for (int i = 0; i < content.Count && !isFound; i++)
         {
@@ -120,14 +120,14 @@ internal sealed partial class OverlayFileSystem
     /// </summary>
     private Errno ListingOf(DirectoryInode directory, ulong offset, out MergedDirectory content)
     {
-        if (volume.Listings.Find(directory) is { } listing)
+        if (volume.Listings.Find(directory.Stack) is { } listing)
         {
             content = listing;
             if (offset != 0 || listing.Version == volume.Inodes.VersionOf(directory)) { return Errno.None; }
             volume.Listings.Return(listing);
         }
-        Errno error = MergedDirectory.Read(volume, directory, out content);
-        if (!error.IsError) { volume.Listings.Show(directory, content); }
+        Errno error = volume.Listings.Read(directory.Stack, volume.Inodes.VersionOf(directory), out content);
+        if (!error.IsError) { volume.Listings.Show(directory.Stack, content); }
         return error;
     }
 
@@ -155,8 +155,8 @@ internal sealed partial class OverlayFileSystem
     {
         ReadOnlySpan<byte> name = content.NameOf(index);
         int version = volume.Inodes.VersionOf(directory);
-        if (content.Ahead is { } ahead && ahead.TryGet(directory, index, out Found found)
-            && TryLend(directory, name, ref found, version, isComplete: true, out entry, out Errno error))
+        if (content.Ahead is { } ahead && ahead.TryGet(directory.Stack, index, out Found found, out Whole whole)
+            && TryLend(directory, name, found, whole, version, out entry, out Errno error))
         {
             return error;
         }
@@ -167,7 +167,7 @@ internal sealed partial class OverlayFileSystem
     private ulong InoOfEntry(DirectoryInode directory, MergedDirectory content, int index)
     {
         ReadOnlySpan<byte> name = content.NameOf(index);
-        RealKey key = volume.KeyOf(directory, content, index);
+        RealKey key = volume.Keys.Of(directory, content, index);
         if (!content.IsUpper(index))
         {
             RealDirectory lower = directory.Lowers[content.FirstLower(index)];
@@ -185,10 +185,10 @@ internal sealed partial class OverlayFileSystem
         }
         (ulong device, ulong ino) = content.RealNumber(index);
         ulong own = volume.Numbers.Number(volume.Numbers.Key(device, ino));
-        if (volume.Lookup.Find(directory, name, out Found found, content.FirstLower(index)).IsError) { return own; }
+        if (volume.Lookup.Find(directory.Stack, name, out Found found, content.FirstLower(index)).IsError) { return own; }
         if (!found.Exists) { return IsGone(directory, content, index) ? 0 : own; }
-        if (volume.Lookup.Complete(directory, name, ref found).IsError) { return own; }
-        return volume.Inodes.Free(InoOf(name, found, volume.KeyOf(directory, name, found)));
+        if (volume.Lookup.Complete(directory.Stack, name, found, out Whole whole).IsError) { return own; }
+        return volume.Inodes.Free(InoOf(name, found, whole, volume.Keys.Of(directory, name, found)));
     }
 
     public Errno FSyncDir(in Request request, in FSyncIn input)

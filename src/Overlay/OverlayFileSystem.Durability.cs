@@ -23,7 +23,7 @@ internal sealed partial class OverlayFileSystem
     private Errno StartSync(ReadOnlySpan<byte> argument, Utf8JsonWriter document)
     {
         if (!Utf8Parser.TryParse(argument, out int perSecond, out int used) || used != argument.Length || perSecond < 0) { return Errno.EINVAL; }
-        if (volume.Layers[0] is not { } layer) { return Errno.EROFS; }
+        if (volume.Layers.Upper is not { } layer) { return Errno.EROFS; }
         lock (syncLock)
         {
             if (syncThread is { IsAlive: true }) { return Errno.EBUSY; }
@@ -75,7 +75,7 @@ internal sealed partial class OverlayFileSystem
         var flags = new OptionParser();
         flags.Add(words);
         Errno error = Errno.None;
-        if (volume.Layers[0] is { } upper)
+        if (volume.Layers.Upper is { } upper)
         {
             bool wasReadOnly = volume.IsReadOnly;
             volume.IsReadOnly = (flags.MountFlags & MountFlags.ReadOnly) != 0;
@@ -155,7 +155,7 @@ internal sealed partial class OverlayFileSystem
     /// <summary>After the last request: syncs upper and takes the mark away, when the mount was asked to.</summary>
     internal void SyncAtEnd()
     {
-        if (volume is not { Mark: { } mark, Layers: [{ } layer, ..] } || !volume.Options.SyncOnUnmount || IsShutDown) { return; }
+        if (volume is not { Mark: { } mark, Layers.Upper: { } layer } || !volume.Options.SyncOnUnmount || IsShutDown) { return; }
         if (errors.Failure.IsError)
         {
             volume.Log($"veneer: upper is not synced, since writing to its filesystem failed ({errors.Failure})");

@@ -58,7 +58,7 @@ internal sealed partial class OverlayFileSystem
             int reserve = -1;
             if (truncates && !inode.HasUpper)
             {
-                error = Libc.Duplicate(volume.Lookup.Root.Topmost.Descriptor, out reserve);
+                error = Libc.Duplicate(volume.Layers.Topmost.Root.Descriptor, out reserve);
                 if (error.IsError) { return error; }
             }
             bool wasUpper = HasUpperData(inode);

@@ -119,12 +119,12 @@ internal sealed partial class OverlayFileSystem
     /// <summary>The inode of an object that was just made, with nothing below it.</summary>
     private Inode NewUpperInode(DirectoryInode? parent, ReadOnlySpan<byte> name, in Statx stat)
     {
-        RealKey key = volume.KeyInUpper(parent, name, stat);
+        RealKey key = volume.Keys.InUpper(parent, name, stat);
         Inode inode;
         if (stat.IsDirectory)
         {
             byte[] ownName = name.ToArray();
-            inode = new DirectoryInode { Upper = new Layers.RealDirectory(parent!.Upper!, ownName) };
+            inode = new DirectoryInode(new DirectoryStack(new RealDirectory(parent!.Upper!, ownName), []));
             inode.SetName(ownName);
         }
         else
@@ -281,7 +281,7 @@ internal sealed partial class OverlayFileSystem
         }
 
         // Before anything is locked: the lowers may take any time to answer.
-        Below below = volume.Lookup.FindBelow(parent, name);
+        Below below = volume.Lookup.FindBelow(parent.Stack, name);
         return directory ? RemoveDirectory(parent, name, below, out leftover) : RemoveFile(parent, name, below);
     }
 
@@ -390,7 +390,7 @@ internal sealed partial class OverlayFileSystem
     private Errno CheckEmpty(DirectoryInode directory, out int version, out int whiteouts)
     {
         version = whiteouts = 0;
-        Errno error = MergedDirectory.Read(volume, directory, out MergedDirectory content, onlyWhetherEmpty: true);
+        Errno error = volume.Listings.Read(directory.Stack, volume.Inodes.VersionOf(directory), out MergedDirectory content, onlyWhetherEmpty: true);
         if (error.IsError) { return error; }
         bool isEmpty = content.Count == 0;
         (version, whiteouts) = (content.Version, content.UpperWhiteouts);
@@ -400,20 +400,20 @@ internal sealed partial class OverlayFileSystem
 
     /// <summary>The inode that a name leads to, or none when users see nothing there. Caller holds no lock, and gives back what he gets.</summary>
     private Errno FindInode(DirectoryInode parent, ReadOnlySpan<byte> name, ref Below below, out Found found, out BorrowedInode inode) =>
-        Borrow(volume.Lookup.Find(parent, name, ref below, out found), parent, name, found, out inode);
+        Borrow(volume.Lookup.Find(parent.Stack, name, ref below, out found), parent, name, found, out inode);
 
     /// <summary>As the other one, and for it to be called with the rename lock: of the lowers it takes what is known.</summary>
     /// <returns><see cref="Errno.EAGAIN"/> when that would be needed, and is not known.</returns>
     private Errno FindInodeLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below, out Found found, out BorrowedInode inode) =>
-        Borrow(volume.Lookup.FindLocked(parent, name, below, out found), parent, name, found, out inode);
+        Borrow(volume.Lookup.FindLocked(parent.Stack, name, below, out found), parent, name, found, out inode);
 
     private Errno Borrow(Errno error, DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, out BorrowedInode inode)
     {
         inode = default;
         if (error.IsError || !found.Exists) { return error; }
-        inode = volume.Inodes.Borrow(volume.KeyOf(parent, name, found));
+        inode = volume.Inodes.Borrow(volume.Keys.Of(parent, name, found));
         if (inode.Inode is not { } known) { return Errno.ESTALE; } // the kernel names only what it has looked up
-        if (!found.HasUpper || !volume.DoubtsUpper || known.IsDirectory || volume.Inodes.IsAt(known, parent, name)) { return Errno.None; }
+        if (!found.HasUpper || !volume.Keys.DoubtsUpper || known.IsDirectory || volume.Inodes.IsAt(known, parent, name)) { return Errno.None; }
         inode.Dispose();
         inode = default;
         return Errno.EIO; // another file has the number by now: a lookup says so
@@ -504,7 +504,7 @@ internal sealed partial class OverlayFileSystem
         using BorrowedInode before = side.Borrowed; // until the other is there: what is the same object is known by its inode
         side.Version = volume.Inodes.VersionOf(side.Parent);
         // Whether a directory may get the name, where none can be marked as opaque.
-        if (!volume.Features.HasOpaque && !side.Below.IsKnown) { side.Below = volume.Lookup.FindBelow(side.Parent, side.Name); }
+        if (!volume.Features.HasOpaque && !side.Below.IsKnown) { side.Below = volume.Lookup.FindBelow(side.Parent.Stack, side.Name); }
         return FindInode(side.Parent, side.Name, ref side.Below, out side.Found, out side.Borrowed);
     }
 
@@ -539,7 +539,7 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         if (!rename.CanMove(old) || (exchange && !rename.CanMove(replaced!))) { return Errno.EXDEV; }
         if (exchange) { return Errno.None; }
-        if (!from.Below.IsKnown) { from.Below = volume.Lookup.FindBelow(from.Parent, from.Name); } // whether a whiteout is to be left
+        if (!from.Below.IsKnown) { from.Below = volume.Lookup.FindBelow(from.Parent.Stack, from.Name); } // whether a whiteout is to be left
         if (replaced is null) { return Errno.None; }
         if (replaced is DirectoryInode directory)
         {

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Topology;
 using Veneer.Overlay.Tree;
 
@@ -20,10 +21,7 @@ internal sealed partial class OverlayFileSystem
         string? path = argument.IsEmpty ? null : PathText.Decode(argument.Trim((byte)'/'));
         bool mayKnow = IsInOurMountNamespace(request);
         var described = new List<LayerDescription>();
-        for (int i = 0; i < volume.Layers.Length; i++)
-        {
-            if (volume.Layers[i] is { } layer) { described.Add(Describe(i, layer.Path, layer.Named, mayKnow)); }
-        }
+        foreach (Layer layer in volume.Layers.All) { described.Add(Describe(layer.Index, layer.Path, layer.Named, mayKnow)); }
         if (volume.NamedWork >= 0) { described.Add(Describe(-1, volume.Options.WorkDirectory!, volume.NamedWork, mayKnow)); }
         var topology = new OverlayTopology { Layers = described, UserXattr = volume.LowerXattr.IsUser, UpperUserXattr = volume.Xattr.IsUser, Options = volume.Options.Spelled };
         if (path is not null)
@@ -46,7 +44,7 @@ internal sealed partial class OverlayFileSystem
 
     private Errno PartsOf(ReadOnlySpan<byte> path, out IReadOnlyList<ObjectPart> parts)
     {
-        using LayerSet layers = LayerSet.Borrow(volume);
+        using LayerSet layers = LayerSet.Borrow(volume.Layers, volume.Directories, volume.Options);
         return new ObjectParts(layers).Find(path, out parts);
     }
 
@@ -64,7 +62,7 @@ internal sealed partial class OverlayFileSystem
     {
         size = 0;
         if (PathOf(inode) is not { } path || PartsOf(path, out IReadOnlyList<ObjectPart> parts).IsError) { return Errno.ENODATA; }
-        byte[] content = LayerAttributes.Value(attribute, parts, index => volume.Layers[index]!.Uuid);
+        byte[] content = LayerAttributes.Value(attribute, parts, index => volume.Layers[index].Uuid);
         if (content.Length == 0) { return Errno.ENODATA; }
         size = content.Length;
         if (value.IsEmpty) { return Errno.None; }
@@ -102,9 +100,9 @@ internal sealed partial class OverlayFileSystem
         document.WriteStartArray("changes"u8);
         string? next = null;
         IReadOnlyList<Disturbance> disturbances = [];
-        if (volume.Layers[0] is not null)
+        if (volume.Layers.Upper is not null)
         {
-            using OverlayDiff diff = OverlayDiff.Open([.. volume.Layers.Select(layer => (layer!.Root.Descriptor, layer.Path))], volume.Xattr.IsUser, volume.LowerXattr.IsUser);
+            using OverlayDiff diff = OverlayDiff.Open([.. volume.Layers.All.Select(layer => (layer.Root.Descriptor, layer.Path))], volume.Xattr.IsUser, volume.LowerXattr.IsUser);
             int count = 0;
             foreach (Change change in diff.Changes(position))
             {

@@ -6,6 +6,7 @@ using Veneer.Overlay.Durability;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
+using Veneer.Overlay.Requests;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;
 
@@ -62,8 +63,8 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         create = new Create(volume);
         rename = new Rename(volume, copyUp, remove);
         sameFile = new SameFile(volume);
-        ahead = new LookAhead(volume);
-        serverIdentity = ReadServerIdentity(hasUpper: volume.Layers[0] is not null);
+        ahead = new LookAhead(volume.Lookup, volume.Listings, volume.Inodes, volume.Keys, volume.Log);
+        serverIdentity = ReadServerIdentity(hasUpper: volume.Layers.Upper is not null);
     }
 
     public InitFlags Negotiate(InitFlags offered)
@@ -203,32 +204,40 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         {
             entry = default;
             int version = volume.Inodes.VersionOf(parent);
-            Errno error = volume.Lookup.Find(parent, name, out Found found, firstLower);
+            Errno error = volume.Lookup.Find(parent.Stack, name, out Found found, firstLower);
             if (error.IsError) { return error; }
             if (!found.Exists)
             {
                 entry.EntryValid = CacheSeconds;
                 return Errno.None;
             }
-            if (TryLend(parent, name, ref found, version, isComplete: false, out entry, out error)) { return error; }
+            if (TryLend(parent, name, found, null, version, out entry, out error)) { return error; }
         }
     }
 
     /// <summary>Lends the kernel one reference to what was found.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="found">What was found.</param>
+    /// <param name="prefetched">What is behind it, if that is known: it is looked up for a new inode.</param>
+    /// <param name="version">The directory's version before.</param>
+    /// <param name="entry">The answer.</param>
+    /// <param name="error">The error.</param>
     /// <returns>False when a name changed in the directory since <paramref name="version"/>: look again.</returns>
-    private bool TryLend(DirectoryInode parent, ReadOnlySpan<byte> name, ref Found found, int version, bool isComplete, out EntryOut entry, out Errno error)
+    private bool TryLend(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, Whole? prefetched, int version, out EntryOut entry, out Errno error)
     {
         entry = default;
         error = Errno.None;
-        RealKey key = volume.KeyOf(parent, name, found);
+        RealKey key = volume.Keys.Of(parent, name, found);
         if (!volume.Inodes.TryLend(key, parent, version, out Inode inode, out ulong nodeId))
         {
-            if (!isComplete) { error = volume.Lookup.Complete(parent, name, ref found); }
+            Whole whole = prefetched.GetValueOrDefault();
+            if (prefetched is null) { error = volume.Lookup.Complete(parent.Stack, name, found, out whole); }
             if (error.IsError) { return true; }
-            Inode candidate = NewInode(parent, name, found, key, out InoChoice ino);
+            Inode candidate = NewInode(parent, name, found, whole, key, out InoChoice ino);
             if (!volume.Inodes.TryAddAndLend(candidate, ino, version, out inode, out nodeId)) { return false; }
         }
-        if (found.HasUpper && volume.DoubtsUpper && !found.Stat.IsDirectory && !volume.Inodes.IsAt(inode, parent, name))
+        if (found.HasUpper && volume.Keys.DoubtsUpper && !found.Stat.IsDirectory && !volume.Inodes.IsAt(inode, parent, name))
         {
             error = sameFile.Check(inode, parent, name, version, found.Stat);
             if (error.IsError) { volume.Inodes.Forget(nodeId, 1); }
@@ -289,59 +298,57 @@ internal sealed partial class OverlayFileSystem : IFileSystem
         return refused ? Errno.EPERM : Errno.None;
     }
 
-    private Inode NewInode(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, RealKey key, out InoChoice ino)
+    private Inode NewInode(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, in Whole whole, RealKey key, out InoChoice ino)
     {
         Inode inode;
         if (found.Stat.IsDirectory)
         {
             byte[] ownName = name.ToArray();
-            var directory = new DirectoryInode
+            var directory = new DirectoryInode(parent.Stack.Child(ownName, found.HasUpper, whole))
             {
-                Lowers = found.Lowers,
-                Redirect = found.Redirect,
+                Redirect = whole.Redirect,
                 Type = found.Stat.Type,
-                IsOpaque = found.IsOpaque,
-                IsImpure = found.IsImpure,
+                IsOpaque = whole.IsOpaque,
+                IsImpure = whole.IsImpure,
             };
             directory.SetName(ownName);
-            if (found.HasUpper) { directory.Upper = new RealDirectory(parent.Upper!, ownName); }
             inode = directory;
         }
         else
         {
             inode = volume.Inodes.Make(name);
-            inode.LowerDirectory = found.LowerDirectory;
+            inode.LowerDirectory = whole.LowerDirectory;
             inode.Type = found.Stat.Type;
-            inode.Metacopy = found.Metacopy;
+            inode.Metacopy = whole.Metacopy;
             inode.HasUpper = found.HasUpper;
             inode.IsSmall = !found.HasUpper && found.Stat.Size < SmallestImage;
-            inode.HasOrigin = found.HasOrigin || (found.HasUpper && volume.Numbers.TryGetRemembered(key, out _));
-            if (found.LowerName is { } lowerName) { inode.SetLowerName(lowerName); }
+            inode.HasOrigin = whole.HasOrigin || (found.HasUpper && volume.Numbers.TryGetRemembered(key, out _));
+            if (whole.LowerName is { } lowerName) { inode.SetLowerName(lowerName); }
             if (volume.IsWritable && !found.HasUpper && found.Stat.Nlink > 1 && !key.IsByName) { inode.Links = new HardLinks(found.Stat.Nlink); }
         }
         inode.Parent = parent;
         Layer layer = (found.HasUpper ? parent.Upper! : found.LowerDirectory!).Layer;
-        inode.Protection = found.Protection | (layer.HasFileFlags ? Protections.Of(found.Stat) : Protection.None);
+        inode.Protection = whole.Protection | (layer.HasFileFlags ? Protections.Of(found.Stat) : Protection.None);
         inode.Key = key;
-        ino = InoOf(name, found, key);
+        ino = InoOf(name, found, whole, key);
         inode.Ino = ino.Ino;
         return inode;
     }
 
     /// <summary>The number of what the object was copied up from, else its own.</summary>
-    private InoChoice InoOf(ReadOnlySpan<byte> name, in Found found, RealKey key)
+    private InoChoice InoOf(ReadOnlySpan<byte> name, in Found found, in Whole whole, RealKey key)
     {
-        if (!found.HasUpper && key.IsByName) { return InoChoice.Own(InodeNumbers.NumberOfName(found.LowerDirectory!, found.LowerName ?? name)); }
+        if (!found.HasUpper && key.IsByName) { return InoChoice.Own(InodeNumbers.NumberOfName(found.LowerDirectory!, name)); }
         ulong own = volume.Numbers.Number(volume.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
-        if (found.Stat.IsDirectory && found.Lowers is [var lower, ..])
+        if (found.Stat.IsDirectory && whole.Lowers is [var lower, ..])
         {
-            if (lower.Layer.Identity.IsByName(found.LowerStat)) { return new InoChoice(InodeNumbers.NumberOfName(lower.Parent!, lower.Name), own, null); }
-            RealKey merged = volume.Numbers.Key(found.LowerStat.Dev, found.LowerStat.Ino);
+            if (lower.Layer.Identity.IsByName(whole.LowerStat)) { return new InoChoice(InodeNumbers.NumberOfName(lower.Parent!, lower.Name), own, null); }
+            RealKey merged = volume.Numbers.Key(whole.LowerStat.Dev, whole.LowerStat.Ino);
             return new InoChoice(volume.Numbers.Number(merged), own, merged);
         }
-        if (found.HasOrigin)
+        if (whole.HasOrigin)
         {
-            RealKey origin = volume.Numbers.Key(found.OriginDevice, found.OriginIno);
+            RealKey origin = volume.Numbers.Key(whole.OriginDevice, whole.OriginIno);
             return new InoChoice(volume.Numbers.Number(origin), own, origin);
         }
         return found.HasUpper && volume.Numbers.TryGetRemembered(key, out ulong kept) ? new InoChoice(kept, own, null) : InoChoice.Own(own);
@@ -351,7 +358,7 @@ internal sealed partial class OverlayFileSystem : IFileSystem
     /// Whether the attributes that upper's filesystem remembers under one name may be older than what was done by another, which
     /// may be gone by now: FUSE and network filesystems keep them by name.
     /// </summary>
-    private bool IsStattedAnew(Inode inode) => volume.DoubtsUpper && inode.HasUpper && inode.AliasList is not null;
+    private bool IsStattedAnew(Inode inode) => volume.Keys.DoubtsUpper && inode.HasUpper && inode.AliasList is not null;
 
     /// <summary>Attributes of the real object, with the data's blocks for a metacopy. Caller holds no lock.</summary>
     private Errno ReadAttributes(Inode inode, StatxMask mask, out Statx stat)

@@ -115,7 +115,7 @@ public sealed class OverlayMount : IDisposable
             log($"veneer: the filesystem of the upper directory {options.UpperDirectory} takes no attributes of the overlay: see veneer status for what stands in their place");
         }
 
-        var layers = new Layer?[lowers.Count + 1];
+        Layer? upperLayer = null;
         WorkDirectory? workDirectory = null;
         var lowerXattr = new OverlayXattr(options.UserXattr);
         OverlayXattr xattr = features.Attributes == AttributeSpace.User && !options.UserXattr ? new OverlayXattr(user: true) : lowerXattr;
@@ -123,15 +123,18 @@ public sealed class OverlayMount : IDisposable
         ErrorSentinel? sentinel = null;
         if (upper >= 0)
         {
-            (layers[0], workDirectory, mark, sentinel) = OpenUpper(options, upper, work, features, inUse.HasWork, xattr, opened);
-            layers[0]!.Named = upper;
+            (upperLayer, workDirectory, mark, sentinel) = OpenUpper(options, upper, work, features, inUse.HasWork, xattr, opened);
+            upperLayer.Named = upper;
         }
+        var lowerLayers = new Layer[lowers.Count];
         for (int i = 0; i < lowers.Count; i++)
         {
-            layers[i + 1] = Layer.OpenLower(i + 1, options.LowerDirectories[i], lowers[i]);
-            layers[i + 1]!.Named = lowers[i];
-            opened.Add(layers[i + 1]!);
+            lowerLayers[i] = Layer.OpenLower(i + 1, options.LowerDirectories[i], lowers[i]);
+            lowerLayers[i].Named = lowers[i];
+            opened.Add(lowerLayers[i]);
         }
+        var layers = new LayerStack(upperLayer, lowerLayers, xattr, lowerXattr) { NameLength = LayerStack.NameLengthOf(upperLayer, lowerLayers) };
+        layers.CheckOrigins();
 
         if (Libc.OpenFileLimit(out ulong descriptors).IsError) { descriptors = 1024; }
         int quarter = (int)Math.Min(descriptors, int.MaxValue) / 4;
@@ -139,37 +142,32 @@ public sealed class OverlayMount : IDisposable
         var directories = new DirectoryCache(Math.Min(quarter, MaxDirectories));
         var numbers = new InodeNumbers();
         // In the layers' order, so that st_ino tells of the same filesystem by the same number in every mount.
-        foreach (Layer? layer in layers)
-        {
-            if (layer is not null) { _ = numbers.Key(layer.Device, 0); }
-        }
-        CheckOrigins([.. layers.Skip(1)!]);
+        foreach (Layer layer in layers.All) { _ = numbers.Key(layer.Device, 0); }
         var owners = new Owners(layers, log);
         opened.Add(owners);
-        int nameLength = NameLengthOf(layers);
         var renameLock = new ReaderWriterLockSlim(LockRecursionPolicy.NoRecursion);
-        RealDirectory? workRoot = workDirectory is null ? null : new RealDirectory(layers[0]!, workDirectory.Descriptor);
+        RealDirectory? workRoot = workDirectory is null ? null : new RealDirectory(upperLayer!, workDirectory.Descriptor);
+        var lookup = new LayeredLookup(directories, layers, options.FollowsRedirects, options.Metacopy)
+        {
+            RenameLock = renameLock,
+            RemembersLowers = true,
+            Owners = owners,
+            Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],
+        };
         var overlay = new Volume
         {
             RenameLock = renameLock,
             Options = options,
             Layers = layers,
-            Xattr = xattr,
-            LowerXattr = lowerXattr,
             IsUserXattrAsked = isUserXattrAsked,
             Features = features,
             Directories = directories,
             Numbers = numbers,
-            Inodes = new InodeTable(directories, log) { KeepsAllNames = layers[0] is { Identity: RealIdentity.Names } },
-            Listings = new Listings(names ?? NameHash.Secret),
+            Keys = new ObjectKeys(numbers, layers),
+            Inodes = new InodeTable(directories, log) { KeepsAllNames = layers.UpperIdentity == RealIdentity.Names },
+            Listings = new Listings(names ?? NameHash.Secret, layers, lookup),
             Objects = new RealObjects(directories, workRoot, renameLock),
-            Lookup = new LayeredLookup(directories, xattr, lowerXattr, layers, options.FollowsRedirects, options.Metacopy, nameLength)
-            {
-                RenameLock = renameLock,
-                RemembersLowers = true,
-                Owners = owners,
-                Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],
-            },
+            Lookup = lookup,
             Owners = owners,
             Work = workDirectory,
             NamedWork = work,
@@ -182,7 +180,6 @@ public sealed class OverlayMount : IDisposable
             Pin = pin,
             Places = places,
             Log = log,
-            NameLength = nameLength,
             WorkRoot = workRoot,
             MaxOrphans = reserve / 4,
             MaxOpenFiles = Math.Max(quarter, (4 * quarter) - Math.Min(quarter, MaxDirectories) - reserve - Math.Max(0, DescriptorsOf(layers) - (reserve / 4))),
@@ -303,62 +300,22 @@ public sealed class OverlayMount : IDisposable
     }
 
     /// <summary>How many descriptors the layers take, of which there may be hundreds: the next would be the lowest that is free.</summary>
-    private static int DescriptorsOf(Layer?[] layers)
+    private static int DescriptorsOf(LayerStack layers)
     {
-        if (Libc.Duplicate(layers[^1]!.Root.Descriptor, out int next).IsError) { return 0; }
+        if (Libc.Duplicate(layers.Topmost.Root.Descriptor, out int next).IsError) { return 0; }
         Libc.Close(next);
         return next;
     }
 
-    private static int NameLengthOf(Layer?[] layers)
-    {
-        long longest = 0;
-        foreach (Layer? layer in layers)
-        {
-            if (layer is null || Libc.StatFileSystem(layer.Root.Descriptor, out StatFs stat).IsError) { continue; }
-            if (layer.IsUpper) { return (int)stat.NameLength; }
-            longest = Math.Max(longest, stat.NameLength);
-        }
-        return (int)(longest == 0 ? 255 : longest);
-    }
-
-    /// <summary>Finds out for which lowers handles lead back to an origin. Each filesystem is asked once: there may be hundreds of layers on one.</summary>
-    internal static void CheckOrigins(Layer[] lowers)
-    {
-        Layer[] filesystems = [.. lowers.DistinctBy(lower => (lower.Device, lower.IsPrivate))];
-        foreach (Layer first in filesystems) { first.FindsOrigins = first.Identity != RealIdentity.Names && CanOpenHandles(first) && IsToldByUuid(first, filesystems); }
-        var answers = filesystems.ToDictionary(first => (first.Device, first.IsPrivate), first => first.FindsOrigins);
-        foreach (Layer lower in lowers) { lower.FindsOrigins = answers[(lower.Device, lower.IsPrivate)]; }
-    }
-
-    /// <summary>Whether this process may open objects of a layer by their handles.</summary>
-    private static bool CanOpenHandles(Layer lower)
-    {
-        if (FileHandle.Of(lower.Root.Descriptor, Libc.Self, out FileHandle handle).IsError) { return false; }
-        if (Libc.OpenByHandle(lower.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { return false; }
-        Libc.Close(descriptor);
-        return true;
-    }
-
-    /// <summary>Whether no other lower filesystem has the same UUID: several have none, and copies of an image have one. Kernel: ovl_lower_uuid_ok().</summary>
-    private static bool IsToldByUuid(Layer lower, Layer[] filesystems) =>
-        lower.IsToldByUuid || filesystems.All(other => other.Device == lower.Device || !lower.Uuid.AsSpan().SequenceEqual(other.Uuid));
-
     private static void AddRoot(Volume overlay)
     {
-        var root = new DirectoryInode
-        {
-            Type = FileType.Directory,
-            Lowers = [.. overlay.Layers.Skip(1).Select(layer => layer!.Root)],
-            Upper = overlay.Layers[0]?.Root,
-        };
+        var root = new DirectoryInode(new DirectoryStack(overlay.Layers.Upper?.Root, overlay.Layers.LowerRoots)) { Type = FileType.Directory };
         Statx stat = StatOf(root.Topmost);
         RealKey key = overlay.Numbers.Key(stat.Dev, stat.Ino);
         root.Key = root.Topmost.Layer.Identity.IsByName(stat) ? InodeNumbers.KeyOfName(0, Libc.Self) : key;
         root.Ino = overlay.Numbers.Number(key); // upper's, though it is merged: ovl_get_root()
         Span<byte> impure = stackalloc byte[1];
         root.IsImpure = root.Upper is { } upper && !Libc.GetXattrAt(upper.Descriptor, Libc.Self, overlay.Xattr.Impure, impure, out _).IsError;
-        overlay.Lookup.Root = root;
         overlay.Inodes.AddRoot(root);
     }
 

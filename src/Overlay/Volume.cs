@@ -1,4 +1,3 @@
-using Veneer.Linux;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Host;
@@ -19,14 +18,14 @@ internal sealed class Volume
     /// <summary>As the user asked.</summary>
     public required OverlayOptions Options { get; init; }
 
-    /// <summary>Upper at 0 (null when read-only), then the lowers, topmost first.</summary>
-    public required Layer?[] Layers { get; init; }
+    /// <summary>The layers.</summary>
+    public required LayerStack Layers { get; init; }
 
     /// <summary>Names of the attributes of upper.</summary>
-    public required OverlayXattr Xattr { get; init; }
+    public OverlayXattr Xattr => Layers.UpperXattr;
 
-    /// <summary>Names of the attributes of the lowers: others than upper's where that takes only the user's.</summary>
-    public required OverlayXattr LowerXattr { get; init; }
+    /// <summary>Names of the attributes of the lowers.</summary>
+    public OverlayXattr LowerXattr => Layers.LowerXattr;
 
     /// <summary>Whether the user asked for the user's attributes, as the kernel does it in all layers.</summary>
     public required bool IsUserXattrAsked { get; init; }
@@ -39,6 +38,9 @@ internal sealed class Volume
 
     /// <summary>The st_ino policy.</summary>
     public required InodeNumbers Numbers { get; init; }
+
+    /// <summary>By which keys real objects are known.</summary>
+    public required ObjectKeys Keys { get; init; }
 
     /// <summary>What the kernel knows of us.</summary>
     public required InodeTable Inodes { get; init; }
@@ -84,9 +86,6 @@ internal sealed class Volume
 
     private Moves? moves;
 
-    /// <summary>Longest name in bytes: upper's.</summary>
-    public required int NameLength { get; init; }
-
     /// <summary>Work as a directory of upper's layer, which never is one; null when read-only.</summary>
     public required RealDirectory? WorkRoot { get; init; }
 
@@ -98,44 +97,6 @@ internal sealed class Volume
 
     /// <summary>How many files users may have open at once.</summary>
     public required int MaxOpenFiles { get; init; }
-
-    /// <summary>What can be relied on in upper.</summary>
-    private RealIdentity UpperIdentity => Layers[0]?.Identity ?? RealIdentity.Numbers;
-
-    /// <summary>Whether two files of upper may have one number. Directories are known by where they are, then: see <see cref="KeyInUpper"/>.</summary>
-    public bool DoubtsUpper => UpperIdentity == RealIdentity.Names;
-
-    /// <summary>The key of an object of upper.</summary>
-    /// <param name="parent">The directory.</param>
-    /// <param name="name">With its NUL.</param>
-    /// <param name="stat">Its attributes.</param>
-    /// <remarks>
-    /// A directory has one name, so that it can be known by where it is, and what moves it says so. A file may have
-    /// several: it is known by its number, and where that may be another one's as well, by <see cref="SameFile"/>.
-    /// </remarks>
-    public RealKey KeyInUpper(DirectoryInode? parent, ReadOnlySpan<byte> name, in Statx stat) =>
-        stat.IsDirectory && UpperIdentity.IsByName(isDirectory: true) ? InodeNumbers.KeyOfName(parent!.NodeId, name) : Numbers.Key(stat.Dev, stat.Ino);
-
-    /// <summary>The key of what a name leads to.</summary>
-    /// <param name="parent">The directory.</param>
-    /// <param name="name">With its NUL.</param>
-    /// <param name="found">What was found there.</param>
-    public RealKey KeyOf(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found) =>
-        found.HasUpper ? KeyInUpper(parent, name, found.Stat)
-            : found.LowerDirectory!.Layer.Identity.IsByName(found.Stat) ? InodeNumbers.KeyOfName(parent.NodeId, name)
-            : Numbers.Key(found.Stat.Dev, found.Stat.Ino);
-
-    /// <summary>The key of an entry of a listing.</summary>
-    public RealKey KeyOf(DirectoryInode directory, MergedDirectory listing, int index)
-    {
-        bool isDirectory = listing.TypeOf(index) == FileType.Directory >> 12;
-        bool isByName = listing.IsUpper(index)
-            ? isDirectory && UpperIdentity.IsByName(isDirectory)
-            : directory.Lowers[listing.FirstLower(index)].Layer.Identity.IsByName(isDirectory);
-        if (isByName) { return InodeNumbers.KeyOfName(directory.NodeId, listing.NameOf(index)); }
-        (ulong device, ulong ino) = listing.RealNumber(index);
-        return Numbers.Key(device, ino);
-    }
 
     /// <summary>Whether there is an upper.</summary>
     public bool IsWritable => Work is not null;

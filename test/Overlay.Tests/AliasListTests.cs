@@ -1,5 +1,6 @@
 using System.Text;
 using Veneer.Linux;
+using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Tests;
@@ -9,12 +10,14 @@ public sealed class AliasListTests
 {
     private static byte[] Name(int i) => Encoding.ASCII.GetBytes($"name{i}\0");
 
+    private static DirectoryInode New() => new(new DirectoryStack(null, [])) { Type = FileType.Directory };
+
     [Theory]
     [InlineData(3)]
     [InlineData(1000)]
     public void Each_name_is_known_until_it_is_removed(int count)
     {
-        DirectoryInode one = new() { Type = FileType.Directory }, other = new() { Type = FileType.Directory };
+        DirectoryInode one = New(), other = New();
         var names = new AliasList();
         for (int i = 0; i < count; i++)
         {
@@ -41,7 +44,7 @@ public sealed class AliasListTests
     [Fact]
     public void A_removed_name_may_be_added_again()
     {
-        DirectoryInode directory = new() { Type = FileType.Directory };
+        DirectoryInode directory = New();
         var names = new AliasList();
         for (int i = 0; i < 40; i++)
         {
@@ -58,7 +61,7 @@ public sealed class AliasListTests
     [Fact]
     public void A_reader_is_not_disturbed()
     {
-        DirectoryInode directory = new() { Type = FileType.Directory };
+        DirectoryInode directory = New();
         var names = new AliasList();
         for (int i = 0; i < 20; i++) { names.Add(new Alias(directory, Name(i))); }
         ReadOnlySpan<Alias> seen = names.All;

@@ -4,6 +4,7 @@ using System.Runtime.CompilerServices;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Tests;
@@ -12,7 +13,7 @@ namespace Veneer.Overlay.Tests;
 public sealed class InodeTableTests
 {
     private readonly InodeTable table = new(new DirectoryCache(16), static line => Assert.Fail(line));
-    private readonly DirectoryInode root = new() { Type = FileType.Directory };
+    private readonly DirectoryInode root = new(new DirectoryStack(null, [])) { Type = FileType.Directory };
 
     public InodeTableTests() => table.AddRoot(root);
 

@@ -1,6 +1,5 @@
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
-using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Changes;
 
@@ -9,8 +8,8 @@ namespace Veneer.Overlay.Changes;
 /// <param name="Name">With its NUL.</param>
 /// <param name="Path">From the root of the baseline, without NUL.</param>
 /// <param name="Found">What is there.</param>
-internal sealed record Baseline(DirectoryInode Directory, byte[] Name, byte[] Path, Found Found)
+internal sealed record Baseline(DirectoryStack Directory, byte[] Name, byte[] Path, Found Found)
 {
     /// <summary>The object that holds the attributes.</summary>
-    public RealName Real => new(Found.LowerDirectory!, Found.LowerName ?? Name);
+    public RealName Real => new(Found.LowerDirectory!, Name);
 }

@@ -36,18 +36,17 @@ internal sealed class Comparison(LayerSet layers)
     private Errno CompareData(Step step, Baseline was, out bool differ)
     {
         differ = false;
-        if (step.Found.Metacopy is not null) { return Errno.None; } // its data is still the baseline's
+        if (step.Whole.Metacopy is not null) { return Errno.None; } // its data is still the baseline's
         differ = step.Found.Stat.Size != was.Found.Stat.Size;
         if (differ) { return Errno.None; }
 
         // What the baseline shows may itself be a metacopy of a layer below.
-        Found found = was.Found;
-        Errno error = layers.Lookup.Complete(was.Directory, was.Name, ref found);
+        Errno error = layers.Lookup.Complete(was.Directory, was.Name, was.Found, out Whole whole);
         if (error.IsError) { return error; }
         error = layers.Open(step.Real, OpenFlags.ReadOnly, out int descriptor);
         if (error.IsError) { return error; }
         using var one = new Fd(descriptor);
-        error = layers.Open(found.Metacopy ?? was.Real, OpenFlags.ReadOnly, out descriptor);
+        error = layers.Open(whole.Metacopy ?? was.Real, OpenFlags.ReadOnly, out descriptor);
         if (error.IsError) { return error; }
         using var other = new Fd(descriptor);
         long size = (long)step.Found.Stat.Size;

@@ -2,7 +2,6 @@ using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
-using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Changes;
 
@@ -15,39 +14,26 @@ internal sealed class LayerSet : IDisposable
     /// <summary>Longest value, and longest list of names, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).</summary>
     private const int MaxXattr = 65536;
 
-    private readonly Layer?[] held;
     private readonly DirectoryCache directories;
     private readonly bool isOwner;
 
-    private LayerSet(Layer?[] layers, OverlayXattr xattr, OverlayXattr lowerXattr, DirectoryCache directories, bool followRedirects, bool followMetacopies, bool isOwner)
+    private LayerSet(LayerStack layers, DirectoryCache directories, bool followRedirects, bool followMetacopies, bool isOwner)
     {
-        held = layers;
         this.directories = directories;
         this.isOwner = isOwner;
-        Xattr = xattr;
-        LowerXattr = lowerXattr;
-        Lookup = new LayeredLookup(directories, xattr, lowerXattr, held, followRedirects, followMetacopies, nameLength: 255);
-        Root = new DirectoryInode { Upper = held[0]?.Root, Lowers = [.. held.Skip(1).Select(layer => layer!.Root)] };
-        Lookup.Root = Root;
+        Layers = layers;
+        Lookup = new LayeredLookup(directories, layers, followRedirects, followMetacopies);
+        Root = new DirectoryStack(layers.Upper?.Root, layers.LowerRoots);
     }
 
-    /// <summary>Names of the attributes of upper.</summary>
-    public OverlayXattr Xattr { get; }
-
-    /// <summary>Names of the attributes of the lowers.</summary>
-    public OverlayXattr LowerXattr { get; }
+    /// <summary>The layers.</summary>
+    public LayerStack Layers { get; }
 
     /// <summary>Finds names.</summary>
     public LayeredLookup Lookup { get; }
 
     /// <summary>The root of the overlay.</summary>
-    public DirectoryInode Root { get; }
-
-    /// <summary>How many layers there are.</summary>
-    public int Count => held.Length;
-
-    /// <summary>A lower layer, from 1.</summary>
-    public Layer this[int index] => held[index]!;
+    public DirectoryStack Root { get; }
 
     /// <summary>Takes hold of layers that are open.</summary>
     /// <param name="layers">Descriptors, O_PATH will do, and names for messages; upper first. They stay the caller's.</param>
@@ -57,26 +43,29 @@ internal sealed class LayerSet : IDisposable
     /// <exception cref="OverlayMountException">A layer cannot be held.</exception>
     public static LayerSet Hold(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool hasUpper, bool? lowerUserXattr = null)
     {
-        var opened = new List<Layer?>();
-        if (!hasUpper) { opened.Add(null); }
+        var opened = new List<Layer>();
+        int first = hasUpper ? Layer.UpperIndex : Layer.UpperIndex + 1;
         try
         {
-            foreach ((int descriptor, string path) in layers) { opened.Add(Layer.OpenLower(opened.Count, path, descriptor)); }
+            foreach ((int descriptor, string path) in layers) { opened.Add(Layer.OpenLower(first + opened.Count, path, descriptor)); }
+            var stack = new LayerStack(hasUpper ? opened[0] : null, [.. hasUpper ? opened.Skip(1) : opened], new OverlayXattr(userXattr), new OverlayXattr(lowerUserXattr ?? userXattr));
+            stack.CheckOrigins();
             // What the owner of any file may write is followed by no overlay.
-            var set = new LayerSet([.. opened], new OverlayXattr(userXattr), new OverlayXattr(lowerUserXattr ?? userXattr), new DirectoryCache(MaxDirectories), followRedirects: !userXattr, followMetacopies: !userXattr, isOwner: true);
-            OverlayMount.CheckOrigins([.. opened.Skip(1)!]);
-            return set;
+            return new LayerSet(stack, new DirectoryCache(MaxDirectories), followRedirects: !userXattr, followMetacopies: !userXattr, isOwner: true);
         }
         catch
         {
-            foreach (Layer? layer in opened) { layer?.Dispose(); }
+            foreach (Layer layer in opened) { layer.Dispose(); }
             throw;
         }
     }
 
     /// <summary>The layers of an overlay that is served. What is renamed meanwhile may be missed, as by anybody who walks through upper.</summary>
-    public static LayerSet Borrow(Volume volume) =>
-        new(volume.Layers, volume.Xattr, volume.LowerXattr, volume.Directories, volume.Options.FollowsRedirects, volume.Options.Metacopy, isOwner: false);
+    /// <param name="layers">The layers. They stay the caller's.</param>
+    /// <param name="directories">Descriptors of real directories.</param>
+    /// <param name="options">What is followed.</param>
+    public static LayerSet Borrow(LayerStack layers, DirectoryCache directories, OverlayOptions options) =>
+        new(layers, directories, options.FollowsRedirects, options.Metacopy, isOwner: false);
 
     /// <summary>Attributes of a real object.</summary>
     public Errno Stat(RealName real, out Statx stat)
@@ -142,7 +131,7 @@ internal sealed class LayerSet : IDisposable
                 int length = list.AsSpan(at, size - at).IndexOf((byte)0) + 1;
                 ReadOnlySpan<byte> name = list.AsSpan(at, length);
                 at += length;
-                if ((real.Directory.Layer.IsUpper ? Xattr : LowerXattr).IsPrivate(name)) { continue; }
+                if (Layers.XattrOf(real.Directory.Layer).IsPrivate(name)) { continue; }
                 error = GetXattr(borrowed.Descriptor, real.Name, name, out byte[] value);
                 if (error.IsNoXattr) { continue; } // removed meanwhile
                 if (error.IsError) { return error; }
@@ -187,6 +176,6 @@ internal sealed class LayerSet : IDisposable
     {
         if (!isOwner) { return; }
         directories.CloseAll();
-        foreach (Layer? layer in held) { layer?.Dispose(); }
+        foreach (Layer layer in Layers.All) { layer.Dispose(); }
     }
 }

@@ -156,7 +156,7 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
             if (at < stop) { break; }
         }
         if (error.IsError) { disturb(step.Path, DisturbanceKind.Unreadable, $"cannot be read to its end ({error}): zeros follow"); }
-        else if (at < size || (!Libc.StatAt(file, Libc.Self, StatxMask.Basic, out Statx now).IsError && step.Found.Metacopy is null && Timestamp.Of(now.ChangeTime) != Timestamp.Of(step.Found.Stat.ChangeTime)))
+        else if (at < size || (!Libc.StatAt(file, Libc.Self, StatxMask.Basic, out Statx now).IsError && step.Whole.Metacopy is null && Timestamp.Of(now.ChangeTime) != Timestamp.Of(step.Found.Stat.ChangeTime)))
         {
             disturb(step.Path, DisturbanceKind.Moved, "changed while it was read");
         }

@@ -1,5 +1,6 @@
 using Veneer.Linux;
-using Veneer.Overlay.Tree;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Changes;
 
@@ -178,14 +179,14 @@ public sealed class OverlayDiff : IDisposable
             : Compare(step, was, change with { Kind = ChangeKind.Replaced, From = Elsewhere(step, was.Path) }, comparison);
     }
 
-    private Change? DescribeDirectory(Step step, DirectoryInode directory, Change change, Comparison comparison)
+    private Change? DescribeDirectory(Step step, DirectoryStack directory, Change change, Comparison comparison)
     {
         change = change with { ContentChanged = false };
         if (step.Source is { } source)
         {
             bool isRenamed = step.IsRenamedDirectory;
-            Layers.RealDirectory lower = directory.Lowers[0];
-            var found = new Lookup.Found { Exists = true, Stat = step.Found.LowerStat, LowerStat = step.Found.LowerStat, LowerDirectory = lower.Parent, LowerName = lower.Name };
+            RealDirectory lower = directory.Lowers[0];
+            var found = new Found { Exists = true, Stat = step.Whole.LowerStat, LowerDirectory = lower.Parent };
             var was = new Baseline(step.Parent, lower.Name, source, found);
             change = Compare(step, was, change with { Kind = isRenamed ? ChangeKind.Renamed : ChangeKind.Modified, From = isRenamed ? PathText.Decode(source) : Elsewhere(step, source) }, comparison);
             return isRenamed || change.AttributesChanged ? change : null;

@@ -58,8 +58,8 @@ internal sealed class Renames(LayerSet layers)
     public bool IsSame(Step step)
     {
         if (step.Base is not { } was || was.Found.Stat.Type != step.Found.Stat.Type) { return false; }
-        if (step.Found.Metacopy is not null) { return step.Found.LowerStat.Ino == was.Found.Stat.Ino && step.Found.LowerStat.Dev == was.Found.Stat.Dev; }
-        byte[]? origin = layers.ReadXattr(step.Real, layers.Xattr.Origin);
+        if (step.Whole.Metacopy is not null) { return step.Whole.LowerStat.Ino == was.Found.Stat.Ino && step.Whole.LowerStat.Dev == was.Found.Stat.Dev; }
+        byte[]? origin = layers.ReadXattr(step.Real, layers.Layers.UpperXattr.Origin);
         if (origin is { Length: 0 }) { return true; } // copied up, and there was no handle to note
         if (origin is null)
         {
@@ -83,7 +83,7 @@ internal sealed class Renames(LayerSet layers)
     }
 
     private string? OriginOf(Step step) =>
-        layers.ReadXattr(step.Real, layers.Xattr.Origin) is { } value && OriginHandle.TryDecode(value, out FileHandle handle, out _) ? Key(handle) : null;
+        layers.ReadXattr(step.Real, layers.Layers.UpperXattr.Origin) is { } value && OriginHandle.TryDecode(value, out FileHandle handle, out _) ? Key(handle) : null;
 
     private static string Key(in FileHandle handle) => $"{handle.Type}:{Convert.ToHexString(handle.Content)}";
 

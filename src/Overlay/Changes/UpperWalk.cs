@@ -1,7 +1,6 @@
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
-using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Changes;
 
@@ -20,11 +19,11 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
     /// <summary>One directory on the way.</summary>
     private sealed class Level
     {
-        public required DirectoryInode Directory { get; init; }
+        public required DirectoryStack Directory { get; init; }
         public required byte[] Path { get; init; }
         public required byte[]? Source { get; init; }
         public required bool IsWhole { get; init; }
-        public DirectoryInode? Baseline { get; init; }
+        public DirectoryStack? Baseline { get; init; }
         public List<Item> Items { get; } = [];
         public int Next { get; set; }
         public Statx Seen { get; set; }
@@ -82,7 +81,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
         return position.After.AsSpan().StartsWith(below) || below.AsSpan().SequenceCompareTo(position.After) > 0;
     }
 
-    private Level? Enter(DirectoryInode directory, byte[] path, byte[]? source, bool isWhole)
+    private Level? Enter(DirectoryStack directory, byte[] path, byte[]? source, bool isWhole)
     {
         var level = new Level
         {
@@ -90,7 +89,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
             Path = path,
             Source = source,
             IsWhole = isWhole,
-            Baseline = directory.Lowers.Length > 0 ? new DirectoryInode { Lowers = directory.Lowers } : null,
+            Baseline = directory.Lowers.Length > 0 ? directory.Below : null,
         };
         var known = isWhole ? new HashSet<string>(StringComparer.Ordinal) : null;
         if (directory.Upper is { } upper)
@@ -182,24 +181,20 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
         {
             return was is not null && found.IsWhiteout ? new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, IsWhole = level.IsWhole } : null;
         }
-        error = layers.Lookup.Complete(level.Directory, item.Name, ref found);
+        error = layers.Lookup.Complete(level.Directory, item.Name, found, out Whole whole);
         if (error.IsError)
         {
             disturbed(path, error == Errno.ENOENT ? Errno.None : error);
             return null;
         }
         if (found.HasUpper && position.Since.IsUpTo(Timestamp.Of(found.Stat.ChangeTime))) { disturbed(path, Errno.None); }
-        if (!found.Stat.IsDirectory) { return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, IsWhole = level.IsWhole }; }
+        if (!found.Stat.IsDirectory) { return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Whole = whole, Base = was, IsWhole = level.IsWhole }; }
 
-        var directory = new DirectoryInode
-        {
-            Upper = found.HasUpper ? new RealDirectory(level.Directory.Upper!, item.Name) : null,
-            Lowers = found.Lowers,
-        };
-        byte[]? source = found.Lowers.Length == 0 ? null : found.Redirect is { } redirect
+        DirectoryStack directory = level.Directory.Child(item.Name, found.HasUpper, whole);
+        byte[]? source = whole.Lowers.Length == 0 ? null : whole.Redirect is { } redirect
             ? redirect[0] == '/' ? redirect[1..] : Join(level.Source ?? [], redirect)
             : Join(level.Source ?? [], item.Key);
-        return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, Directory = directory, Source = source, IsWhole = level.IsWhole };
+        return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Whole = whole, Base = was, Directory = directory, Source = source, IsWhole = level.IsWhole };
     }
 
     private static byte[] Join(byte[] directory, ReadOnlySpan<byte> name) => directory.Length == 0 ? name.ToArray() : [.. directory, (byte)'/', .. name];

@@ -24,7 +24,10 @@ internal sealed class Layer : IDisposable
         Root = new RealDirectory(this, root.Release());
     }
 
-    /// <summary>0 is upper; the lowers follow, topmost first.</summary>
+    /// <summary>The index of upper.</summary>
+    public const int UpperIndex = 0;
+
+    /// <summary><see cref="UpperIndex"/>, or that of a lower: from 1, topmost first.</summary>
     public int Index { get; }
 
     /// <summary>As the user named it.</summary>
@@ -64,13 +67,13 @@ internal sealed class Layer : IDisposable
     public int Named { get; set; } = -1;
 
     /// <summary>Whether this is upper.</summary>
-    public bool IsUpper => Index == 0;
+    public bool IsUpper => Index == UpperIndex;
 
     /// <summary>A descriptor on the layer's mount, for open_by_handle_at(2), which does not take an O_PATH one.</summary>
     public int MountDescriptor => Root.Descriptor;
 
     /// <summary>Takes hold of a lower layer.</summary>
-    /// <param name="index">From 1, topmost first.</param>
+    /// <param name="index">From 1, topmost first; or <see cref="UpperIndex"/> for an upper that is only looked at.</param>
     /// <param name="path">For messages.</param>
     /// <param name="directory">An O_PATH descriptor of the directory; it stays the caller's.</param>
     public static Layer OpenLower(int index, string path, int directory)
@@ -107,7 +110,7 @@ internal sealed class Layer : IDisposable
         {
             throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it with ulimit -n.");
         }
-        return Create(0, path, mount, isPrivate, relative);
+        return Create(UpperIndex, path, mount, isPrivate, relative);
     }
 
     /// <summary>Access times are kept in this way from now on, as in the overlay's mount, whatever upper's own says. Kernel: ovl_get_upper()</summary>

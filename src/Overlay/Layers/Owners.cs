@@ -24,9 +24,9 @@ internal sealed class Owners : IDisposable
     private OwnerWitness? witness;
     private bool hasFailed;
 
-    /// <param name="layers">Upper, or null, and the lowers.</param>
+    /// <param name="layers">The layers.</param>
     /// <param name="log">For when it cannot be found out.</param>
-    public Owners(Layer?[] layers, Action<string> log)
+    public Owners(LayerStack layers, Action<string> log)
     {
         this.log = log;
         mapsUid = IdMap.Read("/proc/self/uid_map\0"u8, overflowUid, out bool hasAllUids);
@@ -38,12 +38,11 @@ internal sealed class Owners : IDisposable
         !Libc.ReadWhole(PathText.Encode(path), out byte[] content).IsError && uint.TryParse(PathText.Decode(content).TrimEnd(), out uint id) ? id : 65534;
 
     /// <summary>Whether a layer shows ids otherwise than its filesystem has them, or is of one that belongs to another user namespace.</summary>
-    private static bool MayHideOwners(Layer?[] layers)
+    private static bool MayHideOwners(LayerStack layers)
     {
         if (MountTable.Read(out List<MountEntry> mounts).IsError) { return true; }
-        foreach (Layer? layer in layers)
+        foreach (Layer layer in layers.All)
         {
-            if (layer is null) { continue; }
             if (Libc.StatAt(layer.Named, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx stat).IsError) { return true; }
             // A mount that is attached nowhere is in no table.
             if (mounts.Find(mount => (ulong)mount.Id == stat.MountId) is not { } mount) { return true; }

@@ -21,7 +21,7 @@ internal struct Below
     public readonly bool IsPositive => Error.IsError || Found.Exists;
 }
 
-/// <summary>What a name in an overlay directory leads to.</summary>
+/// <summary>What is on top under a name in a directory of the overlay. It is enough to know an inode again.</summary>
 internal struct Found
 {
     /// <summary>Whether users see an object under the name.</summary>
@@ -36,42 +36,49 @@ internal struct Found
     /// <summary>Attributes of the topmost real object.</summary>
     public Statx Stat;
 
-    /// <summary>The topmost lower object's directory, and its name there; set by Complete for an object in upper.</summary>
+    /// <summary>The directory that holds the topmost object, when that is in a lower.</summary>
     public RealDirectory? LowerDirectory;
 
-    /// <summary>With its NUL; null means the name that was looked up.</summary>
+    /// <summary>Position of <see cref="LowerDirectory"/> among the lowers of the directory that was looked in.</summary>
+    public int LowerPosition;
+}
+
+/// <summary>All that is behind an object of the overlay: what upper's attributes say of it, and what the lowers have of it.</summary>
+internal struct Whole
+{
+    /// <summary>The directory that holds the topmost lower object; null where there is none, and for a directory.</summary>
+    public RealDirectory? LowerDirectory;
+
+    /// <summary>The topmost lower object's name there, with its NUL; null means the name that was looked up.</summary>
     public byte[]? LowerName;
 
     /// <summary>Attributes of the topmost lower object, when there is one.</summary>
     public Statx LowerStat;
 
-    /// <summary>Position in the parent's lowers where the topmost lower object was found.</summary>
-    public int LowerPosition;
-
-    /// <summary>For a directory: every lower directory that shows through, topmost first. Set by Complete.</summary>
+    /// <summary>For a directory: every lower directory that shows through, topmost first.</summary>
     public RealDirectory[] Lowers;
 
-    /// <summary>The upper directory's redirect, without NUL. Set by Complete.</summary>
+    /// <summary>The upper directory's redirect, without NUL.</summary>
     public byte[]? Redirect;
 
-    /// <summary>Whether the upper directory is opaque. Set by Complete.</summary>
+    /// <summary>Whether the upper directory is opaque.</summary>
     public bool IsOpaque;
 
-    /// <summary>Whether the upper directory is impure. Set by Complete.</summary>
+    /// <summary>Whether the upper directory is impure.</summary>
     public bool IsImpure;
 
-    /// <summary>What upper's protattr attribute forbids. Set by Complete.</summary>
+    /// <summary>What upper's protattr attribute forbids.</summary>
     public Protection Protection;
 
-    /// <summary>Where the data of a metacopy is. Set by Complete.</summary>
+    /// <summary>Where the data of a metacopy is.</summary>
     public RealName? Metacopy;
 
-    /// <summary>Whether upper names an origin that exists. Set by Complete.</summary>
+    /// <summary>Whether upper names an origin that exists.</summary>
     public bool HasOrigin;
 
-    /// <summary>The origin's device. Set by Complete.</summary>
+    /// <summary>The origin's device.</summary>
     public ulong OriginDevice;
 
-    /// <summary>The origin's inode number. Set by Complete.</summary>
+    /// <summary>The origin's inode number.</summary>
     public ulong OriginIno;
 }

@@ -1,33 +1,27 @@
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
-using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Lookup;
 
 /// <summary>Finds a name in the layers: upper first; a whiteout, an opaque directory or a non-directory ends the search.</summary>
 /// <remarks>
 /// Mirrors the kernel's ovl_lookup(). In two steps, since most lookups lead to an inode that is known already:
-/// <see cref="Find(DirectoryInode, ReadOnlySpan{byte}, out Found, int)"/> finds the topmost real object, <see cref="Complete"/> everything that lies below it.
+/// <see cref="Find(DirectoryStack, ReadOnlySpan{byte}, out Found, int)"/> finds the topmost real object, <see cref="Complete"/> everything that lies below it.
 /// Upper is asked under the rename lock, shared. No lock is held while lowers are asked, which may take any time: they do
 /// not change. So callers hold none, but for what ends in Locked, which asks upper only.
 /// </remarks>
 /// <param name="directories">Descriptors of real directories.</param>
-/// <param name="upperXattr">Names of the attributes of upper.</param>
-/// <param name="xattr">Names of the attributes of the lowers.</param>
-/// <param name="layers">Upper at 0, or null, then the lowers.</param>
+/// <param name="layers">The layers.</param>
 /// <param name="followRedirects">Whether redirects are followed; else they give EPERM.</param>
 /// <param name="followMetacopies">Whether metacopies are followed to their data; else they give EPERM.</param>
-/// <param name="nameLength">Longest name in bytes.</param>
-internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upperXattr, OverlayXattr xattr, Layer?[] layers, bool followRedirects, bool followMetacopies, int nameLength)
+internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layers, bool followRedirects, bool followMetacopies)
 {
     [ThreadStatic]
     private static List<RealDirectory>? collected;
 
-    private readonly Layer?[] layers = layers;
-
-    /// <summary>The root inode, where absolute redirects start.</summary>
-    public DirectoryInode Root { get; set; } = null!;
+    private readonly OverlayXattr upperXattr = layers.UpperXattr;
+    private readonly OverlayXattr xattr = layers.LowerXattr;
 
     /// <summary>Held while upper is asked; null where nothing is renamed.</summary>
     public ReaderWriterLockSlim? RenameLock { get; init; }
@@ -47,14 +41,14 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     /// <param name="name">With its NUL.</param>
     /// <param name="found">What was found; <see cref="Found.Exists"/> is false when users see nothing.</param>
     /// <param name="firstLower">The first of the parent's lowers that can have the name.</param>
-    public Errno Find(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, int firstLower = 0)
+    public Errno Find(DirectoryStack parent, ReadOnlySpan<byte> name, out Found found, int firstLower = 0)
     {
         Errno error = FindUpper(parent, name, out found, out bool isDecided);
         return error.IsError || isDecided ? error : FindLower(parent, name, firstLower, ref found);
     }
 
     /// <summary>As the other one; what the lowers have is kept for the next time, if they are asked.</summary>
-    public Errno Find(DirectoryInode parent, ReadOnlySpan<byte> name, ref Below below, out Found found)
+    public Errno Find(DirectoryStack parent, ReadOnlySpan<byte> name, ref Below below, out Found found)
     {
         Errno error = FindUpper(parent, name, out found, out bool isDecided);
         if (error.IsError || isDecided) { return error; }
@@ -65,7 +59,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
 
     /// <summary>The same again, for who knows what the lowers have. Caller holds the rename lock.</summary>
     /// <returns><see cref="Errno.EAGAIN"/> when he does not, and the lowers would have to be asked.</returns>
-    public Errno FindLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below, out Found found)
+    public Errno FindLocked(DirectoryStack parent, ReadOnlySpan<byte> name, in Below below, out Found found)
     {
         Errno error = FindUpperLocked(parent, name, out found, out bool isDecided);
         if (error.IsError || isDecided) { return error; }
@@ -75,14 +69,14 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     }
 
     /// <summary>What the lowers have under a name, whatever upper has. That does not change.</summary>
-    public Below FindBelow(DirectoryInode parent, ReadOnlySpan<byte> name)
+    public Below FindBelow(DirectoryStack parent, ReadOnlySpan<byte> name)
     {
         var below = new Below { IsKnown = true };
         below.Error = FindLower(parent, name, 0, ref below.Found);
         return below;
     }
 
-    private Errno FindUpper(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
+    private Errno FindUpper(DirectoryStack parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
     {
         if (parent.Upper is null || RenameLock is not { } renames) { return FindUpperLocked(parent, name, out found, out isDecided); }
         renames.EnterReadLock();
@@ -91,11 +85,11 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     }
 
     /// <param name="isDecided">Whether upper has something under the name, be it a whiteout.</param>
-    private Errno FindUpperLocked(DirectoryInode parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
+    private Errno FindUpperLocked(DirectoryStack parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
     {
         found = default;
         isDecided = false;
-        if (name.Length - 1 > nameLength) { return Errno.ENAMETOOLONG; }
+        if (name.Length - 1 > layers.NameLength) { return Errno.ENAMETOOLONG; }
         if (parent.Upper is not { } upper) { return Errno.None; }
         Errno error = StatIn(upper, name, out found.Stat, out isDecided);
         if (error.IsError || !isDecided) { return error; }
@@ -104,7 +98,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
         return Errno.None;
     }
 
-    private Errno FindLower(DirectoryInode parent, ReadOnlySpan<byte> name, int first, ref Found found)
+    private Errno FindLower(DirectoryStack parent, ReadOnlySpan<byte> name, int first, ref Found found)
     {
         RealDirectory[] lowers = parent.Lowers;
         if (NamesOf(parent) is { } names)
@@ -125,7 +119,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
             if (IsWhiteout(lowers[i], name, stat)) { return Errno.None; }
             if (IsTrap(stat)) { return Errno.ELOOP; }
             found.Exists = true;
-            found.Stat = found.LowerStat = stat;
+            found.Stat = stat;
             found.LowerDirectory = lowers[i];
             found.LowerPosition = i;
             return Errno.None;
@@ -134,7 +128,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     }
 
     /// <summary>Where the parent's lowers have which names, once so many were asked in vain that to read them all costs no more.</summary>
-    private LowerNames? NamesOf(DirectoryInode parent)
+    private LowerNames? NamesOf(DirectoryStack parent)
     {
         const int worthwhile = 4, asDear = 8;
         if (!RemembersLowers || parent.LowerNames is not null || parent.Lowers.Length < worthwhile || parent.Misses < parent.Lowers.Length * asDear) { return parent.LowerNames; }
@@ -148,9 +142,13 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     /// <see cref="Errno.EPERM"/> for a redirect or a metacopy that may not be followed; <see cref="Errno.EIO"/> for a metacopy
     /// without data: only a regular file is data.
     /// </returns>
-    public Errno Complete(DirectoryInode parent, ReadOnlySpan<byte> name, ref Found found)
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="found">What <see cref="Find(DirectoryStack, ReadOnlySpan{byte}, out Found, int)"/> has found, which exists.</param>
+    /// <param name="whole">What is behind it.</param>
+    public Errno Complete(DirectoryStack parent, ReadOnlySpan<byte> name, in Found found, out Whole whole)
     {
-        found.Lowers = [];
+        whole = new Whole { Lowers = [] };
         List<RealDirectory> below = collected ??= [];
         below.Clear();
         var search = new Search(found.Stat.IsDirectory);
@@ -164,11 +162,11 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
             Span<byte> origin = stackalloc byte[OriginHandle.MaxLength];
             int originLength;
             RenameLock?.EnterReadLock();
-            try { error = ReadUpperLocked(parent.Upper!, name, ref found, ref search, origin, out originLength); }
+            try { error = ReadUpperLocked(parent.Upper!, name, found, ref whole, ref search, origin, out originLength); }
             finally { RenameLock?.ExitReadLock(); }
             if (error.IsError) { return error; }
-            if (originLength > 0) { FindOrigin(origin[..originLength], ref found); }
-            if (search.Path is [(byte)'/', ..]) { lowers = Root.Lowers; }
+            if (originLength > 0) { FindOrigin(origin[..originLength], found.Stat.Type, ref whole); }
+            if (search.Path is [(byte)'/', ..]) { lowers = layers.LowerRoots; }
         }
         else
         {
@@ -185,7 +183,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
         {
             if (MayNotFollow(followsMetacopy, followsRedirect)) { return Errno.EPERM; }
             RealDirectory lower = lowers[i];
-            search.IsLast = followRedirects ? lower.Layer.Index == layers.Length - 1 : i == lowers.Length - 1;
+            search.IsLast = followRedirects ? lower.Layer.Index == layers.LowestIndex : i == lowers.Length - 1;
             RealDirectory? directory;
             byte[]? realName = null;
             Statx stat;
@@ -207,36 +205,36 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
             if (search.IsDirectory)
             {
                 below.Add(new RealDirectory(directory, realName ?? name.ToArray()));
-                if (first) { found.LowerStat = stat; }
+                if (first) { whole.LowerStat = stat; }
             }
             else
             {
                 if (first)
                 {
-                    found.LowerDirectory = directory;
-                    found.LowerName = realName;
-                    found.LowerStat = stat;
+                    whole.LowerDirectory = directory;
+                    whole.LowerName = realName;
+                    whole.LowerStat = stat;
                     if (!found.HasUpper && search.IsMetacopy) { uppermostIsMetacopy = needsData = true; }
                 }
                 if (!search.IsMetacopy)
                 {
                     needsData = false;
-                    if (uppermostIsMetacopy) { found.Metacopy = new RealName(directory, realName ?? name.ToArray()); }
+                    if (uppermostIsMetacopy) { whole.Metacopy = new RealName(directory, realName ?? name.ToArray()); }
                 }
             }
             first = false;
 
             if (search.Stop) { break; }
-            if (search.Path is [(byte)'/', ..] && !ReferenceEquals(lowers, Root.Lowers))
+            if (search.Path is [(byte)'/', ..] && !ReferenceEquals(lowers, layers.LowerRoots))
             {
-                lowers = Root.Lowers;
+                lowers = layers.LowerRoots;
                 i = lower.Layer.Index - 1; // the root has every layer: go on below this one
             }
         }
 
         if (MayNotFollow(followsMetacopy, followsRedirect)) { return Errno.EPERM; }
         if (needsData) { return Errno.EIO; }
-        if (below.Count > 0) { found.Lowers = [.. below]; }
+        if (below.Count > 0) { whole.Lowers = [.. below]; }
         return Errno.None;
     }
 
@@ -249,32 +247,33 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     /// <summary>Reads what upper's attributes say about the object and about the layers below.</summary>
     /// <param name="parent">The directory in upper.</param>
     /// <param name="name">With its NUL.</param>
-    /// <param name="found">The object.</param>
+    /// <param name="found">What is on top.</param>
+    /// <param name="whole">What is behind it.</param>
     /// <param name="search">What is learned.</param>
     /// <param name="origin">Room for what says where the object was copied from.</param>
     /// <param name="originLength">How much of it is used.</param>
-    private Errno ReadUpperLocked(RealDirectory parent, ReadOnlySpan<byte> name, ref Found found, ref Search search, scoped Span<byte> origin, out int originLength)
+    private Errno ReadUpperLocked(RealDirectory parent, ReadOnlySpan<byte> name, in Found found, ref Whole whole, ref Search search, scoped Span<byte> origin, out int originLength)
     {
         originLength = 0;
         Errno error = directories.Borrow(parent, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
-        using (borrowed) { return ReadUpper(borrowed.Descriptor, name, ref found, ref search, origin, out originLength); }
+        using (borrowed) { return ReadUpper(borrowed.Descriptor, name, found, ref whole, ref search, origin, out originLength); }
     }
 
     /// <inheritdoc cref="ReadUpperLocked" path="/param"/>
-    private Errno ReadUpper(int directory, ReadOnlySpan<byte> name, ref Found found, ref Search search, scoped Span<byte> origin, out int originLength)
+    private Errno ReadUpper(int directory, ReadOnlySpan<byte> name, in Found found, ref Whole whole, ref Search search, scoped Span<byte> origin, out int originLength)
     {
         originLength = 0;
         // Most objects have none of the attributes: one call tells.
         var present = new XattrNames(directory, name, stackalloc byte[XattrNames.Room]);
-        if (present.MayHave(upperXattr.ProtAttr)) { found.Protection = ProtectionAttribute.Read(directory, name, upperXattr); }
+        if (present.MayHave(upperXattr.ProtAttr)) { whole.Protection = ProtectionAttribute.Read(directory, name, upperXattr); }
         if (found.Stat.IsDirectory)
         {
-            found.IsImpure = present.MayHave(upperXattr.Impure) && ReadFlag(directory, name, upperXattr.Impure) == 'y';
+            whole.IsImpure = present.MayHave(upperXattr.Impure) && ReadFlag(directory, name, upperXattr.Impure) == 'y';
             if (search.IsLast) { return Errno.None; }
             if (present.MayHave(upperXattr.Opaque) && ReadFlag(directory, name, upperXattr.Opaque) == 'y')
             {
-                found.IsOpaque = search.Stop = true;
+                whole.IsOpaque = search.Stop = true;
                 return Errno.None;
             }
             if (!present.MayHave(upperXattr.Redirect)) { return Errno.None; }
@@ -282,7 +281,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
             if (error.IsError) { return error; }
             if (search.Path is not { } path) { return Errno.None; }
             if (IsUpperForeign) { return Errno.EPERM; }
-            found.Redirect = path[..^1];
+            whole.Redirect = path[..^1];
             return Errno.None;
         }
         if (present.MayHave(upperXattr.Origin) && Libc.GetXattrAt(directory, name, upperXattr.Origin, origin, out originLength).IsError) { originLength = 0; }
@@ -467,19 +466,19 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     }
 
     /// <summary>Finds the lower object that a copy came from.</summary>
-    private void FindOrigin(ReadOnlySpan<byte> value, ref Found found)
+    private void FindOrigin(ReadOnlySpan<byte> value, uint type, ref Whole whole)
     {
         if (!OriginHandle.TryDecode(value, out FileHandle handle, out ReadOnlySpan<byte> uuid)) { return; }
-        for (int i = 1; i < layers.Length; i++)
+        foreach (Layer layer in layers.Lowers)
         {
-            if (!layers[i]!.FindsOrigins || !uuid.SequenceEqual(layers[i]!.Uuid)) { continue; }
-            if (Libc.OpenByHandle(layers[i]!.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { continue; }
+            if (!layer.FindsOrigins || !uuid.SequenceEqual(layer.Uuid)) { continue; }
+            if (Libc.OpenByHandle(layer.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { continue; }
             Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx origin);
             Libc.Close(descriptor);
-            if (error.IsError || origin.Type != found.Stat.Type) { return; }
-            found.HasOrigin = true;
-            found.OriginDevice = origin.Dev;
-            found.OriginIno = origin.Ino;
+            if (error.IsError || origin.Type != type) { return; }
+            whole.HasOrigin = true;
+            whole.OriginDevice = origin.Dev;
+            whole.OriginIno = origin.Ino;
             return;
         }
     }
@@ -519,6 +518,25 @@ internal sealed class LayeredLookup(DirectoryCache directories, OverlayXattr upp
     /// <summary>As the other one, in a directory that is open.</summary>
     public bool IsWhiteout(int directory, ReadOnlySpan<byte> name, in Statx stat, bool isUpper) =>
         stat.IsWhiteoutDevice || (stat.IsRegular && stat.Size == 0 && !Libc.GetXattrAt(directory, name, (isUpper ? upperXattr : xattr).Whiteout, default, out _).IsError);
+
+    /// <summary>Opens a real directory to be listed. Caller holds no lock.</summary>
+    public Errno OpenDirectory(RealDirectory directory, out int descriptor)
+    {
+        descriptor = -1;
+        ReaderWriterLockSlim? renames = directory.Layer.IsUpper ? RenameLock : null;
+        renames?.EnterReadLock();
+        try
+        {
+            Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
+            if (error.IsError) { return error; }
+            using var real = new RealReference(borrowed, ".\0"u8);
+            return real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor);
+        }
+        finally
+        {
+            renames?.ExitReadLock();
+        }
+    }
 
     private bool IsTrap(in Statx stat)
     {

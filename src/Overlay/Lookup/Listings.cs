@@ -1,4 +1,5 @@
-using Veneer.Overlay.Tree;
+using Veneer.Linux;
+using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -9,7 +10,9 @@ namespace Veneer.Overlay.Lookup;
 /// garbage. The lock is a leaf.
 /// </remarks>
 /// <param name="hash">What gives names their offsets.</param>
-internal sealed class Listings(NameHash hash)
+/// <param name="layers">The layers.</param>
+/// <param name="lookup">Opens directories, and tells whiteouts.</param>
+internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup lookup)
 {
     /// <summary>So much memory may wait for a directory, in bytes.</summary>
     private const long MostRecycled = 2 << 20;
@@ -22,8 +25,27 @@ internal sealed class Listings(NameHash hash)
     /// <summary>Bytes of listings that were left to the collector, unless they were never given back.</summary>
     public long Discarded => Interlocked.Read(ref discarded);
 
+    /// <summary>Reads a directory. The caller holds no lock, and gives the listing back by <see cref="Return"/>.</summary>
+    /// <param name="directory">The directory.</param>
+    /// <param name="version">Which version of the directory this is.</param>
+    /// <param name="listing">What it lists; null after an error.</param>
+    /// <param name="onlyWhetherEmpty">Whether to stop at the first entry that users see.</param>
+    public Errno Read(DirectoryStack directory, int version, out MergedDirectory listing, bool onlyWhetherEmpty = false)
+    {
+        listing = Take();
+        Errno error = listing.Read(layers, lookup, directory, version, onlyWhetherEmpty);
+        if (error.IsError)
+        {
+            Return(listing);
+            listing = null!;
+            return error;
+        }
+        if (!onlyWhetherEmpty && listing.Sort(directory)) { Separate(directory, listing); }
+        return Errno.None;
+    }
+
     /// <summary>One to be filled.</summary>
-    public MergedDirectory Take()
+    private MergedDirectory Take()
     {
         lock (gate)
         {
@@ -35,7 +57,7 @@ internal sealed class Listings(NameHash hash)
     }
 
     /// <summary>What the directory shows, or null.</summary>
-    public MergedDirectory? Find(DirectoryInode directory)
+    public MergedDirectory? Find(DirectoryStack directory)
     {
         lock (gate)
         {
@@ -73,7 +95,7 @@ internal sealed class Listings(NameHash hash)
 
     /// <summary>The directory shows this listing from now on, unless another thread was faster and has a newer one, or one as new.</summary>
     /// <remarks>An older one would hide names from whoever goes on in the newer one.</remarks>
-    public void Show(DirectoryInode directory, MergedDirectory listing)
+    public void Show(DirectoryStack directory, MergedDirectory listing)
     {
         lock (gate)
         {
@@ -86,7 +108,7 @@ internal sealed class Listings(NameHash hash)
     }
 
     /// <summary>The directory shows none any more, if it is this one.</summary>
-    public void Hide(DirectoryInode directory, MergedDirectory listing)
+    public void Hide(DirectoryStack directory, MergedDirectory listing)
     {
         lock (gate)
         {
@@ -97,7 +119,7 @@ internal sealed class Listings(NameHash hash)
     }
 
     /// <summary>Gives the entries of a directory offsets of their own, where names have one hash, or once had.</summary>
-    public void Separate(DirectoryInode directory, MergedDirectory listing)
+    private void Separate(DirectoryStack directory, MergedDirectory listing)
     {
         lock (gate) { listing.SeparateLocked(directory); }
     }

@@ -2,7 +2,6 @@ using System.Runtime.CompilerServices;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
-using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -116,56 +115,44 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <summary>The real object's filesystem and number.</summary>
     public (ulong Device, ulong Ino) RealNumber(int index) => (entries[index].Device, entries[index].Ino);
 
-    /// <summary>Reads a directory. The caller holds no lock, and gives the listing back to <see cref="Listings"/>.</summary>
-    /// <param name="volume">The overlay.</param>
-    /// <param name="directory">The directory.</param>
-    /// <param name="merged">What it lists; null after an error.</param>
-    /// <param name="onlyWhetherEmpty">Stop at the first entry that users see.</param>
-    public static Errno Read(Volume volume, DirectoryInode directory, out MergedDirectory merged, bool onlyWhetherEmpty = false)
+    /// <summary>Reads the real directories of one that is new, or was cleared. <see cref="Sort"/> follows, unless it is only to be known whether it is empty.</summary>
+    /// <inheritdoc cref="Listings.Read" path="/param"/>
+    /// <param name="layers">The layers.</param>
+    /// <param name="lookup">Opens directories, and tells whiteouts.</param>
+    public Errno Read(LayerStack layers, LayeredLookup lookup, DirectoryStack directory, int version, bool onlyWhetherEmpty)
     {
-        merged = volume.Listings.Take();
-        Errno error = merged.Read(volume, directory, onlyWhetherEmpty);
-        if (!error.IsError) { return Errno.None; }
-        volume.Listings.Return(merged);
-        merged = null!;
-        return error;
-    }
-
-    private Errno Read(Volume volume, DirectoryInode directory, bool onlyWhetherEmpty)
-    {
-        Version = volume.Inodes.VersionOf(directory);
+        Version = version;
         RealDirectory? upper = directory.Upper; // a copy-up may set it meanwhile
         bool isMerge = directory.Lowers.Length + (upper is null ? 0 : 1) > 1;
         // First: a read that failed leaves the names behind that it had found.
         if (isMerge) { Array.Clear(table); }
         if (upper is not null)
         {
-            Errno error = ReadReal(volume, upper, InUpper, isMerge, onlyWhetherEmpty);
+            Errno error = ReadReal(layers, lookup, upper, InUpper, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
         }
         for (short i = 0; i < directory.Lowers.Length; i++)
         {
             if (onlyWhetherEmpty && HasVisible) { break; }
-            Errno error = ReadReal(volume, directory.Lowers[i], i, isMerge, onlyWhetherEmpty);
+            Errno error = ReadReal(layers, lookup, directory.Lowers[i], i, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
         }
         RemoveWhiteouts();
-        if (!onlyWhetherEmpty) { Sort(volume.Listings, directory); }
         return Errno.None;
     }
 
     private bool HasVisible { get; set; }
 
-    private Errno ReadReal(Volume volume, RealDirectory real, short lower, bool isMerge, bool onlyWhetherEmpty)
+    private Errno ReadReal(LayerStack layers, LayeredLookup lookup, RealDirectory real, short lower, bool isMerge, bool onlyWhetherEmpty)
     {
-        Errno error = volume.Objects.OpenDirectory(real, out int descriptor);
+        Errno error = lookup.OpenDirectory(real, out int descriptor);
         if (error.IsError) { return error; }
         var reader = new DirectoryReader(descriptor);
         try
         {
             error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
             if (error.IsError) { return error; }
-            bool hasXattrWhiteouts = HasXattrWhiteouts(descriptor, lower == InUpper ? volume.Xattr : volume.LowerXattr);
+            bool hasXattrWhiteouts = HasXattrWhiteouts(descriptor, layers.XattrOf(real.Layer));
             while (reader.MoveNext())
             {
                 byte type = reader.Type;
@@ -178,7 +165,7 @@ internal sealed class MergedDirectory(NameHash hash)
                     if (!error.IsError)
                     {
                         type = (byte)(entry.Type >> 12);
-                        isWhiteout = volume.Lookup.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == InUpper);
+                        isWhiteout = lookup.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == InUpper);
                     }
                     // What a layer lists and does not show hides nothing, and is listed. Kernel: ovl_check_whiteouts().
                 }
@@ -249,14 +236,16 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <summary>Where a name is, but for the rare one whose hash another has, too. Offsets are signed for user space, and the lowest ones are taken.</summary>
     private ulong Offset(ReadOnlySpan<byte> name) => Math.Max(hash.Of(name) >> 1, FirstOffset + 1);
 
-    private void Sort(Listings listings, DirectoryInode directory)
+    /// <summary>Gives the entries their offsets.</summary>
+    /// <returns>Whether <see cref="SeparateLocked"/> is to follow, since names have one hash, or once had.</returns>
+    public bool Sort(DirectoryStack directory)
     {
         if (offsets.Length < count) { offsets = new ulong[entries.Length]; }
         for (int i = 0; i < count; i++) { offsets[i] = Offset(NameOf(i)); }
         Array.Sort(offsets, entries, 0, count);
         bool areSeparate = directory.OwnOffsets is null;
         for (int i = 1; i < count && areSeparate; i++) { areSeparate = offsets[i] != offsets[i - 1]; }
-        if (!areSeparate) { listings.Separate(directory, this); }
+        return !areSeparate;
     }
 
     /// <summary>Names with one hash get neighbouring offsets, or a reader would miss all but the first. Caller holds the gate of <see cref="Listings"/>.</summary>
@@ -264,7 +253,7 @@ internal sealed class MergedDirectory(NameHash hash)
     /// Each keeps its own for as long as the directory is known, also when the others have gone: who has read those goes
     /// on behind them.
     /// </remarks>
-    public void SeparateLocked(DirectoryInode directory)
+    public void SeparateLocked(DirectoryStack directory)
     {
         for (int i = 0; i < count; i++)
         {

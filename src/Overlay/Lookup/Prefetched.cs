@@ -1,11 +1,10 @@
 using System.Runtime.CompilerServices;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
-using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>What <see cref="LookAhead"/> has seen of some entries of a listing, all of them lower objects with nothing below.</summary>
+/// <summary>What the look-ahead (Requests/LookAhead) has seen of some entries of a listing, all of them lower objects with nothing below.</summary>
 /// <remarks>One thread adds, any number reads. True for as long as the directory is not in upper: lower layers do not change.</remarks>
 internal sealed class Prefetched
 {
@@ -45,20 +44,21 @@ internal sealed class Prefetched
     }
 
     /// <summary>Remembers what was found, when it is simple enough: most objects are.</summary>
-    public void Add(int index, in Found found)
+    public void Add(int index, in Found found, in Whole whole)
     {
-        if (found.HasUpper || found.Metacopy is not null || found.LowerName is not null) { return; }
+        if (found.HasUpper || whole.Metacopy is not null || whole.LowerName is not null) { return; }
         ref Entry entry = ref seen[index - first];
         entry.Stat = found.Stat;
-        entry.Lowers = found.Lowers;
+        entry.Lowers = whole.Lowers;
         entry.Lower = found.LowerPosition;
         Volatile.Write(ref entry.IsSet, true);
     }
 
-    /// <summary>What lookup would find under an entry, complete.</summary>
-    public bool TryGet(DirectoryInode directory, int index, out Found found)
+    /// <summary>What lookup would find under an entry, and what is behind it.</summary>
+    public bool TryGet(DirectoryStack directory, int index, out Found found, out Whole whole)
     {
         found = default;
+        whole = default;
         if (index < first || index >= End || directory.Upper is not null) { return false; }
         ref Entry entry = ref seen[index - first];
         if (!Volatile.Read(ref entry.IsSet))
@@ -67,10 +67,11 @@ internal sealed class Prefetched
             return false;
         }
         found.Exists = true;
-        found.Stat = found.LowerStat = entry.Stat;
-        found.Lowers = entry.Lowers;
+        found.Stat = whole.LowerStat = entry.Stat;
         found.LowerPosition = entry.Lower;
         found.LowerDirectory = directory.Lowers[entry.Lower];
+        whole.Lowers = entry.Lowers;
+        if (!entry.Stat.IsDirectory) { whole.LowerDirectory = found.LowerDirectory; }
         return true;
     }
 }

@@ -3,7 +3,6 @@ using Veneer.Overlay.Changes;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
-using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Topology;
 
@@ -20,7 +19,7 @@ internal sealed class ObjectParts(LayerSet layers)
     {
         parts.Clear();
         found = parts;
-        DirectoryInode directory = layers.Root;
+        DirectoryStack directory = layers.Root;
         if (path.IsEmpty)
         {
             AddDirectory(directory, "", isOpaque: false);
@@ -34,40 +33,40 @@ internal sealed class ObjectParts(LayerSet layers)
             byte[] name = [.. isLast ? path : path[..slash], 0];
             if (name is [0] or [(byte)'.', 0] or [(byte)'.', (byte)'.', 0]) { return Errno.ENOENT; }
             Errno error = layers.Lookup.Find(directory, name, out Found here);
-            if (!error.IsError && here.Exists) { error = layers.Lookup.Complete(directory, name, ref here); }
+            Whole whole = default;
+            if (!error.IsError && here.Exists) { error = layers.Lookup.Complete(directory, name, here, out whole); }
             if (error.IsError) { return error; }
-            if (isLast) { return Describe(directory, name, natural, here); }
+            if (isLast) { return Describe(directory, name, natural, here, whole); }
             if (!here.Exists) { return Errno.ENOENT; }
             if (!here.Stat.IsDirectory) { return Errno.ENOTDIR; }
-            directory = new DirectoryInode { Upper = here.HasUpper ? new RealDirectory(directory.Upper!, name) : null, Lowers = here.Lowers };
+            directory = directory.Child(name, here.HasUpper, whole);
             path = path[(slash + 1)..];
         }
     }
 
-    private Errno Describe(DirectoryInode parent, byte[] name, string natural, in Found here)
+    private Errno Describe(DirectoryStack parent, byte[] name, string natural, in Found here, in Whole whole)
     {
         if (!here.Exists) { return AddWhiteout(parent, name, natural); }
         if (here.Stat.IsDirectory)
         {
-            var directory = new DirectoryInode { Upper = here.HasUpper ? new RealDirectory(parent.Upper!, name) : null, Lowers = here.Lowers };
-            AddDirectory(directory, natural, here.IsOpaque);
+            AddDirectory(parent.Child(name, here.HasUpper, whole), natural, whole.IsOpaque);
             return Errno.None;
         }
-        PartRoles metacopy = here.Metacopy is null ? PartRoles.None : PartRoles.Metacopy;
+        PartRoles metacopy = whole.Metacopy is null ? PartRoles.None : PartRoles.Metacopy;
         if (here.HasUpper) { Add(new RealName(parent.Upper!, name), PartRoles.Upper | metacopy, natural); }
-        else { Add(new RealName(here.LowerDirectory!, here.LowerName ?? name), PartRoles.Lower | metacopy, natural); }
-        if (here.Metacopy is { } data) { Add(data, PartRoles.Data, natural); }
-        if (here.HasUpper) { AddOrigin(parent, name, natural, here); }
+        else { Add(new RealName(whole.LowerDirectory!, whole.LowerName ?? name), PartRoles.Lower | metacopy, natural); }
+        if (whole.Metacopy is { } data) { Add(data, PartRoles.Data, natural); }
+        if (here.HasUpper) { AddOrigin(parent, name, natural, here.Stat, whole); }
         return Errno.None;
     }
 
-    private void AddDirectory(DirectoryInode directory, string natural, bool isOpaque)
+    private void AddDirectory(DirectoryStack directory, string natural, bool isOpaque)
     {
         if (directory.Upper is { } upper) { Add(Named(upper), PartRoles.Upper | (isOpaque ? PartRoles.Opaque : PartRoles.None), natural); }
         foreach (RealDirectory lower in directory.Lowers)
         {
             PartRoles roles = directory.Upper is null && ReferenceEquals(lower, directory.Lowers[0]) ? PartRoles.Lower : PartRoles.Merged;
-            if (layers.ReadXattr(Named(lower), layers.LowerXattr.Opaque) is [(byte)'y']) { roles |= PartRoles.Opaque; }
+            if (layers.ReadXattr(Named(lower), layers.Layers.LowerXattr.Opaque) is [(byte)'y']) { roles |= PartRoles.Opaque; }
             Add(Named(lower), roles, natural);
         }
     }
@@ -75,7 +74,7 @@ internal sealed class ObjectParts(LayerSet layers)
     private static RealName Named(RealDirectory directory) => directory.Parent is { } parent ? new RealName(parent, directory.Name) : new RealName(directory, [0]);
 
     /// <summary>The topmost layer that says that there is nothing.</summary>
-    private Errno AddWhiteout(DirectoryInode parent, byte[] name, string natural)
+    private Errno AddWhiteout(DirectoryStack parent, byte[] name, string natural)
     {
         foreach (RealDirectory directory in (IEnumerable<RealDirectory>)[.. parent.Upper is { } upper ? [upper] : Array.Empty<RealDirectory>(), .. parent.Lowers])
         {
@@ -88,10 +87,10 @@ internal sealed class ObjectParts(LayerSet layers)
     }
 
     /// <summary>What upper's object was copied from: under the same name, as most are, or known by its handle alone.</summary>
-    private void AddOrigin(DirectoryInode parent, byte[] name, string natural, in Found here)
+    private void AddOrigin(DirectoryStack parent, byte[] name, string natural, in Statx stat, in Whole whole)
     {
-        if (!here.HasOrigin) { return; }
-        ulong number = here.OriginIno;
+        if (!whole.HasOrigin) { return; }
+        ulong number = whole.OriginIno;
         int data = parts.FindIndex(part => part.Roles.HasFlag(PartRoles.Data) && part.Ino == number);
         if (data >= 0)
         {
@@ -99,24 +98,24 @@ internal sealed class ObjectParts(LayerSet layers)
             return;
         }
         Found below = default;
-        if (parent.Lowers.Length > 0 && layers.Lookup.Find(new DirectoryInode { Lowers = parent.Lowers }, name, out below).IsError) { return; }
-        if (below.Exists && below.Stat.Ino == here.OriginIno && below.Stat.Dev == here.OriginDevice)
+        if (parent.Lowers.Length > 0 && layers.Lookup.Find(parent.Below, name, out below).IsError) { return; }
+        if (below.Exists && below.Stat.Ino == whole.OriginIno && below.Stat.Dev == whole.OriginDevice)
         {
             Add(new RealName(below.LowerDirectory!, name), PartRoles.Origin, natural);
             return;
         }
-        byte[]? value = layers.ReadXattr(new RealName(parent.Upper!, name), layers.Xattr.Origin);
+        byte[]? value = layers.ReadXattr(new RealName(parent.Upper!, name), layers.Layers.UpperXattr.Origin);
         if (value is null || !OriginHandle.TryDecode(value, out FileHandle handle, out _)) { return; }
-        for (int i = 1; i < layers.Count; i++)
+        foreach (Layer layer in layers.Layers.Lowers)
         {
-            if (Libc.OpenByHandle(layers[i].MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { continue; }
+            if (Libc.OpenByHandle(layer.MountDescriptor, ref handle, OpenFlags.Path, out int descriptor).IsError) { continue; }
             Libc.Close(descriptor);
             parts.Add(new ObjectPart
             {
-                Layer = i,
+                Layer = layer.Index,
                 Roles = PartRoles.Origin,
-                Type = OverlayDiff.TypeOf(here.Stat),
-                Ino = here.OriginIno,
+                Type = OverlayDiff.TypeOf(stat),
+                Ino = whole.OriginIno,
                 HandleType = handle.Type,
                 Handle = Convert.ToHexString(handle.Content),
             });

@@ -14,7 +14,8 @@ namespace Veneer.Overlay.Tree;
 /// has its place in <see cref="Clear"/> as well.
 /// </para>
 /// </remarks>
-internal class Inode
+/// <param name="hasUpper">Whether upper has the object.</param>
+internal class Inode(bool hasUpper = false)
 {
     /// <summary>The wire's name for the inode. Changes when an inode is superseded. Protected by the table.</summary>
     public ulong NodeId;
@@ -58,7 +59,7 @@ internal class Inode
     /// </remarks>
     public volatile bool ChangesUnseen;
 
-    private volatile bool hasUpper;
+    private volatile bool hasUpper = hasUpper;
     private volatile bool isNameless;
 
     /// <summary>Whether the table finds the inode by <see cref="Key"/>. Protected by the table.</summary>
@@ -277,31 +278,26 @@ internal sealed class Alias(DirectoryInode parent, byte[] name)
     public volatile bool IsRemoved;
 }
 
-/// <summary>The offset of an entry in listings, where it is not the hash of its name.</summary>
-/// <param name="Name">With its NUL.</param>
-/// <param name="Offset">The offset.</param>
-internal sealed record OwnOffset(byte[] Name, ulong Offset);
-
 /// <summary>A directory of the overlay.</summary>
-internal sealed class DirectoryInode : Inode
+/// <param name="stack">The real directories behind it.</param>
+internal sealed class DirectoryInode(DirectoryStack stack) : Inode(hasUpper: stack.Upper is not null)
 {
-    /// <summary>The directory in upper, or null. Set once, under the copy-up lock.</summary>
-    private RealDirectory? upper;
-    private LowerNames? lowerNames;
+    /// <summary>The real directories behind it.</summary>
+    public DirectoryStack Stack => stack;
 
-    /// <summary>The directory in upper, or null.</summary>
+    /// <summary>The directory in upper, or null. Set once, under the copy-up lock.</summary>
     public RealDirectory? Upper
     {
-        get => Volatile.Read(ref upper);
+        get => stack.Upper;
         set
         {
-            Volatile.Write(ref upper, value);
+            stack.Upper = value;
             HasUpper = value is not null;
         }
     }
 
     /// <summary>The directories of the lower layers that show through, topmost first.</summary>
-    public RealDirectory[] Lowers = [];
+    public RealDirectory[] Lowers => stack.Lowers;
 
     /// <summary>Inodes whose <see cref="Inode.Parent"/> this is. Protected by the table.</summary>
     public int Children;
@@ -318,44 +314,15 @@ internal sealed class DirectoryInode : Inode
     /// <summary>Counts changes of names, so that a lookup that ran beside one tries again. Protected by the table.</summary>
     public int Version;
 
-    /// <summary>What the directory lists, while somebody reads it. Protected by <see cref="Listings"/>.</summary>
-    public MergedDirectory? Listing { get; set; }
+    /// <summary>Serializes changes of names in this directory. It is the stack, to spare an object.</summary>
+    public object NamesLock => stack;
 
-    /// <summary>Entries whose offset is not their hash, which another name has; null as long as there was none. Protected by <see cref="Listings"/>.</summary>
-    public OwnOffset[]? OwnOffsets => Volatile.Read(ref ownOffsets);
+    /// <inheritdoc cref="DirectoryStack.IsMerged"/>
+    public bool IsMerged => stack.IsMerged;
 
-    private OwnOffset[]? ownOffsets;
+    /// <inheritdoc cref="DirectoryStack.IsPureUpper"/>
+    public bool IsPureUpper => stack.IsPureUpper;
 
-    /// <summary>An entry has this offset for as long as the directory is known. Caller holds the gate of <see cref="Listings"/>.</summary>
-    /// <param name="name">With its NUL.</param>
-    /// <param name="offset">The offset.</param>
-    public void AddOwnOffsetLocked(ReadOnlySpan<byte> name, ulong offset)
-    {
-        var all = new List<OwnOffset>(ownOffsets ?? []);
-        byte[] own = name.ToArray();
-        all.RemoveAll(kept => kept.Name.AsSpan().SequenceEqual(own));
-        all.Add(new OwnOffset(own, offset));
-        Volatile.Write(ref ownOffsets, [.. all]);
-    }
-
-    /// <summary>Who reads the directory. Counts are lost when threads meet.</summary>
-    public ListingReaders Readers;
-
-    /// <summary>Where names are in the lowers; null as long as it is not worth knowing. Set once.</summary>
-    public LowerNames? LowerNames { get => Volatile.Read(ref lowerNames); set => Volatile.Write(ref lowerNames, value); }
-
-    /// <summary>How many lowers were asked for a name that they do not have. Counts are lost when threads meet.</summary>
-    public int Misses;
-
-    /// <summary>Serializes changes of names in this directory.</summary>
-    public object NamesLock { get; } = new();
-
-    /// <summary>Whether upper and at least one lower make up the directory.</summary>
-    public bool IsMerged => Upper is not null && Lowers.Length > 0;
-
-    /// <summary>Whether the directory is in upper only.</summary>
-    public bool IsPureUpper => Upper is not null && Lowers.Length == 0;
-
-    /// <summary>The topmost real directory.</summary>
-    public RealDirectory Topmost => Upper ?? Lowers[0];
+    /// <inheritdoc cref="DirectoryStack.Topmost"/>
+    public RealDirectory Topmost => stack.Topmost;
 }

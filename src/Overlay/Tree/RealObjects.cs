@@ -92,22 +92,4 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
         real = error.IsError ? default : new RealReference(borrowed, name);
         return error;
     }
-
-    /// <summary>Opens a real directory to be listed. Caller holds no lock.</summary>
-    public Errno OpenDirectory(RealDirectory directory, out int descriptor)
-    {
-        descriptor = -1;
-        bool isUpper = directory.Layer.IsUpper;
-        if (isUpper) { renameLock.EnterReadLock(); }
-        try
-        {
-            Errno error = Of(directory, ".\0"u8, out RealReference real);
-            if (error.IsError) { return error; }
-            using (real) { return real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor); }
-        }
-        finally
-        {
-            if (isUpper) { renameLock.ExitReadLock(); }
-        }
-    }
 }

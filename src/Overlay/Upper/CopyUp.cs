@@ -449,7 +449,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         Errno error = Libc.StatAt(volume.Work!.Descriptor, temporary, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
-        RealKey key = volume.KeyInUpper(inode.Parent, inode.Name, stat);
+        RealKey key = volume.Keys.InUpper(inode.Parent, inode.Name, stat);
         bool isExpected = false;
         volume.RenameLock.EnterReadLock();
         try
@@ -663,7 +663,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         if (below is not null) { inode.Metacopy = below; }
         inode.HasUpper = true;
         if (below is null) { inode.Metacopy = null; }
-        RealKey key = volume.KeyInUpper(inode.Parent, inode.Name, stat);
+        RealKey key = volume.Keys.InUpper(inode.Parent, inode.Name, stat);
         if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { volume.Numbers.Remember(key, inode.Ino); }
         volume.Inodes.Rekey(inode, key, keepLower);
     }

@@ -215,11 +215,10 @@ internal sealed class Create(Volume volume)
     public Errno ListBelow(DirectoryInode parent, ReadOnlySpan<byte> name, out MergedDirectory? below)
     {
         below = null;
-        Below known = volume.Lookup.FindBelow(parent, name);
+        Below known = volume.Lookup.FindBelow(parent.Stack, name);
         if (known.Error.IsError || known.Found is not { Exists: true, Stat.IsDirectory: true }) { return known.Error; }
-        Found found = known.Found;
-        Errno error = volume.Lookup.Complete(parent, name, ref found);
-        return error.IsError || found.Lowers is not { Length: > 0 } ? error : MergedDirectory.Read(volume, new DirectoryInode { Lowers = found.Lowers }, out below);
+        Errno error = volume.Lookup.Complete(parent.Stack, name, known.Found, out Whole whole);
+        return error.IsError || whole.Lowers.Length == 0 ? error : volume.Listings.Read(new DirectoryStack(null, whole.Lowers), 0, out below);
     }
 
     /// <summary>Nothing of what the lowers have under a name may be seen in the directory that is to get it.</summary>

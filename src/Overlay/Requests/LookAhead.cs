@@ -1,7 +1,8 @@
 using Veneer.Linux;
+using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
-namespace Veneer.Overlay.Lookup;
+namespace Veneer.Overlay.Requests;
 
 /// <summary>
 /// Looks, on a thread of its own, at what a reader of directories is going to ask for while it is busy with what it has:
@@ -12,7 +13,12 @@ namespace Veneer.Overlay.Lookup;
 /// whoever comes later uses it or does without. A guess is made only while guesses come true. The thread sleeps, and
 /// does not exist before the first guess.
 /// </remarks>
-internal sealed class LookAhead(Volume volume)
+/// <param name="lookup">Finds names.</param>
+/// <param name="listings">Listings of directories.</param>
+/// <param name="inodes">What the kernel knows.</param>
+/// <param name="keys">By which keys real objects are known.</param>
+/// <param name="log">For a fault of ours.</param>
+internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTable inodes, ObjectKeys keys, Action<string> log)
 {
     /// <summary>So many entries are looked at in one go.</summary>
     private const int Reach = 256;
@@ -62,12 +68,12 @@ internal sealed class LookAhead(Volume volume)
                 parent.Child = parent.Listing.IndexOf(directory.Name);
                 if (parent.Child < 0) { ForgetWalk(); } else { walk[^1] = parent; }
             }
-            if (listing.Count <= MaxListed) { walk.Add(new Visit { Directory = directory, Listing = volume.Listings.Share(listing), Child = -1 }); }
+            if (listing.Count <= MaxListed) { walk.Add(new Visit { Directory = directory, Listing = listings.Share(listing), Child = -1 }); }
             guess = null;
             if (!TryGuess(out DirectoryInode parentOfNext, out RealKey key)) { return; }
             guess = key;
             if (trust < Trusted) { return; }
-            if (!volume.Inodes.TryLend(key, parentOfNext, volume.Inodes.VersionOf(parentOfNext), out Inode inode, out ulong nodeId)) { return; }
+            if (!inodes.TryLend(key, parentOfNext, inodes.VersionOf(parentOfNext), out Inode inode, out ulong nodeId)) { return; }
             Ask(new Work(inode as DirectoryInode, nodeId, null, 0));
         }
     }
@@ -75,7 +81,7 @@ internal sealed class LookAhead(Volume volume)
     /// <summary>Caller holds the gate.</summary>
     private void ForgetLast()
     {
-        volume.Listings.Return(walk[^1].Listing);
+        listings.Return(walk[^1].Listing);
         walk.RemoveAt(walk.Count - 1);
     }
 
@@ -90,7 +96,7 @@ internal sealed class LookAhead(Volume volume)
     {
         if (directory.Upper is not null || index >= listing.Count) { return; }
         if (listing.Ahead is { } ahead && index >= ahead.First && index < ahead.End - (Reach / 2)) { return; }
-        lock (gate) { Ask(new Work(directory, volume.Inodes.Lend(directory), volume.Listings.Share(listing), index)); }
+        lock (gate) { Ask(new Work(directory, inodes.Lend(directory), listings.Share(listing), index)); }
     }
 
     /// <summary>The directory that comes next when a tree is walked depth first, in the order of the listings. Caller holds the gate.</summary>
@@ -103,7 +109,7 @@ internal sealed class LookAhead(Volume volume)
             {
                 if (visit.Listing.TypeOf(i) != FileType.Directory >> 12) { continue; }
                 parent = visit.Directory;
-                key = volume.KeyOf(parent, visit.Listing, i);
+                key = keys.Of(parent, visit.Listing, i);
                 return true;
             }
         }
@@ -130,8 +136,8 @@ internal sealed class LookAhead(Volume volume)
 
     private void Forget(Work work)
     {
-        volume.Listings.Return(work.Listing);
-        volume.Inodes.Forget(work.NodeId, 1);
+        listings.Return(work.Listing);
+        inodes.Forget(work.NodeId, 1);
     }
 
     private void Run()
@@ -156,7 +162,7 @@ internal sealed class LookAhead(Volume volume)
 #pragma warning disable CA1031 // a bug here must not end the mount: whoever asks finds out by himself
             catch (Exception exception)
             {
-                volume.Log($"veneer: looking ahead failed: {exception}");
+                log($"veneer: looking ahead failed: {exception}");
             }
 #pragma warning restore CA1031
             Forget(work with { Listing = listing });
@@ -174,8 +180,8 @@ internal sealed class LookAhead(Volume volume)
             if (directory.Upper is not null || isOver) { return; }
             if (listing is null)
             {
-                if (MergedDirectory.Read(volume, directory, out listing).IsError) { return; }
-                volume.Listings.Show(directory, listing);
+                if (listings.Read(directory.Stack, inodes.VersionOf(directory), out listing).IsError) { return; }
+                listings.Show(directory.Stack, listing);
             }
             prefetched ??= listing.LookAhead(first, Reach);
             // Overtaken: the reader does the half that comes next, and need not wait for the other one.
@@ -183,8 +189,8 @@ internal sealed class LookAhead(Volume volume)
             for (int end = Math.Min(index + Stride, prefetched.End); index < end && index > prefetched.Reader && !isOver; index++)
             {
                 ReadOnlySpan<byte> name = listing.NameOf(index);
-                if (volume.Lookup.Find(directory, name, out Found found, listing.FirstLower(index)).IsError || !found.Exists) { continue; }
-                if (!volume.Lookup.Complete(directory, name, ref found).IsError) { prefetched.Add(index, found); }
+                if (lookup.Find(directory.Stack, name, out Found found, listing.FirstLower(index)).IsError || !found.Exists) { continue; }
+                if (!lookup.Complete(directory.Stack, name, found, out Whole whole).IsError) { prefetched.Add(index, found, whole); }
             }
         }
     }
