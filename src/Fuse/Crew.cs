@@ -1,3 +1,4 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 
 namespace Veneer.Fuse;
@@ -11,7 +12,7 @@ internal sealed class Crew : IDisposable
     /// <summary>So many threads at most are made ready at once, when many have stalled.</summary>
     private const int MaxBurst = 64;
 
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(FuseLocks.Workers);
     private readonly SemaphoreSlim parked = new(0);
     private int wantedForMany; // with the gate held
     private readonly bool parks;
@@ -51,14 +52,14 @@ internal sealed class Crew : IDisposable
     public uint LastCaller { get; set; }
 
     /// <summary>How many threads exist.</summary>
-    public int Count { get { lock (gate) { return threads.Count; } } }
+    public int Count { get { using (gate.Enter()) { return threads.Count; } } }
 
     /// <summary>How many threads serve a request at the moment.</summary>
-    public int Busy { get { lock (gate) { return workers.Count(worker => worker.Interruption.Unique != 0); } } }
+    public int Busy { get { using (gate.Enter()) { return workers.Count(worker => worker.Interruption.Unique != 0); } } }
 
     public void Start()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             for (int i = 0; i < wanted; i++) { AddLocked(new Worker(this), 0); }
         }
@@ -78,11 +79,11 @@ internal sealed class Crew : IDisposable
     {
         worker.Enter();
         using Exchange? exchange = open(cause);
-        lock (gate) { worker.Exchange = exchange; }
+        using (gate.Enter()) { worker.Exchange = exchange; }
         bool hasServed = exchange is not null && serve(exchange);
-        lock (gate) { worker.Exchange = null; }
+        using (gate.Enter()) { worker.Exchange = null; }
         if (hasServed) { return; }
-        lock (gate) // it stays in the list: the bound is also one for trying in vain
+        using (gate.Enter()) // it stays in the list: the bound is also one for trying in vain
         {
             ready--;
             WakeLocked(); // whoever went to sleep for its sake
@@ -92,13 +93,13 @@ internal sealed class Crew : IDisposable
     /// <summary>The calling thread takes long from here on.</summary>
     public void BeginBlocking()
     {
-        lock (gate) { ReplaceLocked(Worker.Current!); }
+        using (gate.Enter()) { ReplaceLocked(Worker.Current!); }
     }
 
     /// <summary>The calling thread takes requests again, or will soon.</summary>
     public void EndBlocking()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (Worker.Current!.IsReplaced) { ready++; }
             Worker.Current.IsReplaced = false;
@@ -111,7 +112,7 @@ internal sealed class Crew : IDisposable
     {
         bool isBusy = false;
         int replaced = 0;
-        lock (gate)
+        using (gate.Enter())
         {
             for (int i = 0; i < workers.Count; i++) // replacing adds to them
             {
@@ -138,7 +139,7 @@ internal sealed class Crew : IDisposable
     /// <inheritdoc cref="Workers.AnswerAll"/>
     public void AnswerAll(Errno error, HashSet<ulong> left)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             foreach (Worker worker in workers)
             {
@@ -204,7 +205,7 @@ internal sealed class Crew : IDisposable
     {
         int now = isOne ? 1 : Volatile.Read(ref wantedForMany);
         if (Volatile.Read(ref wanted) == now) { return; }
-        lock (gate)
+        using (gate.Enter())
         {
             wanted = now;
             WakeLocked();
@@ -214,7 +215,7 @@ internal sealed class Crew : IDisposable
     /// <summary>More threads are to be ready than was said at first.</summary>
     public void Widen(int count)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             wanted = wantedForMany = Math.Max(count, wantedForMany);
             while (!stopping && ready < wanted) { AddLocked(new Worker(this), 0); }
@@ -236,7 +237,7 @@ internal sealed class Crew : IDisposable
     public void Yield()
     {
         if (!parks || Volatile.Read(ref ready) <= Volatile.Read(ref wanted)) { return; }
-        lock (gate)
+        using (gate.Enter())
         {
             if (stopping || ready <= Math.Max(wanted, burst)) { return; }
             ready--;
@@ -248,7 +249,7 @@ internal sealed class Crew : IDisposable
     /// <summary>The connection has ended: no thread sleeps any more.</summary>
     public void Stop()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (stopping) { return; }
             stopping = true;
@@ -263,7 +264,7 @@ internal sealed class Crew : IDisposable
         for (int i = 0; ; i++)
         {
             Thread thread;
-            lock (gate)
+            using (gate.Enter())
             {
                 if (i == threads.Count) { return; }
                 thread = threads[i];

@@ -1,3 +1,4 @@
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 
@@ -21,7 +22,7 @@ public sealed class Gate
 {
     private const ulong Root = 1;
 
-    private readonly Lock closing = new(); // a leaf
+    private readonly OrderedLock closing = new(FuseLocks.Gate);
     private readonly Func<Interruption[]> requests;
     private volatile Service service;
     private volatile ulong[] revoked = [];
@@ -43,7 +44,7 @@ public sealed class Gate
     {
         long end = patience < 0 ? long.MaxValue : Environment.TickCount64 + patience;
         bool haveEnded = true;
-        lock (closing)
+        using (closing.Enter())
         {
             if (rest > service) { service = rest; }
         }

@@ -1,5 +1,6 @@
-using System.Runtime.InteropServices;
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 
@@ -59,7 +60,7 @@ public sealed partial class Server : IDisposable
     private readonly Gate gate;
     private readonly BusyPoll busyPoll = new();
     private readonly Statistics statistics = new();
-    private readonly Lock interruptionsLock = new();
+    private readonly OrderedLock interruptionsLock = new(FuseLocks.Interruptions);
     private volatile Interruption[] interruptions = [];
     private ulong overtaking;
     private volatile bool ended;
@@ -258,7 +259,7 @@ public sealed partial class Server : IDisposable
     private bool Work(Exchange exchange)
     {
         Worker worker = Worker.Current!;
-        lock (interruptionsLock) { interruptions = [.. interruptions, worker.Interruption]; }
+        using (interruptionsLock.Enter()) { interruptions = [.. interruptions, worker.Interruption]; }
         ThreadCounts counts = statistics.Add(exchange is RingExchange);
 
         bool hasServed = false;
@@ -373,7 +374,7 @@ public sealed partial class Server : IDisposable
     /// </remarks>
     private Errno Interrupt(ulong unique)
     {
-        lock (interruptionsLock)
+        using (interruptionsLock.Enter())
         {
             Interlocked.Exchange(ref overtaking, unique);
             foreach (Interruption interruption in interruptions)

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 
@@ -93,7 +94,7 @@ public sealed record RequestTotals(Opcode Opcode, long Errors, long Bytes, long 
 /// <summary>What a server has served since it started: summed over its threads when somebody asks.</summary>
 public sealed class Statistics
 {
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(FuseLocks.Statistics);
     private readonly long started = Stopwatch.GetTimestamp();
     private volatile ThreadCounts[] threads = [];
 
@@ -107,7 +108,7 @@ public sealed class Statistics
     internal ThreadCounts Add(bool overRing)
     {
         var counts = new ThreadCounts(overRing);
-        lock (gate) { threads = [.. threads, counts]; }
+        using (gate.Enter()) { threads = [.. threads, counts]; }
         return counts;
     }
 

@@ -79,18 +79,13 @@ internal sealed partial class OverlayFileSystem
             error = SetSize(inode, request, input);
             if (error.IsError) { return error; }
         }
-        volume.RenameLock.EnterReadLock();
-        try
+        using (volume.RenameLock.Share())
         {
             using var held = new HeldName(inode);
             error = volume.Objects.ResolveLocked(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real) { error = Change(request, real, inode, input); }
             if (error.IsError) { return error; }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
         }
         TellSuccessor(inode, isSuperseded);
         error = Attributes(request.NodeId, StatxMask.Basic, out _, out Statx stat, out ulong valid);
@@ -340,24 +335,25 @@ internal sealed partial class OverlayFileSystem
         if (LacksAcls(inode, attribute)) { return Errno.EOPNOTSUPP; }
         error = copyUp.Ensure(inode, request, needsData: !volume.WritesMetacopies);
         if (error.IsError) { return error; }
-        volume.RenameLock.EnterReadLock();
         try
         {
-            using var held = new HeldName(inode);
-            error = volume.Objects.ResolveLocked(inode, out RealReference real);
-            if (error.IsError) { return error; }
-            using (real)
+            using (volume.RenameLock.Share())
             {
-                error = Libc.SetXattrAt(real.Directory, real.Name, stored, value, input.Flags);
-                if (error.IsError || !input.KillSgid || !attribute.SequenceEqual(PosixAcl.AccessName)) { return error; }
-                error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out Statx stat);
-                if (error.IsError || (stat.Mode & ModeBits.SetGid) == 0) { return error; }
-                return Libc.ChangeModeAt(real.Directory, real.Name, stat.Mode & ModeBits.Mask & ~ModeBits.SetGid);
+                using var held = new HeldName(inode);
+                error = volume.Objects.ResolveLocked(inode, out RealReference real);
+                if (error.IsError) { return error; }
+                using (real)
+                {
+                    error = Libc.SetXattrAt(real.Directory, real.Name, stored, value, input.Flags);
+                    if (error.IsError || !input.KillSgid || !attribute.SequenceEqual(PosixAcl.AccessName)) { return error; }
+                    error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out Statx stat);
+                    if (error.IsError || (stat.Mode & ModeBits.SetGid) == 0) { return error; }
+                    return Libc.ChangeModeAt(real.Directory, real.Name, stat.Mode & ModeBits.Mask & ~ModeBits.SetGid);
+                }
             }
         }
         finally
         {
-            volume.RenameLock.ExitReadLock();
             TellSuccessor(inode, isSuperseded);
         }
     }
@@ -384,17 +380,18 @@ internal sealed partial class OverlayFileSystem
         }
         error = copyUp.Ensure(inode, request, needsData: !volume.WritesMetacopies);
         if (error.IsError) { return error; }
-        volume.RenameLock.EnterReadLock();
         try
         {
-            using var held = new HeldName(inode);
-            error = volume.Objects.ResolveLocked(inode, out RealReference real);
-            if (error.IsError) { return error; }
-            using (real) { return Libc.RemoveXattrAt(real.Directory, real.Name, stored); }
+            using (volume.RenameLock.Share())
+            {
+                using var held = new HeldName(inode);
+                error = volume.Objects.ResolveLocked(inode, out RealReference real);
+                if (error.IsError) { return error; }
+                using (real) { return Libc.RemoveXattrAt(real.Directory, real.Name, stored); }
+            }
         }
         finally
         {
-            volume.RenameLock.ExitReadLock();
             TellSuccessor(inode, isSuperseded);
         }
     }

@@ -64,10 +64,9 @@ internal sealed partial class OverlayFileSystem
     private void Purify(DirectoryInode directory, MergedDirectory content)
     {
         if (directory.IsMerged || !volume.IsWritable || volume.IsReadOnly || errors.Failure.IsError || HasOrigins(directory, content)) { return; }
-        volume.RenameLock.EnterReadLock();
-        try
+        using (volume.RenameLock.Share())
         {
-            lock (directory.NamesLock)
+            using (directory.LockNames())
             {
                 // What comes into it marks it first, and is in the directory when the lock is free.
                 if (directory.IsUnlinked || !directory.IsImpure || content.Version != volume.Inodes.VersionOf(directory)) { return; }
@@ -78,10 +77,6 @@ internal sealed partial class OverlayFileSystem
                 }
                 directory.IsImpure = false;
             }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
         }
         notifier?.InvalidateAttributes(directory.NodeId); // st_ctime is another now
     }
@@ -197,18 +192,13 @@ internal sealed partial class OverlayFileSystem
         Errno error = volume.Inodes.FindDirectory(request.NodeId, out DirectoryInode directory);
         if (error.IsError) { return error; }
         int descriptor;
-        volume.RenameLock.EnterReadLock();
-        try
+        using (volume.RenameLock.Share())
         {
             if (directory.Upper is not { } upper) { return Failed(); } // nothing of it is ours to write
             error = volume.Objects.Of(upper, Libc.Self, out RealReference real);
             if (error.IsError) { return error; }
             using (real) { error = real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor); }
             if (error.IsError) { return error; }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
         }
         error = SyncDescriptor(descriptor, input.DataOnly);
         Libc.Close(descriptor);

@@ -1,10 +1,12 @@
 using System.Buffers.Text;
 using System.Text.Json;
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay;
@@ -12,7 +14,7 @@ namespace Veneer.Overlay;
 /// <summary>What tools ask about what is on the disk, and the sync that they ask for.</summary>
 internal sealed partial class OverlayFileSystem
 {
-    private readonly Lock syncLock = new(); // a leaf
+    private readonly OrderedLock syncLock = new(OverlayLocks.LiveSync);
     private UpperSync? lastSync;
     private Thread? syncThread;
 
@@ -24,7 +26,7 @@ internal sealed partial class OverlayFileSystem
     {
         if (!Utf8Parser.TryParse(argument, out int perSecond, out int used) || used != argument.Length || perSecond < 0) { return Errno.EINVAL; }
         if (volume.Layers.Upper is not { } layer) { return Errno.EROFS; }
-        lock (syncLock)
+        using (syncLock.Enter())
         {
             if (syncThread is { IsAlive: true }) { return Errno.EBUSY; }
             var moves = new Moves(AwaitNames);
@@ -40,8 +42,7 @@ internal sealed partial class OverlayFileSystem
     /// <summary>Whoever has changed a name has also said so.</summary>
     private void AwaitNames()
     {
-        volume.RenameLock.EnterWriteLock();
-        volume.RenameLock.ExitWriteLock();
+        using (volume.RenameLock.Exclude()) { }
     }
 
     private void RunSync(UpperSync sync, Moves moves)
@@ -61,7 +62,7 @@ internal sealed partial class OverlayFileSystem
     {
         endsSync = true;
         Thread? thread;
-        lock (syncLock) { thread = syncThread; }
+        using (syncLock.Enter()) { thread = syncThread; }
         thread?.Join();
     }
 

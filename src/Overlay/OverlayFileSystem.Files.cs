@@ -1,4 +1,5 @@
 using Veneer.Fuse;
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
@@ -113,8 +114,8 @@ internal sealed partial class OverlayFileSystem
         if (notifier is null || !volume.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing) || !backing.HasNoPages || !smallReads.IsLikely()) { return; }
         Span<byte> message = stackalloc byte[Notifier.StoreHeader + (int)SmallestImage];
         // Whoever changes the file, be it only its size, copies it up first. While somebody does, which may take long, the READ comes.
-        if (!Monitor.TryEnter(inode.CopyUpLock)) { return; }
-        try
+        if (!inode.TryLockCopyUp(0, out ObjectLock.Scope scope)) { return; }
+        using (scope)
         {
             if (inode.HasUpper || OpenReal(inode, RealFlags(OpenFlags.ReadOnly), out int descriptor, out _, out _).IsError) { return; }
             Errno error = Libc.ReadAt(descriptor, message[Notifier.StoreHeader..], 0, out int count);
@@ -122,10 +123,6 @@ internal sealed partial class OverlayFileSystem
             // As much as there was room for is not the whole of it: the file is not what it was.
             if (error.IsError || count == 0 || count == (int)SmallestImage) { return; }
             backing.Fill(notifier, nodeId, message[..(Notifier.StoreHeader + count)]);
-        }
-        finally
-        {
-            Monitor.Exit(inode.CopyUpLock);
         }
     }
 
@@ -289,10 +286,9 @@ internal sealed partial class OverlayFileSystem
         bool staysInWork = volume.HasManyOrphans;
         Inode inode;
         int descriptor;
-        volume.RenameLock.EnterReadLock();
-        try
+        using (volume.RenameLock.Share())
         {
-            lock (parent.NamesLock)
+            using (parent.LockNames())
             {
                 error = create.TemporaryLocked(parent, what, isLinkable: staysInWork, out Statx stat, out descriptor);
                 if (error.IsError) { return error; }
@@ -311,10 +307,6 @@ internal sealed partial class OverlayFileSystem
                 volume.Inodes.AddAndLend(inode);
                 result.Entry = EntryOf(inode, inode.NodeId, stat);
             }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
         }
         return AdmitNew(inode, request.Header.Uid, input.Flags, descriptor, ref result);
     }
@@ -363,7 +355,7 @@ internal sealed partial class OverlayFileSystem
 
     private Errno Refresh(OpenFile file, bool reads)
     {
-        lock (file)
+        using (file.Lock())
         {
             if (file.Descriptor >= 0 && (!file.IsLower || !HasUpperData(file.Inode))) { return Errno.None; }
             Errno error = OpenReal(file.Inode, RealFlags(file.Flags & ~OpenFlags.Truncate), out int descriptor, out bool isLower, out _);
@@ -400,7 +392,7 @@ internal sealed partial class OverlayFileSystem
     private static Errno Follow(OpenFile file, int descriptor, bool isDirect)
     {
         if (file.IsDirect == isDirect) { return Errno.None; }
-        lock (file)
+        using (file.Lock())
         {
             Errno error = Libc.SetDirect(descriptor, isDirect);
             if (!error.IsError) { file.IsDirect = isDirect; }
@@ -596,8 +588,7 @@ internal sealed partial class OverlayFileSystem
 
     private Errno SetFileFlags(Inode inode, uint command, ReadOnlySpan<byte> argument)
     {
-        volume.RenameLock.EnterReadLock();
-        try
+        using (volume.RenameLock.Share())
         {
             using var held = new HeldName(inode);
             Errno error = volume.Objects.ResolveLocked(inode, out RealReference real);
@@ -608,10 +599,6 @@ internal sealed partial class OverlayFileSystem
                 if (!error.IsError) { inode.Protection = protection; }
                 return error;
             }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
         }
     }
 }

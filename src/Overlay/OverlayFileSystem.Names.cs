@@ -1,7 +1,9 @@
 using Veneer.Fuse;
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;
@@ -72,10 +74,9 @@ internal sealed partial class OverlayFileSystem
         bool isDirectory = (what.Mode & FileType.Mask) == FileType.Directory;
         if (isDirectory && create.MayMerge) { return MakeMergingDirectory(parent, name, what, out entry); }
         bool exclusive = isDirectory && create.IsLong;
-        EnterRenameLock(exclusive);
-        try
+        using (volume.RenameLock.Enter(exclusive))
         {
-            lock (parent.NamesLock)
+            using (parent.LockNames())
             {
                 if (parent.IsUnlinked) { return Errno.ENOENT; }
                 error = create.RunLocked(parent, name, what, null, out Statx stat, out descriptor);
@@ -87,10 +88,6 @@ internal sealed partial class OverlayFileSystem
                 return Errno.None;
             }
         }
-        finally
-        {
-            ExitRenameLock(exclusive);
-        }
     }
 
     /// <summary>Makes a directory that hides what the lowers have by a whiteout for each of it, and so is found as one that merges with them.</summary>
@@ -99,18 +96,19 @@ internal sealed partial class OverlayFileSystem
         entry = default;
         Errno error = create.ListBelow(parent, name, out MergedDirectory? below); // before anything is locked
         if (error.IsError) { return error; }
-        EnterRenameLock(exclusive: true);
         try
         {
-            lock (parent.NamesLock)
+            using (volume.RenameLock.Exclude())
             {
-                error = parent.IsUnlinked ? Errno.ENOENT : create.RunLocked(parent, name, what, below, out _, out _);
-                if (!error.IsError) { volume.Inodes.Changed(parent); }
+                using (parent.LockNames())
+                {
+                    error = parent.IsUnlinked ? Errno.ENOENT : create.RunLocked(parent, name, what, below, out _, out _);
+                    if (!error.IsError) { volume.Inodes.Changed(parent); }
+                }
             }
         }
         finally
         {
-            ExitRenameLock(exclusive: true);
             if (below is not null) { volume.Listings.Return(below); }
         }
         return error.IsError ? error : Lend(parent, name, out entry);
@@ -157,15 +155,10 @@ internal sealed partial class OverlayFileSystem
         if (error.IsError) { return error; }
         if (!needsData)
         {
-            volume.RenameLock.EnterReadLock();
-            try
+            using (volume.RenameLock.Share())
             {
                 using var name = new HeldName(inode);
                 error = rename.SetRedirect(inode, sameDirectory: false);
-            }
-            finally
-            {
-                volume.RenameLock.ExitReadLock();
             }
             if (error == Errno.EXDEV) { error = copyUp.Ensure(inode, request); }
             if (error.IsError) { return error; }
@@ -174,34 +167,35 @@ internal sealed partial class OverlayFileSystem
         // its descriptor, which is closed.
         bool exclusive = inode.IsNameless;
         int held = -1;
-        EnterRenameLock(exclusive);
         try
         {
-            error = HoldSource(inode, parent, out held);
-            if (error.IsError) { return error; }
-            lock (parent.NamesLock)
+            using (volume.RenameLock.Enter(exclusive))
             {
-                if (parent.IsUnlinked) { return Errno.ENOENT; }
-                if (inode.HasOrigin)
+                error = HoldSource(inode, parent, out held);
+                if (error.IsError) { return error; }
+                using (parent.LockNames())
                 {
-                    error = copyUp.SetImpure(parent);
+                    if (parent.IsUnlinked) { return Errno.ENOENT; }
+                    if (inode.HasOrigin)
+                    {
+                        error = copyUp.SetImpure(parent);
+                        if (error.IsError) { return error; }
+                    }
+                    error = volume.Objects.ResolveLocked(inode, out RealReference real);
                     if (error.IsError) { return error; }
+                    using (real) { error = create.LinkLocked(held >= 0 ? new RealReference(held) : real, parent, newName); }
+                    if (error.IsError) { return error; }
+                    if (exclusive && inode.IsNameless) { Rehome(inode, parent, newName.ToArray()); }
+                    else if (inode.Links is null && !inode.IsNameless) { volume.Inodes.AddAlias(inode, inode.Parent!, inode.Name, isUpper: true); }
+                    volume.Inodes.AddAlias(inode, parent, newName, isUpper: true);
+                    if (inode.Links is { } links) { links.Count++; }
+                    inode.IsUnlinked = false;
+                    volume.Inodes.Changed(parent);
                 }
-                error = volume.Objects.ResolveLocked(inode, out RealReference real);
-                if (error.IsError) { return error; }
-                using (real) { error = create.LinkLocked(held >= 0 ? new RealReference(held) : real, parent, newName); }
-                if (error.IsError) { return error; }
-                if (exclusive && inode.IsNameless) { Rehome(inode, parent, newName.ToArray()); }
-                else if (inode.Links is null && !inode.IsNameless) { volume.Inodes.AddAlias(inode, inode.Parent!, inode.Name, isUpper: true); }
-                volume.Inodes.AddAlias(inode, parent, newName, isUpper: true);
-                if (inode.Links is { } links) { links.Count++; }
-                inode.IsUnlinked = false;
-                volume.Inodes.Changed(parent);
             }
         }
         finally
         {
-            ExitRenameLock(exclusive);
             if (held >= 0) { Libc.Close(held); }
         }
         error = ReadAttributes(inode, StatxMask.Basic, out Statx stat);
@@ -290,10 +284,9 @@ internal sealed partial class OverlayFileSystem
         bool exclusive = volume.Features is not { Exchange: true, ForgetsNames: true };
         while (true)
         {
-            EnterRenameLock(exclusive);
-            try
+            using (volume.RenameLock.Enter(exclusive))
             {
-                lock (parent.NamesLock)
+                using (parent.LockNames())
                 {
                     Errno error = FindInodeLocked(parent, name, below, out Found found, out BorrowedInode borrowed);
                     using BorrowedInode held = borrowed;
@@ -311,10 +304,6 @@ internal sealed partial class OverlayFileSystem
                         // It failed, and others may use the descriptor that was to stand in: once more without them.
                     }
                 }
-            }
-            finally
-            {
-                ExitRenameLock(exclusive);
             }
             exclusive = true;
         }
@@ -336,38 +325,21 @@ internal sealed partial class OverlayFileSystem
             if (inode is not DirectoryInode removed) { return Errno.ENOTDIR; }
             error = CheckEmpty(removed, out int version, out int whiteouts);
             if (error.IsError) { return error; }
-            EnterRenameLock(exclusive);
-            try
+            using (volume.RenameLock.Enter(exclusive))
             {
-                lock (parent.NamesLock)
+                using (parent.LockNames())
                 {
                     error = FindInodeLocked(parent, name, below, out Found found, out BorrowedInode now);
                     using BorrowedInode again = now;
                     if (error.IsError) { return error; }
-                    lock (removed.NamesLock)
+                    using (removed.LockNames())
                     {
                         if (!ReferenceEquals(now.Inode, removed) || volume.Inodes.VersionOf(removed) != version) { continue; } // something came between
                         return remove.DirectoryLocked(parent, name, removed, found, below.IsPositive, whiteouts, staysInWork, out leftover);
                     }
                 }
             }
-            finally
-            {
-                ExitRenameLock(exclusive);
-            }
         }
-    }
-
-    private void EnterRenameLock(bool exclusive)
-    {
-        if (exclusive) { volume.RenameLock.EnterWriteLock(); }
-        else { volume.RenameLock.EnterReadLock(); }
-    }
-
-    private void ExitRenameLock(bool exclusive)
-    {
-        if (exclusive) { volume.RenameLock.ExitWriteLock(); }
-        else { volume.RenameLock.ExitReadLock(); }
     }
 
     private Errno CheckRemoval(DirectoryInode parent, ReadOnlySpan<byte> name, bool directory)
@@ -404,8 +376,11 @@ internal sealed partial class OverlayFileSystem
 
     /// <summary>As the other one, and for it to be called with the rename lock: of the lowers it takes what is known.</summary>
     /// <returns><see cref="Errno.EAGAIN"/> when that would be needed, and is not known.</returns>
-    private Errno FindInodeLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below, out Found found, out BorrowedInode inode) =>
-        Borrow(volume.Lookup.FindLocked(parent.Stack, name, below, out found), parent, name, found, out inode);
+    private Errno FindInodeLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below, out Found found, out BorrowedInode inode)
+    {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
+        return Borrow(volume.Lookup.FindLocked(parent.Stack, name, below, out found), parent, name, found, out inode);
+    }
 
     private Errno Borrow(Errno error, DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, out BorrowedInode inode)
     {
@@ -471,8 +446,7 @@ internal sealed partial class OverlayFileSystem
                 if (error.IsError) { return error; }
             }
 
-            volume.RenameLock.EnterWriteLock();
-            try
+            using (volume.RenameLock.Exclude())
             {
                 error = FindAgainLocked(ref from, isSure: from.Found.HasUpper);
                 if (!error.IsError) { error = FindAgainLocked(ref to, isSure: !to.Found.HasUpper); } // what is there may have lost another name
@@ -490,10 +464,6 @@ internal sealed partial class OverlayFileSystem
                 }
                 leftover = to.Leftover;
                 return error;
-            }
-            finally
-            {
-                volume.RenameLock.ExitWriteLock();
             }
         }
     }
@@ -514,6 +484,7 @@ internal sealed partial class OverlayFileSystem
     /// <returns><see cref="Errno.EAGAIN"/> when the lowers would have to be asked.</returns>
     private Errno FindAgainLocked(ref RenameSide side, bool isSure)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
         if (isSure && side.Version == volume.Inodes.VersionOf(side.Parent)) { return Errno.None; }
         using BorrowedInode before = side.Borrowed;
         side.Version = volume.Inodes.VersionOf(side.Parent);

@@ -1,8 +1,10 @@
 using Veneer.Fuse;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Host;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay;
@@ -79,7 +81,7 @@ internal sealed partial class OverlayFileSystem
         finally
         {
             workers?.EndBlocking();
-            lock (downLock)
+            using (ObjectLock.Enter(downLock, OverlayLocks.Shutdown))
             {
                 isDown = true;
                 downError = error;
@@ -99,7 +101,7 @@ internal sealed partial class OverlayFileSystem
 
     private Errno WaitForShutdown()
     {
-        lock (downLock)
+        using (ObjectLock.Enter(downLock, OverlayLocks.Shutdown))
         {
             while (!isDown) { Monitor.Wait(downLock); }
             return downError;

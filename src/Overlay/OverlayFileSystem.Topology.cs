@@ -73,15 +73,10 @@ internal sealed partial class OverlayFileSystem
     private byte[]? PathOf(Inode inode)
     {
         var names = new List<byte[]>();
-        volume.RenameLock.EnterReadLock();
-        try
+        using (volume.RenameLock.Share())
         {
             if (inode.IsUnlinked || inode.IsNameless) { return null; }
             for (Inode? at = inode; at is { Parent: not null }; at = at.Parent) { names.Add(at.Name.ToArray()); }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
         }
         var path = new MemoryStream();
         for (int i = names.Count - 1; i >= 0; i--)

@@ -1,9 +1,11 @@
 using Veneer.Fuse;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Host;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 using Veneer.Overlay.Upper;
@@ -145,7 +147,7 @@ public sealed class OverlayMount : IDisposable
         foreach (Layer layer in layers.All) { _ = numbers.Key(layer.Device, 0); }
         var owners = new Owners(layers, log);
         opened.Add(owners);
-        var renameLock = new ReaderWriterLockSlim(LockRecursionPolicy.NoRecursion);
+        var renameLock = new SharedLock(OverlayLocks.Rename);
         RealDirectory? workRoot = workDirectory is null ? null : new RealDirectory(upperLayer!, workDirectory.Descriptor);
         var lookup = new LayeredLookup(directories, layers, options.FollowsRedirects, options.Metacopy)
         {

@@ -1,3 +1,4 @@
+using Veneer.Fuse.Locking;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Host;
@@ -13,7 +14,7 @@ internal sealed class Volume
 {
     /// <summary>Held while something in upper is reached by its name; exclusively to rename, and to unlink one of several names.</summary>
     /// <remarks>Comes after an inode's copy-up lock. Nobody calls into a lower while he holds it: see docs/adr/0020-no-lock-while-a-lower-is-asked.md.</remarks>
-    public required ReaderWriterLockSlim RenameLock { get; init; }
+    public required SharedLock RenameLock { get; init; }
 
     /// <summary>As the user asked.</summary>
     public required OverlayOptions Options { get; init; }

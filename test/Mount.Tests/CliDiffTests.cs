@@ -79,7 +79,7 @@ public sealed class CliDiffTests : IDisposable
     {
         Outcome outcome = sandbox.Run(
             $"set -e; mkdir l/d l/e; seq -f l/d/f%g {files} | xargs touch; seq -f l/e/f%g {files} | xargs touch; mkdir u/d; echo x | tee u/d/f1 u/d/f2 >u/d/new; touch u/d/f3;"
-            + "veneer mount -o lowerdir=l m; veneer stats --json m >before; veneer diff --upper u --lower m --stat; veneer stats --json m >after;"
+            + "veneer mount -o lowerdir=l m; veneer stats m >first; veneer stats --json m >before; veneer diff --upper u --lower m --stat; veneer stats --json m >after;"
             + "for f in before after; do grep -oE '\"(opcode|count)\": ?[^,]*' $f | paste - - | tr -d '\" ,' | sed 's/opcode:\\(.*\\)\\tcount:/\\1 /' >$f.txt; done; echo ===; sort before.txt after.txt | uniq -u");
         string[] halves = outcome.Output.Split("===\n");
         int Count(string opcode) => halves[1].Split('\n').Where(line => line.StartsWith(opcode + " ", StringComparison.Ordinal)).Select(line => int.Parse(line.Split(' ')[1], System.Globalization.CultureInfo.InvariantCulture)).DefaultIfEmpty(0).Max();

@@ -2,8 +2,10 @@ using System.Globalization;
 using System.Reflection;
 using System.Runtime.CompilerServices;
 using Veneer.Fuse.Wire;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
@@ -128,7 +130,7 @@ public sealed class InodeTableTests
         Inode used = Make("a-long-name-at-first\0"u8, 10), fresh = table.Make("short\0"u8);
         used.SetLowerName([1, 0]);
         used.Links = new HardLinks(2);
-        used.MakeAliasListLocked().Add(new Alias(root, [1, 0]));
+        using (new OrderedLock(OverlayLocks.InodeTable).Enter()) { used.MakeAliasListLocked().Add(new Alias(root, [1, 0])); }
         (used.Metacopy, used.Orphan) = (new RealName(directory, [1, 0]), 1);
         (used.NextByKey, used.NextByNodeId, used.LowerDirectory) = (fresh, fresh, directory);
         (used.Backing, fresh.Backing) = (new BackingFile(), new BackingFile());

@@ -3,7 +3,9 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text.Json;
 using Veneer.Fuse;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Control;
 
@@ -26,7 +28,7 @@ internal sealed class ControlChannel(uint mounter, Answerer answer)
     /// <summary>Bytes of one answer, and of all that are kept.</summary>
     public const int MaxBytes = 16 << 20;
 
-    private readonly Lock gate = new(); // a leaf
+    private readonly OrderedLock gate = new(OverlayLocks.ControlChannel);
     private readonly List<(ulong Id, byte[] Bytes)> documents = []; // oldest first
     private ulong lastId;
 
@@ -98,7 +100,7 @@ internal sealed class ControlChannel(uint mounter, Answerer answer)
 
     private bool TryFind(ulong id, out byte[] document)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             document = documents.Find(kept => kept.Id == id).Bytes;
             return document is not null;
@@ -107,12 +109,12 @@ internal sealed class ControlChannel(uint mounter, Answerer answer)
 
     private void Remove(ulong id)
     {
-        lock (gate) { documents.RemoveAll(kept => kept.Id == id); }
+        using (gate.Enter()) { documents.RemoveAll(kept => kept.Id == id); }
     }
 
     private ulong Keep(byte[] document)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             while (documents.Count == MaxDocuments || documents.Sum(kept => (long)kept.Bytes.Length) + document.Length > MaxBytes) { documents.RemoveAt(0); }
             documents.Add((++lastId, document));

@@ -1,6 +1,8 @@
 using System.Buffers;
 using System.Diagnostics;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Durability;
@@ -69,7 +71,7 @@ public sealed class UpperSync
     {
         get
         {
-            lock (failures) { return [.. failures]; }
+            using (ObjectLock.Enter(failures, OverlayLocks.UpperSync)) { return [.. failures]; }
         }
     }
 
@@ -389,7 +391,7 @@ public sealed class UpperSync
     private void Fail(IEnumerable<Level> levels, ReadOnlySpan<byte> name, Errno error)
     {
         Interlocked.Increment(ref failed);
-        lock (failures)
+        using (ObjectLock.Enter(failures, OverlayLocks.UpperSync))
         {
             if (failures.Count >= MaxFailures) { return; }
             var path = new List<string>(levels.Skip(1).Select(level => PathText.Decode(level.Name)));

@@ -1,6 +1,8 @@
 using System.Globalization;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Durability;
 
@@ -24,7 +26,7 @@ internal sealed class VolatileMark
     private readonly int upper;
     private readonly int work;
     private readonly OverlayXattr xattr;
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.VolatileMark);
     private readonly bool isLaid;
     private readonly int recordsOnUpper;
     private VolatileState notUnderstood;
@@ -180,7 +182,7 @@ internal sealed class VolatileMark
     /// <summary>Notes that writing back has failed, so that nobody trusts the upper again.</summary>
     public Errno NoteFailure(Errno failure)
     {
-        lock (gate) { return current is { Failure: "-" } record ? Write(record with { Failure = failure.ToString() }) : Errno.None; }
+        using (gate.Enter()) { return current is { Failure: "-" } record ? Write(record with { Failure = failure.ToString() }) : Errno.None; }
     }
 
     /// <remarks>

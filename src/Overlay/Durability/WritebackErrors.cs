@@ -1,4 +1,6 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Durability;
 
@@ -20,7 +22,7 @@ internal sealed class WritebackErrors
 
     private readonly ErrorSentinel? sentinel;
     private readonly Action<Errno>? consequence;
-    private readonly object gate = new(); // a leaf
+    private readonly object gate = new();
     private Thread? thread;
     private int failure;
     private volatile bool isTouched;
@@ -80,7 +82,7 @@ internal sealed class WritebackErrors
 
     private void Wake()
     {
-        lock (gate)
+        using (ObjectLock.Enter(gate, OverlayLocks.WritebackErrors))
         {
             if (stopping) { return; }
             isAsleep = false;
@@ -121,7 +123,7 @@ internal sealed class WritebackErrors
             }
             quiet = isTouched ? 0 : quiet + 1;
             isTouched = false;
-            lock (gate)
+            using (ObjectLock.Enter(gate, OverlayLocks.WritebackErrors))
             {
                 if (stopping) { return; }
                 if (quiet >= Patience)
@@ -144,7 +146,7 @@ internal sealed class WritebackErrors
     /// <summary>Looks no more.</summary>
     public void Stop()
     {
-        lock (gate)
+        using (ObjectLock.Enter(gate, OverlayLocks.WritebackErrors))
         {
             if (stopping) { return; }
             stopping = true;

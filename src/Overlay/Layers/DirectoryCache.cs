@@ -1,4 +1,6 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Layers;
 
@@ -12,7 +14,7 @@ internal sealed class DirectoryCache(int capacity)
     [ThreadStatic]
     private static List<RealDirectory>? way;
 
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.DirectoryCache);
     private RealDirectory? newest;
     private RealDirectory? oldest;
     private int count;
@@ -28,7 +30,7 @@ internal sealed class DirectoryCache(int capacity)
     public int KeptOpen => Volatile.Read(ref kept);
 
     /// <summary>How many descriptors it holds, how often one was there already, was opened, and was closed for want of room.</summary>
-    public (int Open, long Hits, long Opened, long Evicted) Counts { get { lock (gate) { return (count, hits, opened, evictions); } } }
+    public (int Open, long Hits, long Opened, long Evicted) Counts { get { using (gate.Enter()) { return (count, hits, opened, evictions); } } }
 
     /// <summary>The descriptor of a directory, kept open until the result is disposed of.</summary>
     /// <returns><see cref="Errno.ESTALE"/> when the layer no longer has the directory where it was.</returns>
@@ -71,7 +73,7 @@ internal sealed class DirectoryCache(int capacity)
 
     private bool TryBorrow(RealDirectory directory, out BorrowedDirectory borrowed)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (directory.Descriptor < 0)
             {
@@ -91,7 +93,7 @@ internal sealed class DirectoryCache(int capacity)
         int surplus = -1, evicted = -1;
         try
         {
-            lock (gate)
+            using (gate.Enter())
             {
                 if (directory.Descriptor >= 0)
                 {
@@ -118,7 +120,7 @@ internal sealed class DirectoryCache(int capacity)
 
     internal void GiveBack(RealDirectory directory)
     {
-        lock (gate) { directory.Borrowers--; }
+        using (gate.Enter()) { directory.Borrowers--; }
     }
 
     /// <summary>Keeps a directory's descriptor for good: it is about to lose its name.</summary>
@@ -126,7 +128,7 @@ internal sealed class DirectoryCache(int capacity)
     {
         Errno error = Borrow(directory, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
-        lock (gate)
+        using (gate.Enter())
         {
             if (IsLinkedLocked(directory)) { kept++; }
             UnlinkLocked(directory);
@@ -138,7 +140,7 @@ internal sealed class DirectoryCache(int capacity)
     /// <summary>The end of <see cref="KeepOpen"/>: the directory has its name still.</summary>
     public void KeepOpenNoMore(RealDirectory directory)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (directory.Descriptor < 0 || directory.Parent is null || IsLinkedLocked(directory)) { return; }
             kept--;
@@ -150,7 +152,7 @@ internal sealed class DirectoryCache(int capacity)
     public void Drop(RealDirectory directory)
     {
         int descriptor;
-        lock (gate)
+        using (gate.Enter())
         {
             if (directory.Parent is null || directory.Descriptor < 0) { return; }
             if (directory.Borrowers > 0)
@@ -174,16 +176,21 @@ internal sealed class DirectoryCache(int capacity)
     /// <summary>Closes what is open, but for roots and for directories that are kept. Nobody may use the cache any more.</summary>
     public void CloseAll()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             for (int descriptor = EvictLocked(); descriptor >= 0; descriptor = EvictLocked()) { Libc.Close(descriptor); }
         }
     }
 
-    private bool IsLinkedLocked(RealDirectory directory) => directory.Newer is not null || directory.Older is not null || ReferenceEquals(newest, directory);
+    private bool IsLinkedLocked(RealDirectory directory)
+    {
+        LockOrder.AssertHeld(OverlayLocks.DirectoryCache);
+        return directory.Newer is not null || directory.Older is not null || ReferenceEquals(newest, directory);
+    }
 
     private void TouchLocked(RealDirectory directory)
     {
+        LockOrder.AssertHeld(OverlayLocks.DirectoryCache);
         // A root and a kept directory are not in the list.
         if (ReferenceEquals(newest, directory) || !IsLinkedLocked(directory)) { return; }
         UnlinkLocked(directory);
@@ -192,6 +199,7 @@ internal sealed class DirectoryCache(int capacity)
 
     private void LinkLocked(RealDirectory directory)
     {
+        LockOrder.AssertHeld(OverlayLocks.DirectoryCache);
         directory.Newer = null;
         directory.Older = newest;
         if (newest is not null) { newest.Newer = directory; }
@@ -202,6 +210,7 @@ internal sealed class DirectoryCache(int capacity)
 
     private void UnlinkLocked(RealDirectory directory)
     {
+        LockOrder.AssertHeld(OverlayLocks.DirectoryCache);
         if (!IsLinkedLocked(directory)) { return; }
         if (directory.Newer is not null) { directory.Newer.Older = directory.Older; } else { newest = directory.Older; }
         if (directory.Older is not null) { directory.Older.Newer = directory.Newer; } else { oldest = directory.Newer; }
@@ -212,6 +221,7 @@ internal sealed class DirectoryCache(int capacity)
     /// <summary>Takes the descriptor of the directory that was unused for longest, or -1 when all are in use.</summary>
     private int EvictLocked()
     {
+        LockOrder.AssertHeld(OverlayLocks.DirectoryCache);
         for (RealDirectory? candidate = oldest; candidate is not null; candidate = candidate.Newer)
         {
             if (candidate.Borrowers > 0) { continue; }

@@ -1,4 +1,6 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Layers;
 
@@ -14,7 +16,7 @@ internal sealed class Owners : IDisposable
     /// <summary>INVALID_UID and INVALID_GID.</summary>
     public const uint Unmapped = uint.MaxValue;
 
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.Owners);
     private readonly uint overflowUid = Overflow("/proc/sys/kernel/overflowuid");
     private readonly uint overflowGid = Overflow("/proc/sys/kernel/overflowgid");
     private readonly bool mapsUid;
@@ -70,7 +72,7 @@ internal sealed class Owners : IDisposable
         int descriptor = directory;
         if (name.Length > 1 && Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out descriptor).IsError) { return KnownIds.None; }
         KnownIds known = KnownIds.None;
-        lock (gate)
+        using (gate.Enter())
         {
             Errno error = Errno.EPERM;
             for (int attempt = 0; attempt < 2 && error.IsError && !hasFailed; attempt++)
@@ -96,7 +98,7 @@ internal sealed class Owners : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             hasFailed = true;
             witness?.Dispose();

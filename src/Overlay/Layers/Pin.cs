@@ -41,13 +41,13 @@ public sealed class Pin : IDisposable
     {
         _ = Libc.MakeDirectoryAt(Libc.AtCwd, PathText.Encode(Home), 0x1C0); // there already, or the next one says why not
         using Fd? turn = TakeTurn();
-        if (turn is not null) { ReleaseAllLeftLocked(); }
+        if (turn is not null) { ReleaseAllLeft(); }
         // Containers may share a mount namespace and have the same process ids.
         string place = string.Create(CultureInfo.InvariantCulture, $"{Home}/{Host.Processes.NamespaceOf("self", "mnt")}-{Host.Processes.NamespaceOf("self", "pid")}-{Libc.ProcessId}");
         Errno error = Libc.MakeDirectoryAt(Libc.AtCwd, PathText.Encode(place), 0x1C0);
         if (error.IsError && error != Errno.EEXIST) { throw new OverlayMountException($"The option pin needs the directory {place}, which cannot be made ({error}): mount without pin, or see to {Home}."); }
         // Both locked as long as we live, or they would be taken for what a process has left that was killed.
-        error = OpenLocked(place, out Fd below);
+        error = OpenAndLock(place, out Fd below);
         if (!error.IsError) { error = Libc.Mount("veneer\0"u8, PathText.Encode(place), "tmpfs\0"u8, MountFlags.NoSetUid | MountFlags.NoDevices | MountFlags.NoExecute, "mode=700\0"u8); }
         if (error.IsError)
         {
@@ -57,7 +57,7 @@ public sealed class Pin : IDisposable
                 ? "The option pin needs the right to mount (CAP_SYS_ADMIN): become root, or mount without pin."
                 : $"The option pin cannot mount on {place} ({error}): mount without pin, or see dmesg.");
         }
-        error = OpenLocked(place, out Fd opened);
+        error = OpenAndLock(place, out Fd opened);
         try
         {
             if (!error.IsError) { error = Libc.Mount("none\0"u8, PathText.Encode(place), "none\0"u8, MountFlags.Private, "\0"u8); }
@@ -86,7 +86,7 @@ public sealed class Pin : IDisposable
 
     /// <summary>Opens and locks a directory; the descriptor is -1 when that fails.</summary>
     /// <returns><see cref="Errno.EAGAIN"/> when somebody else has it locked.</returns>
-    private static Errno OpenLocked(string path, out Fd directory)
+    private static Errno OpenAndLock(string path, out Fd directory)
     {
         Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor);
         directory = new Fd(error.IsError ? -1 : descriptor);
@@ -99,7 +99,7 @@ public sealed class Pin : IDisposable
     public static void ReleaseLeftovers()
     {
         using Fd? turn = TakeTurn();
-        if (turn is not null) { ReleaseAllLeftLocked(); } // else the next one does
+        if (turn is not null) { ReleaseAllLeft(); } // else the next one does
     }
 
     /// <summary>Locks the home of all pins: between the mount of a place and the lock on it, nobody must take it for a leftover.</summary>
@@ -122,13 +122,13 @@ public sealed class Pin : IDisposable
     }
 
     /// <summary>Caller has the turn.</summary>
-    private static void ReleaseAllLeftLocked()
+    private static void ReleaseAllLeft()
     {
         if (MountTable.Read(out List<MountEntry> table).IsError) { return; }
         foreach (MountEntry entry in table)
         {
             if (entry.Source != "veneer" || entry.Type != "tmpfs" || entry.Root != "/" || !IsPlace(entry.MountPoint)) { continue; }
-            bool isFree = !OpenLocked(entry.MountPoint, out Fd place).IsError;
+            bool isFree = !OpenAndLock(entry.MountPoint, out Fd place).IsError;
             place.Dispose();
             if (isFree) { Release(entry.MountPoint); }
         }
@@ -141,7 +141,7 @@ public sealed class Pin : IDisposable
         foreach (string name in names)
         {
             string path = $"{Home}/{name}";
-            if (name is "." or ".." || table.Exists(entry => entry.MountPoint == path) || OpenLocked(path, out Fd place).IsError) { continue; }
+            if (name is "." or ".." || table.Exists(entry => entry.MountPoint == path) || OpenAndLock(path, out Fd place).IsError) { continue; }
             _ = Libc.RemoveDirectoryAt(Libc.AtCwd, PathText.Encode(path)); // best effort: an empty directory is in nobody's way
             place.Dispose();
         }

@@ -1,3 +1,4 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 
 namespace Veneer.Overlay.Layers;
@@ -12,7 +13,7 @@ internal sealed record RealName(RealDirectory Directory, byte[] Name);
 internal ref struct RealReference
 {
     private BorrowedDirectory borrowed;
-    private ReaderWriterLockSlim? held;
+    private SharedLock.Scope held;
 
     public RealReference(BorrowedDirectory borrowed, ReadOnlySpan<byte> name)
     {
@@ -73,12 +74,12 @@ internal ref struct RealReference
             : Libc.Reopen(Directory, flags, out descriptor);
     }
 
-    /// <summary>The caller has taken a lock, shared, that is let go of with this.</summary>
-    public void Hold(ReaderWriterLockSlim taken) => held = taken;
+    /// <summary>The caller has taken the rename lock, shared, that is let go of with this.</summary>
+    public void Hold(SharedLock.Scope taken) => held = taken;
 
     public readonly void Dispose()
     {
         borrowed.Dispose();
-        held?.ExitReadLock();
+        held.Dispose();
     }
 }

@@ -1,4 +1,6 @@
+using Veneer.Fuse.Locking;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -60,6 +62,7 @@ internal sealed class DirectoryStack(RealDirectory? upper, RealDirectory[] lower
     /// <param name="offset">The offset.</param>
     public void AddOwnOffsetLocked(ReadOnlySpan<byte> name, ulong offset)
     {
+        LockOrder.AssertHeld(OverlayLocks.Listings);
         var all = new List<OwnOffset>(ownOffsets ?? []);
         byte[] own = name.ToArray();
         all.RemoveAll(known => known.Name.AsSpan().SequenceEqual(own));

@@ -1,6 +1,10 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -24,7 +28,22 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
     private readonly OverlayXattr xattr = layers.LowerXattr;
 
     /// <summary>Held while upper is asked; null where nothing is renamed.</summary>
-    public ReaderWriterLockSlim? RenameLock { get; init; }
+    public SharedLock? RenameLock { get; init; }
+
+    private SharedLock.Scope ShareNames() => RenameLock is { } renames ? renames.Share() : default;
+
+    [Conditional("LOCK_ORDER")]
+    private void AssertNamesShared([CallerMemberName] string member = "")
+    {
+        if (RenameLock is not null) { LockOrder.AssertHeld(OverlayLocks.Rename, member: member); }
+    }
+
+    /// <summary>A lower may take any time to answer. See ADR 20.</summary>
+    [Conditional("LOCK_ORDER")]
+    private void AssertMayWait([CallerMemberName] string member = "")
+    {
+        if (RenameLock is not null) { LockOrder.AssertNotHeld(OverlayLocks.Rename, member); }
+    }
 
     /// <summary>Whether many lookups are to come, so that directories with many lowers are worth reading.</summary>
     public bool RemembersLowers { get; init; }
@@ -61,6 +80,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
     /// <returns><see cref="Errno.EAGAIN"/> when he does not, and the lowers would have to be asked.</returns>
     public Errno FindLocked(DirectoryStack parent, ReadOnlySpan<byte> name, in Below below, out Found found)
     {
+        AssertNamesShared();
         Errno error = FindUpperLocked(parent, name, out found, out bool isDecided);
         if (error.IsError || isDecided) { return error; }
         if (!below.IsKnown && parent.Lowers.Length > 0) { return Errno.EAGAIN; }
@@ -78,28 +98,35 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
 
     private Errno FindUpper(DirectoryStack parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
     {
-        if (parent.Upper is null || RenameLock is not { } renames) { return FindUpperLocked(parent, name, out found, out isDecided); }
-        renames.EnterReadLock();
-        try { return FindUpperLocked(parent, name, out found, out isDecided); }
-        finally { renames.ExitReadLock(); }
+        if (parent.Upper is not null)
+        {
+            using (ShareNames()) { return FindUpperLocked(parent, name, out found, out isDecided); }
+        }
+        found = default;
+        isDecided = false;
+        return CheckLength(name);
     }
 
     /// <param name="isDecided">Whether upper has something under the name, be it a whiteout.</param>
     private Errno FindUpperLocked(DirectoryStack parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
     {
+        AssertNamesShared();
         found = default;
         isDecided = false;
-        if (name.Length - 1 > layers.NameLength) { return Errno.ENAMETOOLONG; }
-        if (parent.Upper is not { } upper) { return Errno.None; }
-        Errno error = StatIn(upper, name, out found.Stat, out isDecided);
+        Errno error = CheckLength(name);
+        if (error.IsError || parent.Upper is not { } upper) { return error; }
+        error = StatIn(upper, name, out found.Stat, out isDecided);
         if (error.IsError || !isDecided) { return error; }
         if (IsWhiteout(upper, name, found.Stat)) { found.IsWhiteout = true; }
         else { found.Exists = found.HasUpper = true; }
         return Errno.None;
     }
 
+    private Errno CheckLength(ReadOnlySpan<byte> name) => name.Length - 1 > layers.NameLength ? Errno.ENAMETOOLONG : Errno.None;
+
     private Errno FindLower(DirectoryStack parent, ReadOnlySpan<byte> name, int first, ref Found found)
     {
+        AssertMayWait();
         RealDirectory[] lowers = parent.Lowers;
         if (NamesOf(parent) is { } names)
         {
@@ -161,9 +188,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
             search.IsLast = !followRedirects && lowers.Length == 0;
             Span<byte> origin = stackalloc byte[OriginHandle.MaxLength];
             int originLength;
-            RenameLock?.EnterReadLock();
-            try { error = ReadUpperLocked(parent.Upper!, name, found, ref whole, ref search, origin, out originLength); }
-            finally { RenameLock?.ExitReadLock(); }
+            using (ShareNames()) { error = ReadUpperLocked(parent.Upper!, name, found, ref whole, ref search, origin, out originLength); }
             if (error.IsError) { return error; }
             if (originLength > 0) { FindOrigin(origin[..originLength], found.Stat.Type, ref whole); }
             if (search.Path is [(byte)'/', ..]) { lowers = layers.LowerRoots; }
@@ -254,6 +279,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
     /// <param name="originLength">How much of it is used.</param>
     private Errno ReadUpperLocked(RealDirectory parent, ReadOnlySpan<byte> name, in Found found, ref Whole whole, ref Search search, scoped Span<byte> origin, out int originLength)
     {
+        AssertNamesShared();
         originLength = 0;
         Errno error = directories.Borrow(parent, out BorrowedDirectory borrowed);
         if (error.IsError) { return error; }
@@ -522,20 +548,12 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
     /// <summary>Opens a real directory to be listed. Caller holds no lock.</summary>
     public Errno OpenDirectory(RealDirectory directory, out int descriptor)
     {
+        using SharedLock.Scope names = directory.Layer.IsUpper ? ShareNames() : default;
         descriptor = -1;
-        ReaderWriterLockSlim? renames = directory.Layer.IsUpper ? RenameLock : null;
-        renames?.EnterReadLock();
-        try
-        {
-            Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
-            if (error.IsError) { return error; }
-            using var real = new RealReference(borrowed, ".\0"u8);
-            return real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor);
-        }
-        finally
-        {
-            renames?.ExitReadLock();
-        }
+        Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
+        if (error.IsError) { return error; }
+        using var real = new RealReference(borrowed, ".\0"u8);
+        return real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor);
     }
 
     private bool IsTrap(in Statx stat)

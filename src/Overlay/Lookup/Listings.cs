@@ -1,5 +1,7 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -17,7 +19,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     /// <summary>So much memory may wait for a directory, in bytes.</summary>
     private const long MostRecycled = 2 << 20;
 
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.Listings);
     private readonly Stack<MergedDirectory> recycled = new();
     private long recycledBytes;
     private long discarded;
@@ -47,7 +49,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     /// <summary>One to be filled.</summary>
     private MergedDirectory Take()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (!recycled.TryPop(out MergedDirectory? listing)) { listing = new MergedDirectory(hash); }
             else { recycledBytes -= listing.Size; }
@@ -59,7 +61,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     /// <summary>What the directory shows, or null.</summary>
     public MergedDirectory? Find(DirectoryStack directory)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (directory.Listing is { } listing) { listing.Users++; }
             return directory.Listing;
@@ -69,7 +71,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     /// <summary>One user more.</summary>
     public MergedDirectory Share(MergedDirectory listing)
     {
-        lock (gate) { listing.Users++; }
+        using (gate.Enter()) { listing.Users++; }
         return listing;
     }
 
@@ -77,11 +79,12 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     public void Return(MergedDirectory? listing)
     {
         if (listing is null) { return; }
-        lock (gate) { ReturnLocked(listing); }
+        using (gate.Enter()) { ReturnLocked(listing); }
     }
 
     private void ReturnLocked(MergedDirectory listing)
     {
+        LockOrder.AssertHeld(OverlayLocks.Listings);
         if (--listing.Users > 0) { return; }
         if (recycledBytes + listing.Size > MostRecycled)
         {
@@ -97,7 +100,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     /// <remarks>An older one would hide names from whoever goes on in the newer one.</remarks>
     public void Show(DirectoryStack directory, MergedDirectory listing)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             MergedDirectory? old = directory.Listing;
             if (old is not null && old.Version - listing.Version >= 0) { return; }
@@ -110,7 +113,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     /// <summary>The directory shows none any more, if it is this one.</summary>
     public void Hide(DirectoryStack directory, MergedDirectory listing)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (!ReferenceEquals(directory.Listing, listing)) { return; }
             directory.Listing = null;
@@ -121,13 +124,13 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     /// <summary>Gives the entries of a directory offsets of their own, where names have one hash, or once had.</summary>
     private void Separate(DirectoryStack directory, MergedDirectory listing)
     {
-        lock (gate) { listing.SeparateLocked(directory); }
+        using (gate.Enter()) { listing.SeparateLocked(directory); }
     }
 
     /// <summary>Leaves what waits for a directory to the collector, which is about to be called.</summary>
     public void DropRecycled()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             recycled.Clear();
             recycledBytes = 0;

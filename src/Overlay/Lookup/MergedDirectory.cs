@@ -1,7 +1,9 @@
 using System.Runtime.CompilerServices;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Lookup;
 
@@ -255,6 +257,7 @@ internal sealed class MergedDirectory(NameHash hash)
     /// </remarks>
     public void SeparateLocked(DirectoryStack directory)
     {
+        LockOrder.AssertHeld(OverlayLocks.Listings);
         for (int i = 0; i < count; i++)
         {
             offsets[i] = Offset(NameOf(i));

@@ -1,4 +1,6 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
@@ -57,7 +59,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
     /// <summary>Somebody begins to read a directory with attributes.</summary>
     public void Began(DirectoryInode directory, MergedDirectory listing)
     {
-        lock (gate)
+        using (ObjectLock.Enter(gate, OverlayLocks.LookAhead))
         {
             bool isRight = guess == directory.Key;
             trust = isRight ? Math.Min(trust + 1, MostTrusted) : Math.Max(trust - 1, 0);
@@ -96,7 +98,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
     {
         if (directory.Upper is not null || index >= listing.Count) { return; }
         if (listing.Ahead is { } ahead && index >= ahead.First && index < ahead.End - (Reach / 2)) { return; }
-        lock (gate) { Ask(new Work(directory, inodes.Lend(directory), listings.Share(listing), index)); }
+        using (ObjectLock.Enter(gate, OverlayLocks.LookAhead)) { Ask(new Work(directory, inodes.Lend(directory), listings.Share(listing), index)); }
     }
 
     /// <summary>The directory that comes next when a tree is walked depth first, in the order of the listings. Caller holds the gate.</summary>
@@ -147,7 +149,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
         while (true)
         {
             Work work;
-            lock (gate)
+            using (ObjectLock.Enter(gate, OverlayLocks.LookAhead))
             {
                 while (next.NodeId == 0 && !isOver) { Monitor.Wait(gate); }
                 if (isOver) { return; }
@@ -199,7 +201,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
     /// <param name="isAwaited">When this returns it uses no layer any more.</param>
     public void Stop(bool isAwaited)
     {
-        lock (gate)
+        using (ObjectLock.Enter(gate, OverlayLocks.LookAhead))
         {
             isOver = true;
             ForgetWalk();

@@ -1,6 +1,8 @@
 using Veneer.Fuse;
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Tree;
 
@@ -22,7 +24,7 @@ namespace Veneer.Overlay.Tree;
 /// </remarks>
 internal sealed class BackingFile
 {
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.BackingFile);
     private int opens;
     private int writers;
     private bool isPassthrough;
@@ -48,10 +50,10 @@ internal sealed class BackingFile
     public bool HasWriters => Volatile.Read(ref writers) > 0;
 
     /// <summary>Whether the kernel reaches the real file without us, for the files that are open now.</summary>
-    public bool IsPassthrough { get { lock (gate) { return isPassthrough; } } }
+    public bool IsPassthrough { get { using (gate.Enter()) { return isPassthrough; } } }
 
     /// <summary>Whether the kernel can have no page of the file. True may be false a moment later.</summary>
-    public bool HasNoPages { get { lock (gate) { return opens == 0 && !pagesAreValid; } } }
+    public bool HasNoPages { get { using (gate.Enter()) { return opens == 0 && !pagesAreValid; } } }
 
     /// <summary>Lets one more open in.</summary>
     /// <param name="descriptor">The real file, opened.</param>
@@ -63,7 +65,7 @@ internal sealed class BackingFile
     /// <param name="reply">What to tell the kernel.</param>
     public Admission Admit(int descriptor, bool lower, bool writes, Way way, Pass pass, BackingIds? backings, ref OpenOut reply)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (opens == 0)
             {
@@ -102,13 +104,13 @@ internal sealed class BackingFile
     }
 
     /// <summary>Gives the kernel the file's pages before somebody reads them, if it cannot have any of them yet.</summary>
-    /// <remarks>Caller holds <see cref="Inode.CopyUpLock"/> and has seen that there is no copy: nothing changes the size meanwhile.</remarks>
+    /// <remarks>Caller holds the copy-up lock and has seen that there is no copy: nothing changes the size meanwhile.</remarks>
     /// <param name="notifier">The way to the kernel.</param>
     /// <param name="nodeId">The inode.</param>
     /// <param name="message">The whole content, behind room for a header: see <see cref="Notifier.Store"/>.</param>
     public void Fill(Notifier notifier, ulong nodeId, Span<byte> message)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (opens == 0 && !pagesAreValid) { pagesAreValid = notifier.Store(nodeId, message); }
         }
@@ -117,7 +119,7 @@ internal sealed class BackingFile
     /// <summary>One open file less.</summary>
     public void Leave(bool writes, BackingIds? backings)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (writes) { writers--; }
             if (--opens > 0 || !isPassthrough) { return; }

@@ -1,6 +1,10 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Tree;
@@ -71,7 +75,7 @@ internal class Inode(bool hasUpper = false)
     /// <summary>Whether upper says where the object came from, so that its directory must be impure. Kernel: OVL_TYPE_ORIGIN().</summary>
     public bool HasOrigin;
 
-    /// <summary>Whether the origin that a copy-up wrote leads back to the number. Protected by <see cref="CopyUpLock"/>.</summary>
+    /// <summary>Whether the origin that a copy-up wrote leads back to the number. Protected by the copy-up lock.</summary>
     public bool FindsOrigin;
 
     /// <summary>What few inodes have. There may be a million of them, and each field of this class costs all.</summary>
@@ -137,7 +141,7 @@ internal class Inode(bool hasUpper = false)
     /// <param name="value">With its NUL.</param>
     public void SetLowerName(byte[] value) => Rare.LowerName = value;
 
-    /// <summary>Where the data is while upper has attributes only; null otherwise. Protected by <see cref="CopyUpLock"/>.</summary>
+    /// <summary>Where the data is while upper has attributes only; null otherwise. Protected by the copy-up lock.</summary>
     public RealName? Metacopy
     {
         get => rareFields?.Metacopy;
@@ -180,7 +184,11 @@ internal class Inode(bool hasUpper = false)
     public AliasList? AliasList => rareFields?.Aliases;
 
     /// <summary>Makes a list of names. Caller holds the lock of the table.</summary>
-    public AliasList MakeAliasListLocked() => Rare.Aliases ??= new AliasList();
+    public AliasList MakeAliasListLocked()
+    {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
+        return Rare.Aliases ??= new AliasList();
+    }
 
     /// <summary>How many nodeids it had before that open files still use. Protected by the table.</summary>
     public int OldNodeIds
@@ -205,7 +213,7 @@ internal class Inode(bool hasUpper = false)
     /// <summary>Whether the lower file is too small to be passed through, whatever is in it.</summary>
     public bool IsSmall;
 
-    /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under <see cref="CopyUpLock"/>.</summary>
+    /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under the copy-up lock.</summary>
     public bool HasUpper { get => hasUpper; set => hasUpper = value; }
 
     /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, <see cref="WorkName"/>, or the lower object stands in. A hard-linked copy has <see cref="HardLinks.Hold"/>.</summary>
@@ -217,8 +225,14 @@ internal class Inode(bool hasUpper = false)
     /// <summary>Whether this is a regular file.</summary>
     public bool IsRegular => Type == FileType.Regular;
 
-    /// <summary>Serializes copy-ups of this object. First in the lock order, and never two at once.</summary>
-    public object CopyUpLock => this;
+    /// <summary>Takes the copy-up lock of this object, if it is free or gets free in time. It is the object itself, to spare one.</summary>
+    /// <param name="milliseconds">How long to wait.</param>
+    /// <param name="scope">To be disposed of.</param>
+    public bool TryLockCopyUp(int milliseconds, out ObjectLock.Scope scope) => ObjectLock.TryEnter(this, OverlayLocks.CopyUp, milliseconds, out scope);
+
+    /// <summary>The caller needs the copy-up lock of this object.</summary>
+    [Conditional("LOCK_ORDER")]
+    public void AssertCopyUpLocked([CallerMemberName] string member = "") => LockOrder.AssertHeld(OverlayLocks.CopyUp, this, member: member);
 
     /// <summary>Whether nothing but the table and the kernel can know the inode, as far as can be seen from here: a dead one may serve another object then.</summary>
     public bool IsRecyclable => !IsDirectory && Links is null && AliasList is null or { Count: 0 } && Backing is null or { IsIdle: true };
@@ -314,8 +328,12 @@ internal sealed class DirectoryInode(DirectoryStack stack) : Inode(hasUpper: sta
     /// <summary>Counts changes of names, so that a lookup that ran beside one tries again. Protected by the table.</summary>
     public int Version;
 
-    /// <summary>Serializes changes of names in this directory. It is the stack, to spare an object.</summary>
-    public object NamesLock => stack;
+    /// <summary>Takes the lock on names in this directory until the result is disposed of. It is the stack, to spare an object.</summary>
+    public ObjectLock.Scope LockNames([CallerMemberName] string member = "") => ObjectLock.Enter(stack, OverlayLocks.Names, member);
+
+    /// <summary>The caller needs the names lock of this directory.</summary>
+    [Conditional("LOCK_ORDER")]
+    public void AssertNamesLocked([CallerMemberName] string member = "") => LockOrder.AssertHeld(OverlayLocks.Names, stack, member: member);
 
     /// <inheritdoc cref="DirectoryStack.IsMerged"/>
     public bool IsMerged => stack.IsMerged;

@@ -1,4 +1,6 @@
+using Veneer.Fuse.Locking;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Tree;
@@ -55,7 +57,7 @@ internal sealed class InodeNumbers
 
     private static readonly NameHash other = NameHash.New();
 
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.InodeNumbers);
     private readonly Dictionary<ulong, int> devices = [];
     private readonly Dictionary<RealKey, ulong> overflow = [];
     private readonly HashSet<ulong> overflowTaken = [];
@@ -68,7 +70,7 @@ internal sealed class InodeNumbers
     /// <param name="ino">st_ino.</param>
     public RealKey Key(ulong device, ulong ino)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (device != lastDevice)
             {
@@ -120,7 +122,7 @@ internal sealed class InodeNumbers
     public ulong Number(RealKey key)
     {
         if (key.Ino >> Bits == 0 && key.Device < 0xFFFF) { return ((ulong)(uint)key.Device << Bits) | key.Ino; }
-        lock (gate)
+        using (gate.Enter())
         {
             if (!overflow.TryGetValue(key, out ulong number))
             {
@@ -135,19 +137,19 @@ internal sealed class InodeNumbers
     /// <summary>Remembers the number of a copy whose origin cannot be asked: file handles need privilege, and symbolic links and special files take no user.* attribute.</summary>
     public void Remember(RealKey key, ulong number)
     {
-        lock (gate) { remembered[key] = number; }
+        using (gate.Enter()) { remembered[key] = number; }
     }
 
     /// <summary>The number that was remembered for a copy.</summary>
     public bool TryGetRemembered(RealKey key, out ulong number)
     {
-        lock (gate) { return remembered.TryGetValue(key, out number); }
+        using (gate.Enter()) { return remembered.TryGetValue(key, out number); }
     }
 
     /// <summary>The real inode is gone: its number may come again for another object.</summary>
     public void Release(RealKey key)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             remembered.Remove(key);
             if (overflow.Remove(key, out ulong number)) { overflowTaken.Remove(number); }

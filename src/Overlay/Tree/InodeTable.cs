@@ -1,5 +1,7 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Tree;
 
@@ -25,7 +27,7 @@ internal sealed class InodeTable
     /// <summary>Buckets of an empty table.</summary>
     private const int FewestBuckets = 1024;
 
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.InodeTable);
     private readonly DirectoryCache directories;
     private readonly Action<string> log;
     private readonly Dictionary<ulong, Superseded> superseded = [];
@@ -60,16 +62,16 @@ internal sealed class InodeTable
     public bool KeepsAllNames { get; init; }
 
     /// <summary>How many inodes there are.</summary>
-    public int Count { get { lock (gate) { return count; } } }
+    public int Count { get { using (gate.Enter()) { return count; } } }
 
     /// <summary>How many buckets there are for them, in either table.</summary>
-    public int Buckets { get { lock (gate) { return byNodeId.Length; } } }
+    public int Buckets { get { using (gate.Enter()) { return byNodeId.Length; } } }
 
     /// <summary>How many inodes have been left to the collector, or will be before it is called.</summary>
-    public long Dropped { get { lock (gate) { return dropped + recycledCount; } } }
+    public long Dropped { get { using (gate.Enter()) { return dropped + recycledCount; } } }
 
     /// <summary>How many dead inodes wait for an object.</summary>
-    public int Recycled { get { lock (gate) { return recycledCount; } } }
+    public int Recycled { get { using (gate.Enter()) { return recycledCount; } } }
 
     /// <summary>An inode for an object that is no directory: as a new one, but for its name. It may be one that has died.</summary>
     /// <param name="name">With its NUL.</param>
@@ -81,7 +83,7 @@ internal sealed class InodeTable
     public Inode Make(ReadOnlySpan<byte> name)
     {
         Inode? inode;
-        lock (gate)
+        using (gate.Enter())
         {
             inode = recycled;
             if (inode is not null)
@@ -99,6 +101,7 @@ internal sealed class InodeTable
     /// <summary>The inode serves another object, if there may be one and nobody can know it; else it is garbage.</summary>
     private void DiscardLocked(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         if (recycledCount >= MostRecycled || !inode.IsRecyclable)
         {
             dropped++;
@@ -113,7 +116,7 @@ internal sealed class InodeTable
     /// <summary>Leaves the dead inodes that wait for an object to the collector, which is about to be called.</summary>
     public void DropRecycled()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             dropped += recycledCount;
             recycled = null;
@@ -124,7 +127,7 @@ internal sealed class InodeTable
     /// <summary>The nodeids of all inodes, those that they had before included, but not the root's.</summary>
     public List<ulong> NodeIds()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             var all = new List<ulong>(count + superseded.Count);
             foreach (Inode? first in byNodeId)
@@ -142,7 +145,7 @@ internal sealed class InodeTable
     /// <summary>Enters the root, which is never forgotten.</summary>
     public void AddRoot(DirectoryInode root)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             root.Lookups = 1;
             AddLocked(root);
@@ -156,7 +159,7 @@ internal sealed class InodeTable
     /// <summary>The inode of a nodeid, and whether the nodeid is one that the inode had before.</summary>
     public Errno Find(ulong nodeId, out Inode inode, out bool isSuperseded)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             isSuperseded = false;
             for (Inode? candidate = byNodeId[nodeId & (ulong)(byNodeId.Length - 1)]; candidate is not null; candidate = candidate.NextByNodeId)
@@ -187,13 +190,13 @@ internal sealed class InodeTable
     /// <summary>Finds the inode that stands for a real object, and lends the caller a reference to it.</summary>
     public BorrowedInode Borrow(RealKey key)
     {
-        lock (gate) { return FindByKeyLocked(key) is { } inode ? new BorrowedInode(this, inode, LendLocked(inode)) : default; }
+        using (gate.Enter()) { return FindByKeyLocked(key) is { } inode ? new BorrowedInode(this, inode, LendLocked(inode)) : default; }
     }
 
     /// <summary>What users see as st_ino of a real object whose inode is known.</summary>
     public bool TryGetIno(RealKey key, out ulong ino)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             Inode? inode = FindByKeyLocked(key);
             ino = inode?.Ino ?? 0;
@@ -203,6 +206,7 @@ internal sealed class InodeTable
 
     private Inode? FindByKeyLocked(RealKey key)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         for (Inode? candidate = byKey[key.Hash & (uint)(byKey.Length - 1)]; candidate is not null; candidate = candidate.NextByKey)
         {
             if (candidate.Key == key) { return candidate; }
@@ -214,7 +218,7 @@ internal sealed class InodeTable
     /// <returns>False when a name changed in <paramref name="parent"/> since <paramref name="version"/>, so that what was found may be old, or when nothing is known by this key.</returns>
     public bool TryLend(RealKey key, DirectoryInode parent, int version, out Inode inode, out ulong nodeId)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             inode = FindByKeyLocked(key)!;
             nodeId = 0;
@@ -237,7 +241,7 @@ internal sealed class InodeTable
     /// <param name="ino">Which st_ino it is to have.</param>
     public bool TryAddAndLend(Inode candidate, in InoChoice ino, int version, out Inode inode, out ulong nodeId)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             inode = candidate;
             nodeId = 0;
@@ -269,12 +273,14 @@ internal sealed class InodeTable
     /// </remarks>
     private void ClaimInoLocked(Inode inode, in InoChoice ino)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         inode.Ino = FreeLocked(ino);
         if (inode.Ino != ino.Real) { claimed[inode.Ino] = inode; }
     }
 
     private ulong FreeLocked(in InoChoice ino)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         bool isTaken = claimed.ContainsKey(ino.Ino) || (ino.Origin is { } origin && FindByKeyLocked(origin)?.Ino == ino.Ino);
         if (!isTaken) { return ino.Ino; }
         ulong number = ino.Real;
@@ -285,13 +291,13 @@ internal sealed class InodeTable
     /// <summary>The number that an object would have as a new inode.</summary>
     public ulong Free(in InoChoice ino)
     {
-        lock (gate) { return FreeLocked(ino); }
+        using (gate.Enter()) { return FreeLocked(ino); }
     }
 
     /// <summary>Enters a new object that nobody else can have found: it was just created. Caller holds the directory's names lock.</summary>
     public void AddAndLend(Inode inode)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             // The real number may be a reused one whose last owner the kernel has not forgotten yet.
             if (FindByKeyLocked(inode.Key) is { } old) { UnhashKeyLocked(old); }
@@ -304,17 +310,19 @@ internal sealed class InodeTable
     /// <returns>The nodeid that it is counted under, which the kernel is to be told: the inode may have another one by then.</returns>
     public ulong Lend(Inode inode)
     {
-        lock (gate) { return LendLocked(inode); }
+        using (gate.Enter()) { return LendLocked(inode); }
     }
 
     private static ulong LendLocked(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         inode.Lookups++;
         return inode.NodeId;
     }
 
     private void AddLocked(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         inode.NodeId = ++lastNodeId;
         if (count >= byNodeId.Length) { ResizeLocked(byNodeId.Length * 2); }
         HashNodeIdLocked(inode);
@@ -325,6 +333,7 @@ internal sealed class InodeTable
 
     private void HashNodeIdLocked(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         ref Inode? bucket = ref byNodeId[inode.NodeId & (ulong)(byNodeId.Length - 1)];
         inode.NextByNodeId = bucket;
         bucket = inode;
@@ -332,6 +341,7 @@ internal sealed class InodeTable
 
     private void HashKeyLocked(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         ref Inode? bucket = ref byKey[inode.Key.Hash & (uint)(byKey.Length - 1)];
         inode.NextByKey = bucket;
         inode.IsKeyed = true;
@@ -340,6 +350,7 @@ internal sealed class InodeTable
 
     private void UnhashNodeIdLocked(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         ref Inode? link = ref byNodeId[inode.NodeId & (ulong)(byNodeId.Length - 1)];
         while (link is not null && !ReferenceEquals(link, inode)) { link = ref link.NextByNodeId; }
         if (link is not null) { link = inode.NextByNodeId; }
@@ -348,6 +359,7 @@ internal sealed class InodeTable
 
     private void UnhashKeyLocked(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         ref Inode? link = ref byKey[inode.Key.Hash & (uint)(byKey.Length - 1)];
         while (link is not null && !ReferenceEquals(link, inode)) { link = ref link.NextByKey; }
         if (link is not null) { link = inode.NextByKey; }
@@ -357,6 +369,7 @@ internal sealed class InodeTable
 
     private void ResizeLocked(int buckets)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         Inode?[] old = byNodeId;
         byNodeId = new Inode?[buckets];
         byKey = new Inode?[buckets];
@@ -378,13 +391,13 @@ internal sealed class InodeTable
     /// </summary>
     public void Expect(Inode inode, RealKey key)
     {
-        lock (gate) { expected[key] = inode; }
+        using (gate.Enter()) { expected[key] = inode; }
     }
 
     /// <summary>The end of what <see cref="Expect"/> began.</summary>
     public void ExpectNoMore(RealKey key)
     {
-        lock (gate) { expected.Remove(key); }
+        using (gate.Enter()) { expected.Remove(key); }
     }
 
     /// <summary>The object has moved to upper: from now on it is found by its upper inode.</summary>
@@ -393,7 +406,7 @@ internal sealed class InodeTable
     /// <param name="keepLower">Whether other lower names still lead to the old key.</param>
     public void Rekey(Inode inode, RealKey key, bool keepLower)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (keepLower) { RetainLocked(inode, inode.Key); }
             UnhashKeyLocked(inode);
@@ -407,29 +420,30 @@ internal sealed class InodeTable
     /// <summary>The object has lost its last name: its inode number may come again for another one.</summary>
     public void Unhash(Inode inode)
     {
-        lock (gate) { UnhashKeyLocked(inode); }
+        using (gate.Enter()) { UnhashKeyLocked(inode); }
     }
 
     /// <summary>A name in a directory has changed.</summary>
     public void Changed(DirectoryInode directory)
     {
-        lock (gate) { directory.Version++; }
+        using (gate.Enter()) { directory.Version++; }
     }
 
     /// <summary>The version to compare with after a lookup.</summary>
     public int VersionOf(DirectoryInode directory)
     {
-        lock (gate) { return directory.Version; }
+        using (gate.Enter()) { return directory.Version; }
     }
 
     /// <summary>Keeps an inode, and what it knows of its lower names, as long as the mount lives.</summary>
     public void RetainHardLink(Inode inode, RealKey lowerKey)
     {
-        lock (gate) { RetainLocked(inode, lowerKey); }
+        using (gate.Enter()) { RetainLocked(inode, lowerKey); }
     }
 
     private void RetainLocked(Inode inode, RealKey lowerKey)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         hardLinks[lowerKey] = inode;
         inode.Links!.RetainedUnder = lowerKey;
     }
@@ -437,7 +451,7 @@ internal sealed class InodeTable
     /// <summary>The last name of a hard-linked file is gone: it is forgotten like any other.</summary>
     public void ReleaseHardLink(Inode inode)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (inode.Links!.RetainedUnder is { } key) { hardLinks.Remove(key); }
             inode.Links.RetainedUnder = null;
@@ -449,14 +463,14 @@ internal sealed class InodeTable
     /// <remarks>Names of a lower file are all needed. Those of any other only spare a descriptor, and some will do.</remarks>
     public void AddAlias(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
     {
-        lock (gate) { AddAliasLocked(inode, parent, name, isUpper); }
+        using (gate.Enter()) { AddAliasLocked(inode, parent, name, isUpper); }
     }
 
     /// <summary>Remembers a name that was found.</summary>
     /// <returns>False when a name changed in <paramref name="parent"/> since <paramref name="version"/>: it may be this one, so look again.</returns>
     public bool TryAddAlias(Inode inode, DirectoryInode parent, int version, ReadOnlySpan<byte> name, bool isUpper)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (parent.Version != version) { return false; }
             AddAliasLocked(inode, parent, name, isUpper);
@@ -466,6 +480,7 @@ internal sealed class InodeTable
 
     private void AddAliasLocked(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, bool isUpper)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         AliasList aliases = inode.MakeAliasListLocked();
         if (inode.Links is null && !KeepsAllNames && aliases.Count >= EnoughAliases) { return; }
         if (aliases.Find(parent, name) is not null) { return; }
@@ -476,7 +491,7 @@ internal sealed class InodeTable
     /// <summary>Forgets a name of a file that has several.</summary>
     public void RemoveAlias(Inode inode, Alias alias)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             inode.AliasList!.Remove(alias);
             alias.Parent.Children--;
@@ -487,7 +502,7 @@ internal sealed class InodeTable
     /// <summary>Whether an object of upper is known to have a name.</summary>
     public bool IsAt(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (!inode.IsNameless && ReferenceEquals(inode.Parent, parent) && name.SequenceEqual(inode.Name)) { return true; }
             return inode.AliasList?.Find(parent, name) is { IsUpper: true };
@@ -498,13 +513,13 @@ internal sealed class InodeTable
     public Alias? FindAlias(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name)
     {
         if (inode.AliasList is null) { return null; }
-        lock (gate) { return inode.AliasList.Find(parent, name); }
+        using (gate.Enter()) { return inode.AliasList.Find(parent, name); }
     }
 
     /// <summary>Follows a rename. Caller holds the rename lock exclusively.</summary>
     public void Move(Inode inode, DirectoryInode parent, byte[] name)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             parent.Children++;
             DirectoryInode? old = inode.Parent;
@@ -529,7 +544,7 @@ internal sealed class InodeTable
     /// <returns>False when the inode has another nodeid by now, whose files have another way.</returns>
     public bool TryGetBacking(Inode inode, ulong nodeId, out BackingFile backing)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             backing = inode.Backing ??= new BackingFile();
             return inode.NodeId == nodeId;
@@ -543,7 +558,7 @@ internal sealed class InodeTable
     /// <returns>False when somebody else has done it.</returns>
     public bool TrySupersede(Inode inode, BackingFile backing)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (!ReferenceEquals(inode.Backing, backing)) { return false; }
             inode.Backing = new BackingFile();
@@ -564,7 +579,7 @@ internal sealed class InodeTable
     {
         const int mostBuckets = 1 << 14;
         int found = 0;
-        lock (gate)
+        using (gate.Enter())
         {
             for (int i = 0; i < Math.Min(byNodeId.Length, mostBuckets); i++)
             {
@@ -581,7 +596,7 @@ internal sealed class InodeTable
     /// <summary>The kernel returns references. Too many are clamped and logged: forgetting never fails.</summary>
     public void Forget(ulong nodeId, ulong lookups)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (nodeId == RootId) { return; }
             for (Inode? inode = byNodeId[nodeId & (ulong)(byNodeId.Length - 1)]; inode is not null; inode = inode.NextByNodeId)
@@ -633,7 +648,7 @@ internal sealed class InodeTable
     {
         name = [];
         if (leftovers.Count == 0) { return false; } // a race only puts it off to the next call
-        lock (gate)
+        using (gate.Enter())
         {
             if (leftovers.Count == 0) { return false; }
             name = leftovers[^1];
@@ -651,7 +666,7 @@ internal sealed class InodeTable
     {
         descriptor = -1;
         if (orphans.Count == 0) { return false; } // a race only puts it off to the next call
-        lock (gate)
+        using (gate.Enter())
         {
             if (orphans.Count == 0) { return false; }
             descriptor = orphans[^1];
@@ -663,6 +678,7 @@ internal sealed class InodeTable
 
     private void DropIfUnusedLocked(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         while (true)
         {
             if (inode.Lookups > 0 || inode is DirectoryInode { Children: > 0 }) { return; }
@@ -693,12 +709,16 @@ internal sealed class InodeTable
         }
     }
 
-    private static bool IsRetainedLocked(Inode inode) => inode.OldNodeIds > 0 || inode.Links is { RetainedUnder: not null };
+    private static bool IsRetainedLocked(Inode inode)
+    {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
+        return inode.OldNodeIds > 0 || inode.Links is { RetainedUnder: not null };
+    }
 
     /// <summary>The mount is over: every descriptor is closed.</summary>
     public void Clear()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             foreach (Inode? first in byNodeId)
             {

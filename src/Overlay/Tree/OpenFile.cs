@@ -1,5 +1,8 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Tree;
 
@@ -39,9 +42,13 @@ internal sealed class OpenFile
     /// <summary>Whether it is found by its number. Protected by the table.</summary>
     public bool IsOpen { get; set; }
 
+    /// <summary>Takes the lock on this open file until the result is disposed of.</summary>
+    public ObjectLock.Scope Lock([CallerMemberName] string member = "") => ObjectLock.Enter(this, OverlayLocks.OpenFile, member);
+
     /// <summary>It means this file from now on. Caller holds the lock of the table.</summary>
     public void BeginLocked(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower, uint uid)
     {
+        LockOrder.AssertHeld(OverlayLocks.OpenFiles);
         Inode = inode;
         Uid = uid;
         NodeId = nodeId;
@@ -56,6 +63,7 @@ internal sealed class OpenFile
     /// <summary>It means nothing, and holds on to nothing. Caller holds the lock of the table.</summary>
     public void EndLocked()
     {
+        LockOrder.AssertHeld(OverlayLocks.OpenFiles);
         Inode = null!;
         Backing = null!;
         Descriptor = -1;
@@ -76,20 +84,20 @@ internal sealed class OpenFile
 /// <param name="owner">Who runs the server.</param>
 internal sealed class OpenFiles(int most, uint owner)
 {
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.OpenFiles);
     private readonly Stack<int> free = new();
     private readonly Dictionary<uint, int> users = [];
     private OpenFile?[] items = new OpenFile?[64];
     private int used;
 
     /// <summary>How many are open.</summary>
-    public int Count { get { lock (gate) { return used - free.Count; } } }
+    public int Count { get { using (gate.Enter()) { return used - free.Count; } } }
 
     /// <summary>Whether one more open file of a user would leave too few descriptors for others, and for what all other requests need.</summary>
     /// <remarks>ENFILE, as where the system has no more: EMFILE would be the caller's own limit.</remarks>
     public bool AreTooMany(uint uid)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             int open = used - free.Count;
             if (uid == 0 || uid == owner) { return open >= most; }
@@ -100,7 +108,7 @@ internal sealed class OpenFiles(int most, uint owner)
     /// <summary>Gives an open file a number.</summary>
     public ulong Add(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower, uint uid)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             if (!free.TryPop(out int index))
             {
@@ -117,19 +125,23 @@ internal sealed class OpenFiles(int most, uint owner)
     /// <returns><see cref="Errno.EBADF"/> when nothing has it.</returns>
     public Errno Find(ulong handle, out OpenFile file)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             file = FindLocked(handle)!;
             return file is null ? Errno.EBADF : Errno.None;
         }
     }
 
-    private OpenFile? FindLocked(ulong handle) => handle - 1 < (ulong)used && items[handle - 1] is { IsOpen: true } file ? file : null;
+    private OpenFile? FindLocked(ulong handle)
+    {
+        LockOrder.AssertHeld(OverlayLocks.OpenFiles);
+        return handle - 1 < (ulong)used && items[handle - 1] is { IsOpen: true } file ? file : null;
+    }
 
     /// <summary>Has nobody find the file any more. When it is closed, <see cref="Return"/> follows.</summary>
     public OpenFile? Take(ulong handle)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             OpenFile? file = FindLocked(handle);
             if (file is not null) { file.IsOpen = false; }
@@ -140,7 +152,7 @@ internal sealed class OpenFiles(int most, uint owner)
     /// <summary>Number and object of a file that was taken are free.</summary>
     public void Return(ulong handle)
     {
-        lock (gate)
+        using (gate.Enter())
         {
             OpenFile file = items[handle - 1]!;
             if (--CollectionsMarshal.GetValueRefOrAddDefault(users, file.Uid, out _) == 0) { users.Remove(file.Uid); }
@@ -152,16 +164,22 @@ internal sealed class OpenFiles(int most, uint owner)
     /// <summary>What is open at the moment.</summary>
     public List<OpenFile> ToList()
     {
-        lock (gate) { return [.. items.OfType<OpenFile>().Where(file => file.IsOpen)]; }
+        using (gate.Enter()) { return ToListLocked(); }
+    }
+
+    private List<OpenFile> ToListLocked()
+    {
+        LockOrder.AssertHeld(OverlayLocks.OpenFiles);
+        return [.. items.OfType<OpenFile>().Where(file => file.IsOpen)];
     }
 
     /// <summary>Empties the table.</summary>
     /// <returns>What was open, for the caller to close.</returns>
     public List<OpenFile> RemoveAll()
     {
-        lock (gate)
+        using (gate.Enter())
         {
-            List<OpenFile> open = ToList();
+            List<OpenFile> open = ToListLocked();
             items = new OpenFile?[64];
             free.Clear();
             users.Clear();

@@ -1,5 +1,7 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Tree;
 
@@ -10,18 +12,14 @@ namespace Veneer.Overlay.Tree;
 /// </remarks>
 internal readonly ref struct HeldName
 {
-    private readonly object? names;
+    private readonly ObjectLock.Scope names;
 
     public HeldName(Inode inode)
     {
-        names = inode.IsDirectory ? null : inode.Parent?.NamesLock;
-        if (names is not null) { Monitor.Enter(names); }
+        if (!inode.IsDirectory && inode.Parent is { } parent) { names = parent.LockNames(); }
     }
 
-    public void Dispose()
-    {
-        if (names is not null) { Monitor.Exit(names); }
-    }
+    public void Dispose() => names.Dispose();
 }
 
 /// <summary>Finds the real objects of inodes.</summary>
@@ -32,7 +30,7 @@ internal readonly ref struct HeldName
 /// <param name="directories">Descriptors of real directories.</param>
 /// <param name="work">Work as a directory of upper's layer; null when read-only.</param>
 /// <param name="renameLock">Held while a name in upper is used.</param>
-internal sealed class RealObjects(DirectoryCache directories, RealDirectory? work, ReaderWriterLockSlim renameLock)
+internal sealed class RealObjects(DirectoryCache directories, RealDirectory? work, SharedLock renameLock)
 {
     /// <summary>The object that holds the attributes: upper's if there is one, else the topmost lower's. Caller holds no lock that comes after the rename lock, nor that.</summary>
     public Errno Resolve(Inode inode, out RealReference real)
@@ -41,16 +39,17 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
         {
             return inode is DirectoryInode directory ? Of(directory.Lowers[0], Libc.Self, out real) : Of(inode.LowerDirectory!, inode.LowerName, out real);
         }
-        renameLock.EnterReadLock();
+        SharedLock.Scope held = renameLock.Share();
         Errno error = ResolveLocked(inode, out real);
-        if (error.IsError) { renameLock.ExitReadLock(); }
-        else { real.Hold(renameLock); }
+        if (error.IsError) { held.Dispose(); }
+        else { real.Hold(held); }
         return error;
     }
 
     /// <summary>The object that holds the attributes, which is in upper. Caller holds the rename lock while he uses what he gets.</summary>
     public Errno ResolveLocked(Inode inode, out RealReference real)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
         if (inode is DirectoryInode directory) { return Of(directory.Topmost, Libc.Self, out real); }
         if (inode.Links?.Hold is { } hold)
         {

@@ -1,7 +1,9 @@
 using Veneer.Fuse;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
@@ -101,8 +103,8 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             Errno error = EnsureParents(inode, request);
             if (error.IsError) { return error; }
         }
-        if (!TryEnterCopyUpLock(inode, request)) { return Errno.EINTR; }
-        try
+        if (!TryLock(inode, request, out ObjectLock.Scope scope)) { return Errno.EINTR; }
+        using (scope)
         {
             if (IsDone(inode, needsData)) { return Errno.None; }
             if (inode.HasUpper)
@@ -123,21 +125,17 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             if (!copied.IsError) { Interlocked.Increment(ref copies); }
             return copied;
         }
-        finally
-        {
-            Monitor.Exit(inode.CopyUpLock);
-        }
     }
 
     /// <summary>Waits for the copy-up lock. Whoever has it may copy for long: meanwhile another worker serves the others.</summary>
     /// <returns>False when the caller was killed.</returns>
-    private bool TryEnterCopyUpLock(Inode inode, in Request request)
+    private bool TryLock(Inode inode, in Request request, out ObjectLock.Scope scope)
     {
-        if (Monitor.TryEnter(inode.CopyUpLock)) { return true; }
+        if (inode.TryLockCopyUp(0, out scope)) { return true; }
         Workers?.BeginBlocking();
         try
         {
-            while (!Monitor.TryEnter(inode.CopyUpLock, LockPatience))
+            while (!inode.TryLockCopyUp(LockPatience, out scope))
             {
                 if (request.IsCallerDead) { return false; }
             }
@@ -164,6 +162,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <remarks>Caller holds the copy-up lock.</remarks>
     private Errno CopyDirectoryLocked(DirectoryInode inode)
     {
+        inode.AssertCopyUpLocked();
         RealDirectory lower = inode.Lowers[0];
         Errno error = volume.Objects.Of(lower, Libc.Self, out RealReference source);
         if (error.IsError) { return error; }
@@ -212,6 +211,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <remarks>Caller holds the copy-up lock. Symbolic links, devices, FIFOs and sockets.</remarks>
     private Errno CopyOtherLocked(Inode inode)
     {
+        inode.AssertCopyUpLocked();
         Errno error = volume.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
         if (error.IsError) { return error; }
         using (source)
@@ -245,6 +245,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <remarks>Caller holds the copy-up lock.</remarks>
     private Errno CopyRegularLocked(Inode inode, in Request request, bool needsData, Truncation? truncation)
     {
+        inode.AssertCopyUpLocked();
         // What holds the attributes; CopyData finds the data, which may be in a layer further down.
         Errno error = volume.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
         if (error.IsError) { return error; }
@@ -314,6 +315,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// </remarks>
     private Errno CopyDataOfMetacopyLocked(Inode inode, in Request request)
     {
+        inode.AssertCopyUpLocked();
         Errno error = OpenMetacopy(inode, out int copy, out Statx stat);
         if (error.IsError) { return error; }
         Errno isMarked = Libc.GetXattrAt(copy, Libc.Self, volume.Xattr.Metacopy, default, out _);
@@ -359,8 +361,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         copy = -1;
         stat = default;
-        volume.RenameLock.EnterReadLock();
-        try
+        using (volume.RenameLock.Share())
         {
             using var held = new HeldName(inode);
             Errno error = volume.Objects.ResolveLocked(inode, out RealReference real);
@@ -370,10 +371,6 @@ internal sealed class CopyUp(Volume volume, Remove remove)
                 error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out stat);
                 return error.IsError ? error : real.OpenData(OpenFlags.ReadWrite, out copy);
             }
-        }
-        finally
-        {
-            volume.RenameLock.ExitReadLock();
         }
     }
 
@@ -447,49 +444,51 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <remarks>Caller holds the copy-up lock.</remarks>
     private Errno PublishLocked(Inode inode, ReadOnlySpan<byte> temporary)
     {
+        inode.AssertCopyUpLocked();
         Errno error = Libc.StatAt(volume.Work!.Descriptor, temporary, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
         RealKey key = volume.Keys.InUpper(inode.Parent, inode.Name, stat);
         bool isExpected = false;
-        volume.RenameLock.EnterReadLock();
         try
         {
-            if (inode.Links is { } links)
+            using (volume.RenameLock.Share())
             {
-                volume.Inodes.Expect(inode, key);
-                isExpected = true;
-                error = Libc.OpenAt(volume.Work.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
-                if (error.IsError) { return error; }
-                error = PublishLinksLocked(inode, links, descriptor, temporary, stat);
-                Libc.Close(descriptor);
-                return error;
-            }
-            DirectoryInode parent = inode.Parent!;
-            lock (parent.NamesLock)
-            {
-                // A removed directory is not the one to be found under its name.
-                if (inode is DirectoryInode { IsUnlinked: true } removed) { return OrphanLocked(removed, temporary); }
-                volume.Inodes.Expect(inode, key);
-                isExpected = true;
-                if (inode.IsUnlinked) { return OrphanLocked(inode, temporary, stat); }
-                error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
-                if (error.IsError) { return error; }
-                using (target)
+                if (inode.Links is { } links)
                 {
-                    error = SetImpure(parent);
+                    volume.Inodes.Expect(inode, key);
+                    isExpected = true;
+                    error = Libc.OpenAt(volume.Work.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
                     if (error.IsError) { return error; }
-                    Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                    error = volume.Work.Publish(temporary, target.Directory, inode.Name);
-                    if (error.IsError) { return error; }
-                    Settle(parent, target.Directory, hasTimes, times);
+                    error = PublishLinksLocked(inode, links, descriptor, temporary, stat);
+                    Libc.Close(descriptor);
+                    return error;
                 }
-                SetUpperLocked(inode, stat, keepLower: false);
-                return Errno.None;
+                DirectoryInode parent = inode.Parent!;
+                using (parent.LockNames())
+                {
+                    // A removed directory is not the one to be found under its name.
+                    if (inode is DirectoryInode { IsUnlinked: true } removed) { return OrphanLocked(removed, temporary); }
+                    volume.Inodes.Expect(inode, key);
+                    isExpected = true;
+                    if (inode.IsUnlinked) { return OrphanLocked(inode, temporary, stat); }
+                    error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
+                    if (error.IsError) { return error; }
+                    using (target)
+                    {
+                        error = SetImpure(parent);
+                        if (error.IsError) { return error; }
+                        Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
+                        error = volume.Work.Publish(temporary, target.Directory, inode.Name);
+                        if (error.IsError) { return error; }
+                        Settle(parent, target.Directory, hasTimes, times);
+                    }
+                    SetUpperLocked(inode, stat, keepLower: false);
+                    return Errno.None;
+                }
             }
         }
         finally
         {
-            volume.RenameLock.ExitReadLock();
             if (isExpected) { volume.Inodes.ExpectNoMore(key); }
         }
     }
@@ -499,50 +498,52 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <remarks>Caller holds the copy-up lock.</remarks>
     private Errno PublishLocked(Inode inode, int copy, ReadOnlySpan<byte> temporary, in Statx original, RealName? below)
     {
+        inode.AssertCopyUpLocked();
         Errno error = Libc.StatAt(copy, Libc.Self, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
         RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
         volume.Inodes.Expect(inode, key);
-        volume.RenameLock.EnterReadLock();
         try
         {
-            if (inode.Links is { } links) { return PublishLinksLocked(inode, links, copy, temporary, stat); }
-            DirectoryInode parent = inode.Parent!;
-            lock (parent.NamesLock)
+            using (volume.RenameLock.Share())
             {
-                if (inode.IsUnlinked)
+                if (inode.Links is { } links) { return PublishLinksLocked(inode, links, copy, temporary, stat); }
+                DirectoryInode parent = inode.Parent!;
+                using (parent.LockNames())
                 {
-                    // Open, or its descriptor held, but without a name: the copy never gets one in upper.
-                    if (!volume.HasManyOrphans || !remove.LinkInWork(inode, copy, Libc.Self))
+                    if (inode.IsUnlinked)
                     {
-                        error = Libc.Duplicate(copy, out int descriptor);
-                        if (error.IsError) { return error; }
-                        volume.Inodes.SetOrphan(inode, descriptor);
+                        // Open, or its descriptor held, but without a name: the copy never gets one in upper.
+                        if (!volume.HasManyOrphans || !remove.LinkInWork(inode, copy, Libc.Self))
+                        {
+                            error = Libc.Duplicate(copy, out int descriptor);
+                            if (error.IsError) { return error; }
+                            volume.Inodes.SetOrphan(inode, descriptor);
+                        }
+                        SetUpperLocked(inode, stat, keepLower: false, below);
+                        return Errno.None;
                     }
+                    error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
+                    if (error.IsError) { return error; }
+                    using (target)
+                    {
+                        error = SetImpure(parent);
+                        if (error.IsError) { return error; }
+                        Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
+                        error = temporary.Length == 0 ? Libc.LinkDescriptor(copy, target.Directory, inode.Name)
+                            : volume.Work!.Features.Links ? Libc.LinkAt(volume.Work.Descriptor, temporary, target.Directory, inode.Name)
+                            : volume.Work.Publish(temporary, target.Directory, inode.Name);
+                        if (error.IsError) { return error; }
+                        Settle(parent, target.Directory, hasTimes, times);
+                    }
+                    inode.HasOrigin = original.Nlink == 1;
                     SetUpperLocked(inode, stat, keepLower: false, below);
                     return Errno.None;
                 }
-                error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
-                if (error.IsError) { return error; }
-                using (target)
-                {
-                    error = SetImpure(parent);
-                    if (error.IsError) { return error; }
-                    Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                    error = temporary.Length == 0 ? Libc.LinkDescriptor(copy, target.Directory, inode.Name)
-                        : volume.Work!.Features.Links ? Libc.LinkAt(volume.Work.Descriptor, temporary, target.Directory, inode.Name)
-                        : volume.Work.Publish(temporary, target.Directory, inode.Name);
-                    if (error.IsError) { return error; }
-                    Settle(parent, target.Directory, hasTimes, times);
-                }
-                inode.HasOrigin = original.Nlink == 1;
-                SetUpperLocked(inode, stat, keepLower: false, below);
-                return Errno.None;
             }
         }
         finally
         {
-            volume.RenameLock.ExitReadLock();
             volume.Inodes.ExpectNoMore(key);
         }
     }
@@ -551,6 +552,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <remarks>It is not entered in the table again, which would find it by the name, or by a number that comes again.</remarks>
     private Errno OrphanLocked(DirectoryInode removed, ReadOnlySpan<byte> temporary)
     {
+        removed.AssertCopyUpLocked();
         byte[] name = temporary.ToArray();
         var upper = new RealDirectory(volume.WorkRoot!, name);
         bool staysInWork = volume.HasManyOrphans;
@@ -569,6 +571,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <summary>The object was unlinked while it was copied: only its descriptor leads to it.</summary>
     private Errno OrphanLocked(Inode inode, ReadOnlySpan<byte> temporary, in Statx stat)
     {
+        inode.AssertCopyUpLocked();
         if (!volume.HasManyOrphans || !remove.LinkInWork(inode, volume.Work!.Descriptor, temporary))
         {
             Errno error = Libc.OpenAt(volume.Work!.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
@@ -587,13 +590,15 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// </remarks>
     private Errno PublishLinksLocked(Inode inode, HardLinks links, int copy, ReadOnlySpan<byte> temporary, in Statx stat)
     {
+        inode.AssertCopyUpLocked();
+        LockOrder.AssertHeld(OverlayLocks.Rename);
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
         byte[] hold = volume.Work!.NewName(space).ToArray();
         Errno error = temporary.Length > 0
             ? Libc.LinkAt(volume.Work.Descriptor, temporary, volume.Work.Descriptor, hold)
             : Libc.LinkDescriptor(copy, volume.Work.Descriptor, hold);
         if (error.IsError) { return error; }
-        error = LinkAliases(inode, hold);
+        error = LinkKnownNamesLocked(inode, hold);
         if (error.IsError && !HasUpperName(inode))
         {
             volume.Work.Discard(hold);
@@ -616,20 +621,21 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <remarks>Caller holds the copy-up lock.</remarks>
     private Errno LinkAliasesLocked(Inode inode)
     {
+        inode.AssertCopyUpLocked();
         if (inode.Links?.Hold is not { } hold) { return Errno.None; }
-        volume.RenameLock.EnterReadLock();
-        try { return LinkAliases(inode, hold); }
-        finally { volume.RenameLock.ExitReadLock(); }
+        using (volume.RenameLock.Share()) { return LinkKnownNamesLocked(inode, hold); }
     }
 
-    private Errno LinkAliases(Inode inode, byte[] hold)
+    private Errno LinkKnownNamesLocked(Inode inode, byte[] hold)
     {
+        inode.AssertCopyUpLocked();
+        LockOrder.AssertHeld(OverlayLocks.Rename);
         foreach (Alias alias in inode.Aliases)
         {
             if (alias.IsUpper) { continue; }
             // A name that was looked up a moment ago: its directory is copied up by the next change.
             if (alias.Parent.Upper is not { } upper) { continue; }
-            lock (alias.Parent.NamesLock)
+            using (alias.Parent.LockNames())
             {
                 if (alias.IsRemoved || alias.IsUpper) { continue; }
                 Errno error = volume.Objects.Of(upper, Libc.Self, out RealReference target);
@@ -653,6 +659,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
 
     private void SetUpperLocked(Inode inode, in Statx stat, bool keepLower, RealName? below = null)
     {
+        inode.AssertCopyUpLocked();
         if (inode is DirectoryInode directory)
         {
             directory.HasOrigin = true;

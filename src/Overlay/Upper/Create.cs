@@ -1,6 +1,8 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
@@ -61,6 +63,8 @@ internal sealed class Create(Volume volume)
     /// <returns><see cref="Errno.EEXIST"/> when there is such a name.</returns>
     public Errno RunLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in NewObject what, MergedDirectory? below, out Statx stat, out int descriptor)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
+        parent.AssertNamesLocked();
         stat = default;
         descriptor = -1;
         Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
@@ -100,6 +104,8 @@ internal sealed class Create(Volume volume)
     /// <param name="descriptor">The opened file, or -1.</param>
     public Errno TemporaryLocked(DirectoryInode parent, in NewObject what, bool isLinkable, out Statx stat, out int descriptor)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
+        parent.AssertNamesLocked();
         stat = default;
         descriptor = -1;
         Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
@@ -239,6 +245,8 @@ internal sealed class Create(Volume volume)
     /// <param name="name">With its NUL.</param>
     public Errno LinkLocked(in RealReference source, DirectoryInode parent, ReadOnlySpan<byte> name)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
+        parent.AssertNamesLocked();
         Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
         using (directory)

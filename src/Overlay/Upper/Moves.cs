@@ -1,4 +1,6 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Upper;
 
@@ -24,7 +26,7 @@ internal sealed record Move(Fd Directory, Fd Object, (ulong Device, ulong Ino) I
 /// </remarks>
 internal sealed class Moves : IDisposable
 {
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.Moves);
     private readonly Action? settle;
     private readonly long began = Now;
     private Dictionary<(ulong Device, ulong Ino), Move> waiting = [];
@@ -57,7 +59,7 @@ internal sealed class Moves : IDisposable
         bool isOld = error.IsError || (stat.Mask & StatxMask.BirthTime) == 0 || born <= began || born > Now; // in the future: the clock was set back
         if (!error.IsError && isOld) { error = Libc.Duplicate(directory, out copy); }
         var move = new Move(new Fd(copy), moved, (stat.Dev, stat.Ino), stat.Type);
-        lock (gate)
+        using (gate.Enter())
         {
             if (!ended && isOld && !error.IsError && (waiting.Remove(move.Identity, out Move? before) || waiting.Count < Most))
             {
@@ -76,7 +78,7 @@ internal sealed class Moves : IDisposable
     public ICollection<Move> Take()
     {
         settle?.Invoke();
-        lock (gate)
+        using (gate.Enter())
         {
             ICollection<Move> taken = waiting.Values;
             waiting = [];
@@ -87,13 +89,13 @@ internal sealed class Moves : IDisposable
     /// <summary>Whether some are not known.</summary>
     public bool AreMore
     {
-        get { lock (gate) { return areMore; } }
+        get { using (gate.Enter()) { return areMore; } }
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        lock (gate)
+        using (gate.Enter())
         {
             ended = true;
             foreach (Move move in waiting.Values) { move.Dispose(); }

@@ -1,5 +1,7 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
@@ -38,6 +40,8 @@ internal sealed class Remove(Volume volume)
     /// <param name="isHeld">It failed, and the inode has a descriptor that others may use: see <see cref="Undo"/>.</param>
     public Errno UnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found, bool positive, bool exclusive, out bool isHeld)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: exclusive);
+        parent.AssertNamesLocked();
         isHeld = false;
         Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
@@ -154,6 +158,7 @@ internal sealed class Remove(Volume volume)
     /// <summary>After a name is gone: what the inode knows of its names.</summary>
     public void AfterUnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
         if (volume.Inodes.FindAlias(inode, parent, name) is { } alias) { volume.Inodes.RemoveAlias(inode, alias); }
         if (inode.Links is { } links)
         {
@@ -215,6 +220,9 @@ internal sealed class Remove(Volume volume)
     /// <param name="leftover">What is to be discarded afterwards, or null.</param>
     public Errno DirectoryLocked(DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found, bool positive, int whiteouts, bool staysInWork, out Leftover? leftover)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: staysInWork);
+        parent.AssertNamesLocked();
+        removed.AssertNamesLocked();
         leftover = null;
         Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
@@ -257,6 +265,7 @@ internal sealed class Remove(Volume volume)
     /// <summary>After a directory is gone.</summary>
     public void AfterRemoveLocked(DirectoryInode removed)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
         removed.IsUnlinked = true;
         volume.Inodes.Unhash(removed);
     }

@@ -1,6 +1,8 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
@@ -56,6 +58,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     /// <returns><see cref="Errno.EXDEV"/> when it would need a redirect that cannot be written; the caller copies instead.</returns>
     public Errno RunLocked(ref RenameSide from, ref RenameSide to, bool exchange)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
         bool sameDirectory = ReferenceEquals(from.Parent, to.Parent);
         UpperFeatures features = volume.Work!.Features;
         RenameFlags flags = exchange ? RenameFlags.Exchange : RenameFlags.None;

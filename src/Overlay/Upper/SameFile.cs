@@ -25,8 +25,7 @@ internal sealed class SameFile(Volume volume)
     /// <returns><see cref="Errno.EAGAIN"/> when it is to be found again; <see cref="Errno.EIO"/> when it is another file, or may be.</returns>
     public Errno Check(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, int version, in Statx found)
     {
-        volume.RenameLock.EnterWriteLock(); // nobody gives either of them a name meanwhile
-        try
+        using (volume.RenameLock.Exclude()) // nobody gives either of them a name meanwhile
         {
             if (volume.Inodes.VersionOf(parent) != version || !inode.HasUpper) { return Errno.EAGAIN; }
             Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
@@ -49,10 +48,6 @@ internal sealed class SameFile(Volume volume)
                     }
                 }
             }
-        }
-        finally
-        {
-            volume.RenameLock.ExitWriteLock();
         }
         if (Interlocked.Exchange(ref isLogged, 1) == 0)
         {

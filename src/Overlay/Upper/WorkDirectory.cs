@@ -1,7 +1,9 @@
 using System.Buffers.Text;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Upper;
 
@@ -20,7 +22,7 @@ internal sealed class WorkDirectory : IDisposable
     private const int MaxDepth = 4096;
 
     private readonly Fd directory;
-    private readonly Lock gate = new();
+    private readonly OrderedLock gate = new(OverlayLocks.WorkDirectory);
     private long lastName;
     private bool hasWhiteout;
     private bool cannotLinkWhiteouts;
@@ -156,7 +158,7 @@ internal sealed class WorkDirectory : IDisposable
     {
         if (!cannotLinkWhiteouts)
         {
-            lock (gate)
+            using (gate.Enter())
             {
                 if (!hasWhiteout) { hasWhiteout = !Whiteout.Make(directory.Value, SharedWhiteout, Features.Whiteouts, xattr).IsError; }
             }
@@ -165,7 +167,7 @@ internal sealed class WorkDirectory : IDisposable
             if (error is Errno.EMLINK or Errno.ENOSPC or Errno.EDQUOT)
             {
                 // No more links, or no room for one: the shared whiteout itself will do. Kernel: ovl_whiteout()
-                lock (gate)
+                using (gate.Enter())
                 {
                     error = Publish(SharedWhiteout, target, name);
                     hasWhiteout = false;

@@ -1,0 +1,68 @@
+using System.Runtime.CompilerServices;
+
+namespace Veneer.Fuse.Locking;
+
+/// <summary>Locks that are objects which are there anyhow, where there are too many for a lock of their own.</summary>
+public static class ObjectLock
+{
+    /// <summary>Takes the lock until the result is disposed of.</summary>
+    /// <param name="target">The object.</param>
+    /// <param name="kind">What the lock is.</param>
+    /// <param name="member">Who takes it.</param>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Scope Enter(object target, LockClass kind, [CallerMemberName] string member = "")
+    {
+        LockOrder.Take(kind, target, isExclusive: true, member);
+        Monitor.Enter(target);
+        return new Scope(target, kind);
+    }
+
+    /// <summary>Takes the lock if it is free, or gets free in time.</summary>
+    /// <param name="target">The object.</param>
+    /// <param name="kind">What the lock is.</param>
+    /// <param name="milliseconds">How long to wait.</param>
+    /// <param name="scope">To be disposed of.</param>
+    /// <param name="member">Who takes it.</param>
+    public static bool TryEnter(object target, LockClass kind, int milliseconds, out Scope scope, [CallerMemberName] string member = "")
+    {
+        LockOrder.Take(kind, target, isExclusive: true, member);
+        if (Monitor.TryEnter(target, milliseconds))
+        {
+            scope = new Scope(target, kind);
+            return true;
+        }
+        LockOrder.LetGo(kind, target);
+        scope = default;
+        return false;
+    }
+
+    /// <summary>The time during which a thread holds the lock.</summary>
+    public readonly ref struct Scope
+    {
+        private readonly object? target;
+#if LOCK_ORDER
+        private readonly LockClass kind;
+#endif
+
+        internal Scope(object target, LockClass kind)
+        {
+            this.target = target;
+#if LOCK_ORDER
+            this.kind = kind;
+#else
+            _ = kind;
+#endif
+        }
+
+        /// <summary>Lets go of the lock, if there is one.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public void Dispose()
+        {
+            if (target is null) { return; }
+#if LOCK_ORDER
+            LockOrder.LetGo(kind, target);
+#endif
+            Monitor.Exit(target);
+        }
+    }
+}

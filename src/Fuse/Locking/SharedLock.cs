@@ -1,0 +1,51 @@
+using System.Runtime.CompilerServices;
+
+namespace Veneer.Fuse.Locking;
+
+/// <summary>A lock that many may share, or one has alone. A thread takes it once.</summary>
+/// <param name="kind">What it is.</param>
+public sealed class SharedLock(LockClass kind) : IDisposable
+{
+    private readonly ReaderWriterLockSlim inner = new(LockRecursionPolicy.NoRecursion);
+
+    /// <summary>Takes the lock together with others, until the result is disposed of.</summary>
+    public Scope Share([CallerMemberName] string member = "") => Enter(exclusively: false, member);
+
+    /// <summary>Takes the lock alone, until the result is disposed of.</summary>
+    public Scope Exclude([CallerMemberName] string member = "") => Enter(exclusively: true, member);
+
+    /// <summary>Takes the lock in the one way or the other, until the result is disposed of.</summary>
+    public Scope Enter(bool exclusively, [CallerMemberName] string member = "")
+    {
+        LockOrder.Take(kind, this, exclusively, member);
+        if (exclusively) { inner.EnterWriteLock(); }
+        else { inner.EnterReadLock(); }
+        return new Scope(this, exclusively);
+    }
+
+    private void Exit(bool exclusively)
+    {
+        LockOrder.LetGo(kind, this);
+        if (exclusively) { inner.ExitWriteLock(); }
+        else { inner.ExitReadLock(); }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => inner.Dispose();
+
+    /// <summary>The time during which a thread holds the lock.</summary>
+    public readonly ref struct Scope
+    {
+        private readonly SharedLock? target;
+        private readonly bool isExclusive;
+
+        internal Scope(SharedLock target, bool isExclusive)
+        {
+            this.target = target;
+            this.isExclusive = isExclusive;
+        }
+
+        /// <summary>Lets go of the lock, if there is one.</summary>
+        public void Dispose() => target?.Exit(isExclusive);
+    }
+}
