@@ -1,7 +1,7 @@
 using System.Buffers;
-using System.Text.Json;
 using Veneer.Linux;
 using Veneer.Overlay;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Topology;
 
 namespace Veneer.Cli;
@@ -27,8 +27,7 @@ internal static class CheckpointCommand
         var checkpoint = new Checkpoint { Type = mount.Type, MountPoint = mount.MountPoint, Source = mount.Source, Flags = mount.Options, FileSystemFlags = mount.FileSystemFlags, Propagation = mount.Propagation, Root = mount.Root, Boot = BootId.Read(), RootIno = root.Ino, Topology = topology };
 
         var output = new ArrayBufferWriter<byte>();
-        using (var json = new Utf8JsonWriter(output, new JsonWriterOptions { Indented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping })) { checkpoint.Write(json); }
-        output.Write("\n"u8);
+        Document.Write(output, checkpoint, DocumentJson.Default.Checkpoint, isIndented: true);
         return Terminal.TryWrite(output.WrittenSpan) ? ExitCode.Success : throw new LayerException("Standard output takes no more: the checkpoint is cut off.", ExitCode.System);
     }
 }

@@ -3,6 +3,7 @@ using System.Globalization;
 using Spectre.Console;
 using Veneer.Linux;
 using Veneer.Overlay;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Host;
 
 namespace Veneer.Cli;
@@ -35,7 +36,7 @@ internal static class HoldersCommand
                 _ => $"{words[0]} cannot be looked at ({error}): see whether /proc is mounted.",
             }, error switch { Errno.EACCES => ExitCode.Denied, Errno.ENOENT or Errno.ENOTDIR => ExitCode.NotAMount, _ => ExitCode.Failure });
         }
-        if (parsed.GetValue(json)) { Terminal.WriteJson(report.Write); }
+        if (parsed.GetValue(json)) { Terminal.WriteJson(report, DocumentJson.Default.HolderReport); }
         else { Terminal.Print(Tree(report)); }
         if (!parsed.GetValue(json)) { foreach (string gap in report.Gaps) { Terminal.Complain(gap); } }
         return report.IsHeld ? ExitCode.Held : report.Gaps.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;

@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Text;
 using Veneer.Linux;
 using Veneer.Overlay;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Topology;
 
 namespace Veneer.Cli;
@@ -24,7 +25,7 @@ internal static class LayersCommand
         {
             throw new LayerException($"No layer has {path}: name something in {mountPoint}, or something that was deleted there.", ExitCode.Outside);
         }
-        if (parsed.GetValue(json)) { Terminal.WriteJson(topology.Write); }
+        if (parsed.GetValue(json)) { Terminal.WriteJson(topology, DocumentJson.Default.OverlayTopology); }
         else { Terminal.Print(Tree(topology, mountPoint)); }
         return ExitCode.Success;
     }

@@ -1,13 +1,13 @@
 using System.CommandLine;
 using System.Globalization;
-using System.Text.Json;
 using Spectre.Console;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
-using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Host;
+using Veneer.Overlay.Topology;
 
 namespace Veneer.Cli;
 
@@ -33,7 +33,10 @@ internal static class ListCommand
         if (words.Length > 0) { throw new OverlayMountException($"{words[0]} is one word too many: veneer list shows all overlays."); }
 
         List<Row> rows = [.. Holders.Instances(out IReadOnlyList<string> missing).Select(Ask)];
-        if (parsed.GetValue(json)) { Terminal.WriteJson(writer => Write(writer, rows, missing)); }
+        if (parsed.GetValue(json))
+        {
+            Terminal.WriteJson(new OverlayList { Overlays = [.. rows.Select(Describe)], Gaps = missing }, DocumentJson.Default.OverlayList);
+        }
         else
         {
             if (rows.Count > 0) { Terminal.Print(Terminal.Render(Tree(rows))); }
@@ -50,14 +53,16 @@ internal static class ListCommand
         try
         {
             string place = process == "self" ? mount.MountPoint : $"/proc/{process}/root{mount.MountPoint}";
-            using JsonDocument stats = JsonDocument.Parse(LiveMount.Ask(place, Query.Stats, milliseconds: AnswerTime));
-            long requests = stats.RootElement.GetProperty("requests").EnumerateArray().Sum(one => one.GetProperty("count").GetInt64());
-            using JsonDocument layers = JsonDocument.Parse(LiveMount.Ask(place, Query.Layers, milliseconds: AnswerTime));
-            List<string> options = [.. layers.RootElement.GetProperty("options").EnumerateArray().Select(option => option.GetString()!)];
+            Stats stats = LiveMount.Ask(place, Query.Stats, DocumentJson.Default.Stats, milliseconds: AnswerTime);
+            OverlayTopology topology = LiveMount.Ask(place, Query.Layers, DocumentJson.Default.OverlayTopology, milliseconds: AnswerTime);
             // The server knows best, but does not tell everybody where they are.
-            List<(string Role, string Path)> told = [.. layers.RootElement.GetProperty("layers").EnumerateArray().Where(layer => layer.TryGetProperty("path", out _) && !layer.TryGetProperty("path_base64", out _)).Select(layer => (layer.GetProperty("role").GetString()!, layer.GetProperty("path").GetString()!))];
+            List<(string Role, string Path)> told = [];
+            foreach (LayerDescription layer in topology.Layers)
+            {
+                if (layer.Path is { } path) { told.Add((layer.Role, path)); }
+            }
             if (told.Count == instance.Layers.Count) { instance = instance with { Layers = told }; }
-            return new Row(instance, requests, stats.RootElement.GetProperty("uptime_seconds").GetDouble(), options, null);
+            return new Row(instance, stats.Requests.Sum(one => one.Count), stats.UptimeSeconds, topology.Options, null);
         }
         catch (MountException problem)
         {
@@ -101,62 +106,25 @@ internal static class ListCommand
     private static string Size(ulong bytes) =>
         bytes < 10 << 20 ? string.Create(CultureInfo.InvariantCulture, $"{bytes >> 10} KiB") : string.Create(CultureInfo.InvariantCulture, $"{bytes >> 20} MiB");
 
-    private static void Write(Utf8JsonWriter json, List<Row> rows, IReadOnlyList<string> missing)
+    private static ListedOverlay Describe(Row row)
     {
-        json.WriteStartObject();
-        json.WriteStartArray("overlays");
-        foreach (Row row in rows)
+        Instance one = row.Instance;
+        return new ListedOverlay
         {
-            Instance one = row.Instance;
-            json.WriteStartObject();
-            json.WriteString("device", one.Device);
-            json.WriteStartArray("mounts");
-            foreach ((_, ulong space, MountEntry mount) in one.Mounts)
-            {
-                json.WriteStartObject();
-                json.WriteNumber("id", mount.Id);
-                json.WriteNumber("mount_namespace", space);
-                ChangeJson.WritePath(json, "mount_point", mount.MountPoint);
-                json.WriteString("options", mount.Options);
-                json.WriteEndObject();
-            }
-            json.WriteEndArray();
-            if (one.Pid > 0) { json.WriteNumber("pid", one.Pid); }
-            if (one.Command is not null) { ChangeJson.WritePath(json, "command", one.Command); }
-            if (one.Since is { } since) { json.WriteString("since", since); }
-            json.WriteStartArray("layers");
-            foreach ((string role, string path) in one.Layers)
-            {
-                json.WriteStartObject();
-                json.WriteString("role", role);
-                ChangeJson.WritePath(json, "path", path);
-                json.WriteEndObject();
-            }
-            json.WriteEndArray();
-            if (one.UpperFileSystem is { } usage)
-            {
-                json.WriteStartObject("upper_filesystem");
-                json.WriteNumber("bytes", usage.Blocks * (ulong)usage.BlockSize);
-                json.WriteNumber("used_bytes", Used(usage));
-                json.WriteNumber("inodes", usage.Files);
-                json.WriteNumber("used_inodes", usage.Files - usage.FilesFree);
-                json.WriteEndObject();
-            }
-            if (row.Options is { } options)
-            {
-                json.WriteStartArray("options");
-                foreach (string option in options) { json.WriteStringValue(option); }
-                json.WriteEndArray();
-            }
-            json.WriteBoolean("answers", row.Silence is null);
-            if (row.Requests is { } requests) { json.WriteNumber("requests", requests); }
-            if (row.UptimeSeconds is { } uptime) { json.WriteNumber("uptime_seconds", uptime); }
-            json.WriteEndObject();
-        }
-        json.WriteEndArray();
-        json.WriteStartArray("gaps");
-        foreach (string sentence in missing) { json.WriteStringValue(sentence); }
-        json.WriteEndArray();
-        json.WriteEndObject();
+            Device = one.Device,
+            Mounts = [.. one.Mounts.Select(at => new ListedMount(at.Mount.Id, at.Namespace, at.Mount.MountPoint, at.Mount.Options))],
+            Pid = one.Pid > 0 ? one.Pid : null,
+            Command = one.Command,
+            Since = one.Since,
+            Layers = [.. one.Layers.Select(layer => new ListedLayer(layer.Role, layer.Path))],
+            UpperFilesystem = one.UpperFileSystem is { } usage ? Describe(usage) : null,
+            Options = row.Options,
+            Answers = row.Silence is null,
+            Requests = row.Requests,
+            UptimeSeconds = row.UptimeSeconds,
+        };
     }
+
+    private static FileSystemUsage Describe(in StatFs usage) =>
+        new(usage.Blocks * (ulong)usage.BlockSize, Used(usage), usage.Files, usage.Files - usage.FilesFree);
 }

@@ -1,7 +1,9 @@
 using System.Globalization;
+using System.Text.Json.Serialization.Metadata;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 
 namespace Veneer.Cli;
 
@@ -42,6 +44,29 @@ internal static class LiveMount
             [IsComplaint, byte code, byte problem, .. byte[] sentence] => throw new LayerException(PathText.Decode(sentence), code, (LayerProblem)problem),
             _ => throw new LayerException($"The process that asked the server of {place} ended early: see whether there is memory left.", ExitCode.System),
         };
+    }
+
+    /// <summary>Asks the server of a mount, and reads the document that it answers with.</summary>
+    /// <exception cref="LayerException">There is none, or it is something else.</exception>
+    public static T Ask<T>(string place, Query query, JsonTypeInfo<T> type, string argument = "", int milliseconds = AnswerTime)
+        where T : class =>
+        Read(Ask(place, query, argument, milliseconds), place, type);
+
+    /// <summary>Reads an answer.</summary>
+    /// <exception cref="LayerException">It is something else.</exception>
+    public static T Read<T>(byte[] answer, string place, JsonTypeInfo<T> type) where T : class
+    {
+        try
+        {
+            return Document.Read(answer, type);
+        }
+        catch (FormatException problem)
+        {
+            throw new LayerException(
+                $"The answer of the server of {place} cannot be read ({problem.Message}): it is another version of Veneer, "
+                + "use that version's veneer.",
+                ExitCode.Failure);
+        }
     }
 
     /// <summary>Asks as <see cref="MountedOverlay"/> has it asked: what changed, for as long as it takes to read upper.</summary>

@@ -1,10 +1,10 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
-using System.Text.Json;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Host;
 using Veneer.Overlay.Topology;
 
@@ -406,8 +406,7 @@ internal static class MountCommand
         if (!asked.HasOverlayOptions) { return null; }
         try
         {
-            using var answer = JsonDocument.Parse(LiveMount.Ask(path, Query.Layers));
-            OverlayTopology now = OverlayTopology.Read(answer.RootElement);
+            OverlayTopology now = LiveMount.Ask(path, Query.Layers, DocumentJson.Default.OverlayTopology);
             return asked.FindChange(now.Options, [.. now.Layers.Where(layer => layer.Index > 0).Select(layer => layer.Given)], Given(0), Given(-1));
 
             string? Given(int index) => now.Layers.FirstOrDefault(layer => layer.Index == index) is { } layer ? layer.Given : "";
@@ -427,8 +426,8 @@ internal static class MountCommand
         string words = (isReadOnly ? "ro," : "rw,") + (flags.Contains("noatime", StringComparer.Ordinal) ? "noatime" : flags.Contains("relatime", StringComparer.Ordinal) ? "relatime" : "strictatime") + (flags.Contains("nodiratime", StringComparer.Ordinal) ? ",nodiratime" : "");
         try
         {
-            using var answer = JsonDocument.Parse(LiveMount.Ask(path, Query.Remounted, words, isReadOnly ? -1 : LiveMount.AnswerTime));
-            return answer.RootElement.GetProperty("failure").GetString() is { } failure
+            int patience = isReadOnly ? -1 : LiveMount.AnswerTime;
+            return LiveMount.Ask(path, Query.Remounted, DocumentJson.Default.Remounted, words, patience).Failure is { } failure
                 ? throw new MountException($"{path} is remounted, but what was written before may not be on the disk ({failure}): see dmesg.")
                 : ExitCode.Success;
         }

@@ -1,9 +1,9 @@
 using System.CommandLine;
 using System.Globalization;
-using System.Text.Json;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 
 namespace Veneer.Cli;
 
@@ -74,7 +74,9 @@ internal static class StatsCommand
         while (true)
         {
             byte[] answer = LiveMount.Ask(request.Place, Query.Stats);
-            string text = request.Form == Form.Json ? PathText.Decode(answer) + "\n" : Format(request, Read(answer, request.Place), ref last);
+            string text = request.Form == Form.Json
+                ? PathText.Decode(answer) + "\n"
+                : Format(request, LiveMount.Read(answer, request.Place, DocumentJson.Default.Stats), ref last);
             if (request.Interval is not null && request.Form == Form.Table) { text = redraws ? "\e[H\e[2J" + text : text + "\n"; }
             Errno error = Terminal.Write(text);
             if (error == Errno.EPIPE) { return; } // whoever reads has seen enough
@@ -91,18 +93,6 @@ internal static class StatsCommand
         string text = StatsTable.Of(now, last, mount);
         last = now;
         return text;
-    }
-
-    private static Stats Read(byte[] answer, string place)
-    {
-        try
-        {
-            return JsonSerializer.Deserialize(answer, ControlJson.Default.Stats) ?? throw new JsonException();
-        }
-        catch (JsonException problem)
-        {
-            throw new LayerException($"The answer of the server of {place} cannot be read ({problem.Message}): it is another version of Veneer, use that version's veneer.", ExitCode.Failure);
-        }
     }
 
     /// <summary>Where the mount is that a path leads into. Its server has just answered, so that it is safe to look.</summary>

@@ -1,8 +1,9 @@
 using System.CommandLine;
+using System.Globalization;
 using System.Text;
-using System.Text.Json;
 using Veneer.Overlay;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 
 namespace Veneer.Cli;
 
@@ -17,50 +18,51 @@ internal static class StatusCommand
         if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
 
         byte[] answer = LiveMount.Ask(words[0], Query.Durability);
-        Terminal.Print(parsed.GetValue(json) ? Encoding.UTF8.GetString(answer) + "\n" : Describe(answer));
+        string text = parsed.GetValue(json)
+            ? Encoding.UTF8.GetString(answer) + "\n"
+            : Describe(LiveMount.Read(answer, words[0], DocumentJson.Default.OverlayStatus));
+        Terminal.Print(text);
         return ExitCode.Success;
     }
 
-    private static string Describe(byte[] answer)
+    private static string Describe(OverlayStatus status)
     {
-        using JsonDocument document = JsonDocument.Parse(answer);
-        JsonElement root = document.RootElement;
-        string watch = root.GetProperty("watch").GetString() switch
+        string watch = status.Watch switch
         {
             "nothing" => "none, the upper is in memory or there is none",
             "filesystem" => "all of the upper's filesystem",
             _ => "of files that are open; others may be missed",
         };
-        string reuse = root.GetProperty("reusable") switch
+        string reuse = status.Reusable switch
         {
-            { ValueKind: JsonValueKind.Null } => "with any options",
-            { ValueKind: JsonValueKind.True } when root.GetProperty("sync_on_unmount").GetBoolean() => "with any options, the unmount syncs it",
-            { ValueKind: JsonValueKind.True } => "with volatile, until the filesystem is mounted anew; otherwise after veneer sync",
-            _ when root.GetProperty("failure").ValueKind != JsonValueKind.Null => "no, something may be lost",
+            null => "with any options",
+            true when status.SyncOnUnmount => "with any options, the unmount syncs it",
+            true => "with volatile, until the filesystem is mounted anew; otherwise after veneer sync",
+            _ when status.Failure is not null => "no, something may be lost",
             _ => "after veneer sync",
         };
         var text = new StringBuilder();
-        AppendLack("passthrough      ", "passthrough");
-        AppendLack("io_uring         ", "io_uring");
-        text.Append("fsync            ").Append(root.GetProperty("fsync").GetString()).Append('\n');
-        text.Append("failed writes    ").Append(root.GetProperty("failure").GetString() ?? "none").Append('\n');
+        AppendLack("passthrough      ", status.Passthrough);
+        AppendLack("io_uring         ", status.IoUring);
+        text.Append("fsync            ").Append(status.Fsync).Append('\n');
+        text.Append("failed writes    ").Append(status.Failure ?? "none").Append('\n');
         text.Append("which are found  ").Append(watch).Append('\n');
-        text.Append("after one        ").Append(root.GetProperty("errors").GetString()).Append('\n');
+        text.Append("after one        ").Append(status.Errors).Append('\n');
         text.Append("can be reused    ").Append(reuse).Append('\n');
-        foreach (JsonElement lacking in root.TryGetProperty("lacks", out JsonElement lacks) ? lacks.EnumerateArray() : default)
+        foreach (LackingFeature lack in status.Lacks)
         {
-            text.Append("upper lacks      ").Append(lacking.GetProperty("what").GetString()).Append(": ").Append(lacking.GetProperty("instead").GetString()).Append('\n');
+            text.Append("upper lacks      ").Append(lack.What).Append(": ").Append(lack.Instead).Append('\n');
         }
-        if (root.GetProperty("sync") is { ValueKind: JsonValueKind.Object } sync)
+        if (status.Sync is { } sync)
         {
-            text.Append("sync             ").Append(sync.GetProperty("done")).Append(" of ").Append(sync.GetProperty("total")).Append(sync.GetProperty("over").GetBoolean() ? ", over\n" : "\n");
+            text.Append(CultureInfo.InvariantCulture, $"sync             {sync.Done} of {sync.Total}{(sync.Over ? ", over" : "")}\n");
         }
         return text.ToString();
 
-        // As it should be, it is not worth a line.
-        void AppendLack(string title, string name)
+        // As it should be, it is not worth a line. An older server does not tell.
+        void AppendLack(string title, string state)
         {
-            if (root.TryGetProperty(name, out JsonElement value) && value.GetString() is { } state and not ("on" or "off")) { text.Append(title).Append("none: ").Append(state).Append('\n'); }
+            if (state is not ("on" or "off" or "")) { text.Append(title).Append("none: ").Append(state).Append('\n'); }
         }
     }
 }

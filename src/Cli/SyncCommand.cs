@@ -1,12 +1,11 @@
 using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json;
 using Spectre.Console;
 using Veneer.Linux;
 using Veneer.Overlay;
-using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Durability;
 
 namespace Veneer.Cli;
@@ -21,9 +20,6 @@ internal static class SyncCommand
 
     /// <summary>A sync that is over by then needs no words.</summary>
     private static readonly TimeSpan patience = TimeSpan.FromSeconds(1);
-
-    /// <summary>How far a sync is.</summary>
-    private sealed record State(bool IsOver, long Done, long Total, IReadOnlyList<(string Path, string Error)> Failures, long Failed);
 
     /// <param name="arguments">The words after <c>sync</c>.</param>
     public static int Run(string[] arguments)
@@ -70,28 +66,26 @@ internal static class SyncCommand
 
     private static int SyncMount(string place, int limit)
     {
-        using JsonDocument before = JsonDocument.Parse(LiveMount.Ask(place, Query.Sync, limit.ToString(CultureInfo.InvariantCulture)));
-        bool isVolatile = before.RootElement.GetProperty("fsync").ValueEquals("volatile");
-        string? failure = null;
-        State Look()
+        string argument = limit.ToString(CultureInfo.InvariantCulture);
+        OverlayStatus status = LiveMount.Ask(place, Query.Sync, DocumentJson.Default.OverlayStatus, argument);
+        SyncStatus state = Watch(() =>
         {
-            using JsonDocument answer = JsonDocument.Parse(LiveMount.Ask(place, Query.Durability));
-            failure = answer.RootElement.GetProperty("failure").GetString();
-            JsonElement sync = answer.RootElement.GetProperty("sync");
-            return new State(
-                sync.GetProperty("over").GetBoolean(), sync.GetProperty("done").GetInt64(), sync.GetProperty("total").GetInt64(),
-                [.. sync.GetProperty("failures").EnumerateArray().Select(one => (ChangeJson.ReadPath(one, "path")!, one.GetProperty("error").GetString()!))],
-                sync.GetProperty("failed").GetInt64());
-        }
-        State state = Watch(Look);
+            status = LiveMount.Ask(place, Query.Durability, DocumentJson.Default.OverlayStatus);
+            return status.Sync
+                ?? throw new LayerException($"The server of {place} knows of no sync any more: run veneer sync again.", ExitCode.Failure);
+        });
         if (!Report(state)) { return ExitCode.Unsynced; }
-        if (failure is not null)
+        if (status.Failure is { } failure)
         {
             Terminal.Complain($"Writing to the upper's filesystem failed since {place} was mounted ({failure}): what it lacks cannot be told.");
             return ExitCode.Unsynced;
         }
         Terminal.Write(Synced(state));
-        if (isVolatile) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
+        if (status.Fsync == "volatile")
+        {
+            const string advice = "unmount it and sync once more, which is quick, to mount it otherwise";
+            Terminal.Write($"The upper stays volatile while it is mounted: {advice}.\n");
+        }
         return ExitCode.Success;
     }
 
@@ -101,9 +95,9 @@ internal static class SyncCommand
         UpperSync sync = upper.Sync(limit);
         var thread = new Thread(() => sync.Run()) { IsBackground = true };
         thread.Start();
-        State state = Watch(() => new State(sync.IsOver, sync.Done, sync.Total, [], sync.Failed));
+        SyncStatus state = Watch(() => new SyncStatus { Over = sync.IsOver, Done = sync.Done, Total = sync.Total, Failed = sync.Failed });
         thread.Join();
-        state = state with { Failures = [.. sync.Failures.Select(one => (one.Path, one.Error.ToString()))] };
+        state = state with { Failures = [.. sync.Failures.Select(one => new UnsyncedFile(one.Path, one.Error.ToString()))] };
         bool isSynced = Report(state);
         if (upper.IsInUse) { upper.JudgeAgain(); }
         if (!isSynced) { return ExitCode.Unsynced; }
@@ -120,11 +114,12 @@ internal static class SyncCommand
         return ExitCode.Success;
     }
 
-    private static string Synced(State state) => $"{state.Done} {(state.Done == 1 ? "file or directory" : "files and directories")} synced\n";
+    private static string Synced(SyncStatus state) =>
+        $"{state.Done} {(state.Done == 1 ? "file or directory" : "files and directories")} synced\n";
 
     /// <summary>Says file by file what could not be synced.</summary>
     /// <returns>Whether there was nothing of the kind.</returns>
-    private static bool Report(State state)
+    private static bool Report(SyncStatus state)
     {
         foreach ((string path, string error) in state.Failures) { Terminal.Complain($"{(path.Length == 0 ? "The upper directory itself" : PathText.Printable(path))} cannot be synced ({error})"); }
         if (state.Failed > state.Failures.Count) { Terminal.Complain($"and {state.Failed - state.Failures.Count} more"); }
@@ -132,13 +127,13 @@ internal static class SyncCommand
     }
 
     /// <summary>Shows how far it is until it is over: a bar, or lines where nobody sees a bar.</summary>
-    private static State Watch(Func<State> look)
+    private static SyncStatus Watch(Func<SyncStatus> look)
     {
         if (!Console.IsErrorRedirected) { return WatchWithBar(look); }
-        State state = look();
+        SyncStatus state = look();
         long started = Stopwatch.GetTimestamp();
         TimeSpan wait = firstInterval;
-        for (long next = 1; !state.IsOver; state = look())
+        for (long next = 1; !state.Over; state = look())
         {
             // One line for each tenth, of what takes its time.
             if (state.Total > 0 && state.Done * 10 / state.Total >= next && Stopwatch.GetElapsedTime(started) > patience)
@@ -157,7 +152,7 @@ internal static class SyncCommand
         wait = wait * 2 < interval ? wait * 2 : interval;
     }
 
-    private static State WatchWithBar(Func<State> look)
+    private static SyncStatus WatchWithBar(Func<SyncStatus> look)
     {
         IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Error) });
         return console.Progress()
@@ -166,9 +161,9 @@ internal static class SyncCommand
             .Start(progress =>
             {
                 ProgressTask task = progress.AddTask("Syncing", maxValue: 1);
-                State state = look();
+                SyncStatus state = look();
                 TimeSpan wait = firstInterval;
-                for (; !state.IsOver; state = look())
+                for (; !state.Over; state = look())
                 {
                     task.MaxValue = Math.Max(1, state.Total);
                     task.Value = state.Done;

@@ -1,4 +1,7 @@
+using System.Buffers;
+using System.Text.Json.Serialization.Metadata;
 using Veneer.Linux;
+using Veneer.Overlay.Documents;
 
 namespace Veneer.Cli;
 
@@ -24,11 +27,10 @@ internal static class Terminal
 
     /// <summary>Writes one document of JSON, for people to read as well, to standard output.</summary>
     /// <exception cref="LayerException">There is no room for it.</exception>
-    public static void WriteJson(Action<System.Text.Json.Utf8JsonWriter> write)
+    public static void WriteJson<T>(T document, JsonTypeInfo<T> type)
     {
-        var output = new System.Buffers.ArrayBufferWriter<byte>();
-        using (var json = new System.Text.Json.Utf8JsonWriter(output, new System.Text.Json.JsonWriterOptions { Indented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping })) { write(json); }
-        System.Buffers.BuffersExtensions.Write(output, "\n"u8);
+        var output = new ArrayBufferWriter<byte>();
+        Document.Write(output, document, type, isIndented: true);
         Print(output.WrittenSpan);
     }
 

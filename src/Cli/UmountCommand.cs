@@ -1,11 +1,11 @@
 using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Host;
 using Veneer.Overlay.Layers;
 
@@ -101,10 +101,9 @@ internal static class UmountCommand
     {
         try
         {
-            using JsonDocument answer = JsonDocument.Parse(LiveMount.Ask(path, Query.Durability));
-            return answer.RootElement.GetProperty("sync_on_unmount").GetBoolean() && answer.RootElement.GetProperty("fsync").ValueEquals("volatile");
+            return LiveMount.Ask(path, Query.Durability, DocumentJson.Default.OverlayStatus) is { SyncOnUnmount: true, Fsync: "volatile" };
         }
-        catch (Exception problem) when (problem is LayerException or JsonException or KeyNotFoundException)
+        catch (LayerException)
         {
             return false;
         }

@@ -1,8 +1,8 @@
-using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Host;
 using Veneer.Overlay.Topology;
 
@@ -117,7 +117,7 @@ public sealed class MountedOverlay
         {
             // Of a mount that shows a part of the overlay, the server knows the whole.
             string? whole = path is null ? null : $"{Mount.Root.TrimEnd('/')}/{path}";
-            topology = Parse(ask(MountPoint, Query.Layers, whole ?? ""), OverlayTopology.Read);
+            topology = Parse(ask(MountPoint, Query.Layers, whole ?? ""), DocumentJson.Default.OverlayTopology);
         }
         return topology with { Layers = [.. topology.Layers.Select(layer => layer with { Path = LayerFinder.Find(layer) })] };
     }
@@ -137,23 +137,22 @@ public sealed class MountedOverlay
     }
 
     /// <summary>What its server has served, and what it holds. For overlays of Veneer only.</summary>
-    public Stats Stats() => Ask(Query.Stats, ControlJson.Default.Stats);
+    public Stats Stats() => Ask(Query.Stats, DocumentJson.Default.Stats);
 
     /// <summary>Whether what was written to it is safe. For overlays of Veneer only.</summary>
-    public OverlayStatus Status() => Ask(Query.Durability, ControlJson.Default.OverlayStatus);
+    public OverlayStatus Status() => Ask(Query.Durability, DocumentJson.Default.OverlayStatus);
 
-    private T Ask<T>(Query query, JsonTypeInfo<T> type) => IsKernel
+    private T Ask<T>(Query query, JsonTypeInfo<T> type) where T : class => IsKernel
         ? throw new OverlayQueryException($"{MountPoint} is an overlay of the kernel, which does not tell: name one of Veneer.", QueryProblem.NotAnOverlay)
-        : Parse(ask(MountPoint, query, ""), root => root.Deserialize(type) ?? throw new FormatException("There is nothing in it."));
+        : Parse(ask(MountPoint, query, ""), type);
 
-    private T Parse<T>(byte[] answer, Func<JsonElement, T> read)
+    private T Parse<T>(byte[] answer, JsonTypeInfo<T> type) where T : class
     {
         try
         {
-            using JsonDocument document = JsonDocument.Parse(answer);
-            return read(document.RootElement);
+            return Document.Read(answer, type);
         }
-        catch (Exception problem) when (problem is JsonException or FormatException)
+        catch (FormatException problem)
         {
             throw new OverlayQueryException($"The answer of the server of {MountPoint} is not understood: use the veneer that it was mounted with.", problem);
         }

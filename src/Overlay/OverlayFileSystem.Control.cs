@@ -3,6 +3,7 @@ using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 
 namespace Veneer.Overlay;
 
@@ -15,7 +16,7 @@ internal sealed partial class OverlayFileSystem
         {
             case Query.Stats:
                 if (!argument.IsEmpty) { return Errno.EINVAL; }
-                JsonSerializer.Serialize(document, ReadStats(), ControlJson.Default.Stats);
+                JsonSerializer.Serialize(document, ReadStats(), DocumentJson.Default.Stats);
                 return Errno.None;
             case Query.Layers:
                 return AnswerLayers(request, argument, document);

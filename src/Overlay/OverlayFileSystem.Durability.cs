@@ -3,7 +3,8 @@ using System.Text.Json;
 using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
-using Veneer.Overlay.Changes;
+using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Durability;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Locking;
@@ -83,10 +84,8 @@ internal sealed partial class OverlayFileSystem
             upper.KeepTimes(CommonMount.TimesOf(flags.MountFlags));
             if (volume.IsReadOnly && !wasReadOnly && volume.IsDurable) { error = SyncUpper(upper); }
         }
-        document.WriteStartObject();
-        if (error.IsError) { document.WriteString("failure"u8, error.ToString()); }
-        else { document.WriteNull("failure"u8); }
-        document.WriteEndObject();
+        var answer = new Remounted { Failure = error.IsError ? error.ToString() : null };
+        JsonSerializer.Serialize(document, answer, DocumentJson.Default.Remounted);
         return Errno.None;
     }
 
@@ -97,60 +96,53 @@ internal sealed partial class OverlayFileSystem
         finally { workers?.EndBlocking(); }
     }
 
-    private void WriteLacks(Utf8JsonWriter document)
+    private void WriteDurability(Utf8JsonWriter document) =>
+        JsonSerializer.Serialize(document, ReadStatus(), DocumentJson.Default.OverlayStatus);
+
+    private OverlayStatus ReadStatus()
     {
-        if (volume.IsWritable) { document.WriteString("attributes"u8, volume.Features.Attributes switch { AttributeSpace.Trusted => "trusted", AttributeSpace.User => "user", _ => "none" }); }
-        else { document.WriteNull("attributes"u8); }
-        document.WriteStartArray("lacks"u8);
-        foreach ((string what, string instead) in volume.IsWritable ? volume.Features.Lacks(isUserChosen: volume.Xattr.IsUser && !volume.IsUserXattrAsked) : [])
+        _ = errors.Check(-1); // what it finds is kept
+        Errno failure = errors.Failure;
+        return new OverlayStatus
         {
-            document.WriteStartObject();
-            document.WriteString("what"u8, what);
-            document.WriteString("instead"u8, instead);
-            document.WriteEndObject();
-        }
-        document.WriteEndArray();
+            Fsync = volume.Options.Sync switch { Sync.Volatile => "volatile", Sync.Strict => "strict", _ => "auto" },
+            Errors = volume.Options.Errors switch { OnError.Shutdown => "shutdown", OnError.ReadOnly => "remount-ro", _ => "continue" },
+            SyncOnUnmount = volume.Options.SyncOnUnmount,
+            Revocable = volume.Options.Revocable,
+            Passthrough = withoutPassthrough ?? (backings is null ? "off" : "on"),
+            IoUring = withoutIoUring ?? (connection is { Flags: var flags } && (flags & InitFlags.OverIoUring) != 0 ? "on" : "off"),
+            Watch = errors.IsInMemory ? "nothing" : errors.IsExact ? "filesystem" : "open files",
+            Failure = failure.IsError ? failure.ToString() : null,
+            Reusable = volume.Mark is { } mark ? !failure.IsError && (errors.IsInMemory || mark.FirstErrors is not null) : null,
+            Attributes = !volume.IsWritable ? null : volume.Features.Attributes switch
+            {
+                AttributeSpace.Trusted => "trusted",
+                AttributeSpace.User => "user",
+                _ => "none",
+            },
+            Lacks = ReadLacks(),
+            Sync = lastSync is { } sync ? StatusOf(sync) : null,
+        };
     }
 
-    private void WriteDurability(Utf8JsonWriter document)
+    private List<LackingFeature> ReadLacks()
     {
-        document.WriteStartObject();
-        document.WriteString("fsync"u8, volume.Options.Sync switch { Sync.Volatile => "volatile", Sync.Strict => "strict", _ => "auto" });
-        document.WriteString("errors"u8, volume.Options.Errors switch { OnError.Shutdown => "shutdown", OnError.ReadOnly => "remount-ro", _ => "continue" });
-        document.WriteBoolean("sync_on_unmount"u8, volume.Options.SyncOnUnmount);
-        document.WriteBoolean("revocable"u8, volume.Options.Revocable);
-        document.WriteString("passthrough"u8, withoutPassthrough ?? (backings is null ? "off" : "on"));
-        document.WriteString("io_uring"u8, withoutIoUring ?? (connection is { Flags: var flags } && (flags & InitFlags.OverIoUring) != 0 ? "on" : "off"));
-        document.WriteString("watch"u8, errors.IsInMemory ? "nothing" : errors.IsExact ? "filesystem" : "open files");
-        _ = errors.Check(-1); // what it finds is kept
-        if (errors.Failure.IsError) { document.WriteString("failure"u8, errors.Failure.ToString()); }
-        else { document.WriteNull("failure"u8); }
-        if (volume.Mark is { } mark) { document.WriteBoolean("reusable"u8, !errors.Failure.IsError && (errors.IsInMemory || mark.FirstErrors is not null)); }
-        else { document.WriteNull("reusable"u8); }
-        WriteLacks(document);
-        if (lastSync is { } sync)
+        if (!volume.IsWritable) { return []; }
+        bool isUserChosen = volume.Xattr.IsUser && !volume.IsUserXattrAsked;
+        return [.. volume.Features.Lacks(isUserChosen).Select(lack => new LackingFeature(lack.What, lack.Instead))];
+    }
+
+    private static SyncStatus StatusOf(UpperSync sync)
+    {
+        bool isOver = sync.IsOver; // before the rest: what is told then is all
+        return new SyncStatus
         {
-            document.WriteStartObject("sync"u8);
-            document.WriteBoolean("over"u8, sync.IsOver);
-            document.WriteNumber("done"u8, sync.Done);
-            document.WriteNumber("total"u8, sync.Total);
-            document.WriteNumber("failed"u8, sync.Failed);
-            document.WriteStartArray("failures"u8);
-            foreach (SyncFailure failure in sync.IsOver ? sync.Failures : [])
-            {
-                document.WriteStartObject();
-                ChangeJson.WritePath(document, "path", failure.Path);
-                document.WriteString("error"u8, failure.Error.ToString());
-                document.WriteEndObject();
-            }
-            document.WriteEndArray();
-            document.WriteEndObject();
-        }
-        else
-        {
-            document.WriteNull("sync"u8);
-        }
-        document.WriteEndObject();
+            Over = isOver,
+            Done = sync.Done,
+            Total = sync.Total,
+            Failed = sync.Failed,
+            Failures = isOver ? [.. sync.Failures.Select(failure => new UnsyncedFile(failure.Path, failure.Error.ToString()))] : [],
+        };
     }
 
     /// <summary>After the last request: syncs upper and takes the mark away, when the mount was asked to.</summary>

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
+using Veneer.Overlay.Documents;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Topology;
 using Veneer.Overlay.Tree;
@@ -91,29 +92,25 @@ internal sealed partial class OverlayFileSystem
     private Errno AnswerChanges(ReadOnlySpan<byte> argument, Utf8JsonWriter document)
     {
         if (!DiffPosition.TryParse(argument, out DiffPosition position)) { return Errno.EINVAL; }
-        document.WriteStartObject();
-        document.WriteStartArray("changes"u8);
+        var changes = new List<Change>();
         string? next = null;
         IReadOnlyList<Disturbance> disturbances = [];
         if (volume.Layers.Upper is not null)
         {
             using OverlayDiff diff = OverlayDiff.Open([.. volume.Layers.All.Select(layer => (layer.Root.Descriptor, layer.Path))], volume.Xattr.IsUser, volume.LowerXattr.IsUser);
-            int count = 0;
+            int bytes = 0;
             foreach (Change change in diff.Changes(position))
             {
-                ChangeJson.Write(document, change);
-                if (++count < MaxChanges && document.BytesCommitted + document.BytesPending < Control.ControlChannel.MaxBytes / 2) { continue; }
+                changes.Add(change);
+                bytes += ChangesPart.MostBytesOf(change);
+                if (changes.Count < MaxChanges && bytes < Control.ControlChannel.MaxBytes / 2) { continue; }
                 next = new DiffPosition(position.Since, PathText.Encode(change.Path)[..^1]).ToString();
                 break;
             }
             disturbances = diff.Disturbances;
         }
-        document.WriteEndArray();
-        document.WriteStartArray("disturbances"u8);
-        foreach (Disturbance disturbance in disturbances) { ChangeJson.Write(document, disturbance); }
-        document.WriteEndArray();
-        if (next is not null) { document.WriteString("next"u8, next); }
-        document.WriteEndObject();
+        var part = new ChangesPart { Changes = changes, Disturbances = disturbances, Next = next };
+        JsonSerializer.Serialize(document, part, DocumentJson.Default.ChangesPart);
         return Errno.None;
     }
 }

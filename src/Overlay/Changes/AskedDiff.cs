@@ -1,4 +1,4 @@
-using System.Text.Json;
+using Veneer.Overlay.Documents;
 
 namespace Veneer.Overlay.Changes;
 
@@ -13,20 +13,23 @@ internal sealed class AskedDiff(Func<string, byte[]> ask)
     {
         for (string? next = ""; next is not null;)
         {
-            var changes = new List<Change>();
-            try
-            {
-                using JsonDocument answer = JsonDocument.Parse(ask(next));
-                JsonElement root = answer.RootElement;
-                foreach (JsonElement change in root.GetProperty("changes"u8).EnumerateArray()) { changes.Add(ChangeJson.ReadChange(change)); }
-                foreach (JsonElement disturbance in root.GetProperty("disturbances"u8).EnumerateArray()) { disturbed(ChangeJson.ReadDisturbance(disturbance)); }
-                next = root.TryGetProperty("next"u8, out JsonElement position) ? position.GetString() : null;
-            }
-            catch (Exception problem) when (problem is JsonException or FormatException or KeyNotFoundException or InvalidOperationException)
-            {
-                throw new OverlayQueryException("What the server says of its changes is not understood: use the veneer that it was mounted with.", problem);
-            }
-            foreach (Change change in changes) { yield return change; }
+            ChangesPart part = Read(ask(next));
+            next = part.Next;
+            foreach (Disturbance disturbance in part.Disturbances) { disturbed(disturbance); }
+            foreach (Change change in part.Changes) { yield return change; }
+        }
+    }
+
+    private static ChangesPart Read(byte[] answer)
+    {
+        try
+        {
+            return Document.Read(answer, DocumentJson.Default.ChangesPart);
+        }
+        catch (FormatException problem)
+        {
+            const string sentence = "What the server says of its changes is not understood: use the veneer that it was mounted with.";
+            throw new OverlayQueryException(sentence, problem);
         }
     }
 }

@@ -1,3 +1,6 @@
+using System.Text.Json.Serialization;
+using Veneer.Overlay.Documents;
+
 namespace Veneer.Overlay.Control;
 
 /// <summary>The answer to <see cref="Query.Durability"/>: whether what was written is safe. An interface, see docs/control.md.</summary>
@@ -16,27 +19,31 @@ public sealed record OverlayStatus
     public bool Revocable { get; init; }
 
     /// <summary>Whether the kernel reads and writes files without the server: <c>on</c>, <c>off</c> where that was asked for, or why it cannot.</summary>
-    public string Passthrough { get; init; } = "";
+    public string Passthrough { get; init => field = value ?? ""; } = "";
 
     /// <summary>Whether requests come over io_uring: <c>on</c>, <c>off</c> where that was asked for, or why they cannot.</summary>
-    public string IoUring { get; init; } = "";
+    public string IoUring { get; init => field = value ?? ""; } = "";
 
     /// <summary>Which failed writes are found: of the whole <c>filesystem</c>, of <c>open files</c>, or <c>nothing</c>, since nothing can fail.</summary>
     public required string Watch { get; init; }
 
     /// <summary>The error of the first failed write since the mount, such as <c>EIO</c>, or null.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.Never)]
     public string? Failure { get; init; }
 
     /// <summary>Whether the volatile upper can be mounted with <c>volatile</c> again; null when it is not volatile.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.Never)]
     public bool? Reusable { get; init; }
 
     /// <summary>Where upper has the overlay's attributes: <c>trusted</c>, <c>user</c> or <c>none</c>; null without upper.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.Never)]
     public string? Attributes { get; init; }
 
     /// <summary>What the upper's filesystem cannot do, and what stands in its place.</summary>
-    public IReadOnlyList<LackingFeature> Lacks { get; init; } = [];
+    public IReadOnlyList<LackingFeature> Lacks { get; init => field = value ?? []; } = [];
 
     /// <summary>The last sync that was asked for, or null.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.Never)]
     public SyncStatus? Sync { get; init; }
 }
 
@@ -61,10 +68,13 @@ public sealed record SyncStatus
     public long Failed { get; init; }
 
     /// <summary>The first thousand of these, when it has ended.</summary>
-    public IReadOnlyList<UnsyncedFile> Failures { get; init; } = [];
+    public IReadOnlyList<UnsyncedFile> Failures { get; init => field = value ?? []; } = [];
 }
 
 /// <summary>A file or directory that could not be synced.</summary>
-/// <param name="Path">From upper; bytes outside of printable ASCII as <c>\xNN</c>.</param>
+/// <param name="Path">From upper, empty for upper itself; bytes that are not UTF-8 as <see cref="Linux.PathText"/> has them.</param>
 /// <param name="Error">Such as <c>EIO</c>.</param>
-public sealed record UnsyncedFile(string Path, string Error);
+public sealed record UnsyncedFile(string Path, [property: JsonPropertyOrder(1)] string Error)
+{
+    [JsonInclude] internal byte[]? PathBase64 { get => DocumentPath.BytesOf(Path); init => Path = DocumentPath.TextOf(value, Path); }
+}

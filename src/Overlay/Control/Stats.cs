@@ -1,5 +1,3 @@
-using System.Text.Json.Serialization;
-
 namespace Veneer.Overlay.Control;
 
 /// <summary>The answer to <see cref="Query.Stats"/>: everything since the mount was made, or as it is now.</summary>
@@ -171,9 +169,3 @@ public sealed record ProcessStats
     /// <summary>CPU time in the kernel.</summary>
     public double SystemSeconds { get; init; }
 }
-
-/// <summary>The answers between objects and JSON.</summary>
-[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
-[JsonSerializable(typeof(Stats))]
-[JsonSerializable(typeof(OverlayStatus))]
-public sealed partial class ControlJson : JsonSerializerContext;

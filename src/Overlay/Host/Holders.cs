@@ -475,7 +475,7 @@ public sealed class Holders
             if (fields is not [var name, "file", var size, ..] || !ulong.TryParse(size, NumberStyles.None, CultureInfo.InvariantCulture, out ulong kibibytes)) { continue; }
             string path = MountTable.Unescape(PathText.Encode(name).AsSpan()[..^1]);
             List<(MountEntry Mount, string? Inside)> ways = WaysTo(path, kibibytes);
-            if (ways.Count > 0 && target.Has(ways[0].Mount.Device, ways[0].Inside)) { found.Add(new FileHolder(path, "")); }
+            if (ways.Count > 0 && target.Has(ways[0].Mount.Device, ways[0].Inside)) { found.Add(new FileHolder(path)); }
         }
         return found;
     }

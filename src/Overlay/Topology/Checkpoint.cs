@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json;
-using Veneer.Overlay.Changes;
+using System.Text.Json.Serialization;
+using Veneer.Overlay.Documents;
 
 namespace Veneer.Overlay.Topology;
 
@@ -10,62 +11,55 @@ public sealed record Checkpoint
     /// <summary>The only version of the document so far.</summary>
     public const int CurrentVersion = 1;
 
+    [JsonInclude, JsonPropertyName("veneer_checkpoint")]
+    internal int Version { get => CurrentVersion; init { } } // Read has looked at it
+
     /// <summary>Type of the mount: <c>fuse.veneer</c>, or <c>overlay</c> for one of the kernel.</summary>
     public required string Type { get; init; }
 
     /// <summary>Where it was mounted.</summary>
     public required string MountPoint { get; init; }
 
+    [JsonInclude]
+    internal byte[]? MountPointBase64
+    {
+        get => DocumentPath.BytesOf(MountPoint);
+        init => MountPoint = DocumentPath.TextOf(value, MountPoint);
+    }
+
     /// <summary>What mount tables show as the source.</summary>
     public required string Source { get; init; }
+
+    [JsonInclude]
+    internal byte[]? SourceBase64 { get => DocumentPath.BytesOf(Source); init => Source = DocumentPath.TextOf(value, Source); }
 
     /// <summary>The mount's own flags, such as <c>rw,nosuid</c>.</summary>
     public required string Flags { get; init; }
 
-    /// <summary>The layers; each must be found again, and be the same directory.</summary>
-    public required OverlayTopology Topology { get; init; }
-
     /// <summary>The flags of the filesystem, such as <c>sync</c>; null in a document that does not tell.</summary>
+    [JsonPropertyName("filesystem_flags")]
     public IReadOnlyList<string>? FileSystemFlags { get; init; }
 
     /// <summary>How what is mounted in it spreads, as <see cref="Linux.MountEntry.Propagation"/>; null in a document that does not tell.</summary>
     public IReadOnlyList<string>? Propagation { get; init; }
 
     /// <summary>The directory of the overlay that the mount shows: the root, or another one for a part (bind mount).</summary>
-    public string Root { get; init; } = "/";
+    public string Root { get; init => field = value ?? "/"; } = "/";
+
+    [JsonInclude] internal byte[]? RootBase64 { get => DocumentPath.BytesOf(Root); init => Root = DocumentPath.TextOf(value, Root); }
 
     /// <summary>The boot in which it was made, in which device numbers keep their meaning; empty in a document that does not tell.</summary>
-    public string Boot { get; init; } = "";
+    public string Boot { get; init => field = value ?? ""; } = "";
 
     /// <summary>Inode number that the root of the mount has.</summary>
     public required ulong RootIno { get; init; }
 
-    /// <summary>Writes it as docs/checkpoint.md describes it.</summary>
-    public void Write(Utf8JsonWriter json)
-    {
-        json.WriteStartObject();
-        json.WriteNumber("veneer_checkpoint"u8, CurrentVersion);
-        json.WriteString("type"u8, Type);
-        ChangeJson.WritePath(json, "mount_point", MountPoint);
-        ChangeJson.WritePath(json, "source", Source);
-        json.WriteString("flags"u8, Flags);
-        WriteWords("filesystem_flags", FileSystemFlags);
-        WriteWords("propagation", Propagation);
-        ChangeJson.WritePath(json, "root", Root);
-        json.WriteString("boot"u8, Boot);
-        json.WriteNumber("root_ino"u8, RootIno);
-        json.WritePropertyName("overlay"u8);
-        Topology.Write(json);
-        json.WriteEndObject();
+    /// <summary>The layers; each must be found again, and be the same directory.</summary>
+    [JsonPropertyName("overlay")]
+    public required OverlayTopology Topology { get; init; }
 
-        void WriteWords(string member, IReadOnlyList<string>? words)
-        {
-            if (words is null) { return; }
-            json.WriteStartArray(member);
-            foreach (string word in words) { json.WriteStringValue(word); }
-            json.WriteEndArray();
-        }
-    }
+    /// <summary>Writes it as docs/checkpoint.md describes it.</summary>
+    public void Write(Utf8JsonWriter json) => JsonSerializer.Serialize(json, this, DocumentJson.Default.Checkpoint);
 
     /// <summary>Reads what <see cref="Write"/> wrote.</summary>
     /// <exception cref="OtherVersionException">It is one of another version; the message is the end of a sentence: "is of version 2".</exception>
@@ -92,39 +86,30 @@ public sealed record Checkpoint
             }
             try
             {
-                Checkpoint checkpoint = Read(root);
+                Checkpoint checkpoint = Document.Read(root, DocumentJson.Default.Checkpoint);
+                if (checkpoint.Type is not ("fuse.veneer" or "overlay")) { throw new FormatException("The type is none of an overlay."); }
+                if (checkpoint.Texts.Any(text => text is null)) { throw new FormatException("A word is missing in a list."); }
                 int lowers = checkpoint.Topology.Layers.Count(layer => layer.Index > 0);
                 int[] indices = [.. checkpoint.Topology.Layers.Select(layer => layer.Index)];
                 bool isWhole = lowers > 0 && (indices.SequenceEqual(Enumerable.Range(1, lowers)) || indices.SequenceEqual([.. Enumerable.Range(0, lowers + 1), -1]));
                 // What is no path, and would be cut off where the kernel reads it.
-                isWhole &= !checkpoint.Texts.Any(text => text.Contains('\0', StringComparison.Ordinal)) && checkpoint.MountPoint.StartsWith('/') && checkpoint.Root.StartsWith('/');
+                isWhole &= !checkpoint.Texts.Any(text => text!.Contains('\0', StringComparison.Ordinal));
+                isWhole &= checkpoint.MountPoint.StartsWith('/') && checkpoint.Root.StartsWith('/');
                 return isWhole ? checkpoint : throw new FormatException("The layers are not those of an overlay.");
             }
-            catch (Exception problem) when (problem is FormatException or KeyNotFoundException or InvalidOperationException)
+            catch (FormatException problem)
             {
                 throw new FormatException("is damaged: something in it is missing, or is not what it should be", problem);
             }
         }
     }
 
-    private IEnumerable<string> Texts => [MountPoint, Source, Flags, Root, .. FileSystemFlags ?? [], .. Propagation ?? [], .. Topology.Options, .. Topology.Layers.SelectMany(layer => (string[])[layer.Path ?? "", layer.Given ?? "", layer.Device])];
-
-    private static List<string>? ReadWords(JsonElement root, string member) =>
-        root.TryGetProperty(member, out JsonElement words) ? [.. words.EnumerateArray().Select(word => word.GetString() ?? "")] : null;
-
-    private static Checkpoint Read(JsonElement root) => new()
-    {
-        Type = root.GetProperty("type"u8).GetString() is ("fuse.veneer" or "overlay") and { } type ? type : throw new FormatException("The type is none of an overlay."),
-        MountPoint = ChangeJson.ReadPath(root, "mount_point") ?? throw new FormatException("There is no mount point."),
-        Source = ChangeJson.ReadPath(root, "source") ?? "veneer",
-        Flags = root.GetProperty("flags"u8).GetString() ?? "",
-        FileSystemFlags = ReadWords(root, "filesystem_flags"),
-        Propagation = ReadWords(root, "propagation"),
-        Root = ChangeJson.ReadPath(root, "root") ?? "/",
-        Boot = root.TryGetProperty("boot"u8, out JsonElement boot) ? boot.GetString() ?? "" : "",
-        RootIno = root.GetProperty("root_ino"u8).GetUInt64(),
-        Topology = OverlayTopology.Read(root.GetProperty("overlay"u8)),
-    };
+    /// <summary>All that is given to the kernel; null for what a list in a document has as null.</summary>
+    private IEnumerable<string?> Texts =>
+    [
+        MountPoint, Source, Flags, Root, .. FileSystemFlags ?? [], .. Propagation ?? [], .. Topology.Options,
+        .. Topology.Layers.SelectMany(layer => (string[])[layer.Path ?? "", layer.Given ?? "", layer.Device]),
+    ];
 }
 
 /// <summary>A document is whole, as far as can be told, and of a version that is not known.</summary>

@@ -1,4 +1,6 @@
+using System.Text.Json.Serialization;
 using Veneer.Linux;
+using Veneer.Overlay.Documents;
 
 namespace Veneer.Overlay.Topology;
 
@@ -8,37 +10,50 @@ public sealed record LayerDescription
     /// <summary>0 is upper; the lowers follow, topmost first. The work directory has -1.</summary>
     public required int Index { get; init; }
 
+    [JsonInclude, JsonRequired, JsonPropertyName("role")]
+    internal string ToldRole { get => Role; init => IsDataOnly = value == "data"; }
+
     /// <summary>As it was named when the overlay was mounted, or null when that is not known.</summary>
     public string? Given { get; init; }
 
+    [JsonInclude] internal byte[]? GivenBase64 { get => DocumentPath.BytesOf(Given); init => Given = DocumentPath.TextOf(value, Given); }
+
     /// <summary>Where it is now, or null when no path leads there from here, or none may be told.</summary>
     public string? Path { get; init; }
+
+    [JsonInclude] internal byte[]? PathBase64 { get => DocumentPath.BytesOf(Path); init => Path = DocumentPath.TextOf(value, Path); }
 
     /// <summary>Number of the filesystem's device, <c>MAJOR:MINOR</c>, as mountinfo has it.</summary>
     public required string Device { get; init; }
 
     /// <summary>Type of the filesystem, such as <c>ext4</c>, or empty when the mount is not in the table.</summary>
+    [JsonRequired, JsonPropertyName("filesystem")]
     public string FileSystem { get; init; } = "";
 
     /// <summary>UUID of the filesystem, 16 bytes in hexadecimal; zeros where it has none or does not tell.</summary>
     public required string Uuid { get; init; }
 
     /// <summary>Id of the mount through which it was named, never used again (Linux 6.8); 0 when not known.</summary>
+    [JsonRequired]
     public ulong MountId { get; init; }
 
     /// <summary>Inode number.</summary>
     public required ulong Ino { get; init; }
 
     /// <summary>Type of the file handle; 0 where the filesystem has none.</summary>
+    [JsonRequired]
     public int HandleType { get; init; }
 
     /// <summary>The file handle in hexadecimal, empty where the filesystem has none. See name_to_handle_at(2).</summary>
+    [JsonRequired, JsonConverter(typeof(HandleText))]
     public string Handle { get; init; } = "";
 
     /// <summary>Whether it is a lower that shows nothing by itself, and has only the data of metacopies.</summary>
+    [JsonIgnore]
     public bool IsDataOnly { get; init; }
 
     /// <summary><c>upper</c>, <c>lower</c>, <c>data</c> or <c>work</c>.</summary>
+    [JsonIgnore]
     public string Role => Index switch { 0 => "upper", < 0 => "work", _ => IsDataOnly ? "data" : "lower" };
 
     /// <summary>Describes a directory that is open.</summary>
@@ -79,6 +94,8 @@ public sealed record ObjectPart
     /// <summary>Where it is in that layer, from the layer's root and without a slash before it; empty for the root itself. Null when it is known by its handle alone.</summary>
     public string? Path { get; init; }
 
+    [JsonInclude] internal byte[]? PathBase64 { get => DocumentPath.BytesOf(Path); init => Path = DocumentPath.TextOf(value, Path); }
+
     /// <summary>What it is for.</summary>
     public required PartRoles Roles { get; init; }
 
@@ -89,14 +106,17 @@ public sealed record ObjectPart
     public required ulong Ino { get; init; }
 
     /// <summary>Type of the file handle; 0 where the filesystem has none.</summary>
+    [JsonRequired]
     public int HandleType { get; init; }
 
     /// <summary>The file handle in hexadecimal, empty where the filesystem has none.</summary>
+    [JsonRequired, JsonConverter(typeof(HandleText))]
     public string Handle { get; init; } = "";
 }
 
 /// <summary>What a part of an object is for.</summary>
 [Flags]
+[JsonConverter(typeof(PartRolesWords))]
 public enum PartRoles
 {
     /// <summary>Nothing.</summary>

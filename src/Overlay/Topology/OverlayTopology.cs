@@ -1,6 +1,8 @@
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
+using Veneer.Overlay.Documents;
 
 namespace Veneer.Overlay.Topology;
 
@@ -11,19 +13,34 @@ public sealed record OverlayTopology
     public required IReadOnlyList<LayerDescription> Layers { get; init; }
 
     /// <summary>Whether the overlay's attributes are <c>user.overlay.*</c>.</summary>
+    [JsonRequired, JsonPropertyName("userxattr")]
     public bool UserXattr { get; init; }
 
     /// <summary>Whether upper's are <c>user.overlay.*</c>, be it that its filesystem takes no others.</summary>
+    [JsonIgnore]
     public bool UpperUserXattr { get; init; }
 
+    [JsonInclude, JsonPropertyName("upper_userxattr")]
+    internal bool? ToldUpperUserXattr { get => UpperUserXattr; init => UpperUserXattr = value ?? UserXattr; }
+
     /// <summary>The options that it was mounted with, but for layers and flags of the mount, one each in the spelling of mount(8).</summary>
+    [JsonRequired]
     public IReadOnlyList<string> Options { get; init; } = [];
 
     /// <summary>The path of the object from the root of the overlay, empty for the root; null when none was asked for.</summary>
+    [JsonIgnore]
     public string? Path { get; init; }
 
     /// <summary>What the layers contribute to the object, topmost first; a whiteout when it is gone, nothing when no layer ever had it.</summary>
+    [JsonIgnore]
     public IReadOnlyList<ObjectPart> Parts { get; init; } = [];
+
+    [JsonInclude]
+    internal AskedObject? Object
+    {
+        get => Path is null ? null : new AskedObject { Path = Path, Parts = Parts };
+        init => (Path, Parts) = (value?.Path, value?.Parts ?? []);
+    }
 
     /// <summary>Describes an overlay by its directories.</summary>
     /// <param name="upper">The upper directory, or null.</param>
@@ -83,135 +100,24 @@ public sealed record OverlayTopology
     }
 
     /// <summary>Writes it as docs/control.md describes it.</summary>
-    public void Write(Utf8JsonWriter json)
-    {
-        json.WriteStartObject();
-        json.WriteStartArray("layers"u8);
-        foreach (LayerDescription layer in Layers)
-        {
-            json.WriteStartObject();
-            json.WriteNumber("index"u8, layer.Index);
-            json.WriteString("role"u8, layer.Role);
-            if (layer.Given is { } given) { ChangeJson.WritePath(json, "given", given); }
-            if (layer.Path is { } path) { ChangeJson.WritePath(json, "path", path); }
-            json.WriteString("device"u8, layer.Device);
-            json.WriteString("filesystem"u8, layer.FileSystem);
-            json.WriteString("uuid"u8, layer.Uuid);
-            json.WriteNumber("mount_id"u8, layer.MountId);
-            json.WriteNumber("ino"u8, layer.Ino);
-            json.WriteNumber("handle_type"u8, layer.HandleType);
-            json.WriteString("handle"u8, layer.Handle);
-            json.WriteEndObject();
-        }
-        json.WriteEndArray();
-        json.WriteBoolean("userxattr"u8, UserXattr);
-        json.WriteBoolean("upper_userxattr"u8, UpperUserXattr);
-        json.WriteStartArray("options"u8);
-        foreach (string option in Options) { json.WriteStringValue(option); }
-        json.WriteEndArray();
-        if (Path is not null)
-        {
-            json.WriteStartObject("object"u8);
-            ChangeJson.WritePath(json, "path", Path);
-            json.WriteStartArray("parts"u8);
-            foreach (ObjectPart part in Parts)
-            {
-                json.WriteStartObject();
-                json.WriteNumber("layer"u8, part.Layer);
-                if (part.Path is { } where) { ChangeJson.WritePath(json, "path", where); }
-                json.WriteStartArray("roles"u8);
-                foreach (string word in Words(part.Roles)) { json.WriteStringValue(word); }
-                json.WriteEndArray();
-                json.WriteString("type"u8, ChangeJson.Word(part.Type));
-                json.WriteNumber("ino"u8, part.Ino);
-                json.WriteNumber("handle_type"u8, part.HandleType);
-                json.WriteString("handle"u8, part.Handle);
-                json.WriteEndObject();
-            }
-            json.WriteEndArray();
-            json.WriteEndObject();
-        }
-        json.WriteEndObject();
-    }
-
-    /// <summary>How roles are written.</summary>
-    public static IEnumerable<string> Words(PartRoles roles)
-    {
-        for (int bit = 1; bit <= (int)PartRoles.Redirected; bit <<= 1)
-        {
-            if (((int)roles & bit) != 0) { yield return Word((PartRoles)bit); }
-        }
-    }
-
-    private static string Word(PartRoles role) => role switch
-    {
-        PartRoles.Upper => "upper",
-        PartRoles.Lower => "lower",
-        PartRoles.Merged => "merged",
-        PartRoles.Opaque => "opaque",
-        PartRoles.Whiteout => "whiteout",
-        PartRoles.Metacopy => "metacopy",
-        PartRoles.Data => "data",
-        PartRoles.Origin => "origin",
-        _ => "redirected",
-    };
+    public void Write(Utf8JsonWriter json) => JsonSerializer.Serialize(json, this, DocumentJson.Default.OverlayTopology);
 
     /// <summary>Reads what <see cref="Write"/> wrote.</summary>
     /// <exception cref="FormatException">It is something else.</exception>
-    public static OverlayTopology Read(JsonElement document)
-    {
-        try
-        {
-            var parts = new List<ObjectPart>();
-            string? objectPath = null;
-            if (document.TryGetProperty("object"u8, out JsonElement described))
-            {
-                objectPath = ChangeJson.ReadPath(described, "path");
-                foreach (JsonElement part in described.GetProperty("parts"u8).EnumerateArray()) { parts.Add(ReadPart(part)); }
-            }
-            return new OverlayTopology { Layers = [.. document.GetProperty("layers"u8).EnumerateArray().Select(ReadLayer)], UserXattr = document.GetProperty("userxattr"u8).GetBoolean(), UpperUserXattr = document.TryGetProperty("upper_userxattr"u8, out JsonElement upperUser) ? upperUser.GetBoolean() : document.GetProperty("userxattr"u8).GetBoolean(), Options = [.. document.GetProperty("options"u8).EnumerateArray().Select(option => option.GetString() ?? "")], Path = objectPath, Parts = parts };
-        }
-        catch (Exception problem) when (problem is KeyNotFoundException or InvalidOperationException)
-        {
-            throw new FormatException("The document does not describe an overlay.", problem);
-        }
-    }
+    public static OverlayTopology Read(JsonElement document) => Document.Read(document, DocumentJson.Default.OverlayTopology);
 
-    private static LayerDescription ReadLayer(JsonElement layer) => new()
-    {
-        Index = layer.GetProperty("index"u8).GetInt32(),
-        IsDataOnly = Text(layer, "role") == "data",
-        Given = ChangeJson.ReadPath(layer, "given"),
-        Path = ChangeJson.ReadPath(layer, "path"),
-        Device = Text(layer, "device"),
-        FileSystem = Text(layer, "filesystem"),
-        Uuid = Text(layer, "uuid"),
-        MountId = layer.GetProperty("mount_id"u8).GetUInt64(),
-        Ino = layer.GetProperty("ino"u8).GetUInt64(),
-        HandleType = layer.GetProperty("handle_type"u8).GetInt32(),
-        Handle = IsHandle(Text(layer, "handle")) ? Text(layer, "handle") : throw new FormatException("A handle is not in hexadecimal."),
-    };
+    /// <summary>How roles are written.</summary>
+    public static IEnumerable<string> Words(PartRoles roles) => PartRolesWords.AllOf(roles);
+}
 
-    private static ObjectPart ReadPart(JsonElement part)
-    {
-        PartRoles roles = PartRoles.None;
-        foreach (JsonElement word in part.GetProperty("roles"u8).EnumerateArray())
-        {
-            for (int bit = 1; bit <= (int)PartRoles.Redirected; bit <<= 1) { roles |= Word((PartRoles)bit) == word.GetString() ? (PartRoles)bit : PartRoles.None; }
-        }
-        return new ObjectPart
-        {
-            Layer = part.GetProperty("layer"u8).GetInt32(),
-            Path = ChangeJson.ReadPath(part, "path"),
-            Roles = roles,
-            Type = ChangeJson.ReadType(Text(part, "type")),
-            Ino = part.GetProperty("ino"u8).GetUInt64(),
-            HandleType = part.GetProperty("handle_type"u8).GetInt32(),
-            Handle = Text(part, "handle"),
-        };
-    }
+/// <summary>An object that was asked for, in the document of an overlay.</summary>
+public sealed record AskedObject
+{
+    /// <summary>As <see cref="OverlayTopology.Path"/>.</summary>
+    public required string Path { get; init; }
 
-    private static bool IsHandle(string text) => text.Length % 2 == 0 && text.Length <= 2 * FileHandle.MaxLength && text.All(char.IsAsciiHexDigitUpper);
+    [JsonInclude] internal byte[]? PathBase64 { get => DocumentPath.BytesOf(Path); init => Path = DocumentPath.TextOf(value, Path); }
 
-    private static string Text(JsonElement element, string member) => element.GetProperty(member).GetString() ?? throw new FormatException($"{member} is missing.");
+    /// <summary>As <see cref="OverlayTopology.Parts"/>.</summary>
+    public required IReadOnlyList<ObjectPart> Parts { get; init; }
 }

@@ -1,0 +1,15 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace Veneer.Overlay.Documents;
+
+/// <summary>Any text of a document. What is not UTF-8 in it becomes U+FFFD, see <see cref="DocumentPath"/>.</summary>
+internal sealed class DocumentText : JsonConverter<string>
+{
+    /// <inheritdoc/>
+    public override string? Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) => reader.GetString();
+
+    /// <inheritdoc/>
+    public override void Write(Utf8JsonWriter writer, string value, JsonSerializerOptions options) =>
+        writer.WriteStringValue(DocumentPath.Readable(value));
+}

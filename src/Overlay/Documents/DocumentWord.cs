@@ -1,0 +1,134 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using Veneer.Overlay.Changes;
+using Veneer.Overlay.Host;
+using Veneer.Overlay.Topology;
+
+namespace Veneer.Overlay.Documents;
+
+/// <summary>A value of an enum as a word of a document. A word that is not known is an error.</summary>
+/// <typeparam name="T">The enum.</typeparam>
+/// <param name="word">The word of each value.</param>
+internal abstract class DocumentWord<T>(Func<T, string> word) : JsonConverter<T> where T : struct, Enum
+{
+    private readonly T[] values = Enum.GetValues<T>();
+
+    /// <inheritdoc/>
+    public override T Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options)
+    {
+        string? text = reader.GetString();
+        foreach (T value in values)
+        {
+            if (word(value) == text) { return value; }
+        }
+        throw new JsonException($"{text} is none of the words for {typeof(T).Name}.");
+    }
+
+    /// <inheritdoc/>
+    public override void Write(Utf8JsonWriter writer, T value, JsonSerializerOptions options) => writer.WriteStringValue(word(value));
+}
+
+/// <summary>What happened to a name.</summary>
+internal sealed class ChangeKindWord() : DocumentWord<ChangeKind>(Of)
+{
+    /// <summary>The word of a value.</summary>
+    public static string Of(ChangeKind kind) => kind switch
+    {
+        ChangeKind.Added => "added",
+        ChangeKind.Modified => "modified",
+        ChangeKind.Deleted => "deleted",
+        ChangeKind.Replaced => "replaced",
+        ChangeKind.Renamed => "renamed",
+        ChangeKind.TypeChanged => "type_changed",
+        _ => "opaque",
+    };
+}
+
+/// <summary>What an object is.</summary>
+internal sealed class ObjectTypeWord() : DocumentWord<ObjectType>(Of)
+{
+    /// <summary>The word of a value.</summary>
+    public static string Of(ObjectType type) => type switch
+    {
+        ObjectType.File => "file",
+        ObjectType.Directory => "directory",
+        ObjectType.SymbolicLink => "link",
+        ObjectType.Fifo => "fifo",
+        ObjectType.Socket => "socket",
+        ObjectType.CharacterDevice => "character",
+        _ => "block",
+    };
+}
+
+/// <summary>What disturbed a diff.</summary>
+internal sealed class DisturbanceKindWord() : DocumentWord<DisturbanceKind>(kind => kind switch
+{
+    DisturbanceKind.Moved => "moved",
+    DisturbanceKind.Unreadable => "unreadable",
+    DisturbanceKind.Unexpressed => "unexpressed",
+    _ => "left_out",
+});
+
+/// <summary>How a mount holds something.</summary>
+internal sealed class MountRelationWord() : DocumentWord<MountRelation>(relation => relation switch
+{
+    MountRelation.Nested => "nested",
+    MountRelation.Pin => "pin",
+    MountRelation.Image => "image",
+    _ => "copy",
+});
+
+/// <summary>Whose an overlay is: <c>kernel</c> for true, <c>veneer</c> for false.</summary>
+internal sealed class OverlayKindWord : JsonConverter<bool>
+{
+    /// <inheritdoc/>
+    public override bool Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
+        reader.GetString() == "kernel";
+
+    /// <inheritdoc/>
+    public override void Write(Utf8JsonWriter writer, bool value, JsonSerializerOptions options) =>
+        writer.WriteStringValue(value ? "kernel"u8 : "veneer"u8);
+}
+
+/// <summary>What a part of an object is for: a list of words. Words that are not known are left out.</summary>
+internal sealed class PartRolesWords : JsonConverter<PartRoles>
+{
+    private static readonly PartRoles[] all = [.. Enum.GetValues<PartRoles>().Where(role => role != PartRoles.None)];
+
+    /// <inheritdoc/>
+    public override PartRoles Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options)
+    {
+        if (reader.TokenType != JsonTokenType.StartArray) { throw new JsonException("The roles are not a list."); }
+        var roles = PartRoles.None;
+        while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
+        {
+            string? word = reader.GetString();
+            foreach (PartRoles role in all) { roles |= Of(role) == word ? role : PartRoles.None; }
+        }
+        return roles;
+    }
+
+    /// <inheritdoc/>
+    public override void Write(Utf8JsonWriter writer, PartRoles value, JsonSerializerOptions options)
+    {
+        writer.WriteStartArray();
+        foreach (string word in AllOf(value)) { writer.WriteStringValue(word); }
+        writer.WriteEndArray();
+    }
+
+    /// <summary>The words of several roles, in the order of their values.</summary>
+    public static IEnumerable<string> AllOf(PartRoles roles) => all.Where(role => (roles & role) != 0).Select(Of);
+
+    private static string Of(PartRoles role) => role switch
+    {
+        PartRoles.Upper => "upper",
+        PartRoles.Lower => "lower",
+        PartRoles.Merged => "merged",
+        PartRoles.Opaque => "opaque",
+        PartRoles.Whiteout => "whiteout",
+        PartRoles.Metacopy => "metacopy",
+        PartRoles.Data => "data",
+        PartRoles.Origin => "origin",
+        _ => "redirected",
+    };
+}
