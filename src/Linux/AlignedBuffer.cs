@@ -3,17 +3,20 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <summary>Memory from the beginning of a page on, as reading and writing with O_DIRECT want it. See open(2), "O_DIRECT".</summary>
+/// <summary>A buffer that begins on a page boundary, as reads and writes with O_DIRECT require. See open(2), "O_DIRECT".</summary>
 public sealed class AlignedBuffer
 {
     private byte[] memory = [];
 
-    /// <summary>So many bytes, with anything in them.</summary>
-    /// <param name="length">How many bytes.</param>
+    /// <summary>Returns aligned memory of a given length. Its content is undefined; the next call reuses the memory.</summary>
+    /// <param name="length">The length in bytes.</param>
     public unsafe Span<byte> Take(int length)
     {
-        if (memory.Length < length + Environment.SystemPageSize) { memory = GC.AllocateUninitializedArray<byte>(length + Environment.SystemPageSize, pinned: true); }
-        nuint address = (nuint)Unsafe.AsPointer(ref MemoryMarshal.GetArrayDataReference(memory)); // it is pinned
+        if (memory.Length < length + Environment.SystemPageSize)
+        {
+            memory = GC.AllocateUninitializedArray<byte>(length + Environment.SystemPageSize, pinned: true);
+        }
+        nuint address = (nuint)Unsafe.AsPointer(ref MemoryMarshal.GetArrayDataReference(memory)); // the array is pinned
         int before = (int)(-(nint)address & (Environment.SystemPageSize - 1));
         return memory.AsSpan(before, length);
     }

@@ -2,11 +2,15 @@ using System.Globalization;
 
 namespace Veneer.Linux;
 
-/// <summary>What this process may do. See capabilities(7).</summary>
+/// <summary>Questions about the privileges of this process. See capabilities(7).</summary>
 public static class Capabilities
 {
-    /// <summary>Whether <c>trusted.*</c> attributes can be read: to anybody else the kernel says that there are none.</summary>
-    /// <remarks>CAP_SYS_ADMIN in the initial user namespace, whose inode number is fixed. See xattr(7), namespaces(7).</remarks>
+    /// <summary>
+    /// Whether this process can read <c>trusted.*</c> attributes. The kernel hides them from a process that cannot.
+    /// </summary>
+    /// <remarks>
+    /// Needs CAP_SYS_ADMIN in the initial user namespace, whose inode number is fixed. See xattr(7), namespaces(7).
+    /// </remarks>
     public static bool SeesTrustedAttributes
     {
         get
@@ -14,11 +18,16 @@ public static class Capabilities
             const string initialUserNamespace = "user:[4026531837]";
             const int systemAdministrator = 21;
             Span<byte> link = stackalloc byte[64];
-            if (Libc.ReadLinkAt(Libc.AtCwd, "/proc/self/ns/user\0"u8, link, out int length).IsError || PathText.Decode(link[..length]) != initialUserNamespace) { return false; }
+            if (Libc.ReadLinkAt(Libc.AtCwd, "/proc/self/ns/user\0"u8, link, out int length).IsError
+                || PathText.Decode(link[..length]) != initialUserNamespace)
+            {
+                return false;
+            }
             if (Libc.ReadWhole("/proc/self/status\0"u8, out byte[] status).IsError) { return false; }
             foreach (string line in PathText.Decode(status).Split('\n'))
             {
-                if (line.StartsWith("CapEff:", StringComparison.Ordinal) && ulong.TryParse(line.AsSpan(7).Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong set))
+                if (line.StartsWith("CapEff:", StringComparison.Ordinal)
+                    && ulong.TryParse(line.AsSpan(7).Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong set))
                 {
                     return (set >> systemAdministrator & 1) != 0;
                 }

@@ -92,7 +92,7 @@ public enum Errno
     ENOTCONN = 107,
     /// <summary>Connection timed out.</summary>
     ETIMEDOUT = 110,
-    /// <summary>Connection refused: of a FUSE mount, that its server ended before it began to serve.</summary>
+    /// <summary>Connection refused. On a FUSE mount: the server ended before it had answered INIT.</summary>
     ECONNREFUSED = 111,
     /// <summary>Stale file handle.</summary>
     ESTALE = 116,
@@ -101,7 +101,7 @@ public enum Errno
 }
 #pragma warning restore CA1008, CA1027
 
-/// <summary>Questions one asks of an <see cref="Errno"/>.</summary>
+/// <summary>Classifies values of <see cref="Errno"/>.</summary>
 public static class ErrnoExtensions
 {
     extension(Errno error)
@@ -109,7 +109,7 @@ public static class ErrnoExtensions
         /// <summary>Whether the call failed.</summary>
         public bool IsError => error != Errno.None;
 
-        /// <summary>Whether an extended attribute is just not there: absent, or unknown to the filesystem.</summary>
+        /// <summary>Whether an extended attribute is merely absent, or unknown to the filesystem.</summary>
         public bool IsNoXattr => error is Errno.ENODATA or Errno.EOPNOTSUPP;
     }
 }

@@ -3,16 +3,19 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <summary>The number by which the kernel counts the failed writes of a filesystem (<c>super_block.s_wb_err</c>).</summary>
+/// <summary>
+/// Reads the sequence number that the kernel changes when a write to a filesystem fails (<c>super_block.s_wb_err</c>).
+/// </summary>
 /// <remarks>
-/// No system call tells it: syncfs(2) compares it, but writes everything first. A BPF iterator over the open files of this
-/// process reads it: a program of a few instructions, which the kernel checks, with the places of the fields from the
-/// description of its own types (BTF). Takes CAP_BPF and CAP_PERFMON in the initial user namespace, and some milliseconds
-/// the first time. See include/linux/errseq.h and docs/adr/0011-finding-failed-writes.md.
+/// No system call returns this number: syncfs(2) compares it, but writes all dirty data first. A BPF iterator over the open
+/// files of this process reads it instead. Its program has a few instructions, which the kernel verifies; the offsets of
+/// the fields come from the kernel's description of its own types (BTF). This needs CAP_BPF and CAP_PERFMON in the initial
+/// user namespace. The first call takes some milliseconds. See include/linux/errseq.h and
+/// docs/adr/0011-finding-failed-writes.md.
 /// </remarks>
 public static unsafe class ErrorSequence
 {
-    /// <summary>ERRSEQ_SEEN: somebody has been told of the last error; the next one has another number.</summary>
+    /// <summary>ERRSEQ_SEEN: the last error has been reported to somebody, so that the next error gets a new number.</summary>
     public const uint Seen = 1 << 12;
 
     private const uint LoadProgram = 5, CreateLink = 28, CreateIterator = 33;
@@ -22,13 +25,22 @@ public static unsafe class ErrorSequence
     private static readonly Lock gate = new();
     private static Places? places;
 
-    /// <summary>Where the kernel keeps what we read, in bytes from the beginning of each structure.</summary>
+    /// <summary>
+    /// The kernel's layout: the BTF id of the iterator, and the offset of each field in bytes from the beginning of its
+    /// structure.
+    /// </summary>
     private sealed record Places(uint Iterator, short InodeOfFile, short SuperblockOfInode, short ErrorOfSuperblock);
 
-    /// <summary>Reads the number of the filesystem that a file is on.</summary>
-    /// <param name="descriptor">Of the file; not an O_PATH one.</param>
-    /// <param name="value">An errno in the lower 12 bits, then <see cref="Seen"/>, then a count. 0: no write has failed since the filesystem was mounted.</param>
-    /// <returns><see cref="Errno.EPERM"/> without the capabilities; <see cref="Errno.EOPNOTSUPP"/> where the kernel does not describe its types.</returns>
+    /// <summary>Reads the sequence number of the filesystem that holds a file.</summary>
+    /// <param name="descriptor">A descriptor of the file, not opened with O_PATH.</param>
+    /// <param name="value">
+    /// An errno in the lower 12 bits, then <see cref="Seen"/>, then a count. 0: no write has failed since the filesystem
+    /// was mounted.
+    /// </param>
+    /// <returns>
+    /// <see cref="Errno.EPERM"/> without the capabilities; <see cref="Errno.EOPNOTSUPP"/> where the kernel does not
+    /// describe its types.
+    /// </returns>
     public static Errno Read(int descriptor, out uint value)
     {
         value = 0;
@@ -39,7 +51,13 @@ public static unsafe class ErrorSequence
         using var loaded = new Fd(program);
 
         uint* scope = stackalloc uint[3] { 0, (uint)Libc.ProcessId, 0 }; // bpf_iter_link_info.task: tid, pid, pid_fd
-        var link = new LinkAttributes { Program = (uint)program, AttachType = AttachToIterator, Iterator = (ulong)scope, IteratorLength = 3 * sizeof(uint) };
+        var link = new LinkAttributes
+        {
+            Program = (uint)program,
+            AttachType = AttachToIterator,
+            Iterator = (ulong)scope,
+            IteratorLength = 3 * sizeof(uint),
+        };
         error = Libc.Bpf(CreateLink, &link, sizeof(LinkAttributes), out int linked);
         if (error.IsError) { return error; }
         using var attached = new Fd(linked);
@@ -102,7 +120,7 @@ public static unsafe class ErrorSequence
         public uint Flags;
     }
 
-    /// <summary>One instruction: <c>struct bpf_insn</c>.</summary>
+    /// <summary>Encodes one instruction, <c>struct bpf_insn</c>.</summary>
     private static ulong Instruction(byte code, int to, int from, int offset, int immediate) =>
         code | ((ulong)(uint)(to | (from << 4)) << 8) | ((ulong)(ushort)(short)offset << 16) | ((ulong)(uint)immediate << 32);
 
@@ -131,7 +149,7 @@ public static unsafe class ErrorSequence
             Instruction(moveImmediate, 0, 0, 0, 0),
             Instruction(exit, 0, 0, 0, 0),
         };
-        fixed (byte* license = "Dual MIT/GPL\0"u8) // what the kernel asks of those who call its helpers
+        fixed (byte* license = "Dual MIT/GPL\0"u8) // the kernel lets only such a program call its helpers
         {
             var attributes = new ProgramAttributes
             {
@@ -164,7 +182,7 @@ public static unsafe class ErrorSequence
         }
     }
 
-    /// <summary>Reads the description outside of the managed heap: it has some megabytes, and is needed once.</summary>
+    /// <summary>Reads the kernel's types into native memory: they take some megabytes, and are needed once.</summary>
     private static Errno Search(out Places? found)
     {
         found = null;
@@ -189,12 +207,13 @@ public static unsafe class ErrorSequence
         return error;
     }
 
-    /// <summary>Looks the fields up in the kernel's description of its types. See Documentation/bpf/btf.rst.</summary>
-    /// <returns>Null when it is not understood, or lacks one.</returns>
+    /// <summary>Finds the fields in the kernel's description of its types. See Documentation/bpf/btf.rst.</summary>
+    /// <returns>Null when the description is not understood, or lacks one of the fields.</returns>
     private static Places? Search(ReadOnlySpan<byte> types)
     {
         const int headerSize = 24, recordSize = 12;
-        const int kindArray = 3, kindStruct = 4, kindUnion = 5, kindEnum = 6, kindFunction = 12, kindPrototype = 13, kindVariable = 14, kindSection = 15, kindInteger = 1, kindDeclarationTag = 17, kindEnum64 = 19;
+        const int kindArray = 3, kindStruct = 4, kindUnion = 5, kindEnum = 6, kindFunction = 12, kindPrototype = 13,
+            kindVariable = 14, kindSection = 15, kindInteger = 1, kindDeclarationTag = 17, kindEnum64 = 19;
         if (types.Length < headerSize || Word(types, 0) << 16 >> 16 != 0xEB9F) { return null; }
         int start = (int)(Word(types, 4) + Word(types, 8)), length = (int)Word(types, 12);
         int strings = (int)(Word(types, 4) + Word(types, 16));
@@ -228,7 +247,9 @@ public static unsafe class ErrorSequence
             if (members.Length < more) { return null; }
             rest = members[more..];
         }
-        return iterator != 0 && inode >= 0 && superblock >= 0 && error >= 0 ? new Places(iterator, (short)inode, (short)superblock, (short)error) : null;
+        return iterator != 0 && inode >= 0 && superblock >= 0 && error >= 0
+            ? new Places(iterator, (short)inode, (short)superblock, (short)error)
+            : null;
     }
 
     private static uint Word(ReadOnlySpan<byte> bytes, int at) => BinaryPrimitives.ReadUInt32LittleEndian(bytes[at..]);

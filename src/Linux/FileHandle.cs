@@ -15,8 +15,10 @@ public unsafe struct FileHandle
     private int type;
     private fixed byte bytes[MaxLength];
 
-    /// <summary>Builds a handle from its stored parts.</summary>
-    /// <exception cref="ArgumentOutOfRangeException">More than <see cref="MaxLength"/> bytes.</exception>
+    /// <summary>Builds a handle from its stored type and bytes.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">
+    /// <paramref name="content"/> is longer than <see cref="MaxLength"/> bytes.
+    /// </exception>
     public FileHandle(int type, ReadOnlySpan<byte> content)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(content.Length, MaxLength);
@@ -25,14 +27,14 @@ public unsafe struct FileHandle
         content.CopyTo(MemoryMarshal.CreateSpan(ref bytes[0], MaxLength));
     }
 
-    /// <summary>The filesystem's type number for the handle.</summary>
+    /// <summary>The filesystem's type number of the handle.</summary>
     public readonly int Type => type;
 
     /// <summary>The handle's bytes.</summary>
     [UnscopedRef]
     public readonly ReadOnlySpan<byte> Content => MemoryMarshal.CreateReadOnlySpan(ref Unsafe.AsRef(in bytes[0]), (int)length);
 
-    /// <summary>The handle of a name, or of a descriptor with <see cref="Libc.Self"/>.</summary>
+    /// <summary>Gets the handle of a name in a directory, or of the directory's descriptor with <see cref="Libc.Self"/>.</summary>
     /// <returns><see cref="Errno.EOPNOTSUPP"/> when the filesystem has no handles.</returns>
     public static Errno Of(int directory, ReadOnlySpan<byte> name, out FileHandle handle)
     {
@@ -41,8 +43,14 @@ public unsafe struct FileHandle
         return Libc.NameToHandle(directory, name, ref handle, 0);
     }
 
-    /// <summary>A handle that tells an inode from others and may not be opened (AT_HANDLE_FID, Linux 6.5): what some filesystems give that give no other.</summary>
-    /// <returns><see cref="Errno.EOPNOTSUPP"/> when the filesystem has none, <see cref="Errno.EINVAL"/> on an older kernel.</returns>
+    /// <summary>
+    /// Gets a handle that identifies an inode but may not be opened (AT_HANDLE_FID, Linux 6.5). Some filesystems have
+    /// handles of this kind only.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.EOPNOTSUPP"/> when the filesystem has no such handles, <see cref="Errno.EINVAL"/> on an older
+    /// kernel.
+    /// </returns>
     public static Errno IdentifierOf(int directory, ReadOnlySpan<byte> name, out FileHandle handle)
     {
         const int identifierOnly = 0x200;
@@ -71,7 +79,7 @@ public static unsafe partial class Libc
     private static partial int open_by_handle_at(int mount, FileHandle* handle, int flags);
 
     /// <summary>Opens an inode by its handle. Needs CAP_DAC_READ_SEARCH. See open_by_handle_at(2).</summary>
-    /// <returns><see cref="Errno.ESTALE"/> when the inode is gone.</returns>
+    /// <returns><see cref="Errno.ESTALE"/> when the inode no longer exists.</returns>
     public static Errno OpenByHandle(int mount, ref FileHandle handle, OpenFlags flags, out int descriptor)
     {
         fixed (FileHandle* h = &handle)

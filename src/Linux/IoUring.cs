@@ -3,11 +3,11 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <summary>One io_uring that one thread uses to give commands to drivers (IORING_OP_URING_CMD), each with 80 bytes of its own.</summary>
+/// <summary>An io_uring for commands to drivers (IORING_OP_URING_CMD), each with up to 80 bytes of payload.</summary>
 /// <remarks>
-/// It may be made by any thread; the first one that calls <see cref="Enable"/> is the only one that may use it from
-/// then on (IORING_SETUP_SINGLE_ISSUER). Completions are worked on only while that thread waits
-/// (IORING_SETUP_DEFER_TASKRUN), so that they interrupt none of its other calls. Linux 6.6 or newer. See io_uring_setup(2).
+/// Any thread may create the ring; the first thread that calls <see cref="Enable"/> is the only one that may use it from
+/// then on (IORING_SETUP_SINGLE_ISSUER). Completions are processed only while that thread waits
+/// (IORING_SETUP_DEFER_TASKRUN), so that they interrupt none of its other calls. Needs Linux 6.6. See io_uring_setup(2).
 /// </remarks>
 public sealed unsafe partial class IoUring : IDisposable
 {
@@ -46,7 +46,7 @@ public sealed unsafe partial class IoUring : IDisposable
         this.entriesSize = entriesSize;
     }
 
-    /// <summary>Makes one with room for so many commands.</summary>
+    /// <summary>Creates a ring with room for a number of commands. The ring is disabled until <see cref="Enable"/>.</summary>
     /// <returns>
     /// <see cref="Errno.ENOSYS"/> or <see cref="Errno.EPERM"/> where io_uring is not allowed (kernel.io_uring_disabled,
     /// a container's filter of system calls); <see cref="Errno.EINVAL"/> where the kernel is too old.
@@ -54,7 +54,10 @@ public sealed unsafe partial class IoUring : IDisposable
     public static Errno Create(int capacity, out IoUring? ring)
     {
         ring = null;
-        var parameters = new Parameters { Flags = SetupDisabled | SetupSubmissionEntry128 | SetupSingleIssuer | SetupDeferTaskRun | SetupNoArray };
+        var parameters = new Parameters
+        {
+            Flags = SetupDisabled | SetupSubmissionEntry128 | SetupSingleIssuer | SetupDeferTaskRun | SetupNoArray,
+        };
         Errno error = Libc.SystemCall(SysSetup, capacity, (nint)(&parameters), 0, 0, out long descriptor);
         if (error.IsError) { return error; }
 
@@ -82,21 +85,26 @@ public sealed unsafe partial class IoUring : IDisposable
         return (nint)memory == -1 ? (Errno)Marshal.GetLastPInvokeError() : Errno.None;
     }
 
-    /// <summary>The calling thread is the one that uses it.</summary>
+    /// <summary>Enables the ring and binds it to the calling thread.</summary>
     public Errno Enable() => Libc.SystemCall(SysRegister, fd.Value, (nint)RegisterEnableRings, 0, 0, out _);
 
-    /// <summary>Prepares a command, given to the kernel by <see cref="SubmitAndWait"/>.</summary>
-    /// <param name="descriptor">Whose driver it is for.</param>
-    /// <param name="operation">The driver's number for it.</param>
-    /// <param name="address">Memory that the command is about, or null; it stays where it is.</param>
-    /// <param name="length">The driver's measure of that.</param>
-    /// <param name="userData">Comes back with the completion.</param>
-    /// <param name="command">At most 80 bytes, copied.</param>
-    /// <exception cref="InvalidOperationException">More commands are prepared than there is room for.</exception>
+    /// <summary>Queues a command, which <see cref="Submit"/> and its variants hand to the kernel.</summary>
+    /// <param name="descriptor">A descriptor of the driver's device.</param>
+    /// <param name="operation">The driver's number of the command.</param>
+    /// <param name="address">Memory for the driver to use, or null. It must stay valid until the command has completed.</param>
+    /// <param name="length">The length of that memory, in the driver's unit.</param>
+    /// <param name="userData">A value that comes back with the completion.</param>
+    /// <param name="command">The payload of the command, at most 80 bytes, copied.</param>
+    /// <exception cref="InvalidOperationException">
+    /// The submission queue is full, or the payload is larger than 80 bytes.
+    /// </exception>
     public void Prepare<T>(int descriptor, uint operation, void* address, uint length, ulong userData, in T command) where T : unmanaged
     {
         ref uint tail = ref At(layout.Submission.Tail);
-        if (prepared == layout.SubmissionCapacity || sizeof(T) > SubmissionEntry.CommandSize) { throw new InvalidOperationException("The submission queue is full."); }
+        if (prepared == layout.SubmissionCapacity || sizeof(T) > SubmissionEntry.CommandSize)
+        {
+            throw new InvalidOperationException("The submission queue is full.");
+        }
         SubmissionEntry* entry = entries + (tail & (layout.SubmissionCapacity - 1));
         *entry = default;
         entry->Opcode = OpcodeUringCommand;
@@ -110,11 +118,14 @@ public sealed unsafe partial class IoUring : IDisposable
         prepared++;
     }
 
-    /// <summary>Gives the kernel what was prepared, and waits until something has completed.</summary>
-    /// <returns><see cref="Errno.EINTR"/> after a signal: nothing may have completed, and what was prepared is given all the same by the next call.</returns>
+    /// <summary>Hands the queued commands to the kernel, and waits until a command has completed.</summary>
+    /// <returns>
+    /// <see cref="Errno.EINTR"/> after a signal. Then perhaps nothing has completed; the next call hands over what is still
+    /// queued.
+    /// </returns>
     public Errno SubmitAndWait() => Enter(1, EnterGetEvents);
 
-    /// <summary>Gives the kernel what was prepared.</summary>
+    /// <summary>Hands the queued commands to the kernel without waiting.</summary>
     public Errno Submit() => Enter(0, 0);
 
     private Errno Enter(uint completions, uint flags)
@@ -124,15 +135,15 @@ public sealed unsafe partial class IoUring : IDisposable
         return error;
     }
 
-    /// <summary>Gives the kernel what was prepared, and has it complete what it can without waiting.</summary>
+    /// <summary>Hands the queued commands to the kernel, and lets it process completions without waiting.</summary>
     public Errno SubmitAndPoll() => Enter(0, EnterGetEvents);
 
-    /// <summary>Whether <see cref="TryTake"/> would find one.</summary>
+    /// <summary>Whether a completion is ready for <see cref="TryTake"/>.</summary>
     public bool HasCompletion => At(layout.Completion.Head) != Volatile.Read(ref At(layout.Completion.Tail));
 
-    /// <summary>Takes the next completion, when there is one.</summary>
-    /// <param name="userData">That of the command.</param>
-    /// <param name="result">Zero or more, or a negative errno.</param>
+    /// <summary>Takes the next completion.</summary>
+    /// <param name="userData">The value that was given to <see cref="Prepare{T}"/>.</param>
+    /// <param name="result">The driver's result: zero or more, or a negative errno.</param>
     public bool TryTake(out ulong userData, out int result)
     {
         userData = 0;
@@ -154,7 +165,9 @@ public sealed unsafe partial class IoUring : IDisposable
 
     private ref uint At(uint offset) => ref *(uint*)(rings + offset);
 
-    /// <summary>Ends it, and with it the commands that have not completed. Waits for no thread: its own must have left.</summary>
+    /// <summary>
+    /// Closes the ring, which cancels the commands that have not completed. The ring's thread must have stopped using it.
+    /// </summary>
     public void Dispose()
     {
         if (fd.Value < 0) { return; }
@@ -197,7 +210,7 @@ public sealed unsafe partial class IoUring : IDisposable
         private ulong address;
     }
 
-    /// <summary><c>struct io_uring_sqe</c>, as IORING_SETUP_SQE128 and URING_CMD have it.</summary>
+    /// <summary><c>struct io_uring_sqe</c> with IORING_SETUP_SQE128, as used by IORING_OP_URING_CMD.</summary>
     [StructLayout(LayoutKind.Explicit, Size = 128)]
     private struct SubmissionEntry
     {

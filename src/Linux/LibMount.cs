@@ -2,11 +2,13 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <summary>What mount(8) and umount(8) of util-linux remember of a mount beside what the kernel does, in /run/mount/utab.</summary>
+/// <summary>
+/// Registers mounts in /run/mount/utab, where mount(8) and umount(8) of util-linux keep what the kernel does not.
+/// </summary>
 /// <remarks>
-/// Given an absolute path, umount(8) asks statfs(2) for the filesystem's type, which is "fuse" whatever follows after
-/// the dot, and so finds no helper of that. A mount that is remembered with <c>uhelper=</c> has its helper called in any
-/// case. See mount(8), "uhelper".
+/// Given an absolute path, umount(8) asks statfs(2) for the filesystem's type. That is "fuse" whatever follows the dot, so
+/// umount(8) does not find the helper of a subtype. For a mount that is registered with <c>uhelper=</c>, umount(8) always
+/// calls that helper. See mount(8), "uhelper".
 /// </remarks>
 public static partial class LibMount
 {
@@ -42,11 +44,11 @@ public static partial class LibMount
     [LibraryImport(Library)]
     private static partial int mnt_update_table(nint update, nint locked);
 
-    /// <summary>Has umount(8) call the helper of a type for a mount.</summary>
-    /// <param name="source">What is mounted, as mount tables show it.</param>
-    /// <param name="target">The mount point, in full.</param>
-    /// <param name="type">The type whose helper it is.</param>
-    /// <returns>Whether it is remembered: not without the library, nor by those who may not write there.</returns>
+    /// <summary>Registers a mount, so that umount(8) calls the helper of its type.</summary>
+    /// <param name="source">The source of the mount, as mount tables show it.</param>
+    /// <param name="target">The mount point, an absolute path.</param>
+    /// <param name="type">The filesystem type whose helper to call.</param>
+    /// <returns>Whether the mount was registered. False without libmount, and for a user who may not write to /run/mount.</returns>
     public static unsafe bool Remember(string source, string target, string type)
     {
         if (!IsThere) { return false; }
@@ -62,22 +64,23 @@ public static partial class LibMount
         }
     }
 
-    /// <summary>Forgets a mount point that is remembered.</summary>
-    /// <param name="target">In full.</param>
+    /// <summary>Removes the registration of a mount point, if there is one.</summary>
+    /// <param name="target">The mount point, an absolute path.</param>
     public static unsafe void Forget(string target)
     {
         if (!IsRemembered(target) || !IsThere) { return; }
         nint update = mnt_new_update();
         fixed (byte* t = PathText.Encode(target))
         {
-            if (mnt_update_set_fs(update, 0, t, 0) == 0) { _ = mnt_update_table(update, 0); } // best effort: what is left there means no other mount
+            // best effort: a stale line refers to no other mount
+            if (mnt_update_set_fs(update, 0, t, 0) == 0) { _ = mnt_update_table(update, 0); }
         }
         mnt_free_update(update);
     }
 
     private static bool IsThere => NativeLibrary.TryLoad(Library, out _);
 
-    /// <summary>Whether a mount point is remembered: it spares those who are not the library.</summary>
+    /// <summary>Whether a mount point is registered. Where none is, libmount need not be loaded.</summary>
     private static bool IsRemembered(string target)
     {
         if (Libc.ReadWhole("/run/mount/utab\0"u8, out byte[] table).IsError) { return false; }

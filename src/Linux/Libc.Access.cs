@@ -1,6 +1,6 @@
 namespace Veneer.Linux;
 
-/// <summary>What faccessat(2) is asked for.</summary>
+/// <summary>The kinds of access that faccessat(2) checks.</summary>
 [Flags]
 public enum AccessMode
 {
@@ -17,7 +17,10 @@ public static unsafe partial class Libc
     private const long SysFaccessAt2 = 439;
     private const int AtEffectiveIds = 0x200;
 
-    /// <summary>Whether this process, with its effective ids, may do this to what the descriptor refers to. See faccessat2(2), Linux 5.8.</summary>
+    /// <summary>
+    /// Checks whether the effective ids of this process allow access to the object behind a descriptor. See faccessat2(2),
+    /// Linux 5.8.
+    /// </summary>
     public static Errno Access(int descriptor, AccessMode mode)
     {
         fixed (byte* p = Self)

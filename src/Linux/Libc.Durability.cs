@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <remarks>What has reached the disk, and what could not be written there.</remarks>
+/// <remarks>Writing to the disk, finding failed writes, and setting up filesystems without mounting them anywhere.</remarks>
 public static unsafe partial class Libc
 {
     private const long SysCacheStat = 451;
@@ -15,19 +15,34 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int syncfs(int descriptor);
 
-    /// <summary>Brings all of the filesystem that a descriptor lies on to the disk, whoever wrote it. Not of an O_PATH descriptor. See syncfs(2).</summary>
-    /// <returns>Also the error of anybody's write that failed since the descriptor was opened, or since it was last told.</returns>
+    /// <summary>
+    /// Writes all dirty data of the filesystem that holds a file to the disk. The descriptor must not be an O_PATH one. See
+    /// syncfs(2).
+    /// </summary>
+    /// <returns>
+    /// Also the error of a failed write to that filesystem, by anybody, since the descriptor was opened or last reported
+    /// one.
+    /// </returns>
     public static Errno SyncFileSystem(int descriptor) => Check(syncfs(descriptor));
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial int sync_file_range(int descriptor, long offset, long length, uint flags);
 
-    /// <summary>Writes the dirty pages of a range to the disk, and waits for them. Neither attributes nor the device's cache. See sync_file_range(2).</summary>
-    /// <returns>The error of a page of the file that could not be written since the descriptor was opened, or since it was last told.</returns>
-    public static Errno SyncRange(int descriptor, long offset, long length) => Check(sync_file_range(descriptor, offset, length, WaitBefore | StartWrite | WaitAfter));
+    /// <summary>
+    /// Writes the dirty pages of a range to the disk and waits for them. Writes no attributes, and does not flush the
+    /// device's cache. See sync_file_range(2).
+    /// </summary>
+    /// <returns>Also the error of a failed write to the file since the descriptor was opened or last reported one.</returns>
+    public static Errno SyncRange(int descriptor, long offset, long length) =>
+        Check(sync_file_range(descriptor, offset, length, WaitBefore | StartWrite | WaitAfter));
 
-    /// <summary>Whether a page of the file could not be written since the descriptor was opened, or since it was last told. Writes nothing and waits for nothing.</summary>
-    /// <remarks>It waits for the pages of a range that no file reaches. Others may have been told before: each descriptor is told once.</remarks>
+    /// <summary>
+    /// Reports a failed write to the file since the descriptor was opened or last reported one. Writes nothing and does not
+    /// wait.
+    /// </summary>
+    /// <remarks>
+    /// Waits for a range beyond the end of any file, which has no pages. Each descriptor reports an error once, on its own.
+    /// </remarks>
     public static Errno WritebackError(int descriptor) => Check(sync_file_range(descriptor, 1L << 62, 1, WaitBefore));
 
     [StructLayout(LayoutKind.Sequential)]
@@ -47,7 +62,9 @@ public static unsafe partial class Libc
         public ulong RecentlyEvicted;
     }
 
-    /// <summary>Whether a range of a file has pages that are not on the disk. See cachestat(2), Linux 6.5; true where that is missing.</summary>
+    /// <summary>
+    /// Whether a range of a file has pages that are not on the disk. True where cachestat(2), Linux 6.5, is missing.
+    /// </summary>
     public static bool IsDirty(int descriptor, long offset, long length)
     {
         var range = new CacheStatRange { Offset = (ulong)offset, Length = (ulong)length };
@@ -55,7 +72,7 @@ public static unsafe partial class Libc
         return Check(syscall(SysCacheStat, descriptor, (nint)(&range), (nint)(&stat), 0, 0, 0)).IsError || stat.Dirty + stat.Writeback > 0;
     }
 
-    /// <summary>Begins to set up a filesystem that is to be mounted nowhere. See fsopen(2).</summary>
+    /// <summary>Begins to set up a filesystem. See fsopen(2).</summary>
     public static Errno OpenFileSystem(ReadOnlySpan<byte> type, out int context)
     {
         const int closeOnExec = 1;
@@ -67,7 +84,7 @@ public static unsafe partial class Libc
         }
     }
 
-    /// <summary>Sets an option of it; an empty value: one that has none. See fsconfig(2).</summary>
+    /// <summary>Sets an option of a filesystem that is being set up. An empty value sets a flag. See fsconfig(2).</summary>
     public static Errno ConfigureFileSystem(int context, ReadOnlySpan<byte> option, ReadOnlySpan<byte> value)
     {
         const int setFlag = 0, setString = 1;
@@ -77,17 +94,20 @@ public static unsafe partial class Libc
         }
     }
 
-    /// <summary>Sets an option of it to what a descriptor leads to. See FSCONFIG_SET_FD in fsconfig(2).</summary>
+    /// <summary>
+    /// Sets an option of a filesystem that is being set up to the object behind a descriptor. See FSCONFIG_SET_FD in
+    /// fsconfig(2).
+    /// </summary>
     public static Errno AddToFileSystem(int context, ReadOnlySpan<byte> option, int descriptor)
     {
         const int setDescriptor = 5;
         fixed (byte* o = option) { return Check(syscall(SysFsConfig, context, setDescriptor, (nint)o, 0, descriptor, 0)); }
     }
 
-    /// <summary>Makes it, and a mount of it that is attached nowhere. See fsconfig(2) and fsmount(2).</summary>
-    /// <param name="context">As <see cref="OpenFileSystem"/> gave it.</param>
-    /// <param name="mount">The mount.</param>
-    /// <param name="attributes">The mount's attributes.</param>
+    /// <summary>Creates the filesystem and a detached mount of it. See fsconfig(2) and fsmount(2).</summary>
+    /// <param name="context">The context that <see cref="OpenFileSystem"/> returned.</param>
+    /// <param name="mount">The descriptor of the detached mount.</param>
+    /// <param name="attributes">The attributes of the mount.</param>
     public static Errno MountFileSystem(int context, out int mount, MountAttributes attributes = MountAttributes.None)
     {
         const int create = 6, closeOnExec = 1;
@@ -99,7 +119,7 @@ public static unsafe partial class Libc
         return error;
     }
 
-    /// <summary>See bpf(2).</summary>
+    /// <summary>Runs a command of bpf(2).</summary>
     internal static Errno Bpf(uint command, void* attributes, int size, out int result)
     {
         Errno error = Check(syscall(SysBpf, (nint)command, (nint)attributes, size, 0, 0, 0), out result);

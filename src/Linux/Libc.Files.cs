@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <summary>Flags of open(2), with their values on x86-64 and arm64's generic table where they agree.</summary>
+/// <summary>Flags of open(2), with their values on x86-64.</summary>
 [Flags]
 public enum OpenFlags : uint
 {
@@ -66,7 +66,7 @@ public enum ResolveFlags : ulong
     Beneath = 8,
     /// <summary>RESOLVE_IN_ROOT: the starting directory is the root directory.</summary>
     InRoot = 16,
-    /// <summary>What every access to a layer uses: nothing leads out of it.</summary>
+    /// <summary>Used for every access to a layer: no path leads out of it.</summary>
     Confined = Beneath | NoSymbolicLinks | NoMagicLinks | NoCrossDevice,
 }
 
@@ -122,14 +122,17 @@ public static unsafe partial class Libc
         public nuint Length;
     }
 
-    /// <summary>Opens a path under a directory; never follows a path out of it. See openat2(2).</summary>
-    /// <param name="mode">Permissions of a file that is created; the umask applies.</param>
+    /// <summary>
+    /// Opens a path that begins at a directory. Only <paramref name="resolve"/> keeps it from leading elsewhere. See
+    /// openat2(2).
+    /// </summary>
+    /// <param name="mode">Permissions of a new file; the umask applies.</param>
     public static Errno OpenAt(int directory, ReadOnlySpan<byte> path, OpenFlags flags, uint mode, ResolveFlags resolve, out int descriptor)
     {
         var how = new OpenHow { Flags = (ulong)(flags | OpenFlags.CloseOnExec), Mode = mode, Resolve = (ulong)resolve };
         fixed (byte* p = path)
         {
-            // EAGAIN: a rename ran at the same time and the kernel could not prove that the path stayed beneath.
+            // EAGAIN: a rename ran at the same time, and the kernel could not prove that the path stayed beneath.
             for (int attempt = 0; ; attempt++)
             {
                 Errno error = Check(syscall(SysOpenAt2, directory, (nint)p, (nint)(&how), sizeof(OpenHow), 0, 0), out descriptor);
@@ -143,7 +146,9 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int open(byte* path, int flags, uint mode);
 
-    /// <summary>Opens again what a descriptor refers to, with other flags, through /proc/self/fd. Works for an O_PATH descriptor.</summary>
+    /// <summary>
+    /// Opens the file behind a descriptor again with other flags, through /proc/self/fd. Works for an O_PATH descriptor.
+    /// </summary>
     public static Errno Reopen(int descriptor, OpenFlags flags, out int opened)
     {
         Span<byte> path = stackalloc byte[ProcPathSize];
@@ -156,11 +161,14 @@ public static unsafe partial class Libc
         }
     }
 
-    /// <summary>The longest name and its NUL; the filesystems of layers know none that is longer.</summary>
+    /// <summary>The size of the longest name with its NUL. No filesystem that can be a layer has longer names.</summary>
     private const int MaxName = 255 + 1;
     private const int ProcPathSize = 14 + 11 + 1 + MaxName;
 
-    /// <summary>Writes <c>/proc/self/fd/N</c>, or <c>/proc/self/fd/N/NAME</c>, with a NUL at the end. The name is at most <see cref="MaxName"/>.</summary>
+    /// <summary>
+    /// Writes <c>/proc/self/fd/N</c>, or <c>/proc/self/fd/N/NAME</c>, with a NUL at the end. The name has at most
+    /// <see cref="MaxName"/> bytes.
+    /// </summary>
     private static void FormatProcPath(Span<byte> path, int descriptor, ReadOnlySpan<byte> name)
     {
         "/proc/self/fd/"u8.CopyTo(path);
@@ -220,7 +228,10 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int truncate(byte* path, long length);
 
-    /// <summary>As truncate(2) on a name: unlike ftruncate(2), it leaves the times of a file that has the length already.</summary>
+    /// <summary>
+    /// Sets the length of a file with truncate(2). Unlike ftruncate(2), that leaves the times alone when the file has the
+    /// length already.
+    /// </summary>
     public static Errno TruncateAsNamed(int descriptor, long length)
     {
         Span<byte> path = stackalloc byte[ProcPathSize];
@@ -232,7 +243,8 @@ public static unsafe partial class Libc
     private static partial int fallocate(int descriptor, int mode, long offset, long length);
 
     /// <summary>See fallocate(2).</summary>
-    public static Errno Allocate(int descriptor, AllocateMode mode, long offset, long length) => Check(fallocate(descriptor, (int)mode, offset, length));
+    public static Errno Allocate(int descriptor, AllocateMode mode, long offset, long length) =>
+        Check(fallocate(descriptor, (int)mode, offset, length));
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial long lseek(int descriptor, long offset, int whence);
@@ -256,7 +268,7 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial nint copy_file_range(int source, long* sourceOffset, int target, long* targetOffset, nuint length, uint flags);
 
-    /// <summary>Copies bytes between two files in the kernel and advances both offsets. See copy_file_range(2).</summary>
+    /// <summary>Copies bytes between two files within the kernel, and advances both offsets. See copy_file_range(2).</summary>
     public static Errno CopyFileRange(int source, ref long sourceOffset, int target, ref long targetOffset, long length, out long copied)
     {
         fixed (long* from = &sourceOffset, to = &targetOffset)
@@ -271,13 +283,14 @@ public static unsafe partial class Libc
 
     private const ulong FiClone = 0x40049409;
 
-    /// <summary>Makes a file share all its blocks with another one. See FICLONE in ioctl_ficlone(2).</summary>
+    /// <summary>Makes a file share all blocks of another file. See FICLONE in ioctl_ficlone(2).</summary>
     public static Errno Clone(int target, int source) => Check(ioctl(target, FiClone, source));
 
-    /// <summary>Any ioctl(2) whose argument is a number.</summary>
-    public static Errno Ioctl(int descriptor, ulong request, nint argument, out int result) => Check(ioctl(descriptor, request, argument), out result);
+    /// <summary>Runs an ioctl(2) whose argument is a number.</summary>
+    public static Errno Ioctl(int descriptor, ulong request, nint argument, out int result) =>
+        Check(ioctl(descriptor, request, argument), out result);
 
-    /// <summary>Any ioctl(2) whose argument points to a structure.</summary>
+    /// <summary>Runs an ioctl(2) whose argument points to a structure.</summary>
     public static Errno Ioctl<T>(int descriptor, ulong request, ref T argument, out int result) where T : unmanaged
     {
         fixed (T* p = &argument) { return Check(ioctl(descriptor, request, (nint)p), out result); }
@@ -287,26 +300,28 @@ public static unsafe partial class Libc
     private static partial int flock(int descriptor, int operation);
 
     /// <summary>Takes an exclusive flock(2) without waiting.</summary>
-    /// <returns><see cref="Errno.EAGAIN"/> when somebody holds it.</returns>
+    /// <returns><see cref="Errno.EAGAIN"/> when another open file holds the lock.</returns>
     public static Errno TryLockExclusive(int descriptor) => Check(flock(descriptor, 2 | 4));
 
     /// <summary>Takes a shared flock(2) without waiting.</summary>
-    /// <returns><see cref="Errno.EAGAIN"/> when somebody holds it exclusively.</returns>
+    /// <returns><see cref="Errno.EAGAIN"/> when another open file holds the lock exclusively.</returns>
     public static Errno TryLockShared(int descriptor) => Check(flock(descriptor, 1 | 4));
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial int dup2(int descriptor, int target);
 
-    /// <summary>Makes <paramref name="target"/> a copy of a descriptor, closing what it was. See dup2(2).</summary>
+    /// <summary>
+    /// Makes <paramref name="target"/> a copy of a descriptor. A descriptor that had this number is closed. See dup2(2).
+    /// </summary>
     public static Errno Duplicate(int descriptor, int target) => Check(dup2(descriptor, target));
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial int fcntl(int descriptor, int command, nint argument);
 
-    /// <summary>A new descriptor for the same open file, closed on exec (F_DUPFD_CLOEXEC).</summary>
+    /// <summary>Makes a new descriptor of the same open file, closed on exec (F_DUPFD_CLOEXEC).</summary>
     public static Errno Duplicate(int descriptor, out int copy) => Check(fcntl(descriptor, 1030, 0), out copy);
 
-    /// <summary>Switches O_DIRECT of an open file on or off, and leaves its other flags. See fcntl(2), F_SETFL.</summary>
+    /// <summary>Switches O_DIRECT of an open file on or off. Its other flags stay. See fcntl(2), F_SETFL.</summary>
     /// <returns><see cref="Errno.EINVAL"/> where the filesystem has no O_DIRECT.</returns>
     public static Errno SetDirect(int descriptor, bool direct)
     {
@@ -328,23 +343,26 @@ public static unsafe partial class Libc
         return error;
     }
 
-    /// <summary>How many bytes a pipe holds (F_SETPIPE_SZ).</summary>
-    /// <returns><see cref="Errno.EPERM"/> when the user's pipes may not take so much. See pipe(7).</returns>
+    /// <summary>Sets how many bytes a pipe holds (F_SETPIPE_SZ).</summary>
+    /// <returns><see cref="Errno.EPERM"/> when the user's pipes would hold more than allowed. See pipe(7).</returns>
     public static Errno SetPipeRoom(int descriptor, int bytes) => Check(fcntl(descriptor, 1031, bytes));
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial nint splice(int from, long* fromOffset, int to, long* toOffset, nuint length, uint flags);
 
-    /// <summary>Moves content into a pipe or out of it without copying it to us. See splice(2).</summary>
+    /// <summary>Moves bytes into or out of a pipe within the kernel. See splice(2).</summary>
     /// <param name="from">A file, or a pipe.</param>
-    /// <param name="offset">Where in the file, in bytes; -1 for a pipe.</param>
+    /// <param name="offset">The offset in the file, in bytes; -1 for a pipe.</param>
     /// <param name="to">A pipe, or a device.</param>
-    /// <param name="length">At most so many bytes.</param>
-    /// <param name="moved">How many it were; 0 at the end of the file.</param>
-    /// <returns><see cref="Errno.EAGAIN"/> when the pipe has no room; <see cref="Errno.EINVAL"/> when the file's filesystem cannot do it.</returns>
+    /// <param name="length">The largest number of bytes to move.</param>
+    /// <param name="moved">The number of bytes moved; 0 at the end of the file.</param>
+    /// <returns>
+    /// <see cref="Errno.EAGAIN"/> when the pipe has no room; <see cref="Errno.EINVAL"/> when the file's filesystem cannot
+    /// do it.
+    /// </returns>
     public static Errno Splice(int from, long offset, int to, int length, out int moved)
     {
-        const uint nonBlocking = 2; // where the pipe is concerned; reading the file waits
+        const uint nonBlocking = 2; // SPLICE_F_NONBLOCK: does not wait for the pipe; reading the file may still wait
         return Check(splice(from, offset < 0 ? null : &offset, to, null, (nuint)length, nonBlocking), out moved);
     }
 

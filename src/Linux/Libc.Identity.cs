@@ -3,8 +3,8 @@ using System.Runtime.InteropServices;
 namespace Veneer.Linux;
 
 /// <remarks>
-/// These change the calling thread only: the raw system calls are used, not glibc's wrappers, which would change
-/// every thread.
+/// The calls that set filesystem ids change the calling thread only: they are raw system calls. Calls of glibc that set ids
+/// change every thread.
 /// </remarks>
 public static unsafe partial class Libc
 {
@@ -29,10 +29,10 @@ public static unsafe partial class Libc
     [LibraryImport(Library)]
     private static partial int getpid();
 
-    /// <summary>Effective user id.</summary>
+    /// <summary>The effective user id of this process.</summary>
     public static uint EffectiveUid => geteuid();
 
-    /// <summary>Effective group id.</summary>
+    /// <summary>The effective group id of this process.</summary>
     public static uint EffectiveGid => getegid();
 
     /// <summary>The process id.</summary>
@@ -44,13 +44,15 @@ public static unsafe partial class Libc
     /// <summary>Sets the calling thread's filesystem group id. See setfsgid(2).</summary>
     public static void SetFileSystemGid(uint gid) => _ = syscall(SysSetFsGid, (nint)gid, 0, 0, 0, 0, 0);
 
-    /// <summary>The filesystem user id in force: asking for an impossible one changes nothing and returns the current one.</summary>
+    /// <summary>
+    /// The calling thread's filesystem user id. Setting an impossible id changes nothing and returns the current one.
+    /// </summary>
     public static uint FileSystemUid => (uint)syscall(SysSetFsUid, -1, 0, 0, 0, 0, 0);
 
-    /// <summary>The filesystem group id in force.</summary>
+    /// <summary>The calling thread's filesystem group id.</summary>
     public static uint FileSystemGid => (uint)syscall(SysSetFsGid, -1, 0, 0, 0, 0, 0);
 
-    /// <summary>Sets the umask: the process's, or the thread's own after <see cref="UnshareFileSystemAttributes"/>.</summary>
+    /// <summary>Sets the umask of the process, or of the thread alone after <see cref="UnshareFileSystemAttributes"/>.</summary>
     public static uint SetUmask(uint mask) => umask(mask);
 
     /// <summary>Gives the calling thread a umask and a working directory of its own (CLONE_FS). See unshare(2).</summary>
@@ -59,7 +61,10 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int setns(int descriptor, int type);
 
-    /// <summary>Moves the calling thread into a mount namespace. It needs a working directory of its own first. See setns(2).</summary>
+    /// <summary>
+    /// Moves the calling thread into a mount namespace. The thread needs <see cref="UnshareFileSystemAttributes"/> first.
+    /// See setns(2).
+    /// </summary>
     public static Errno EnterMountNamespace(int descriptor) => Check(setns(descriptor, 0x20000));
 
     /// <summary>Moves the calling thread into a network namespace. See setns(2).</summary>
@@ -73,11 +78,17 @@ public static unsafe partial class Libc
         public ulong Id;
     }
 
-    /// <summary>The mount namespace after or before another one, in the order in which all of the machine were made, whether a process is in it or not. See ioctl_nsfs(2).</summary>
-    /// <param name="descriptor">The namespace's file.</param>
-    /// <param name="isNext">The one after it (NS_MNT_GET_NEXT), or before it (NS_MNT_GET_PREV).</param>
-    /// <param name="other">That one's file, for the caller to close.</param>
-    /// <returns><see cref="Errno.ENOENT"/> when there is none, <see cref="Errno.EPERM"/> without privilege, <see cref="Errno.ENOTTY"/> before Linux 6.12.</returns>
+    /// <summary>
+    /// Opens the next or previous mount namespace of the machine, in the order of their creation, also one without a
+    /// process. See ioctl_nsfs(2).
+    /// </summary>
+    /// <param name="descriptor">A descriptor of the mount namespace to start from.</param>
+    /// <param name="isNext">Whether to open the next one (NS_MNT_GET_NEXT) or the previous one (NS_MNT_GET_PREV).</param>
+    /// <param name="other">The descriptor of the neighbor, which the caller closes.</param>
+    /// <returns>
+    /// <see cref="Errno.ENOENT"/> when there is no neighbor, <see cref="Errno.EPERM"/> without privilege,
+    /// <see cref="Errno.ENOTTY"/> before Linux 6.12.
+    /// </returns>
     public static Errno NeighborOfMountNamespace(int descriptor, bool isNext, out int other)
     {
         var info = new MountNamespaceInfo { Size = (uint)sizeof(MountNamespaceInfo) };
@@ -87,7 +98,7 @@ public static unsafe partial class Libc
     }
 
     /// <summary>Makes the calling thread keep its capabilities when its filesystem user id changes (SECBIT_NO_SETUID_FIXUP).</summary>
-    /// <remarks>Other secure bits stay as they are; a container may have locked some.</remarks>
+    /// <remarks>Other secure bits stay, since a container may have locked some.</remarks>
     /// <returns><see cref="Errno.EPERM"/> without CAP_SETPCAP.</returns>
     public static Errno KeepCapabilitiesOnSetUid()
     {

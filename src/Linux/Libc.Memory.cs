@@ -13,9 +13,11 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int memfd_create(byte* name, uint flags);
 
-    /// <summary>A file in memory that lives as long as its descriptor, closed on exec. See memfd_create(2).</summary>
-    /// <param name="name">What the descriptor's link shows after <c>/memfd:</c>, with its NUL.</param>
-    /// <param name="descriptor">The descriptor.</param>
+    /// <summary>
+    /// Creates a file in memory, which lives as long as it is open. Its descriptor is closed on exec. See memfd_create(2).
+    /// </summary>
+    /// <param name="name">What readlink(2) on the descriptor shows after <c>/memfd:</c>, with its NUL.</param>
+    /// <param name="descriptor">The descriptor of the file, or -1.</param>
     public static Errno CreateMemoryFile(ReadOnlySpan<byte> name, out int descriptor)
     {
         fixed (byte* n = name)
@@ -26,8 +28,13 @@ public static unsafe partial class Libc
         }
     }
 
-    /// <summary>Lets go of the pages of this program's code. What runs next is mapped again, from the system's pages of its file.</summary>
-    /// <remarks>Only what may be executed: nobody has ever written there, so that nothing is lost. See madvise(2), MADV_DONTNEED.</remarks>
+    /// <summary>
+    /// Drops the pages of this program's code from its address space. Code that runs later is mapped again from the page
+    /// cache.
+    /// </summary>
+    /// <remarks>
+    /// Only executable mappings are dropped: nobody has written to them, so nothing is lost. See madvise(2), MADV_DONTNEED.
+    /// </remarks>
     public static Errno ForgetCode()
     {
         Span<byte> path = stackalloc byte[4096];

@@ -32,11 +32,11 @@ public enum MountFlags : ulong
     NoDirectoryAccessTime = 2048,
     /// <summary>MS_BIND.</summary>
     Bind = 4096,
-    /// <summary>MS_UNBINDABLE: private, and not to be bound elsewhere.</summary>
+    /// <summary>MS_UNBINDABLE: a private mount that cannot be bound elsewhere.</summary>
     Unbindable = 1 << 17,
-    /// <summary>MS_PRIVATE: what is mounted in it is not mounted elsewhere.</summary>
+    /// <summary>MS_PRIVATE: mounts made inside do not propagate.</summary>
     Private = 1 << 18,
-    /// <summary>MS_SHARED: what is mounted in it is mounted in its peers as well.</summary>
+    /// <summary>MS_SHARED: mounts made inside propagate to its peers.</summary>
     Shared = 1 << 20,
     /// <summary>MS_RELATIME.</summary>
     RelativeAccessTime = 1 << 21,
@@ -62,11 +62,11 @@ public enum MountAttributes : ulong
     NoExecute = 8,
     /// <summary>MOUNT_ATTR_NOSYMFOLLOW.</summary>
     NoSymbolicLinks = 0x200000,
-    /// <summary>MOUNT_ATTR_NOATIME, one value of the access time field.</summary>
+    /// <summary>MOUNT_ATTR_NOATIME, one value of the access time field. The value zero is relatime.</summary>
     NoAccessTime = 0x10,
-    /// <summary>MOUNT_ATTR_STRICTATIME, another value of the access time field; without any it is that of relatime.</summary>
+    /// <summary>MOUNT_ATTR_STRICTATIME, another value of the access time field.</summary>
     StrictAccessTime = 0x20,
-    /// <summary>The access time field as a whole (MOUNT_ATTR__ATIME), to be cleared before it is set.</summary>
+    /// <summary>MOUNT_ATTR__ATIME: the mask of the access time field, cleared before a value is set.</summary>
     AccessTimeField = 0x70,
     /// <summary>MOUNT_ATTR_NODIRATIME.</summary>
     NoDirectoryAccessTime = 0x80,
@@ -78,9 +78,9 @@ public static unsafe partial class Libc
     private const long SysMountSetAttr = 442;
     private const long SysMoveMount = 429;
 
-    /// <summary>Attaches a mount that is attached nowhere to a directory. See move_mount(2).</summary>
-    /// <param name="mountDescriptor">The mount.</param>
-    /// <param name="target">The directory, O_PATH.</param>
+    /// <summary>Attaches a detached mount to a directory. See move_mount(2).</summary>
+    /// <param name="mountDescriptor">A descriptor of the detached mount.</param>
+    /// <param name="target">A descriptor of the directory; O_PATH will do.</param>
     public static Errno AttachMount(int mountDescriptor, int target)
     {
         const int fromEmptyPath = 4, toEmptyPath = 0x40;
@@ -94,7 +94,8 @@ public static unsafe partial class Libc
     private static partial int mount(byte* source, byte* target, byte* type, ulong flags, byte* data);
 
     /// <summary>See mount(2).</summary>
-    public static Errno Mount(ReadOnlySpan<byte> source, ReadOnlySpan<byte> target, ReadOnlySpan<byte> type, MountFlags flags, ReadOnlySpan<byte> data)
+    public static Errno Mount(ReadOnlySpan<byte> source, ReadOnlySpan<byte> target, ReadOnlySpan<byte> type, MountFlags flags,
+        ReadOnlySpan<byte> data)
     {
         fixed (byte* s = source, t = target, k = type, d = data) { return Check(mount(s, t, k, (ulong)flags, d)); }
     }
@@ -102,29 +103,39 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int umount2(byte* target, int flags);
 
-    /// <summary>Unmounts; lazily (MNT_DETACH) when asked. A symbolic link is not followed. See umount2(2).</summary>
+    /// <summary>Unmounts, lazily (MNT_DETACH) on request. Does not follow a symbolic link. See umount2(2).</summary>
     public static Errno Unmount(ReadOnlySpan<byte> target, bool lazy)
     {
         fixed (byte* t = target) { return Check(umount2(t, (lazy ? 2 : 0) | 8)); }
     }
 
-    /// <summary>Marks a mount that nobody uses as expired (MNT_EXPIRE). One that has the mark already is unmounted. See umount2(2).</summary>
-    /// <remarks>Whoever uses the mount takes the mark away: opening it and closing it again is enough.</remarks>
-    /// <returns><see cref="Errno.EAGAIN"/> when it has the mark now; <see cref="Errno.EBUSY"/> when it is in use, also by a mount inside it.</returns>
+    /// <summary>Marks an unused mount as expired (MNT_EXPIRE), or unmounts it if it has the mark already. See umount2(2).</summary>
+    /// <remarks>Any use of the mount removes the mark: opening it and closing it again is enough.</remarks>
+    /// <returns>
+    /// <see cref="Errno.EAGAIN"/> when the mount is marked now; <see cref="Errno.EBUSY"/> when it is in use, or a mount
+    /// lies inside it.
+    /// </returns>
     public static Errno MarkExpired(ReadOnlySpan<byte> target)
     {
         fixed (byte* t = target) { return Check(umount2(t, 4 | 8)); }
     }
 
-    /// <summary>A private copy of the mount that holds a directory, rooted at that directory, attached nowhere. See open_tree(2).</summary>
-    /// <remarks>Mounts below it are not copied. The copy lives until its descriptor, and every file opened through it, is closed.</remarks>
-    /// <returns><see cref="Errno.EPERM"/> without CAP_SYS_ADMIN in the mount namespace; <see cref="Errno.EINVAL"/> when locked mounts lie below.</returns>
+    /// <summary>Makes a detached copy of the mount that holds a directory, rooted at that directory. See open_tree(2).</summary>
+    /// <remarks>
+    /// Mounts below the directory are not copied. The copy lives until its descriptor and every file opened through it are
+    /// closed.
+    /// </remarks>
+    /// <returns>
+    /// <see cref="Errno.EPERM"/> without CAP_SYS_ADMIN in the mount namespace; <see cref="Errno.EINVAL"/> when a locked
+    /// mount lies below the directory.
+    /// </returns>
     public static Errno CloneMount(int directory, out int descriptor)
     {
         const int openTreeClone = 1;
         fixed (byte* p = Self)
         {
-            Errno error = Check(syscall(SysOpenTree, directory, (nint)p, openTreeClone | (int)OpenFlags.CloseOnExec | AtEmptyPath, 0, 0, 0), out descriptor);
+            Errno error = Check(syscall(SysOpenTree, directory, (nint)p, openTreeClone | (int)OpenFlags.CloseOnExec | AtEmptyPath, 0, 0, 0),
+                out descriptor);
             if (error.IsError) { descriptor = -1; }
             return error;
         }
@@ -145,7 +156,8 @@ public static unsafe partial class Libc
         var arguments = new MountAttributeArguments { Set = (ulong)set, Clear = (ulong)clear };
         fixed (byte* p = Self)
         {
-            return Check(syscall(SysMountSetAttr, mountDescriptor, (nint)p, AtEmptyPath, (nint)(&arguments), sizeof(MountAttributeArguments), 0));
+            return Check(syscall(SysMountSetAttr, mountDescriptor, (nint)p, AtEmptyPath, (nint)(&arguments),
+                sizeof(MountAttributeArguments), 0));
         }
     }
 }

@@ -6,7 +6,7 @@ namespace Veneer.Linux;
 [Flags]
 public enum RenameFlags : uint
 {
-    /// <summary>Replace what is there.</summary>
+    /// <summary>Replace an object at the target.</summary>
     None = 0,
     /// <summary>RENAME_NOREPLACE.</summary>
     NoReplace = 1,
@@ -24,7 +24,10 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int statx(int directory, byte* path, int flags, uint mask, Statx* result);
 
-    /// <summary>Attributes of a name (a last symbolic link is not followed), or of the descriptor itself with <see cref="Self"/>. See statx(2).</summary>
+    /// <summary>
+    /// Gets the attributes of a name, not following a symbolic link, or of the descriptor itself with <see cref="Self"/>.
+    /// See statx(2).
+    /// </summary>
     public static Errno StatAt(int directory, ReadOnlySpan<byte> name, StatxMask mask, out Statx result)
     {
         fixed (byte* p = name)
@@ -34,7 +37,10 @@ public static unsafe partial class Libc
         }
     }
 
-    /// <summary>As <see cref="StatAt"/>, but a filesystem of FUSE or of the network is asked, whatever the kernel remembers of it.</summary>
+    /// <summary>
+    /// Gets attributes as <see cref="StatAt"/> does, but asks the server of a FUSE or network filesystem instead of the
+    /// kernel's cache.
+    /// </summary>
     public static Errno StatAnew(int directory, ReadOnlySpan<byte> name, StatxMask mask, out Statx result)
     {
         const int forceSync = 0x2000;
@@ -46,19 +52,21 @@ public static unsafe partial class Libc
     }
 
     /// <summary>
-    /// The device and the mount of an object, and nothing else; symbolic links, those of /proc among them, are followed. No
-    /// server is asked, neither FUSE's nor one across the network, so that one that hangs does not keep us waiting.
+    /// Gets the device and the mount of an object, and nothing else. Follows symbolic links, those of /proc among them.
+    /// Asks no server, neither of FUSE nor across the network, and so does not wait for one that hangs.
     /// </summary>
-    /// <param name="directory">Where a relative name begins.</param>
-    /// <param name="name">A path below which all but its last component is known not to hang.</param>
-    /// <param name="result">Only <see cref="Statx.Dev"/>, <see cref="Statx.MountId"/> and whether it is the root of a mount are sure to mean something.</param>
+    /// <param name="directory">The directory at which a relative path begins.</param>
+    /// <param name="name">A path in which only the last component may be on a filesystem that hangs.</param>
+    /// <param name="result">
+    /// Only <see cref="Statx.Dev"/>, <see cref="Statx.MountId"/> and <see cref="Statx.AttributeMountRoot"/> are valid.
+    /// </param>
     public static Errno StatPlace(int directory, ReadOnlySpan<byte> name, out Statx result)
     {
         const int noAutomount = 0x800, doNotSync = 0x4000;
         fixed (byte* p = name)
         fixed (Statx* r = &result)
         {
-            // The mount id comes though it is not asked for; asking would need permission for the mount of another user.
+            // The kernel returns the mount id without being asked. Asking needs permission for the mount of another user.
             return Check(statx(directory, p, AtEmptyPath | noAutomount | doNotSync, 0, r));
         }
     }
@@ -76,8 +84,8 @@ public static unsafe partial class Libc
     private static partial int mknodat(int directory, byte* name, uint mode, ulong device);
 
     /// <summary>See mknodat(2); the umask applies.</summary>
-    /// <param name="mode">Type and permissions.</param>
-    /// <param name="device">The device in the kernel's 32-bit encoding.</param>
+    /// <param name="mode">File type and permissions.</param>
+    /// <param name="device">The device number in the kernel's 32-bit encoding.</param>
     public static Errno MakeNodeAt(int directory, ReadOnlySpan<byte> name, uint mode, uint device)
     {
         fixed (byte* p = name) { return Check(mknodat(directory, p, mode, device)); }
@@ -101,12 +109,15 @@ public static unsafe partial class Libc
         fixed (byte* from = name, to = newName) { return Check(linkat(directory, from, newDirectory, to, 0)); }
     }
 
-    /// <summary>Gives the file behind a descriptor a name: an O_TMPFILE file its first, or an O_PATH one another.</summary>
+    /// <summary>
+    /// Gives the file behind a descriptor a name: the first one of an O_TMPFILE file, or one more of an O_PATH descriptor's
+    /// file.
+    /// </summary>
     public static Errno LinkDescriptor(int descriptor, int newDirectory, ReadOnlySpan<byte> newName)
     {
         fixed (byte* empty = Self, to = newName)
         {
-            // The short way is for those who may open what they cannot reach (CAP_DAC_READ_SEARCH), and says ENOENT to others.
+            // AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH; without it, the answer is ENOENT.
             if (!emptyPathRefused)
             {
                 Errno error = Check(linkat(descriptor, empty, newDirectory, to, AtEmptyPath));
@@ -145,7 +156,8 @@ public static unsafe partial class Libc
 
     /// <summary>Renames one name, atomically. See renameat2(2).</summary>
     /// <returns><see cref="Errno.EINVAL"/> when the filesystem does not know <paramref name="flags"/>.</returns>
-    public static Errno RenameAt(int oldDirectory, ReadOnlySpan<byte> oldName, int newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags)
+    public static Errno RenameAt(int oldDirectory, ReadOnlySpan<byte> oldName, int newDirectory, ReadOnlySpan<byte> newName,
+        RenameFlags flags)
     {
         fixed (byte* from = oldName, to = newName)
         {
@@ -156,7 +168,7 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial nint readlinkat(int directory, byte* name, byte* buffer, nuint size);
 
-    /// <summary>Target of a symbolic link, without a NUL. See readlinkat(2).</summary>
+    /// <summary>Reads the target of a symbolic link, without a NUL. See readlinkat(2).</summary>
     public static Errno ReadLinkAt(int directory, ReadOnlySpan<byte> name, Span<byte> buffer, out int length)
     {
         fixed (byte* p = name, b = buffer) { return Check(readlinkat(directory, p, b, (nuint)buffer.Length), out length); }
@@ -168,7 +180,9 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int chmod(byte* path, uint mode);
 
-    /// <summary>Changes permissions without following a symbolic link (fchmodat2, Linux 6.6; before it through /proc).</summary>
+    /// <summary>
+    /// Changes permissions without following a symbolic link: with fchmodat2(2), Linux 6.6, and before that through /proc.
+    /// </summary>
     public static Errno ChangeModeAt(int directory, ReadOnlySpan<byte> name, uint mode)
     {
         fixed (byte* p = name)
@@ -179,11 +193,14 @@ public static unsafe partial class Libc
         return ChangeModeThroughProc(directory, name, mode);
     }
 
-    /// <summary>Whether a call may have failed since the kernel has none, or a container's filter does not know it, some of which answer EPERM.</summary>
-    /// <remarks>What is no name in a directory that is open cannot be asked for in another way, and is believed.</remarks>
+    /// <summary>
+    /// Whether a call may have failed because the kernel lacks it, or because a container's filter, some of which answer
+    /// EPERM, does not know it.
+    /// </summary>
+    /// <remarks>EPERM for a path from the working directory is believed: there is no other way to ask.</remarks>
     private static bool MayBeUnknown(Errno error, int directory) => error == Errno.ENOSYS || (error == Errno.EPERM && directory != AtCwd);
 
-    /// <summary>What kernels before 6.6 are asked.</summary>
+    /// <summary>Changes permissions on kernels before 6.6.</summary>
     internal static Errno ChangeModeThroughProc(int directory, ReadOnlySpan<byte> name, uint mode)
     {
         int descriptor = directory;
@@ -193,7 +210,8 @@ public static unsafe partial class Libc
             if (opened.IsError) { return opened; }
         }
         Errno error = StatAt(descriptor, Self, StatxMask.Basic, out Statx stat);
-        // The magic link leads to the link itself, and some of these kernels would change it on some filesystems.
+        // The magic link leads to the symbolic link itself, whose mode some of these kernels would change on some
+        // filesystems.
         if (!error.IsError && stat.IsSymbolicLink) { error = Errno.EOPNOTSUPP; }
         if (!error.IsError)
         {
@@ -208,7 +226,10 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int fchownat(int directory, byte* name, uint uid, uint gid, int flags);
 
-    /// <summary>Changes owner and group, also of a symbolic link. <see cref="uint.MaxValue"/> leaves one as it is. See fchownat(2).</summary>
+    /// <summary>
+    /// Changes owner and group, also of a symbolic link. <see cref="uint.MaxValue"/> leaves an id as it is. See
+    /// fchownat(2).
+    /// </summary>
     public static Errno ChangeOwnerAt(int directory, ReadOnlySpan<byte> name, uint uid, uint gid)
     {
         fixed (byte* p = name) { return Check(fchownat(directory, p, uid, gid, AtSymlinkNoFollow | AtEmptyPath)); }
@@ -217,10 +238,13 @@ public static unsafe partial class Libc
     [LibraryImport(Library)]
     private static partial int clock_gettime(int clock, TimeSpec* time);
 
-    /// <summary>The time that a file would get that changed now: it goes on with each tick, every few milliseconds. See clock_gettime(2), CLOCK_REALTIME_COARSE.</summary>
+    /// <summary>
+    /// The time stamp that a change to a file would get now. It advances with each tick, every few milliseconds. See
+    /// clock_gettime(2), CLOCK_REALTIME_COARSE.
+    /// </summary>
     public static TimeSpec FileTime => TimeOf(5);
 
-    /// <summary>The exact time, no file has a later one. See clock_gettime(2), CLOCK_REALTIME.</summary>
+    /// <summary>The exact current time; no file's time stamp is later. See clock_gettime(2), CLOCK_REALTIME.</summary>
     public static TimeSpec Now => TimeOf(0);
 
     private static TimeSpec TimeOf(int clock)
@@ -233,7 +257,7 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int utimensat(int directory, byte* name, TimeSpec* times, int flags);
 
-    /// <summary>Sets access and modification time, also of a symbolic link. See utimensat(2).</summary>
+    /// <summary>Sets the access and modification times, also of a symbolic link. See utimensat(2).</summary>
     public static Errno ChangeTimesAt(int directory, ReadOnlySpan<byte> name, TimeSpec access, TimeSpec modify)
     {
         TimeSpec* times = stackalloc TimeSpec[2];
@@ -242,7 +266,10 @@ public static unsafe partial class Libc
         fixed (byte* p = name) { return Check(utimensat(directory, p, times, AtSymlinkNoFollow | AtEmptyPath)); }
     }
 
-    /// <summary>Reads directory entries (<c>struct linux_dirent64</c>) from the descriptor's position. Zero bytes: the end. See getdents64(2).</summary>
+    /// <summary>
+    /// Reads entries (<c>struct linux_dirent64</c>) from the descriptor's position in a directory. Zero bytes mean the end.
+    /// See getdents64(2).
+    /// </summary>
     public static Errno ReadDirectory(int descriptor, Span<byte> buffer, out int count)
     {
         fixed (byte* p = buffer) { return Check(syscall(SysGetDents64, descriptor, (nint)p, buffer.Length, 0, 0, 0), out count); }

@@ -3,10 +3,10 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <summary>What is to be the same, and what different, in a process that <see cref="Libc.Spawn"/> starts.</summary>
+/// <summary>What a process that <see cref="Libc.Spawn"/> starts gets.</summary>
 public sealed record SpawnOptions
 {
-    /// <summary>The program: a path, or a name that PATH is searched for.</summary>
+    /// <summary>The program: a path, or a name to search for in PATH.</summary>
     public required string Program { get; init; }
 
     /// <summary>The arguments, the program's own name first, in bytes without NUL.</summary>
@@ -18,31 +18,31 @@ public sealed record SpawnOptions
     /// <summary>The descriptor that becomes standard error, or -1 for /dev/null. Input and output are /dev/null.</summary>
     public int StandardError { get; init; } = -1;
 
-    /// <summary>A descriptor that the process keeps as number 3, or -1. Every other one is closed.</summary>
+    /// <summary>A descriptor that the process keeps as number 3, or -1. All other descriptors are closed.</summary>
     public int Kept { get; init; } = -1;
 
     /// <summary>Whether the process leads a session of its own, without a terminal.</summary>
     public bool NewSession { get; init; }
 
-    /// <summary>How many descriptors the program will have room for from its start, as far as its limit allows.</summary>
+    /// <summary>The initial size of the process's descriptor table, as far as its limit allows.</summary>
     /// <remarks>
-    /// The kernel makes a table larger that several threads share only after a grace period of RCU, some milliseconds in
-    /// which nobody gets a new descriptor. Kernel: expand_fdtable().
+    /// When several threads share the table, the kernel enlarges it only after a grace period of RCU. For these
+    /// milliseconds no thread gets a new descriptor. Kernel: expand_fdtable().
     /// </remarks>
     public int DescriptorRoom { get; init; }
 }
 
-/// <summary>What poll(2) waits for, and what it saw.</summary>
+/// <summary>The events of poll(2).</summary>
 [Flags]
 public enum PollEvents : ushort
 {
     /// <summary>Nothing.</summary>
     None = 0,
-    /// <summary>POLLIN: something can be read; a process has ended.</summary>
+    /// <summary>POLLIN: there is something to read; for a pidfd, the process has ended.</summary>
     In = 1,
 }
 
-/// <summary>What threads share, or have each for itself.</summary>
+/// <summary>What kcmp(2) compares between threads.</summary>
 public enum ThreadPart
 {
     /// <summary>KCMP_FILES: the table of descriptors.</summary>
@@ -113,7 +113,7 @@ public static unsafe partial class Libc
     [LibraryImport(Library)]
     private static partial int sigfillset(void* signals);
 
-    /// <summary>Ends this process at once: nothing is run that waits to be. See _exit(2).</summary>
+    /// <summary>Ends this process at once, without running exit handlers. See _exit(2).</summary>
     [System.Diagnostics.CodeAnalysis.DoesNotReturn]
     public static void End(int exitCode)
     {
@@ -121,12 +121,12 @@ public static unsafe partial class Libc
         throw new System.Diagnostics.UnreachableException();
     }
 
-    /// <summary>A number that nobody can foresee, also where there is no /dev/urandom. See getrandom(2).</summary>
+    /// <summary>Returns an unpredictable number, also where there is no /dev/urandom. See getrandom(2).</summary>
     public static ulong RandomNumber()
     {
         ulong number;
         if (getrandom(&number, sizeof(ulong), 0) == sizeof(ulong)) { return number; }
-        // A filter that does not know the call: the time, in nanoseconds, is hard to foresee.
+        // A container's filter may refuse the call. The time in nanoseconds is hard to predict.
         return ((ulong)System.Diagnostics.Stopwatch.GetTimestamp() * 0x9E3779B97F4A7C15) ^ (ulong)ProcessId;
     }
 
@@ -146,16 +146,17 @@ public static unsafe partial class Libc
             return nothing;
         }
         using var nowhere = new Fd(opened);
-        _ = posix_spawn_file_actions_init(actions); // cannot fail in glibc or musl, like the others that only fill memory
+        _ = posix_spawn_file_actions_init(actions); // cannot fail in glibc or musl, like the other calls that only fill memory
         _ = posix_spawnattr_init(attributes);
         fixed (byte* program = PathText.Encode(options.Program))
         {
-            // Standard error first: its descriptor may be 0 or 1. Nowhere has one from 3, and the kept one takes its place last.
+            // Standard error first: its descriptor may be 0 or 1. /dev/null's is at least 3, and the kept one takes number
+            // 3 last.
             _ = posix_spawn_file_actions_adddup2(actions, options.StandardError >= 0 ? options.StandardError : nowhere.Value, 2);
             _ = posix_spawn_file_actions_adddup2(actions, nowhere.Value, 0);
             _ = posix_spawn_file_actions_adddup2(actions, nowhere.Value, 1);
             if (options.Kept >= 0) { _ = posix_spawn_file_actions_adddup2(actions, options.Kept, 3); }
-            // The table keeps the size that one high number gave it while nobody shared it.
+            // A high number enlarges the table while no other thread shares it. The table keeps its size.
             int highest = HighestDescriptor(options.DescriptorRoom);
             if (highest > 3) { _ = posix_spawn_file_actions_adddup2(actions, 2, highest); }
             _ = posix_spawn_file_actions_addclosefrom_np(actions, options.Kept >= 0 ? 4 : 3);
@@ -164,17 +165,21 @@ public static unsafe partial class Libc
             _ = posix_spawnattr_setsigdefault(attributes, signals);
             _ = sigemptyset(signals);
             _ = posix_spawnattr_setsigmask(attributes, signals);
-            _ = posix_spawnattr_setflags(attributes, (short)(SpawnSetSignalDefault | SpawnSetSignalMask | (options.NewSession ? SpawnSetSession : 0)));
+            _ = posix_spawnattr_setflags(attributes,
+                (short)(SpawnSetSignalDefault | SpawnSetSignalMask | (options.NewSession ? SpawnSetSession : 0)));
             int started;
             result = posix_spawnp(&started, program, actions, attributes, arguments.Pointer, environment.Pointer);
             pid = result == 0 ? started : -1;
         }
         _ = posix_spawn_file_actions_destroy(actions);
         _ = posix_spawnattr_destroy(attributes);
-        return (Errno)result; // posix_spawn returns the error, it does not set errno
+        return (Errno)result; // posix_spawn returns the error and does not set errno
     }
 
-    /// <summary>Opens /dev/null; where there is none, as in a bare chroot, an empty pipe: there is nothing to read, and writing fails.</summary>
+    /// <summary>
+    /// Opens /dev/null. Where it is missing, as in a bare chroot, opens an empty pipe: reading finds the end, and writing
+    /// fails.
+    /// </summary>
     public static Errno OpenNowhere(out int descriptor)
     {
         Errno error = OpenAt(AtCwd, "/dev/null\0"u8, OpenFlags.ReadWrite, 0, ResolveFlags.None, out descriptor);
@@ -190,15 +195,15 @@ public static unsafe partial class Libc
     [LibraryImport(Library)]
     private static partial int getppid();
 
-    /// <summary>The id of the process that started this one; 0 when it is in another pid namespace.</summary>
+    /// <summary>The pid of the parent process; 0 when the parent is in another pid namespace.</summary>
     public static int ParentProcessId => getppid();
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial int waitpid(int pid, int* status, int options);
 
     /// <summary>Waits for a child to end. See waitpid(2).</summary>
-    /// <param name="pid">The child.</param>
-    /// <param name="exitCode">What it passed to exit(3), or 128 plus the signal that ended it.</param>
+    /// <param name="pid">The pid of the child.</param>
+    /// <param name="exitCode">The child's exit status, or 128 plus the signal that ended it.</param>
     public static Errno Wait(int pid, out int exitCode)
     {
         int status;
@@ -211,8 +216,8 @@ public static unsafe partial class Libc
     [LibraryImport(Library)]
     private static partial int pthread_sigmask(int how, ulong* set, ulong* before);
 
-    /// <summary>Has signals wait that would interrupt the calling thread. See pthread_sigmask(3).</summary>
-    /// <returns>What <see cref="RestoreSignals"/> wants.</returns>
+    /// <summary>Blocks all signals for the calling thread. See pthread_sigmask(3).</summary>
+    /// <returns>The previous mask, for <see cref="RestoreSignals"/>.</returns>
     public static ulong BlockAllSignals()
     {
         const int block = 0, words = 16; // sigset_t has room for 1024 signals, of which there are 64
@@ -222,7 +227,7 @@ public static unsafe partial class Libc
         return before[0];
     }
 
-    /// <summary>The calling thread gets the signals that it got before <see cref="BlockAllSignals"/>.</summary>
+    /// <summary>Restores the calling thread's signal mask from before <see cref="BlockAllSignals"/>.</summary>
     public static void RestoreSignals(ulong before)
     {
         const int set = 2, words = 16;
@@ -235,15 +240,20 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int kill(int pid, int signal);
 
-    /// <summary>Ends a child that has not been waited for. See SIGKILL in signal(7).</summary>
+    /// <summary>
+    /// Kills a child. It must not have been waited for, since its pid may be recycled then. See SIGKILL in signal(7).
+    /// </summary>
     public static Errno Kill(int pid) => Check(kill(pid, 9));
 
-    /// <summary>Compares what two threads have, of which the kernel may keep one for both. See kcmp(2).</summary>
+    /// <summary>Finds whether two threads share a part of their state. See kcmp(2).</summary>
     /// <param name="one">A thread's id.</param>
     /// <param name="other">Another thread's id.</param>
-    /// <param name="kind">What to compare.</param>
-    /// <param name="isShared">Whether it is one and the same. A thread that is ending has nothing.</param>
-    /// <returns><see cref="Errno.ENOSYS"/> where the kernel was built without it, <see cref="Errno.EPERM"/> when this process may not look at both.</returns>
+    /// <param name="kind">The part to compare.</param>
+    /// <param name="isShared">Whether the threads share it. A thread that is ending has none.</param>
+    /// <returns>
+    /// <see cref="Errno.ENOSYS"/> where the kernel was built without kcmp(2), <see cref="Errno.EPERM"/> when this process
+    /// may not inspect both threads.
+    /// </returns>
     public static Errno Compare(int one, int other, ThreadPart kind, out bool isShared)
     {
         Errno error = SystemCall(SysCompare, one, other, (nint)kind, 0, out long result);
@@ -251,7 +261,7 @@ public static unsafe partial class Libc
         return error;
     }
 
-    /// <summary>A descriptor for another process, which becomes readable when it ends. See pidfd_open(2).</summary>
+    /// <summary>Opens a process. The descriptor becomes readable when the process ends. See pidfd_open(2).</summary>
     public static Errno OpenProcess(int pid, out int descriptor)
     {
         Errno error = Check(syscall(SysPidFdOpen, pid, 0, 0, 0, 0, 0), out descriptor);
@@ -270,11 +280,11 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int poll(PollDescriptor* descriptors, ulong count, int timeout);
 
-    /// <summary>Waits until something happens to a descriptor. See poll(2).</summary>
+    /// <summary>Waits for events on a descriptor. See poll(2).</summary>
     /// <param name="descriptor">The descriptor.</param>
-    /// <param name="events">What to wait for.</param>
-    /// <param name="milliseconds">The longest time to wait, or -1 for as long as it takes.</param>
-    /// <param name="happened">Whether something happened in that time.</param>
+    /// <param name="events">The events to wait for.</param>
+    /// <param name="milliseconds">The longest time to wait in milliseconds, or -1 for no limit.</param>
+    /// <param name="happened">Whether an event came in that time.</param>
     public static Errno Poll(int descriptor, PollEvents events, int milliseconds, out bool happened)
     {
         var one = new PollDescriptor { Descriptor = descriptor, Events = (ushort)events };
@@ -301,7 +311,7 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int setrlimit(int resource, ulong* limits);
 
-    /// <summary>Raises the number of files that this process may open as far as it is allowed to. See setrlimit(2).</summary>
+    /// <summary>Raises the limit of open files of this process as far as allowed. See setrlimit(2).</summary>
     public static Errno RaiseOpenFileLimit()
     {
         ulong* limits = stackalloc ulong[2];
@@ -313,14 +323,14 @@ public static unsafe partial class Libc
 
     private const nint IgnoreSignal = 1; // SIG_IGN
     private const int FileTooLarge = 25; // SIGXFSZ
-    private const int FirstRealTime = 35, LastRealTime = 64; // the C library has those below, and the runtime has 34
+    private const int FirstRealTime = 35, LastRealTime = 64; // the C library uses the numbers below, and the .NET runtime uses 34
 
     [LibraryImport(Library, SetLastError = true)]
     private static partial nint signal(int number, nint handler);
 
     /// <summary>
-    /// Lets this process write files as large as it is allowed to; what goes beyond gives <see cref="Errno.EFBIG"/>, and
-    /// is not the end of the process. See RLIMIT_FSIZE in setrlimit(2), and SIGXFSZ in signal(7).
+    /// Raises the limit of file sizes of this process as far as allowed. Writing beyond it returns
+    /// <see cref="Errno.EFBIG"/> instead of ending the process. See RLIMIT_FSIZE in setrlimit(2), and SIGXFSZ in signal(7).
     /// </summary>
     public static Errno RaiseFileSizeLimit()
     {
@@ -331,17 +341,20 @@ public static unsafe partial class Libc
         if (error.IsError) { return error; }
         ulong* none = stackalloc ulong[2] { ulong.MaxValue, ulong.MaxValue };
         if (!Check(setrlimit(LimitFileSize, none)).IsError) { return Errno.None; }
-        limits[0] = limits[1]; // to go beyond takes a privilege
+        limits[0] = limits[1]; // exceeding the hard limit needs a privilege
         return Check(setrlimit(LimitFileSize, limits));
     }
 
-    /// <summary>Ignores every signal that would end this process and says nothing about a fault of it, but for those that ask it to end. See signal(7).</summary>
+    /// <summary>
+    /// Ignores every signal that would end this process, except those that ask it to end and those that report a fault of
+    /// its code. See signal(7).
+    /// </summary>
     public static void IgnoreStraySignals()
     {
         // SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM, SIGSTKFLT, SIGXCPU, SIGVTALRM, SIGPROF, SIGIO, SIGPWR
         foreach (int number in (ReadOnlySpan<int>)[10, 12, 13, 14, 16, 24, FileTooLarge, 26, 27, 29, 30])
         {
-            _ = signal(number, IgnoreSignal); // cannot fail: they may be ignored
+            _ = signal(number, IgnoreSignal); // cannot fail: these signals can be ignored
         }
         for (int number = FirstRealTime; number <= LastRealTime; number++)
         {
@@ -349,7 +362,7 @@ public static unsafe partial class Libc
         }
     }
 
-    /// <summary>How many files this process may have open. See getrlimit(2).</summary>
+    /// <summary>Gets how many files this process may have open. See getrlimit(2).</summary>
     public static Errno OpenFileLimit(out ulong limit)
     {
         ulong* limits = stackalloc ulong[2];
@@ -358,15 +371,15 @@ public static unsafe partial class Libc
         return error;
     }
 
-    /// <summary>Reads a small file of /proc to its end.</summary>
+    /// <summary>Reads a file to its end, such as one of /proc.</summary>
     public static Errno ReadWhole(ReadOnlySpan<byte> path, out byte[] content) => ReadWhole(AtCwd, path, out content);
 
-    /// <summary>Reads a small file of /proc, found from a directory, to its end.</summary>
-    /// <param name="directory">Where the path begins.</param>
-    /// <param name="path">With its NUL.</param>
-    /// <param name="content">What is in it.</param>
-    /// <param name="most">The largest size that is read, in bytes.</param>
-    /// <returns><see cref="Errno.EFBIG"/> when it is larger, if it ends at all.</returns>
+    /// <summary>Reads a file to its end, found from a directory.</summary>
+    /// <param name="directory">The directory at which the path begins.</param>
+    /// <param name="path">The path, with its NUL.</param>
+    /// <param name="content">The content of the file.</param>
+    /// <param name="most">The largest size to read, in bytes.</param>
+    /// <returns><see cref="Errno.EFBIG"/> when the file is larger, or endless.</returns>
     public static Errno ReadWhole(int directory, ReadOnlySpan<byte> path, out byte[] content, int most = 256 << 20)
     {
         content = [];
@@ -389,8 +402,8 @@ public static unsafe partial class Libc
         return Errno.None;
     }
 
-    /// <summary>The calling thread runs on this CPU only. See sched_setaffinity(2).</summary>
-    /// <returns><see cref="Errno.EINVAL"/> when the CPU is off, or not one of those that the process may use.</returns>
+    /// <summary>Restricts the calling thread to one CPU. See sched_setaffinity(2).</summary>
+    /// <returns><see cref="Errno.EINVAL"/> when the CPU is offline, or not one that the process may use.</returns>
     public static Errno PinThread(int cpu)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)cpu, CpuMaskSize * 8u);
@@ -400,19 +413,22 @@ public static unsafe partial class Libc
         return SetThreadCpus(mask);
     }
 
-    /// <summary>Bytes of a mask of CPUs 0 to 8191, as many as a kernel can be built for.</summary>
+    /// <summary>The size in bytes of a mask of CPUs 0 to 8191, the most that a kernel can be built for.</summary>
     public const int CpuMaskSize = 1024;
 
-    /// <summary>The CPUs on which a thread may run, a bit for each. See sched_getaffinity(2).</summary>
-    /// <param name="thread">Its id; 0 for the calling one.</param>
-    /// <param name="mask">Of <see cref="CpuMaskSize"/> bytes.</param>
+    /// <summary>Gets the CPUs on which a thread may run, one bit each. See sched_getaffinity(2).</summary>
+    /// <param name="thread">The thread's id; 0 for the calling thread.</param>
+    /// <param name="mask">The mask, of <see cref="CpuMaskSize"/> bytes.</param>
     public static Errno GetThreadCpus(int thread, Span<byte> mask)
     {
         mask.Clear();
         fixed (byte* p = mask) { return Check(sched_getaffinity(thread, (nuint)mask.Length, p)); }
     }
 
-    /// <summary>The calling thread runs wherever the first one of the process may. A thread begins with the CPUs of the one that started it.</summary>
+    /// <summary>
+    /// Lets the calling thread run on the CPUs of the process's first thread. A new thread has the CPUs of the thread that
+    /// started it.
+    /// </summary>
     public static Errno UnpinThread()
     {
         Span<byte> mask = stackalloc byte[CpuMaskSize];
@@ -425,10 +441,10 @@ public static unsafe partial class Libc
         fixed (byte* p = mask) { return Check(sched_setaffinity(0, (nuint)mask.Length, p)); }
     }
 
-    /// <summary>The CPUs that a list in sysfs names, such as <c>0-3,8</c>. See cpuset(7), "List format".</summary>
-    /// <param name="path">Such as <c>/sys/devices/system/cpu/possible</c>, with its NUL.</param>
-    /// <param name="cpus">In the order of the list.</param>
-    /// <returns><see cref="Errno.EINVAL"/> when it is no such list.</returns>
+    /// <summary>Reads a list of CPUs from sysfs, such as <c>0-3,8</c>. See cpuset(7), "List format".</summary>
+    /// <param name="path">The path of the list with its NUL, such as <c>/sys/devices/system/cpu/possible</c>.</param>
+    /// <param name="cpus">The CPUs, in the order of the list.</param>
+    /// <returns><see cref="Errno.EINVAL"/> when the file is not such a list.</returns>
     public static Errno ReadCpuList(ReadOnlySpan<byte> path, out List<int> cpus)
     {
         cpus = [];
@@ -452,7 +468,7 @@ public static unsafe partial class Libc
         return Errno.None;
     }
 
-    /// <summary>A char*[] with a null at the end.</summary>
+    /// <summary>An array of C strings, with a null pointer at the end.</summary>
     private sealed class StringArray : IDisposable
     {
         public StringArray(IReadOnlyList<byte[]> strings)

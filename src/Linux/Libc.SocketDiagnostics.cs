@@ -3,11 +3,13 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <summary>A socket of AF_UNIX that is bound to a file, or is a connection to such a one.</summary>
-/// <param name="Number">The socket's own number, as in <c>socket:[123]</c>; 0 when nobody has accepted it yet.</param>
+/// <summary>An AF_UNIX socket that is bound to a file, or was accepted from such a socket.</summary>
+/// <param name="Number">
+/// The socket's inode number, as in <c>socket:[123]</c>; 0 when the connection has not been accepted yet.
+/// </param>
 /// <param name="DeviceMajor">Major number of the device that holds the file.</param>
 /// <param name="DeviceMinor">Minor number of the device that holds the file.</param>
-/// <param name="Path">The file as it was named when the socket was bound, perhaps from a working directory.</param>
+/// <param name="Path">The path that was given to bind(2), which may be relative.</param>
 public readonly record struct BoundSocket(uint Number, uint DeviceMajor, uint DeviceMinor, string Path);
 
 public static unsafe partial class Libc
@@ -19,9 +21,9 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial nint recv(int socket, void* buffer, nuint length, int flags);
 
-    /// <summary>The sockets of the calling thread's network namespace that are bound to files. See sock_diag(7).</summary>
-    /// <param name="sockets">Gets them.</param>
-    /// <returns>An error where the kernel was built without it; then there are none.</returns>
+    /// <summary>Finds the sockets of the calling thread's network namespace that are bound to files. See sock_diag(7).</summary>
+    /// <param name="sockets">The sockets are added to this collection.</param>
+    /// <returns>An error where the kernel was built without socket diagnostics.</returns>
     public static Errno FindBoundSockets(ICollection<BoundSocket> sockets)
     {
         const int size = 64 * 1024;
@@ -53,7 +55,7 @@ public static unsafe partial class Libc
         return error;
     }
 
-    /// <summary>Reads the messages of one answer.</summary>
+    /// <summary>Parses the messages of one answer.</summary>
     /// <returns>Whether more are to come.</returns>
     private static bool TryReadMessages(ReadOnlySpan<byte> answer, ICollection<BoundSocket> sockets, out Errno error)
     {
@@ -75,7 +77,10 @@ public static unsafe partial class Libc
         return true;
     }
 
-    /// <summary><c>struct unix_diag_msg</c> and its attributes. One that is bound to no file has no UNIX_DIAG_VFS.</summary>
+    /// <summary>
+    /// Parses a <c>struct unix_diag_msg</c> and its attributes. False for a socket that is not bound to a file: it has no
+    /// UNIX_DIAG_VFS.
+    /// </summary>
     private static bool TryReadSocket(ReadOnlySpan<byte> message, out BoundSocket socket)
     {
         const int fixedPart = 16, name = 0, file = 1;
@@ -95,7 +100,7 @@ public static unsafe partial class Libc
             if (type == file && value.Length >= 8) { device = BinaryPrimitives.ReadUInt32LittleEndian(value[4..]); }
             rest = rest[Math.Min((length + 3) & ~3, rest.Length)..];
         }
-        // The number as the kernel has it inside, dev_t: twenty bits are the minor number.
+        // The device number has the kernel's internal form, dev_t: the lower twenty bits are the minor number.
         if (device is { } known) { socket = new BoundSocket(number, known >> 20, known & 0xFFFFF, path); }
         return device is not null;
     }

@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <remarks>Only what fusermount3 and syslog need; the request path has no sockets.</remarks>
+/// <remarks>Sockets for fusermount3, syslog and <see cref="OwnerWitness"/>. The request path uses none.</remarks>
 public static unsafe partial class Libc
 {
     private const int FamilyUnix = 1;
@@ -16,7 +16,7 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int socketpair(int family, int type, int protocol, int* pair);
 
-    /// <summary>Two connected stream sockets. See socketpair(2).</summary>
+    /// <summary>Makes two connected stream sockets. See socketpair(2).</summary>
     public static Errno SocketPair(out int one, out int other)
     {
         int* pair = stackalloc int[2];
@@ -60,12 +60,21 @@ public static unsafe partial class Libc
         byte content;
         var vector = new IoVec { Base = &content, Length = 1 };
         var control = default(ControlMessage);
-        var message = new MessageHeader { Vectors = &vector, VectorCount = 1, Control = &control, ControlLength = (nuint)sizeof(ControlMessage) };
+        var message = new MessageHeader
+        {
+            Vectors = &vector,
+            VectorCount = 1,
+            Control = &control,
+            ControlLength = (nuint)sizeof(ControlMessage),
+        };
         Errno error;
         int count;
         do { error = Check(recvmsg(socket, &message, MessageCloseOnExec), out count); } while (error == Errno.EINTR);
         if (error.IsError) { return error; }
-        if (count == 0 || message.ControlLength < 20 || control.Level != levelSocket || control.Type != rights) { return Errno.ECONNABORTED; }
+        if (count == 0 || message.ControlLength < 20 || control.Level != levelSocket || control.Type != rights)
+        {
+            return Errno.ECONNABORTED;
+        }
         descriptor = control.Descriptor;
         return Errno.None;
     }
@@ -81,7 +90,13 @@ public static unsafe partial class Libc
         byte content = 0;
         var vector = new IoVec { Base = &content, Length = 1 };
         var control = new ControlMessage { Length = 20, Level = levelSocket, Type = rights, Descriptor = descriptor };
-        var message = new MessageHeader { Vectors = &vector, VectorCount = 1, Control = &control, ControlLength = (nuint)sizeof(ControlMessage) };
+        var message = new MessageHeader
+        {
+            Vectors = &vector,
+            VectorCount = 1,
+            Control = &control,
+            ControlLength = (nuint)sizeof(ControlMessage),
+        };
         Errno error;
         do { error = Check(sendmsg(socket, &message, MessageNoSignal)); } while (error == Errno.EINTR);
         return error;
@@ -90,7 +105,9 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int setsockopt(int socket, int level, int option, void* value, uint length);
 
-    /// <summary>How long a receive waits before it is <see cref="Errno.EAGAIN"/> (SO_RCVTIMEO). See socket(7).</summary>
+    /// <summary>
+    /// Sets how long a receive waits before it fails with <see cref="Errno.EAGAIN"/> (SO_RCVTIMEO). See socket(7).
+    /// </summary>
     public static Errno SetReceiveTimeout(int socket, int seconds)
     {
         const int levelSocket = 1, receiveTimeout = 20;
@@ -107,7 +124,7 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial nint send(int socket, void* content, nuint length, int flags);
 
-    /// <summary>A datagram socket connected to a path, such as /dev/log.</summary>
+    /// <summary>Makes a datagram socket that is connected to a path, such as /dev/log.</summary>
     public static Errno ConnectDatagram(ReadOnlySpan<byte> path, out int descriptor)
     {
         const int size = 110; // sockaddr_un: a family of two bytes and a path of 108
@@ -127,7 +144,7 @@ public static unsafe partial class Libc
         return error;
     }
 
-    /// <summary>Sends one datagram, and does not wait. See send(2).</summary>
+    /// <summary>Sends one datagram without waiting. See send(2).</summary>
     public static Errno Send(int descriptor, ReadOnlySpan<byte> content)
     {
         fixed (byte* p = content) { return Check(send(descriptor, p, (nuint)content.Length, MessageNoSignal | MessageDontWait)); }

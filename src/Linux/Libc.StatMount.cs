@@ -6,16 +6,19 @@ public static unsafe partial class Libc
 {
     private const long SysStatMount = 457;
 
-    /// <summary>The first page that is tried; the options of a mount may need more.</summary>
+    /// <summary>The first buffer size to try, in bytes; the options of a mount may need more.</summary>
     private const int StatMountSize = 4096;
 
-    /// <summary>What the kernel knows of one mount, without the escapes and the length of a mount table. See statmount(2).</summary>
-    /// <param name="mountId">The id that is never used again, <see cref="StatxMask.UniqueMountId"/>.</param>
-    /// <param name="entry">As mountinfo would have it, but that flags of the filesystem (rw, sync) are not among its options; null on an error.</param>
+    /// <summary>Gets one mount from the kernel, without the escapes and the length of a mount table. See statmount(2).</summary>
+    /// <param name="mountId">The mount id that is never recycled, <see cref="StatxMask.UniqueMountId"/>.</param>
+    /// <param name="entry">
+    /// The mount as mountinfo would show it, except that its options lack the superblock's flags (rw, sync). Null on an
+    /// error.
+    /// </param>
     /// <returns>
-    /// <see cref="Errno.ENOSYS"/> before Linux 6.8, and <see cref="Errno.EOPNOTSUPP"/> before the one that tells everything (6.13);
-    /// <see cref="Errno.ENOENT"/> when the mount is in no tree of this mount namespace, <see cref="Errno.EPERM"/> when it is not to be
-    /// seen from the root directory and the caller lacks CAP_SYS_ADMIN.
+    /// <see cref="Errno.ENOSYS"/> before Linux 6.8; <see cref="Errno.EOPNOTSUPP"/> before Linux 6.13, where fields are
+    /// missing; <see cref="Errno.ENOENT"/> when the mount is not in this mount namespace; <see cref="Errno.EPERM"/> when
+    /// the mount is not reachable from the root directory and the caller lacks CAP_SYS_ADMIN.
     /// </returns>
     public static Errno StatMount(ulong mountId, out MountEntry? entry)
     {
@@ -74,7 +77,7 @@ public static unsafe partial class Libc
         }
     }
 
-    /// <summary>SB_ flags in the words and the order of mountinfo.</summary>
+    /// <summary>Names SB_ flags in the words and the order of mountinfo.</summary>
     private static List<string> FlagsOfFileSystem(uint flags)
     {
         List<string> words = [(flags & 1) != 0 ? "ro" : "rw"];
@@ -94,11 +97,12 @@ public static unsafe partial class Libc
         return words;
     }
 
-    /// <summary>MOUNT_ATTR flags in the words and the order of mountinfo.</summary>
+    /// <summary>Names MOUNT_ATTR_ flags in the words and the order of mountinfo.</summary>
     private static string FlagsOf(ulong attributes)
     {
         List<string> words = [(attributes & 1) != 0 ? "ro" : "rw"];
-        foreach ((ulong flag, string word) in ((ulong, string)[])[(2, "nosuid"), (4, "nodev"), (8, "noexec"), (0x10, "noatime"), (0x80, "nodiratime")])
+        foreach ((ulong flag, string word) in ((ulong, string)[])[(2, "nosuid"), (4, "nodev"), (8, "noexec"), (0x10, "noatime"),
+            (0x80, "nodiratime")])
         {
             if ((attributes & flag) != 0) { words.Add(word); }
         }

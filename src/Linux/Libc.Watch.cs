@@ -2,23 +2,23 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <summary>What inotify(7) tells of a watched object.</summary>
+/// <summary>The events of inotify(7), and flags for adding a watch.</summary>
 [Flags]
 public enum WatchEvents : uint
 {
     /// <summary>Nothing.</summary>
     None = 0,
-    /// <summary>IN_MOVED_TO: something was moved to a name in it, over what had that name perhaps.</summary>
+    /// <summary>IN_MOVED_TO: an object was moved to a name in the directory. It may have replaced another one.</summary>
     MovedTo = 0x80,
-    /// <summary>IN_DELETE: a name in it was removed.</summary>
+    /// <summary>IN_DELETE: a name in the directory was removed.</summary>
     Delete = 0x200,
-    /// <summary>IN_MOVE_SELF: it was moved.</summary>
+    /// <summary>IN_MOVE_SELF: the watched object was moved.</summary>
     MoveSelf = 0x800,
-    /// <summary>IN_Q_OVERFLOW: there was more than could be told. It has no watch.</summary>
+    /// <summary>IN_Q_OVERFLOW: events were lost. This event belongs to no watch.</summary>
     Overflow = 0x4000,
-    /// <summary>IN_ONLYDIR: to ask for; refuse what is no directory.</summary>
+    /// <summary>IN_ONLYDIR: refuse to watch anything but a directory.</summary>
     OnlyDirectory = 0x1000000,
-    /// <summary>IN_MASK_ADD: to ask for; keep what else is watched of it.</summary>
+    /// <summary>IN_MASK_ADD: keep the events that an existing watch of the object already has.</summary>
     AddToMask = 0x20000000,
 }
 
@@ -33,7 +33,7 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int inotify_rm_watch(int descriptor, int watch);
 
-    /// <summary>A new, empty set of watches. See inotify_init(2).</summary>
+    /// <summary>Opens an empty set of watches. See inotify_init(2).</summary>
     public static Errno OpenWatches(out int descriptor)
     {
         Errno error = Check(inotify_init1((int)OpenFlags.CloseOnExec), out descriptor);
@@ -41,12 +41,14 @@ public static unsafe partial class Libc
         return error;
     }
 
-    /// <summary>Watches an object. The same object gets the same number again. See inotify_add_watch(2).</summary>
+    /// <summary>
+    /// Adds a watch of an object. Watching the same object again returns the same number. See inotify_add_watch(2).
+    /// </summary>
     public static Errno AddWatch(int descriptor, ReadOnlySpan<byte> path, WatchEvents events, out int watch)
     {
         fixed (byte* p = path) { return Check(inotify_add_watch(descriptor, p, (uint)events), out watch); }
     }
 
-    /// <summary>Ends a watch; its reader gets one more event of it. See inotify_rm_watch(2).</summary>
+    /// <summary>Removes a watch; its reader gets one last event for it (IN_IGNORED). See inotify_rm_watch(2).</summary>
     public static Errno RemoveWatch(int descriptor, int watch) => Check(inotify_rm_watch(descriptor, watch));
 }

@@ -15,9 +15,10 @@ public enum XattrFlags : uint
 }
 
 /// <remarks>
-/// Linux 6.13 has getxattrat and its sisters, which take a directory and a name and do not follow a symbolic link.
-/// Older kernels are served through /proc/self/fd/DIRECTORY/NAME, which the l-calls do not follow at the end either.
-/// So is a descriptor itself, since these calls refuse an O_PATH descriptor with an empty name.
+/// Linux 6.13 has getxattrat(2) and its siblings, which take a directory and a name and do not follow a symbolic link. On
+/// older kernels, /proc/self/fd/DIRECTORY/NAME serves, whose last component lgetxattr(2) and its siblings do not follow. A
+/// descriptor itself is reached through /proc/self/fd as well: with an empty name, the new calls refuse an O_PATH
+/// descriptor.
 /// </remarks>
 public static unsafe partial class Libc
 {
@@ -60,8 +61,11 @@ public static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     private static partial int removexattr(byte* path, byte* name);
 
-    /// <summary>Value of an extended attribute. An empty buffer asks for the size. See getxattr(2).</summary>
-    /// <returns><see cref="Errno.ERANGE"/> when the buffer is too small, <see cref="Errno.ENODATA"/> when there is none.</returns>
+    /// <summary>Gets the value of an extended attribute. An empty buffer asks for the size. See getxattr(2).</summary>
+    /// <returns>
+    /// <see cref="Errno.ERANGE"/> when the buffer is too small, <see cref="Errno.ENODATA"/> when there is no such
+    /// attribute.
+    /// </returns>
     public static Errno GetXattrAt(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
     {
         fixed (byte* p = name, a = attribute, v = value)
@@ -69,7 +73,8 @@ public static unsafe partial class Libc
             if (!xattrAtMissing && name.Length > 1)
             {
                 var arguments = new XattrArguments { Value = (ulong)v, Size = (uint)value.Length };
-                Errno error = Check(syscall(SysGetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, (nint)(&arguments), sizeof(XattrArguments)), out size);
+                Errno error = Check(syscall(SysGetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a,
+                    (nint)(&arguments), sizeof(XattrArguments)), out size);
                 if (!MayBeUnknown(error, directory)) { return error; }
                 xattrAtMissing = error == Errno.ENOSYS;
             }
@@ -82,41 +87,50 @@ public static unsafe partial class Libc
             FormatProcPath(path, directory, name);
             fixed (byte* full = path)
             {
-                return Check(name.Length > 1 ? lgetxattr(full, a, v, (nuint)value.Length) : getxattr(full, a, v, (nuint)value.Length), out size);
+                return Check(name.Length > 1
+                    ? lgetxattr(full, a, v, (nuint)value.Length)
+                    : getxattr(full, a, v, (nuint)value.Length), out size);
             }
         }
     }
 
     /// <summary>Sets an extended attribute. See setxattr(2).</summary>
-    public static Errno SetXattrAt(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value, XattrFlags flags)
+    public static Errno SetXattrAt(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value,
+        XattrFlags flags)
     {
         fixed (byte* p = name, a = attribute, v = value)
         {
             if (!xattrAtMissing)
             {
                 var arguments = new XattrArguments { Value = (ulong)v, Size = (uint)value.Length, Flags = (uint)flags };
-                Errno error = Check(syscall(SysSetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a, (nint)(&arguments), sizeof(XattrArguments)));
+                Errno error = Check(syscall(SysSetXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)a,
+                    (nint)(&arguments), sizeof(XattrArguments)));
                 if (error != Errno.EBADF && !MayBeUnknown(error, directory)) { return error; }
-                xattrAtMissing = error == Errno.ENOSYS; // EBADF: an O_PATH descriptor by itself
+                xattrAtMissing = error == Errno.ENOSYS; // EBADF: an O_PATH descriptor with an empty name
             }
             if (name.Length > MaxName) { return Errno.ENAMETOOLONG; }
             Span<byte> path = stackalloc byte[ProcPathSize];
             FormatProcPath(path, directory, name);
             fixed (byte* full = path)
             {
-                return Check(name.Length > 1 ? lsetxattr(full, a, v, (nuint)value.Length, (int)flags) : setxattr(full, a, v, (nuint)value.Length, (int)flags));
+                return Check(name.Length > 1
+                    ? lsetxattr(full, a, v, (nuint)value.Length, (int)flags)
+                    : setxattr(full, a, v, (nuint)value.Length, (int)flags));
             }
         }
     }
 
-    /// <summary>Names of all extended attributes, each with its NUL. An empty buffer asks for the size. See listxattr(2).</summary>
+    /// <summary>
+    /// Lists the names of all extended attributes, each with its NUL. An empty buffer asks for the size. See listxattr(2).
+    /// </summary>
     public static Errno ListXattrAt(int directory, ReadOnlySpan<byte> name, Span<byte> list, out int size)
     {
         fixed (byte* p = name, l = list)
         {
             if (!xattrAtMissing && name.Length > 1)
             {
-                Errno error = Check(syscall(SysListXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)l, list.Length, 0), out size);
+                Errno error = Check(syscall(SysListXattrAt, directory, (nint)p, AtSymlinkNoFollow | AtEmptyPath, (nint)l, list.Length, 0),
+                    out size);
                 if (!MayBeUnknown(error, directory)) { return error; }
                 xattrAtMissing = error == Errno.ENOSYS;
             }

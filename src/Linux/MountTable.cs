@@ -2,22 +2,22 @@ using System.Buffers.Text;
 
 namespace Veneer.Linux;
 
-/// <summary>One line of <c>/proc/PID/mountinfo</c>. See proc_pid_mountinfo(5).</summary>
+/// <summary>One mount: a line of <c>/proc/PID/mountinfo</c>. See proc_pid_mountinfo(5).</summary>
 public sealed record MountEntry
 {
     /// <summary>The mount's id, as statx(2) gives it.</summary>
     public required int Id { get; init; }
 
-    /// <summary>The id of the mount that holds the mount point.</summary>
+    /// <summary>The id of the mount that contains the mount point.</summary>
     public required int Parent { get; init; }
 
-    /// <summary>Number of the filesystem's device, <c>MAJOR:MINOR</c>: the superblock's, also on btrfs.</summary>
+    /// <summary>The device number of the superblock, <c>MAJOR:MINOR</c>, also on btrfs.</summary>
     public required string Device { get; init; }
 
     /// <summary>The directory of the filesystem that is the root of the mount.</summary>
     public required string Root { get; init; }
 
-    /// <summary>Where the mount is, seen from this process's root directory.</summary>
+    /// <summary>The mount point, as seen from this process's root directory.</summary>
     public required string MountPoint { get; init; }
 
     /// <summary>The mount's own options, such as <c>rw,nosuid</c>.</summary>
@@ -26,30 +26,36 @@ public sealed record MountEntry
     /// <summary>The type of the filesystem, such as <c>fuse.veneer</c>.</summary>
     public required string Type { get; init; }
 
-    /// <summary>What was mounted.</summary>
+    /// <summary>The source of the mount, such as a device.</summary>
     public required string Source { get; init; }
 
-    /// <summary>The filesystem's own options, one each, such as <c>upperdir=/u</c>.</summary>
+    /// <summary>The filesystem's own options, one per element, such as <c>upperdir=/u</c>.</summary>
     public IReadOnlyList<string> FileSystemOptions { get; init; } = [];
 
-    /// <summary>The flags of the filesystem, whichever mount it is seen through: <c>rw</c> or <c>ro</c>, <c>sync</c>, <c>dirsync</c>, <c>mand</c>, <c>lazytime</c>.</summary>
+    /// <summary>
+    /// The flags of the superblock, the same for all its mounts: <c>rw</c> or <c>ro</c>, <c>sync</c>, <c>dirsync</c>,
+    /// <c>mand</c>, <c>lazytime</c>.
+    /// </summary>
     public IReadOnlyList<string> FileSystemFlags { get; init; } = [];
 
-    /// <summary>How what is mounted in it spreads: <c>shared</c>, <c>slave</c>, <c>unbindable</c>; nothing for a private one.</summary>
+    /// <summary>
+    /// The propagation of the mount: <c>shared</c>, <c>slave</c>, <c>unbindable</c>; empty when the mount is private.
+    /// </summary>
     public IReadOnlyList<string> Propagation { get; init; } = [];
 
     /// <summary>Whether an option is one of <see cref="FileSystemFlags"/>.</summary>
     public static bool IsFileSystemFlag(string option) => option is "rw" or "ro" or "sync" or "dirsync" or "mand" or "lazytime";
 
-    /// <summary>The value of one of the filesystem's own options, or null; the last one counts.</summary>
+    /// <summary>The value of one of the filesystem's own options, or null when it is not set. The last occurrence counts.</summary>
     public string? Option(string name) =>
-        FileSystemOptions.LastOrDefault(option => option.Length > name.Length && option[name.Length] == '=' && option.StartsWith(name, StringComparison.Ordinal))?[(name.Length + 1)..];
+        FileSystemOptions.LastOrDefault(option => option.Length > name.Length && option[name.Length] == '='
+            && option.StartsWith(name, StringComparison.Ordinal))?[(name.Length + 1)..];
 }
 
-/// <summary>The mounts of this process's mount namespace, as far as its root directory reaches.</summary>
+/// <summary>Reads the mounts of this process's mount namespace, as far as its root directory reaches.</summary>
 public static class MountTable
 {
-    /// <summary>Reads the table, parents before what is mounted on them.</summary>
+    /// <summary>Reads the mount table of this process. A mount precedes the mounts on top of it.</summary>
     public static Errno Read(out List<MountEntry> mounts)
     {
         Errno error = Libc.ReadWhole("/proc/self/mountinfo\0"u8, out byte[] content);
@@ -57,7 +63,7 @@ public static class MountTable
         return error;
     }
 
-    /// <summary>The mounts of a table as the kernel writes it.</summary>
+    /// <summary>Parses a mount table as the kernel writes it.</summary>
     public static List<MountEntry> ParseAll(ReadOnlySpan<byte> table)
     {
         var mounts = new List<MountEntry>();
@@ -69,7 +75,7 @@ public static class MountTable
         return mounts;
     }
 
-    /// <summary>The next line of a table, without its end; the rest follows it.</summary>
+    /// <summary>Takes the next line off a table, without its newline.</summary>
     public static ReadOnlySpan<byte> NextLine(scoped ref ReadOnlySpan<byte> table)
     {
         int end = table.IndexOf((byte)'\n');
@@ -78,8 +84,10 @@ public static class MountTable
         return line;
     }
 
-    /// <summary>The mount that is seen at a path, or null. Of a large table only what is needed is read.</summary>
-    /// <param name="table">As the kernel writes it.</param>
+    /// <summary>
+    /// Finds the topmost mount at a path, or null. Parses only the lines that it needs, since a table may be large.
+    /// </summary>
+    /// <param name="table">The mount table, as the kernel writes it.</param>
     /// <param name="path">An absolute path without symbolic links.</param>
     public static MountEntry? Covering(ReadOnlySpan<byte> table, string path)
     {
@@ -93,8 +101,9 @@ public static class MountTable
             for (int skipped = 0; skipped < 4; skipped++) { _ = Next(ref rest); } // ids, device, root
             ReadOnlySpan<byte> point = Next(ref rest);
             if (point.Contains((byte)'\\')) { point = PathText.Encode(Unescape(point)).AsSpan()[..^1]; }
-            // Of several at the same place, the last one is on top.
-            bool covers = point.Length >= longest && wanted.StartsWith(point) && (wanted.Length == point.Length || point is [(byte)'/'] || wanted[point.Length] == '/');
+            // Of several mounts at the same place, the last one is on top.
+            bool covers = point.Length >= longest && wanted.StartsWith(point)
+                && (wanted.Length == point.Length || point is [(byte)'/'] || wanted[point.Length] == '/');
             if (!covers) { continue; }
             best = line;
             longest = point.Length;
@@ -102,7 +111,10 @@ public static class MountTable
         return longest < 0 ? null : Parse(best);
     }
 
-    /// <summary>Opens what a path leads to, O_PATH, and says its full name. The caller closes it, or it keeps the mount busy. No server is asked.</summary>
+    /// <summary>
+    /// Opens a path with O_PATH and gets its full name. The caller closes the descriptor, which keeps the mount busy until
+    /// then. No FUSE server is asked.
+    /// </summary>
     public static Errno OpenPlace(string path, out string resolved, out int descriptor)
     {
         resolved = path;
@@ -114,20 +126,26 @@ public static class MountTable
         {
             Libc.Close(descriptor);
             descriptor = -1;
-            return error == Errno.ENOENT ? Errno.ENODEV : error; // no /proc: what the path leads to is there
+            return error == Errno.ENOENT ? Errno.ENODEV : error; // the path exists; /proc is missing
         }
         resolved = PathText.Decode(name[..length]);
         return Errno.None;
     }
 
-    /// <summary>The mount that a path leads into, or null when it cannot be told of, and what the path leads to, O_PATH, for the caller to close.</summary>
-    /// <remarks>As mountinfo has it; of an overlay of the kernel as statmount(2) has it, which tells exactly that mount, and options of any length without escapes.</remarks>
+    /// <summary>
+    /// Finds the mount that a path leads into, and opens the path with O_PATH. The mount is null when it cannot be
+    /// determined. The caller closes the descriptor.
+    /// </summary>
+    /// <remarks>
+    /// The mount comes from mountinfo. A kernel overlay is asked for with statmount(2) as well, which names exactly that
+    /// mount and returns options of any length without escapes.
+    /// </remarks>
     public static Errno FindAround(string path, out string resolved, out MountEntry? mount, out int descriptor)
     {
         mount = null;
         Errno error = OpenPlace(path, out resolved, out descriptor);
         if (error.IsError) { return error; }
-        // Not statx(2), which would ask the server.
+        // Not statx(2), which would ask the FUSE server.
         error = Libc.ReadWhole(PathText.Encode($"/proc/self/fdinfo/{descriptor}"), out byte[] content);
         List<MountEntry> table = [];
         if (!error.IsError) { error = Read(out table); }
@@ -139,14 +157,15 @@ public static class MountTable
         int id = MountId(content);
         mount = table.Find(entry => entry.Id == id) ?? FindElsewhere(path, id);
         if (mount is { Type: "overlay" } && !Libc.StatAt(descriptor, Libc.Self, StatxMask.UniqueMountId, out Statx stat).IsError
-            && (stat.Mask & StatxMask.UniqueMountId) != 0 && !Libc.StatMount(stat.MountId, out MountEntry? told).IsError && told!.MountPoint == mount.MountPoint)
+            && (stat.Mask & StatxMask.UniqueMountId) != 0 && !Libc.StatMount(stat.MountId, out MountEntry? told).IsError
+            && told!.MountPoint == mount.MountPoint)
         {
             mount = told;
         }
         return Errno.None;
     }
 
-    /// <summary>The id of the mount that a path leads into; -1 when that cannot be told. No server is asked.</summary>
+    /// <summary>The id of the mount that a path leads into; -1 when it cannot be determined. No FUSE server is asked.</summary>
     public static int IdAt(string path)
     {
         if (OpenPlace(path, out _, out int descriptor).IsError) { return -1; }
@@ -155,11 +174,13 @@ public static class MountTable
         return error.IsError ? -1 : MountId(content);
     }
 
-    /// <summary>Behind <c>/proc/PID/root</c> is another mount namespace, whose table has the mount.</summary>
+    /// <summary>Finds a mount behind <c>/proc/PID/root</c>, which is in the mount table of that process.</summary>
     private static MountEntry? FindElsewhere(string path, int id)
     {
         if (path.Split('/') is not ["", "proc", var process, "root", ..]) { return null; }
-        return Libc.ReadWhole(PathText.Encode($"/proc/{process}/mountinfo"), out byte[] table).IsError ? null : ParseAll(table).Find(entry => entry.Id == id);
+        return Libc.ReadWhole(PathText.Encode($"/proc/{process}/mountinfo"), out byte[] table).IsError
+            ? null
+            : ParseAll(table).Find(entry => entry.Id == id);
     }
 
     private static int MountId(ReadOnlySpan<byte> content)
@@ -169,10 +190,16 @@ public static class MountTable
         return start >= 0 && Utf8Parser.TryParse(content[(start + key.Length)..], out int id, out _) ? id : -1;
     }
 
-    /// <summary>One line: <c>36 35 98:0 /root /point options [optional ...] - type source superoptions</c>.</summary>
+    /// <summary>
+    /// Parses one line: <c>36 35 98:0 /root /point options [optional ...] - type source superoptions</c>. Null when it is
+    /// malformed.
+    /// </summary>
     public static MountEntry? Parse(ReadOnlySpan<byte> line)
     {
-        if (!Utf8Parser.TryParse(Next(ref line), out int id, out _) || !Utf8Parser.TryParse(Next(ref line), out int parent, out _)) { return null; }
+        if (!Utf8Parser.TryParse(Next(ref line), out int id, out _) || !Utf8Parser.TryParse(Next(ref line), out int parent, out _))
+        {
+            return null;
+        }
         string device = Unescape(Next(ref line));
         string root = Unescape(Next(ref line));
         string point = Unescape(Next(ref line));
@@ -189,7 +216,20 @@ public static class MountTable
         var own = new List<string>();
         ReadOnlySpan<byte> list = Next(ref line);
         foreach (Range option in list.Split((byte)',')) { own.Add(Unescape(list[option])); } // a comma in a value is escaped
-        return new MountEntry { Id = id, Parent = parent, Device = device, Root = root, MountPoint = point, Options = options, Type = type, Source = source, FileSystemOptions = own, FileSystemFlags = [.. own.Where(MountEntry.IsFileSystemFlag)], Propagation = propagation };
+        return new MountEntry
+        {
+            Id = id,
+            Parent = parent,
+            Device = device,
+            Root = root,
+            MountPoint = point,
+            Options = options,
+            Type = type,
+            Source = source,
+            FileSystemOptions = own,
+            FileSystemFlags = [.. own.Where(MountEntry.IsFileSystemFlag)],
+            Propagation = propagation,
+        };
     }
 
     private static ReadOnlySpan<byte> Next(ref ReadOnlySpan<byte> line)
@@ -200,7 +240,7 @@ public static class MountTable
         return field;
     }
 
-    /// <summary>A field as it was before the kernel wrote it: space, tab, newline and backslash as three octal digits.</summary>
+    /// <summary>Undoes the kernel's escapes: space, tab, newline and backslash are written as three octal digits.</summary>
     public static string Unescape(ReadOnlySpan<byte> field)
     {
         if (!field.Contains((byte)'\\')) { return PathText.Decode(field); }

@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 
 namespace Veneer.Linux;
 
-/// <summary>Which ids of a file an <see cref="OwnerWitness"/> has found to be those it was started for.</summary>
+/// <summary>Which ids of a file an <see cref="OwnerWitness"/> has recognized.</summary>
 [Flags]
 public enum KnownIds
 {
@@ -15,18 +15,21 @@ public enum KnownIds
     Group = 2,
 }
 
-/// <summary>A process in a user namespace of its own, which tells owners that only look alike from each other.</summary>
+/// <summary>
+/// A child process in a user namespace of its own, which recognizes the owners of files that look alike from here.
+/// </summary>
 /// <remarks>
-/// stat(2) shows an owner that is not mapped in the caller's user namespace as the overflow id, 65534, which may be the
-/// number of a user who is mapped there. Only one who looks from another namespace, in which that user has another
-/// number, can tell the two apart; and a process with several threads cannot enter one. So there is a child that maps
-/// nothing but the two ids in question, to 0. It is a copy of this process that returns from clone(2) into a loop of system
-/// calls and nothing else: nothing of the runtime works there. It ends when the other end of its socket is closed.
+/// stat(2) shows an owner that is not mapped in the caller's user namespace as the overflow id, 65534. That may also be the
+/// number of a user who is mapped there. Only a process in another namespace, in which that user has another number, can
+/// tell the two apart, and a process with several threads cannot enter one. So a child maps nothing but the two ids in
+/// question, to 0. The child is a copy of this process and returns from clone(2) into a loop of system calls and nothing
+/// else: no part of the runtime works in it. It ends when the other end of its socket is closed.
 /// </remarks>
 public sealed unsafe class OwnerWitness : IDisposable
 {
     // The numbers of x86-64, as everywhere in this project.
-    private const long SysClose = 3, SysDup2 = 33, SysSendTo = 44, SysRecvMsg = 47, SysClone = 56, SysPrCtl = 157, SysExitGroup = 231, SysStatx = 332, SysCloseRange = 436;
+    private const long SysClose = 3, SysDup2 = 33, SysSendTo = 44, SysRecvMsg = 47, SysClone = 56, SysPrCtl = 157,
+        SysExitGroup = 231, SysStatx = 332, SysCloseRange = 436;
 
     private readonly int socket;
     private readonly int process;
@@ -37,11 +40,14 @@ public sealed unsafe class OwnerWitness : IDisposable
         this.process = process;
     }
 
-    /// <summary>Starts the process.</summary>
-    /// <param name="uid">The user id in question, of this process's namespace.</param>
-    /// <param name="gid">The group id in question.</param>
-    /// <param name="witness">Null when it failed.</param>
-    /// <returns><see cref="Errno.EPERM"/> without CAP_SETUID and CAP_SETGID; <see cref="Errno.ENOSPC"/> when there may be no more user namespaces.</returns>
+    /// <summary>Starts the child process.</summary>
+    /// <param name="uid">The user id to recognize, as numbered in this process's namespace.</param>
+    /// <param name="gid">The group id to recognize.</param>
+    /// <param name="witness">The started witness, or null on an error.</param>
+    /// <returns>
+    /// <see cref="Errno.EPERM"/> without CAP_SETUID and CAP_SETGID, or when the child could not be made; the error of a
+    /// write to its id maps.
+    /// </returns>
     public static Errno Start(uint uid, uint gid, out OwnerWitness? witness)
     {
         witness = null;
@@ -59,7 +65,7 @@ public sealed unsafe class OwnerWitness : IDisposable
         var started = new OwnerWitness(ours, child);
         error = Map(child, "uid_map", uid);
         if (!error.IsError) { error = Map(child, "gid_map", gid); }
-        if (!error.IsError) { error = Libc.SetReceiveTimeout(ours, seconds: 5); } // it only ever waits for a filesystem
+        if (!error.IsError) { error = Libc.SetReceiveTimeout(ours, seconds: 5); } // the child waits for nothing but a filesystem
         if (error.IsError) { started.Dispose(); }
         else { witness = started; }
         return error;
@@ -67,17 +73,18 @@ public sealed unsafe class OwnerWitness : IDisposable
 
     private static Errno Map(int child, string file, uint id)
     {
-        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/proc/{child}/{file}"), OpenFlags.WriteOnly, 0, ResolveFlags.None, out int descriptor);
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/proc/{child}/{file}"), OpenFlags.WriteOnly, 0, ResolveFlags.None,
+            out int descriptor);
         if (error.IsError) { return error; }
         error = Libc.Write(descriptor, PathText.Encode($"0 {id} 1\n").AsSpan()[..^1], out _);
         Libc.Close(descriptor);
         return error;
     }
 
-    /// <summary>Asks about a file. One thread at a time.</summary>
-    /// <param name="descriptor">Of the file; O_PATH will do.</param>
-    /// <param name="known">Which of its ids are those in question.</param>
-    /// <returns>An error when the process is gone or does not answer.</returns>
+    /// <summary>Asks which ids of a file are the ones to recognize. One thread at a time.</summary>
+    /// <param name="descriptor">A descriptor of the file; O_PATH will do.</param>
+    /// <param name="known">The ids of the file that were recognized.</param>
+    /// <returns>An error when the child has ended or does not answer.</returns>
     public Errno Ask(int descriptor, out KnownIds known)
     {
         known = KnownIds.None;
@@ -92,26 +99,34 @@ public sealed unsafe class OwnerWitness : IDisposable
         return Errno.None;
     }
 
-    /// <summary>Ends the process. Not for one that has not answered: it may wait for a filesystem that does not either.</summary>
+    /// <summary>
+    /// Ends the child and waits for it. A child that has not answered needs <see cref="Abandon"/>: its filesystem may hang.
+    /// </summary>
     public void Dispose()
     {
         Abandon();
-        _ = Libc.Wait(process, out _); // best effort: the system takes it away when this process ends
+        _ = Libc.Wait(process, out _); // best effort: the kernel reaps the child when this process ends
     }
 
-    /// <summary>Has the process end as soon as it can; what is left of it goes with this process.</summary>
+    /// <summary>Kills the child without waiting for it. Its remains go with this process.</summary>
     public void Abandon()
     {
         Libc.Close(socket);
-        _ = Libc.Kill(process); // best effort: it may have ended by itself
+        _ = Libc.Kill(process); // best effort: the child may have ended by itself
     }
 
-    /// <summary>Without the bookkeeping of the runtime before and after, of which a copy of this process has nothing.</summary>
+    /// <summary>A system call without the runtime's transition before and after it, which would not work in the child.</summary>
     [DllImport("libc", EntryPoint = "syscall"), SuppressGCTransition]
     private static extern long Call(long number, long a, long b, long c, long d, long e, long f);
 
-    /// <summary>Makes the copy, which does not return. Caller has blocked all signals, so that no handler runs in it.</summary>
-    /// <remarks>One method: there is nobody in the copy who could compile another. A descriptor comes, and a byte goes that says which ids are mapped here.</remarks>
+    /// <summary>
+    /// Makes the child, in which this method does not return. Caller has blocked all signals, so that no handler runs in
+    /// the child.
+    /// </summary>
+    /// <remarks>
+    /// All of the child's code is in this one method: nobody in the child could compile another. For each descriptor that
+    /// the child receives, it sends one byte that says which ids are mapped here.
+    /// </remarks>
     [MethodImpl(MethodImplOptions.NoInlining | MethodImplOptions.AggressiveOptimization)]
     private static int Split(int theirs)
     {
@@ -125,13 +140,13 @@ public sealed unsafe class OwnerWitness : IDisposable
         ulong* content = stackalloc ulong[1];
         text[0] = 0x772D7265656E6576; // "veneer-w"
         text[1] = 0x7373656E7469; // "itness"
-        _ = Call(SysClose, -1, 0, 0, 0, 0, 0); // bound before there is a copy, which could not
+        _ = Call(SysClose, -1, 0, 0, 0, 0, 0); // binds the import here: the child could not
         long child = Call(SysClone, newUser | childSignal, 0, 0, 0, 0, 0);
         if (child != 0) { return (int)child; }
 
         _ = Call(SysPrCtl, setName, (long)text, 0, 0, 0, 0);
         text[0] = 0; // an empty path from now on
-        // All that this process has open is a copy, which must not outlive the original.
+        // Every descriptor of this process is copied. The copies must not outlive the originals.
         bool goesOn = Call(SysDup2, theirs, 0, 0, 0, 0, 0) == 0 && Call(SysCloseRange, 1, uint.MaxValue, 0, 0, 0, 0) == 0;
         while (goesOn)
         {
@@ -158,6 +173,6 @@ public sealed unsafe class OwnerWitness : IDisposable
             goesOn = Call(SysSendTo, 0, (long)content, 1, noSignal, 0, 0) == 1;
         }
         _ = Call(SysExitGroup, 0, 0, 0, 0, 0, 0);
-        return -1; // never
+        return -1; // not reached
     }
 }

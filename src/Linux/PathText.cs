@@ -4,7 +4,9 @@ using System.Text;
 
 namespace Veneer.Linux;
 
-/// <summary>Paths between bytes, as the kernel has them, and text, as command lines and messages have them; nothing is lost.</summary>
+/// <summary>
+/// Converts paths between bytes, as the kernel has them, and text, as command lines and messages have them, without loss.
+/// </summary>
 /// <remarks>
 /// Bytes that are not UTF-8 become the lone surrogates U+DC80 to U+DCFF, as Python's surrogateescape does, and turn
 /// back into the same bytes.
@@ -13,7 +15,7 @@ public static class PathText
 {
     private const int Lone = 0xDC00;
 
-    /// <summary>The text of a path in bytes, which end at the first NUL or at the end of the span.</summary>
+    /// <summary>Decodes the bytes of a path, up to the first NUL or the end of the span.</summary>
     public static string Decode(ReadOnlySpan<byte> path)
     {
         int end = path.IndexOf((byte)0);
@@ -29,7 +31,7 @@ public static class PathText
             }
             else
             {
-                used = 1; // the others of a broken sequence are looked at again, each on its own
+                used = 1; // the other bytes of a broken sequence are decoded again, each on its own
                 text.Append((char)(Lone + path[0]));
             }
             path = path[used..];
@@ -37,7 +39,7 @@ public static class PathText
         return text.ToString();
     }
 
-    /// <summary>The bytes of a path, with a NUL at the end.</summary>
+    /// <summary>Encodes a path as bytes, with a NUL at the end.</summary>
     public static byte[] Encode(string path)
     {
         var bytes = new ArrayBufferWriter<byte>(path.Length + 1);
@@ -77,10 +79,16 @@ public static class PathText
         return true;
     }
 
-    /// <summary>A path for a terminal, on one line: bytes that are not UTF-8, and characters that are not seen, are written \xNN, a backslash is written twice.</summary>
+    /// <summary>
+    /// Makes a path fit for a terminal, on one line: bytes that are not UTF-8 and invisible characters become \xNN, and
+    /// each backslash is doubled.
+    /// </summary>
     public static string Printable(string path) => Escape(path, isDoubled: true);
 
-    /// <summary>A sentence that may have such paths in it: as <see cref="Printable"/>, but backslashes stay as they are, so that what is printable already does not change.</summary>
+    /// <summary>
+    /// Makes a sentence that may hold paths fit for a terminal, as <see cref="Printable"/> does, but leaves backslashes
+    /// alone, so that what is printable already does not change.
+    /// </summary>
     public static string OnOneLine(string sentence) => Escape(sentence, isDoubled: false);
 
     private static string Escape(string path, bool isDoubled)
@@ -113,6 +121,8 @@ public static class PathText
         return text.ToString();
     }
 
-    private static bool IsSeen(UnicodeCategory category) => category is not (UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.LineSeparator
-        or UnicodeCategory.ParagraphSeparator or UnicodeCategory.SpaceSeparator or UnicodeCategory.PrivateUse or UnicodeCategory.OtherNotAssigned);
+    private static bool IsSeen(UnicodeCategory category) =>
+        category is not (UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.LineSeparator
+        or UnicodeCategory.ParagraphSeparator or UnicodeCategory.SpaceSeparator or UnicodeCategory.PrivateUse
+        or UnicodeCategory.OtherNotAssigned);
 }

@@ -36,7 +36,7 @@ public static class ModeBits
     public const uint GroupExecute = 0x8;
 }
 
-/// <summary>What statx(2) is asked for.</summary>
+/// <summary>The fields that statx(2) is asked for.</summary>
 [Flags]
 public enum StatxMask : uint
 {
@@ -46,9 +46,9 @@ public enum StatxMask : uint
     Basic = 0x7FF,
     /// <summary>Time of birth.</summary>
     BirthTime = 0x800,
-    /// <summary>The mount id, reused after unmount.</summary>
+    /// <summary>The mount id, recycled after unmount.</summary>
     MountId = 0x1000,
-    /// <summary>The mount id that is never used again (STATX_MNT_ID_UNIQUE, Linux 6.8).</summary>
+    /// <summary>The mount id that is never recycled (STATX_MNT_ID_UNIQUE, Linux 6.8).</summary>
     UniqueMountId = 0x4000,
 }
 
@@ -67,7 +67,7 @@ public struct StatxTime
 [StructLayout(LayoutKind.Sequential, Size = 256)]
 public struct Statx
 {
-    /// <summary>Which fields are filled.</summary>
+    /// <summary>The fields that the kernel filled.</summary>
     public StatxMask Mask;
     /// <summary>Preferred size of reads and writes, in bytes.</summary>
     public uint BlockSize;
@@ -106,7 +106,7 @@ public struct Statx
     public uint DevMajor;
     /// <summary>Minor number of the device that holds the file.</summary>
     public uint DevMinor;
-    /// <summary>The mount id that was asked for.</summary>
+    /// <summary>The mount id, of the kind that was asked for.</summary>
     public ulong MountId;
 
     /// <summary>STATX_ATTR_MOUNT_ROOT: the object is the root of a mount.</summary>
@@ -120,7 +120,7 @@ public struct Statx
     public readonly bool IsRegular => Type == FileType.Regular;
     /// <summary>Whether this is a symbolic link.</summary>
     public readonly bool IsSymbolicLink => Type == FileType.SymbolicLink;
-    /// <summary>Whether this is a character device with number 0:0, overlayfs's whiteout.</summary>
+    /// <summary>Whether this is a character device with number 0:0, a whiteout of overlayfs.</summary>
     public readonly bool IsWhiteoutDevice => Type == FileType.CharacterDevice && RdevMajor == 0 && RdevMinor == 0;
     /// <summary>The device that holds the file, as one number.</summary>
     public readonly ulong Dev => ((ulong)DevMajor << 32) | DevMinor;
@@ -153,11 +153,11 @@ public struct TimeSpec
     /// <summary>UTIME_OMIT.</summary>
     public const long OmitNanoseconds = 0x3FFFFFFE;
 
-    /// <summary>Set to the current time.</summary>
+    /// <summary>Sets the time to now.</summary>
     public static TimeSpec Now => new() { Nanoseconds = NowNanoseconds };
-    /// <summary>Leave as it is.</summary>
+    /// <summary>Leaves the time alone.</summary>
     public static TimeSpec Omit => new() { Nanoseconds = OmitNanoseconds };
-    /// <summary>The same instant as a statx(2) time.</summary>
+    /// <summary>Converts a time of statx(2).</summary>
     public static TimeSpec From(in StatxTime time) => new() { Seconds = time.Seconds, Nanoseconds = time.Nanoseconds };
 }
 
