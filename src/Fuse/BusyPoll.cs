@@ -2,26 +2,29 @@ using System.Diagnostics;
 
 namespace Veneer.Fuse;
 
-/// <summary>Whether the threads of the rings stay awake for a moment after a request, so that the caller stays where it is.</summary>
+/// <summary>
+/// Decides whether ring threads busy-poll for a moment after a request, so that the scheduler leaves the caller on its CPU.
+/// </summary>
 /// <remarks>
-/// The thread that serves a caller runs on the caller's CPU, so the kernel sees that one busy when the reply wakes the
-/// caller, and moves it to a CPU that sleeps, if there is one. Waking that CPU costs more than the request, and the next
-/// request leaves the first one asleep. While threads stay awake on the CPUs that the caller has left, it stays. Done only
-/// for one caller that is moved about, and only while it helps; now and then it is tried without. One for a connection;
-/// its threads write it without a lock, since it only has to be right most of the time. See docs/adr/0007-how-requests-come.md.
+/// The thread that serves a caller runs on the caller's CPU. So the kernel sees that CPU busy when the reply wakes the
+/// caller, and moves the caller to an idle CPU, if there is one. Waking that CPU costs more than the request, and the next
+/// request leaves the first CPU idle. While threads busy-poll on the CPUs that the caller has left, the caller stays. This
+/// is done only for a single caller that is moved about, and only while it helps; now and then, going without it is tried.
+/// A connection has one of these. Its threads write it without a lock, since it need be right only most of the time. See
+/// docs/adr/0007-how-requests-come.md.
 /// </remarks>
 internal sealed class BusyPoll
 {
-    /// <summary>Requests after which to judge anew.</summary>
+    /// <summary>The number of requests from one judgement to the next.</summary>
     private const int Period = 32;
 
-    /// <summary>Periods for which a judgement holds.</summary>
+    /// <summary>The number of periods for which a judgement holds.</summary>
     private const int Term = 64;
 
-    /// <summary>One on the CPU where the caller is, and one on another.</summary>
+    /// <summary>The most threads that busy-poll: one on the caller's CPU, and one on another.</summary>
     private const int MaxAwake = 2;
 
-    /// <summary>How long after the last request of any caller, in ticks of the clock.</summary>
+    /// <summary>How long to busy-poll after the last request of any caller, in ticks of the clock.</summary>
     private static readonly long patience = Stopwatch.Frequency / 20_000; // 50 microseconds
 
     private volatile bool isOn;
@@ -34,10 +37,10 @@ internal sealed class BusyPoll
     private int term;
     private int awake;
 
-    /// <summary>Whether threads stay awake now.</summary>
+    /// <summary>Whether threads busy-poll now.</summary>
     public bool IsOn => isOn;
 
-    /// <summary>A request of this thread has come from this CPU; thread 0 is nobody who waits.</summary>
+    /// <summary>Counts a request of a thread that came from a CPU. Thread 0 is nobody who waits.</summary>
     public void Saw(uint thread, int cpu)
     {
         if (isOn) { Volatile.Write(ref lastRequest, Stopwatch.GetTimestamp()); }
@@ -69,7 +72,7 @@ internal sealed class BusyPoll
         else if (isOn)
         {
             isOn = false;
-            term = isMoved ? Term : 0; // in vain: not for a while; else: is it still wanted?
+            term = isMoved ? Term : 0; // it did not help: stay off for a term; otherwise see at once whether it is still needed
         }
         else if (isMoved)
         {
@@ -79,7 +82,9 @@ internal sealed class BusyPoll
         }
     }
 
-    /// <summary>Begins to stay awake, unless enough others do. <see cref="Leave"/> follows.</summary>
+    /// <summary>
+    /// Begins to busy-poll. False when that is off, or when enough threads do. After true, <see cref="Leave"/> must follow.
+    /// </summary>
     public bool TryEnter()
     {
         if (!isOn) { return false; }
@@ -88,7 +93,7 @@ internal sealed class BusyPoll
         return false;
     }
 
-    /// <summary>Whether it is time to sleep; else lets others run first.</summary>
+    /// <summary>Whether to stop busy-polling. If not, lets other threads of the CPU run first.</summary>
     public bool IsOver()
     {
         if (!isOn || Stopwatch.GetTimestamp() - Volatile.Read(ref lastRequest) > patience) { return true; }
@@ -96,6 +101,6 @@ internal sealed class BusyPoll
         return false;
     }
 
-    /// <summary>The end of what <see cref="TryEnter"/> began.</summary>
+    /// <summary>Ends what <see cref="TryEnter"/> began.</summary>
     public void Leave() => Interlocked.Decrement(ref awake);
 }

@@ -4,27 +4,31 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>What /proc tells of a caller's thread, and a request does not. See proc_pid_status(5).</summary>
+/// <summary>Reads from /proc what a request does not tell about the caller's thread. See proc_pid_status(5).</summary>
 internal static class CallerStatus
 {
-    /// <summary>Whether the signal that interrupted the caller is deadly: the kernel then has SIGKILL pending for every thread.</summary>
+    /// <summary>
+    /// Whether the signal that interrupted the caller is deadly. The kernel then has SIGKILL pending for every thread.
+    /// </summary>
     /// <remarks>
-    /// Any other signal lets a call go on, as in kernel overlayfs (signal_pending_state(TASK_KILLABLE)): programs do not
-    /// expect EINTR from opening a file.
+    /// With any other signal the call goes on, as in kernel overlayfs (signal_pending_state(TASK_KILLABLE)): programs do
+    /// not expect EINTR from opening a file.
     /// </remarks>
-    /// <param name="pid">The caller's thread. One that is not there any more is dead.</param>
+    /// <param name="pid">The caller's thread. A thread that no longer exists counts as killed.</param>
     public static bool WasKilled(uint pid) =>
         !TryRead(pid, out ReadOnlySpan<byte> status) || IsPending(status, "SigPnd:\t"u8) || IsPending(status, "ShdPnd:\t"u8);
 
-    /// <summary>Whether a group is among the caller's supplementary ones.</summary>
+    /// <summary>Finds whether a group is among the caller's supplementary groups.</summary>
     /// <param name="pid">The caller's thread.</param>
-    /// <param name="gid">The group, by the number that it has for us.</param>
-    /// <param name="has">The answer.</param>
-    /// <returns>False when it cannot be told.</returns>
+    /// <param name="gid">The group, as numbered in our user namespace.</param>
+    /// <param name="has">Whether the caller has the group.</param>
+    /// <returns>False when it cannot be determined.</returns>
     public static bool TryFindGroup(uint pid, uint gid, out bool has)
     {
         has = false;
-        ReadOnlySpan<byte> groups = TryRead(pid, out ReadOnlySpan<byte> status) ? Field(status, "Groups:\t"u8).TrimStart((byte)' ') : default;
+        ReadOnlySpan<byte> groups = TryRead(pid, out ReadOnlySpan<byte> status)
+            ? Field(status, "Groups:\t"u8).TrimStart((byte)' ')
+            : default;
         while (Utf8Parser.TryParse(groups, out uint group, out int used))
         {
             has |= group == gid;
@@ -40,7 +44,7 @@ internal static class CallerStatus
         return isRead;
     }
 
-    /// <summary>What follows the name of a field, which begins a line; empty when there is none.</summary>
+    /// <summary>The text after a field's name, which begins a line; empty when there is no such field.</summary>
     private static ReadOnlySpan<byte> Field(ReadOnlySpan<byte> status, ReadOnlySpan<byte> name)
     {
         int at = status.IndexOf(name);

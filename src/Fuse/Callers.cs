@@ -1,19 +1,19 @@
 namespace Veneer.Fuse;
 
-/// <summary>Whether requests come from one thread at a time, which waits for each answer, or from several.</summary>
-/// <param name="crew">The threads that take the requests: each sees only some of them.</param>
+/// <summary>Judges whether requests come from one thread, which waits for each answer, or from several.</summary>
+/// <param name="crew">The threads that take the requests; each of them sees only some requests.</param>
 internal sealed class Callers(Crew crew)
 {
-    /// <summary>Requests after which to judge anew.</summary>
+    /// <summary>The number of requests from one judgement to the next.</summary>
     private const int Period = 32;
 
     private int seen;
     private int changes;
 
-    /// <summary>Whether the caller has hardly changed among the last requests. At first it has.</summary>
+    /// <summary>Whether the caller has hardly changed during the last requests. False at first.</summary>
     public bool AreOne { get; private set; }
 
-    /// <summary>A request has come from this thread; 0 is one that nobody waits for, and does not count.</summary>
+    /// <summary>Counts a request of a thread. Thread 0, for which nobody waits, does not count.</summary>
     public void Saw(uint thread)
     {
         if (thread == 0) { return; }

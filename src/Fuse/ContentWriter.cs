@@ -14,10 +14,10 @@ public ref struct ContentWriter
         this.exchange = exchange;
     }
 
-    /// <summary>Bytes of content so far.</summary>
+    /// <summary>The bytes of content so far.</summary>
     public int Used { get; private set; }
 
-    /// <summary>Adds content, as much of it as was asked for.</summary>
+    /// <summary>Adds content, up to the length that the request asks for.</summary>
     public void Add(ReadOnlySpan<byte> content)
     {
         content = content[..Math.Min(content.Length, buffer.Length - Used)];
@@ -25,13 +25,13 @@ public ref struct ContentWriter
         Used += content.Length;
     }
 
-    /// <summary>Makes the content of a file the reply.</summary>
+    /// <summary>Makes the content of a file the reply, up to the length that the request asks for.</summary>
     /// <remarks>
-    /// To the kernel fewer bytes than it asked for are the end of the file, and it fills its pages with zeros: a
-    /// filesystem that gives less, or an error on the way, must not look like that.
+    /// The kernel takes fewer bytes than it asked for as the end of the file, and fills its pages with zeros. A short read
+    /// or an error on the way must not look like that.
     /// </remarks>
     /// <param name="file">An open file.</param>
-    /// <param name="offset">Where the content begins, in bytes.</param>
+    /// <param name="offset">The offset of the content in the file, in bytes.</param>
     public Errno TakeFrom(int file, long offset)
     {
         int count = 0;

@@ -3,39 +3,42 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>Threads that take their requests from one place: a fixed number is ready, however many are busy with long work.</summary>
+/// <summary>
+/// The threads that take requests from one place. A fixed number of them is ready, however many are busy with long work.
+/// </summary>
 internal sealed class Crew : IDisposable
 {
-    /// <summary>So many threads at most. When all of them take long, requests wait for one of them.</summary>
+    /// <summary>The most threads of a crew. When all of them are busy, requests wait.</summary>
     public const int MaxThreads = 1024;
 
-    /// <summary>So many threads at most are made ready at once, when many have stalled.</summary>
+    /// <summary>The most threads that are ready at once after many have stalled.</summary>
     private const int MaxBurst = 64;
 
     private readonly OrderedLock gate = new(FuseLocks.Workers);
     private readonly SemaphoreSlim parked = new(0);
-    private int wantedForMany; // with the gate held
+    private int wantedForMany; // protected by gate
     private readonly bool parks;
     private readonly Func<ulong, Exchange?> open;
     private readonly Func<Exchange, bool> serve;
-    private readonly List<Thread> threads = []; // only grows
-    private readonly List<Worker> workers = []; // theirs
+    private readonly List<Thread> threads = []; // never shrinks
+    private readonly List<Worker> workers = []; // one for each thread
     private int wanted;
-    private int burst; // so many are ready until the next look, at least
+    private int burst; // the least number of ready threads until the next look
     private int ready;
     private int sleeping;
     private bool stopping;
 
-    /// <param name="wanted">So many threads are ready, unless there is only one caller.</param>
+    /// <param name="wanted">How many threads are ready, unless there is only one caller.</param>
     /// <param name="parks">
-    /// Whether surplus threads sleep. Each that waits on the device is another CPU that the kernel may wake; on a ring
-    /// they cost nothing, since the kernel takes the entry that it saw last, and one that sleeps would keep its entry.
+    /// Whether surplus threads sleep. On the device, each waiting thread is another CPU that the kernel may wake. On a
+    /// ring, waiting threads cost nothing, since the kernel takes the entry that it saw last; a sleeping thread would keep
+    /// its entry.
     /// </param>
     /// <param name="open">
-    /// What a new thread talks to the kernel with; null: it cannot. It is told which inode the request is about that the
-    /// thread was started for, or 0.
+    /// Opens a new thread's exchange with the kernel, or returns null on failure. Its argument is the inode of the request
+    /// that the thread was started for, or 0.
     /// </param>
-    /// <param name="serve">What a thread does until the connection ends; false: it could not begin to.</param>
+    /// <param name="serve">Serves until the connection ends. False when the thread could not begin to serve.</param>
     public Crew(int wanted, bool parks, Func<ulong, Exchange?> open, Func<Exchange, bool> serve)
     {
         this.wanted = wantedForMany = wanted;
@@ -44,17 +47,17 @@ internal sealed class Crew : IDisposable
         this.serve = serve;
     }
 
-    /// <summary>The crew of the calling thread.</summary>
+    /// <summary>The crew that the calling thread belongs to, or null.</summary>
     public static Crew? Current => Worker.Current?.Crew;
 
-    /// <summary>Who made the last request that any of the threads has taken.</summary>
-    /// <remarks>Written by all of them without a lock: it only has to be right most of the time.</remarks>
+    /// <summary>The thread that made the last request that any thread of the crew has taken.</summary>
+    /// <remarks>All threads of the crew write it without a lock: it need be right only most of the time.</remarks>
     public uint LastCaller { get; set; }
 
-    /// <summary>How many threads exist.</summary>
+    /// <summary>The number of threads.</summary>
     public int Count { get { using (gate.Enter()) { return threads.Count; } } }
 
-    /// <summary>How many threads serve a request at the moment.</summary>
+    /// <summary>The number of threads that are serving a request.</summary>
     public int Busy { get { using (gate.Enter()) { return workers.Count(worker => worker.Interruption.Unique != 0); } } }
 
     public void Start()
@@ -83,14 +86,14 @@ internal sealed class Crew : IDisposable
         bool hasServed = exchange is not null && serve(exchange);
         using (gate.Enter()) { worker.Exchange = null; }
         if (hasServed) { return; }
-        using (gate.Enter()) // it stays in the list: the bound is also one for trying in vain
+        using (gate.Enter()) // the thread stays in the list, so that MaxThreads bounds failed attempts as well
         {
             ready--;
-            WakeLocked(); // whoever went to sleep for its sake
+            WakeLocked(); // a thread that slept because of this one
         }
     }
 
-    /// <summary>The calling thread takes long from here on.</summary>
+    /// <summary>The calling thread will be busy for long. Another thread takes its place.</summary>
     public void BeginBlocking()
     {
         using (gate.Enter()) { ReplaceLocked(Worker.Current!); }
@@ -106,15 +109,15 @@ internal sealed class Crew : IDisposable
         }
     }
 
-    /// <summary>Has others take the requests of threads that have served the same one since the last call.</summary>
-    /// <returns>Whether any request has begun or ended since.</returns>
+    /// <summary>Has other threads take the requests of threads that have served the same request since the last call.</summary>
+    /// <returns>Whether any request has begun or ended since the last call.</returns>
     public bool ReplaceStalled()
     {
         bool isBusy = false;
         int replaced = 0;
         using (gate.Enter())
         {
-            for (int i = 0; i < workers.Count; i++) // replacing adds to them
+            for (int i = 0; i < workers.Count; i++) // the list grows meanwhile
             {
                 Worker worker = workers[i];
                 ulong request = worker.Interruption.Unique;
@@ -129,7 +132,8 @@ internal sealed class Crew : IDisposable
                 worker.Seen = request;
                 worker.SeenBegun = begun;
             }
-            // Many wait for the same, and those who wait for something else are behind them: twice as many are ready each time.
+            // Many threads wait for the same thing, and other requests wait behind them. So twice as many are ready each
+            // time.
             burst = parks ? Math.Min(2 * replaced, MaxBurst) : 0;
             while (!stopping && ready < burst && AddReadyLocked(0)) { }
         }
@@ -151,33 +155,34 @@ internal sealed class Crew : IDisposable
         }
     }
 
-    /// <summary>Lets a caller go that was killed while a thread does not come back, as from a lower layer that does not answer.</summary>
-    /// <returns>Whether that is to be looked at again: the kernel tells of the first signal only, and that was not the deadly one.</returns>
+    /// <summary>Answers a killed caller whose thread does not come back, for instance from a lower layer that hangs.</summary>
+    /// <returns>Whether to look again: the kernel reports only the first signal, and that one was not deadly.</returns>
     /// <remarks>Caller holds <see cref="gate"/>.</remarks>
     private static bool MayBeKilledLocked(Worker worker, ulong request)
     {
         if (!worker.OnlyReads || worker.Caller == 0 || worker.Answered == request || !worker.Interruption.IsRaised) { return false; }
         if (!CallerStatus.WasKilled(worker.Caller)) { return true; }
         worker.Answered = request;
-        _ = worker.Exchange?.AnswerFor(request, Errno.EINTR); // best effort: over a ring he waits
+        _ = worker.Exchange?.AnswerFor(request, Errno.EINTR); // best effort: on a ring, the caller waits
         return false;
     }
 
     /// <remarks>
-    /// Caller holds <see cref="gate"/>. Whoever replaces another thread may come too late, so that one is replaced that
-    /// has nothing to do: it counts itself again after its next request.
+    /// Caller holds <see cref="gate"/>. A thread may be replaced although it has just finished. It counts itself as ready
+    /// again after its next request.
     /// </remarks>
     private void ReplaceLocked(Worker worker)
     {
         if (worker.IsReplaced) { return; }
         worker.IsReplaced = true;
         ready--;
-        if (!stopping && ready < wanted) { _ = AddReadyLocked(worker.NodeId); } // best effort: requests wait for one of those that there are
+        // best effort: otherwise requests wait for an existing thread
+        if (!stopping && ready < wanted) { _ = AddReadyLocked(worker.NodeId); }
     }
 
-    /// <summary>Wakes a thread, or starts one.</summary>
-    /// <param name="cause">The inode of the request that it is for, or 0.</param>
-    /// <returns>False when there are as many as there may be, or the system gives no more.</returns>
+    /// <summary>Wakes a sleeping thread, or starts a new one.</summary>
+    /// <param name="cause">The inode of the request that the thread is for, or 0.</param>
+    /// <returns>False at <see cref="MaxThreads"/>, or when the system gives no more threads.</returns>
     /// <remarks>Caller holds <see cref="gate"/>.</remarks>
     private bool AddReadyLocked(ulong cause)
     {
@@ -200,7 +205,10 @@ internal sealed class Crew : IDisposable
         }
     }
 
-    /// <summary>Whether all requests come from one caller, which waits for each: then one of us is enough, and faster.</summary>
+    /// <summary>
+    /// Sets whether all requests come from one caller, which waits for each answer. One ready thread is enough then, and
+    /// faster.
+    /// </summary>
     public void ExpectOneCaller(bool isOne)
     {
         int now = isOne ? 1 : Volatile.Read(ref wantedForMany);
@@ -212,7 +220,7 @@ internal sealed class Crew : IDisposable
         }
     }
 
-    /// <summary>More threads are to be ready than was said at first.</summary>
+    /// <summary>Raises the number of threads that are ready.</summary>
     public void Widen(int count)
     {
         using (gate.Enter())
@@ -233,7 +241,7 @@ internal sealed class Crew : IDisposable
         }
     }
 
-    /// <summary>Between two requests: sleeps while there are more threads ready than wanted.</summary>
+    /// <summary>Called between two requests: sleeps while more threads are ready than wanted.</summary>
     public void Yield()
     {
         if (!parks || Volatile.Read(ref ready) <= Volatile.Read(ref wanted)) { return; }
@@ -246,7 +254,7 @@ internal sealed class Crew : IDisposable
         parked.Wait();
     }
 
-    /// <summary>The connection has ended: no thread sleeps any more.</summary>
+    /// <summary>The connection has ended: wakes all sleeping threads for good.</summary>
     public void Stop()
     {
         using (gate.Enter())
@@ -260,7 +268,7 @@ internal sealed class Crew : IDisposable
 
     public void Join()
     {
-        // One thread may have started another before it left.
+        // A thread may have started another one before it left.
         for (int i = 0; ; i++)
         {
             Thread thread;

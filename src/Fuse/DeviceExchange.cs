@@ -5,33 +5,36 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>By reading and writing /dev/fuse.</summary>
+/// <summary>Exchanges requests and replies by reading and writing /dev/fuse.</summary>
 /// <remarks>
-/// Most of what a request costs is to wake us, on another CPU than the caller's. So, while there is one caller and it
-/// is quick, we ask again for a moment before we sleep. It must pay: as soon as most of these waits are in vain, only
-/// one in several is tried. See docs/adr/0007-how-requests-come.md.
+/// Most of the cost of a request is waking this thread, on another CPU than the caller's. So while there is a single, quick
+/// caller, the thread polls for a moment before it sleeps. That must pay: when most polls find nothing, only one in several
+/// is tried. See docs/adr/0007-how-requests-come.md.
 /// </remarks>
 internal sealed unsafe class DeviceExchange : Exchange
 {
-    /// <summary>How long to ask before sleeping: less than waking another CPU takes.</summary>
-    private static readonly long patience = Stopwatch.Frequency / 50_000; // 20 microseconds
+    /// <summary>How long to poll before sleeping, in ticks of the clock: less than waking another CPU takes.</summary>
+    private static readonly long pollTime = Stopwatch.Frequency / 50_000; // 20 microseconds
 
-    /// <summary>When waiting does not pay, one request in so many is waited for, to see whether it does now.</summary>
-    private const int TriesOneIn = 16;
+    /// <summary>When polling does not pay, one request in this many is polled for, to see whether it pays now.</summary>
+    private const int OneTryIn = 16;
 
-    /// <summary>How many successes make up for how many failures, at most.</summary>
-    private const int Memory = 16;
+    /// <summary>The bound of the score of successful and failed polls.</summary>
+    private const int MaxScore = 16;
 
-    /// <summary>From so many bytes on, one copy less is worth two system calls more: see docs/adr/0009-what-was-tried-for-speed.md.</summary>
+    /// <summary>
+    /// The length in bytes from which saving one copy is worth two more system calls: see
+    /// docs/adr/0009-what-was-tried-for-speed.md.
+    /// </summary>
     private const int WorthSplicing = 1 << 15;
 
     private readonly Device device;
     private readonly bool ownsDevice;
     private readonly int size;
     private Callers? callers;
-    private Device? impatient;
-    private bool canBeImpatient = true;
-    private int success;
+    private Device? nonBlocking;
+    private bool canPoll = true;
+    private int score;
     private int untried;
     private byte* input;
     private byte* output;
@@ -41,8 +44,8 @@ internal sealed unsafe class DeviceExchange : Exchange
     private bool canSplice = true;
     private bool isSpliced;
 
-    /// <param name="device">What is read and written.</param>
-    /// <param name="ownsDevice">Whether it is disposed of with this.</param>
+    /// <param name="device">The device to read and write.</param>
+    /// <param name="ownsDevice">Whether the exchange disposes of the device.</param>
     /// <param name="maxWrite">The largest WRITE and READ in bytes.</param>
     public DeviceExchange(Device device, bool ownsDevice, int maxWrite)
     {
@@ -69,35 +72,35 @@ internal sealed unsafe class DeviceExchange : Exchange
 
     private Errno Judge()
     {
-        if (received == 0) { return Errno.ENODEV; } // the other end of a test's socket was closed
+        if (received == 0) { return Errno.ENODEV; } // a test has closed the other end of its socket
         if (received < sizeof(InHeader)) { return Errno.EPROTO; }
         callers?.Saw(Header.Pid);
         return Errno.None;
     }
 
-    private bool IsWorthWaiting() => canBeImpatient && (success > 0 || ++untried % TriesOneIn == 0);
+    private bool IsWorthWaiting() => canPoll && (score > 0 || ++untried % OneTryIn == 0);
 
-    /// <summary>Asks for a request for a moment. Errors are left to the device that sleeps, which gets them too.</summary>
-    /// <remarks>A reply goes to the descriptor from which its request came.</remarks>
+    /// <summary>Polls for a request for a moment. Errors are left to the blocking device, which gets them too.</summary>
+    /// <remarks>A reply must be written to the descriptor from which its request was read.</remarks>
     private bool TryWait()
     {
-        if (impatient is null)
+        if (nonBlocking is null)
         {
-            canBeImpatient = !device.Clone(out impatient, OpenFlags.NonBlock).IsError;
-            if (!canBeImpatient) { return false; }
+            canPoll = !device.Clone(out nonBlocking, OpenFlags.NonBlock).IsError;
+            if (!canPoll) { return false; }
         }
-        long end = Stopwatch.GetTimestamp() + patience;
+        long end = Stopwatch.GetTimestamp() + pollTime;
         do
         {
-            if (!impatient!.Read(new Span<byte>(input, size), out received).IsError)
+            if (!nonBlocking!.Read(new Span<byte>(input, size), out received).IsError)
             {
-                success = Math.Min(success + 1, Memory);
-                from = impatient;
+                score = Math.Min(score + 1, MaxScore);
+                from = nonBlocking;
                 return true;
             }
         }
         while (Stopwatch.GetTimestamp() < end);
-        success = Math.Max(success - 1, -Memory);
+        score = Math.Max(score - 1, -MaxScore);
         return false;
     }
 
@@ -130,7 +133,8 @@ internal sealed unsafe class DeviceExchange : Exchange
     public override bool AnswerFor(ulong unique, Errno error)
     {
         var header = new OutHeader { Length = (uint)sizeof(OutHeader), Error = -(int)error, Unique = unique };
-        _ = from.Write(new ReadOnlySpan<byte>(&header, sizeof(OutHeader))); // best effort: an error says that the thread was faster
+        // best effort: an error means that the serving thread was faster
+        _ = from.Write(new ReadOnlySpan<byte>(&header, sizeof(OutHeader)));
         return true;
     }
 
@@ -142,7 +146,7 @@ internal sealed unsafe class DeviceExchange : Exchange
             bool isAnswer = header.Error == 0;
             Errno error = isAnswer ? pipe!.Send(from, (int)header.Length) : Errno.None;
             if (isAnswer && !error.IsError) { return error; }
-            pipe!.Dispose(); // with what it still holds
+            pipe!.Dispose(); // and drops what the pipe still holds
             pipe = null;
             if (isAnswer) { return error; }
         }
@@ -157,7 +161,7 @@ internal sealed unsafe class DeviceExchange : Exchange
         input = null;
         output = null;
         pipe?.Dispose();
-        impatient?.Dispose();
+        nonBlocking?.Dispose();
         if (ownsDevice) { device.Dispose(); }
     }
 }

@@ -22,20 +22,20 @@ public ref struct DirectoryWriter
     /// <summary>Bytes written so far.</summary>
     public readonly int Used => used;
 
-    /// <summary>Whether an entry with a name of so many bytes (without NUL) still fits.</summary>
+    /// <summary>Whether an entry with a name of this length in bytes, without NUL, still fits.</summary>
     public readonly bool Fits(int nameLength) => used + Size(nameLength) <= buffer.Length;
 
     private readonly int Size(int nameLength) => Align((IsPlus ? Unsafe.SizeOf<EntryOut>() : 0) + Unsafe.SizeOf<DirEnt>() + nameLength);
 
     private static int Align(int length) => (length + 7) & ~7;
 
-    /// <summary>Adds an entry, when it fits.</summary>
-    /// <param name="name">Without NUL.</param>
+    /// <summary>Adds an entry if it fits.</summary>
+    /// <param name="name">The name, without NUL.</param>
     /// <param name="ino">The inode number that readdir(3) shows.</param>
-    /// <param name="type">A DT_ value: the type bits of the mode, shifted right by 12.</param>
-    /// <param name="next">Where the next read continues: the offset after this entry.</param>
-    /// <param name="entry">For READDIRPLUS: what a lookup would have given; a NodeId of 0 lends nothing.</param>
-    /// <returns>False when it did not fit; nothing was written.</returns>
+    /// <param name="type">The DT_ value: the type bits of the mode, shifted right by 12.</param>
+    /// <param name="next">The offset after this entry, at which the next read continues.</param>
+    /// <param name="entry">For READDIRPLUS: the result of a lookup of the name. A NodeId of 0 lends no reference.</param>
+    /// <returns>False when the entry did not fit; nothing was written.</returns>
     public bool TryAdd(ReadOnlySpan<byte> name, ulong ino, uint type, ulong next, in EntryOut entry)
     {
         int size = Size(name.Length);

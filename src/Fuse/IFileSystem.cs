@@ -3,20 +3,24 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>A filesystem, one method per request that is served. See fuse(4) and include/uapi/linux/fuse.h.</summary>
+/// <summary>A filesystem: one method for each request that is served. See fuse(4) and include/uapi/linux/fuse.h.</summary>
 /// <remarks>
-/// Called from several threads at once. A method returns <see cref="Errno.None"/> or the errno that the caller gets;
-/// an exception is a bug, is logged, and answers EIO. Names include the NUL at the end and live as long as the call.
+/// Methods are called from several threads at once. A method returns <see cref="Errno.None"/> or the errno that the caller
+/// gets. An exception is a bug: it is logged, and the caller gets EIO. Names include the NUL at the end and are valid
+/// during the call.
 /// </remarks>
 public interface IFileSystem
 {
-    /// <summary>Which of the kernel's capabilities to accept.</summary>
+    /// <summary>Chooses which of the offered capabilities to accept.</summary>
     InitFlags Negotiate(InitFlags offered);
 
-    /// <summary>The connection is up: kernel and server agreed on <see cref="Connection.Flags"/>.</summary>
+    /// <summary>Starts the filesystem: kernel and server have agreed on <see cref="Connection.Flags"/>.</summary>
     void Start(Connection connection);
 
-    /// <summary>FUSE_LOOKUP: finds a name and lends the kernel one reference to it. A NodeId of 0 is a cacheable "no such name".</summary>
+    /// <summary>
+    /// FUSE_LOOKUP: finds a name and lends the kernel one reference to its inode. A NodeId of 0 means "no such name", which
+    /// the kernel may cache.
+    /// </summary>
     Errno Lookup(in Request request, ReadOnlySpan<byte> name, out EntryOut entry);
 
     /// <summary>FUSE_FORGET: the kernel returns references.</summary>
@@ -52,7 +56,7 @@ public interface IFileSystem
     /// <summary>FUSE_RENAME and FUSE_RENAME2.</summary>
     Errno Rename(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags);
 
-    /// <summary>FUSE_LINK: the request is about the new directory.</summary>
+    /// <summary>FUSE_LINK: the request's nodeid is the new directory.</summary>
     Errno Link(in Request request, ulong target, ReadOnlySpan<byte> newName, out EntryOut entry);
 
     /// <summary>FUSE_OPEN.</summary>
@@ -70,7 +74,7 @@ public interface IFileSystem
     /// <summary>FUSE_WRITE.</summary>
     Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count);
 
-    /// <summary>FUSE_FLUSH. <see cref="Errno.ENOSYS"/> once: never asked again.</summary>
+    /// <summary>FUSE_FLUSH. After one <see cref="Errno.ENOSYS"/> the kernel does not ask again.</summary>
     Errno Flush(in Request request, in FlushIn input);
 
     /// <summary>FUSE_RELEASE.</summary>
@@ -82,7 +86,10 @@ public interface IFileSystem
     /// <summary>FUSE_OPENDIR.</summary>
     Errno OpenDir(in Request request, in OpenIn input, out OpenOut result);
 
-    /// <summary>FUSE_READDIR and FUSE_READDIRPLUS, whose offsets are the same. After an entry was added there is no error: the entries are the answer.</summary>
+    /// <summary>
+    /// FUSE_READDIR and FUSE_READDIRPLUS, whose offsets are the same. An error after the first entry is not returned: the
+    /// entries are the answer.
+    /// </summary>
     Errno ReadDir(in Request request, in ReadIn input, ref DirectoryWriter writer);
 
     /// <summary>FUSE_RELEASEDIR.</summary>
@@ -109,7 +116,9 @@ public interface IFileSystem
     /// <summary>FUSE_ACCESS.</summary>
     Errno Access(in Request request, uint mask);
 
-    /// <summary>FUSE_IOCTL, of a command whose argument the kernel copied by the command's own size.</summary>
+    /// <summary>
+    /// FUSE_IOCTL, for commands whose number tells the size of their argument; the kernel has copied the argument.
+    /// </summary>
     Errno Ioctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength, out int result);
 
     /// <summary>FUSE_FALLOCATE.</summary>
@@ -121,15 +130,18 @@ public interface IFileSystem
     /// <summary>FUSE_COPY_FILE_RANGE and FUSE_COPY_FILE_RANGE_64.</summary>
     Errno CopyFileRange(in Request request, in CopyFileRangeIn input, out ulong copied);
 
-    /// <summary>Nodeids of regular files that the kernel knows, the surest first: any will do, and some more in case it has just forgotten one.</summary>
-    /// <param name="nodeIds">Room for them.</param>
-    /// <returns>How many there are.</returns>
+    /// <summary>
+    /// Finds nodeids of regular files that the kernel knows, the likeliest first. One is enough; the others are for the
+    /// case that the kernel has just forgotten it.
+    /// </summary>
+    /// <param name="nodeIds">Receives the nodeids.</param>
+    /// <returns>The number of nodeids found.</returns>
     int FindKnownFiles(Span<ulong> nodeIds) => 0;
 
-    /// <summary>A time to tidy up. Nobody waits for it; requests may come meanwhile.</summary>
-    /// <param name="isQuiet">Whether no request has come for a moment; if not, they have not ceased for long.</param>
+    /// <summary>Tidies up. Nobody waits for it; requests may come meanwhile.</summary>
+    /// <param name="isQuiet">Whether no request has come for a moment. False when requests have kept coming for long.</param>
     void Rest(bool isQuiet);
 
-    /// <summary>FUSE_DESTROY, or the end of the connection.</summary>
+    /// <summary>Stops the filesystem: the connection has ended.</summary>
     void Stop();
 }

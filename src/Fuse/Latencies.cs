@@ -2,19 +2,19 @@ using System.Numerics;
 
 namespace Veneer.Fuse;
 
-/// <summary>How many requests took how long: buckets of a logarithmic scale, four to each doubling.</summary>
-/// <remarks>A time is known to a quarter of its octave, so that a percentile is right to some 10 %.</remarks>
+/// <summary>A histogram of latencies: buckets of a logarithmic scale, four to each doubling.</summary>
+/// <remarks>A bucket is a quarter of an octave wide, so that a percentile is right to some 10 %.</remarks>
 public static class Latencies
 {
-    /// <summary>All times below 2^8 nanoseconds share the first bucket.</summary>
+    /// <summary>The first bucket holds all times below two to this power, in nanoseconds.</summary>
     private const int FirstOctave = 8;
 
     private const int StepsBits = 2, Steps = 1 << StepsBits;
 
-    /// <summary>How many buckets there are. The last one has whatever took 2^34 nanoseconds, 17 seconds, or longer.</summary>
+    /// <summary>The number of buckets. The last one holds all times of 2^34 nanoseconds, 17 seconds, and more.</summary>
     public const int Buckets = 106;
 
-    /// <summary>The bucket of a time.</summary>
+    /// <summary>The bucket of a time in nanoseconds.</summary>
     public static int BucketOf(long nanoseconds)
     {
         if (nanoseconds < 1 << FirstOctave) { return 0; }
@@ -23,13 +23,13 @@ public static class Latencies
         return Math.Min(1 + ((octave - FirstOctave) * Steps) + step, Buckets - 1);
     }
 
-    /// <summary>The first time that is longer than those of a bucket, in nanoseconds.</summary>
+    /// <summary>The upper bound of a bucket in nanoseconds: the shortest time that is too long for it.</summary>
     public static long BoundOf(int bucket) =>
         bucket == 0 ? 1 << FirstOctave : (long)(Steps + ((bucket - 1) % Steps) + 1) << ((bucket - 1) / Steps + FirstOctave - StepsBits);
 
-    /// <summary>The time within which a part of the requests was served, in nanoseconds; 0 when there was none.</summary>
-    /// <param name="counts">One count for each bucket.</param>
-    /// <param name="part">From 0 to 1.</param>
+    /// <summary>The time within which a part of the requests was served, in nanoseconds; 0 when there were none.</summary>
+    /// <param name="counts">The count of each bucket.</param>
+    /// <param name="part">The part, from 0 to 1.</param>
     public static double Percentile(ReadOnlySpan<long> counts, double part)
     {
         long all = 0;

@@ -5,7 +5,7 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>Tells the kernel, unasked, that what it remembers is no longer true.</summary>
+/// <summary>Sends notifications: tells the kernel, unasked, that its caches are stale.</summary>
 public sealed class Notifier
 {
     private readonly Device device;
@@ -13,29 +13,38 @@ public sealed class Notifier
 
     internal Notifier(Device device) => this.device = device;
 
-    /// <summary>How many were sent.</summary>
+    /// <summary>The number of notifications sent.</summary>
     public long Sent => Interlocked.Read(ref sent);
 
-    /// <summary>Drops the attributes of an inode, before it returns (FUSE_NOTIFY_INVAL_INODE without a range).</summary>
+    /// <summary>
+    /// Makes the kernel drop the attributes of an inode before this returns (FUSE_NOTIFY_INVAL_INODE without a range).
+    /// </summary>
     /// <remarks>
-    /// For attributes alone the kernel takes no lock of the inode and waits for no page, so that a handler may say it of
-    /// an inode that the kernel is using. Anything else would have to come from another thread: the holder of the lock may
-    /// be waiting for us.
+    /// For attributes alone the kernel takes no lock of the inode and waits for no page, so that a handler may send this
+    /// for an inode that the kernel is using. Any other notification must come from another thread: the holder of the
+    /// inode's lock may be waiting for us.
     /// </remarks>
     /// <param name="nodeId">The inode.</param>
     public void InvalidateAttributes(ulong nodeId) => Send(nodeId, -1);
 
-    /// <summary>Drops the attributes of an inode and all its cached pages, before it returns. Pages that a map has changed are written first.</summary>
-    /// <remarks>The kernel takes locks whose holders may be waiting for an answer: other threads must go on serving, and the caller holds no lock.</remarks>
+    /// <summary>
+    /// Makes the kernel drop the attributes and all cached pages of an inode before this returns. Pages that a map has
+    /// changed are written first.
+    /// </summary>
+    /// <remarks>
+    /// The kernel takes locks whose holders may be waiting for an answer: other threads must go on serving, and the caller
+    /// must hold no lock.
+    /// </remarks>
     /// <param name="nodeId">The inode.</param>
     public void DropInode(ulong nodeId) => Send(nodeId, 0);
 
-    /// <summary>Has the kernel ask again for every name that it knows (Linux 6.16; older ones ignore it).</summary>
+    /// <summary>Makes the kernel look up every known name again (Linux 6.16; ignored by older kernels).</summary>
     public void DropNames()
     {
         var message = new OutHeader { Length = (uint)Unsafe.SizeOf<OutHeader>(), Error = (int)NotifyCode.IncrementEpoch };
         Interlocked.Increment(ref sent);
-        _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<OutHeader>(in message))); // best effort: without attributes a name is of little use
+        // best effort: without attributes a name is of little use
+        _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<OutHeader>(in message)));
     }
 
     private void Send(ulong nodeId, long offset)
@@ -45,17 +54,20 @@ public sealed class Notifier
         message.Header.Error = (int)NotifyCode.InvalidateInode;
         Interlocked.Increment(ref sent);
         // ENOENT: the kernel does not know the inode any more, so nothing is stale.
-        _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<NotifyInvalidateInodeOut>(in message))); // best effort: a dead connection has no caches
+        // best effort: a dead connection has no caches
+        _ = device.Write(MemoryMarshal.AsBytes(new ReadOnlySpan<NotifyInvalidateInodeOut>(in message)));
     }
 
-    /// <summary>Gives the kernel the content of a file from its beginning, as if it had been read (FUSE_NOTIFY_STORE).</summary>
+    /// <summary>
+    /// Gives the kernel the content of a file from its beginning, as if the kernel had read it (FUSE_NOTIFY_STORE).
+    /// </summary>
     /// <remarks>
-    /// The kernel waits for each of these pages while somebody else fills it, which may be with a READ that we have to
-    /// answer: only for files of which no page can be in use. What reaches beyond its st_size makes the file longer there.
+    /// The kernel waits for each of these pages while it is being filled, perhaps by a READ that we have to answer. So this
+    /// is only for files of which no page can be in use. Content beyond the kernel's st_size makes the file longer there.
     /// </remarks>
     /// <param name="nodeId">The inode.</param>
-    /// <param name="message">The content, after <see cref="StoreHeader"/> bytes that this method fills.</param>
-    /// <returns>Whether the kernel has taken all of it.</returns>
+    /// <param name="message">A buffer with <see cref="StoreHeader"/> bytes, which this method fills, and then the content.</param>
+    /// <returns>Whether the kernel has taken all of the content.</returns>
     public bool Store(ulong nodeId, Span<byte> message)
     {
         var store = new NotifyStoreOut { NodeId = nodeId, Size = (uint)(message.Length - StoreHeader) };
@@ -66,6 +78,6 @@ public sealed class Notifier
         return !device.Write(message).IsError;
     }
 
-    /// <summary>How many bytes <see cref="Store"/> wants before the content.</summary>
+    /// <summary>The bytes that <see cref="Store"/> needs before the content.</summary>
     public static int StoreHeader => Unsafe.SizeOf<NotifyStoreOut>();
 }

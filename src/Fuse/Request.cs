@@ -4,7 +4,7 @@ using Veneer.Fuse.Wire;
 
 namespace Veneer.Fuse;
 
-/// <summary>Who asks, and about which inode.</summary>
+/// <summary>The request being served: its header, and what is known of its caller.</summary>
 public readonly ref struct Request
 {
     private readonly Interruption interruption;
@@ -18,25 +18,29 @@ public readonly ref struct Request
     /// <summary>The request's header.</summary>
     public readonly ref readonly InHeader Header;
 
-    /// <summary>The inode that the request is about; for names, their directory.</summary>
+    /// <summary>The inode that the request is about; for a request with a name, the directory.</summary>
     public ulong NodeId => Header.NodeId;
 
-    /// <summary>Whether a signal reached the caller while the request is being served (FUSE_INTERRUPT).</summary>
+    /// <summary>Whether a signal has reached the caller while the request is served (FUSE_INTERRUPT).</summary>
     public bool IsInterrupted => interruption.IsRaised;
 
-    /// <summary>Whether nobody waits for the request any more. A caller that was interrupted and whose pid we cannot know is taken for dead.</summary>
+    /// <summary>
+    /// Whether the caller was killed, so that nobody waits for the answer. An interrupted caller whose pid is unknown
+    /// counts as killed.
+    /// </summary>
     public bool IsCallerDead => IsInterrupted && (Header.Pid == 0 || CallerStatus.WasKilled(Header.Pid));
 
-    /// <summary>Whether the caller is, or may be, in a group. Asked of /proc, unless it is the one that the request tells.</summary>
+    /// <summary>Whether the caller is, or may be, in a group. Reads /proc, unless the request names the group.</summary>
     /// <param name="gid">The group.</param>
-    /// <returns>True also when it cannot be told.</returns>
-    public bool MayBeInGroup(uint gid) => Header.Gid == gid || Header.Pid == 0 || !CallerStatus.TryFindGroup(Header.Pid, gid, out bool has) || has;
+    /// <returns>True also when it cannot be determined.</returns>
+    public bool MayBeInGroup(uint gid) =>
+        Header.Gid == gid || Header.Pid == 0 || !CallerStatus.TryFindGroup(Header.Pid, gid, out bool has) || has;
 }
 
-/// <summary>Whether the request that one worker serves was interrupted.</summary>
+/// <summary>The request that a worker serves, and whether it was interrupted.</summary>
 /// <remarks>
-/// The mark is the number of the request that it is for, so that one which comes late, when the worker is at its next
-/// request already, marks nothing. Numbers are never used again.
+/// The mark of an interruption is the request's number. A mark that comes late, when the worker serves its next request
+/// already, marks nothing. Numbers are never recycled.
 /// </remarks>
 internal sealed class Interruption
 {
@@ -50,21 +54,23 @@ internal sealed class Interruption
     /// <summary>Whether the current request was interrupted.</summary>
     public bool IsRaised => Unique is not 0 and ulong current && Volatile.Read(ref marked) == current;
 
-    /// <summary>Whether the current request waits for the <see cref="Gate"/> to close, which must not wait for it.</summary>
+    /// <summary>
+    /// Whether the current request waits for the <see cref="Gate"/> to close, so that the gate must not wait for it.
+    /// </summary>
     public bool ExpectsClosing { get => expectsClosing; set => expectsClosing = value; }
 
-    /// <summary>The worker starts on a request; whoever looks for it afterwards finds it.</summary>
+    /// <summary>The worker begins a request. A thread that looks for it afterwards finds it.</summary>
     public void Begin(ulong request)
     {
         expectsClosing = false;
         Interlocked.Exchange(ref unique, request);
     }
 
-    /// <summary>The worker is done with its request.</summary>
+    /// <summary>The worker has ended its request.</summary>
     public void End() => Volatile.Write(ref unique, 0);
 
-    /// <summary>Marks the request as interrupted, when this worker serves it.</summary>
-    /// <remarks>One at a time: the caller holds the lock of all interruptions, or is the worker itself.</remarks>
+    /// <summary>Marks a request as interrupted, if this worker serves it.</summary>
+    /// <remarks>One call at a time: the caller holds the lock of all interruptions, or is the worker itself.</remarks>
     public bool TryRaise(ulong request)
     {
         if (Volatile.Read(ref unique) != request) { return false; }
@@ -73,17 +79,19 @@ internal sealed class Interruption
     }
 }
 
-/// <summary>Takes a request apart. Every method returns false when the request is too short: the answer is EINVAL.</summary>
+/// <summary>
+/// Takes a request apart. Each method returns false when the request is too short, which is answered with EINVAL.
+/// </summary>
 internal ref struct RequestReader
 {
     private readonly ReadOnlySpan<byte> structure;
     private readonly bool isApart;
     private ReadOnlySpan<byte> rest;
 
-    /// <summary>A request in one piece: structures, then names and data.</summary>
+    /// <summary>A reader of a request in one piece: structures, then names and data.</summary>
     public RequestReader(ReadOnlySpan<byte> body) => rest = body;
 
-    /// <summary>A request whose only structure lies apart.</summary>
+    /// <summary>A reader of a request whose only structure is in separate memory.</summary>
     public RequestReader(ReadOnlySpan<byte> structure, ReadOnlySpan<byte> rest)
     {
         this.structure = structure;
@@ -91,7 +99,7 @@ internal ref struct RequestReader
         isApart = true;
     }
 
-    /// <summary>What has not been taken.</summary>
+    /// <summary>The bytes that have not been taken.</summary>
     public readonly ReadOnlySpan<byte> Rest => rest;
 
     /// <summary>Takes a structure.</summary>
@@ -108,7 +116,9 @@ internal ref struct RequestReader
         return true;
     }
 
-    /// <summary>Takes a name with its NUL. An empty one is none: to the calls beneath it would be the directory itself.</summary>
+    /// <summary>
+    /// Takes a name with its NUL. An empty name is refused: to the system calls below it would be the directory itself.
+    /// </summary>
     public bool TakeName(out ReadOnlySpan<byte> name)
     {
         int end = rest.IndexOf((byte)0);
@@ -122,7 +132,7 @@ internal ref struct RequestReader
         return true;
     }
 
-    /// <summary>Takes so many bytes.</summary>
+    /// <summary>Takes a number of bytes.</summary>
     public bool TakeBytes(uint count, out ReadOnlySpan<byte> bytes)
     {
         if (count > (uint)rest.Length)

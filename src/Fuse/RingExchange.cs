@@ -4,29 +4,36 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>By io_uring: one call gives the reply and fetches the next request, and the CPU that asks is the one that serves.</summary>
+/// <summary>
+/// Exchanges requests and replies over io_uring: one call sends the reply and fetches the next request, and the caller's
+/// own CPU serves it.
+/// </summary>
 /// <remarks>
-/// The kernel has a queue for each CPU, and puts a request into an entry of the queue of the caller's CPU; the entry's
-/// owner fills in the reply and commits it. One exchange has one entry in each of its queues: an entry that waits while
-/// its thread is busy with another would keep a request waiting. FORGET and INTERRUPT do not come this way.
-/// See Documentation/filesystems/fuse/fuse-io-uring.rst.
+/// The kernel has a queue for each CPU, and puts a request into an entry of the queue of the caller's CPU. The entry's
+/// owner fills in the reply and commits it. An exchange has one entry in each of its queues: an entry that waits while its
+/// thread is busy with another entry would keep a request waiting. FORGET and INTERRUPT do not come this way. See
+/// Documentation/filesystems/fuse/fuse-io-uring.rst.
 /// </remarks>
 internal sealed unsafe class RingExchange : Exchange
 {
     private const uint Register = 1;
     private const uint CommitAndFetch = 2;
 
-    /// <summary>Where the parts of an entry's memory begin: header, then the two iovecs, then the payload.</summary>
+    /// <summary>
+    /// The offsets of the parts of an entry's memory, in bytes: the header is at 0, then the two iovecs, then the payload.
+    /// </summary>
     private const int VectorsAt = 512, PayloadAt = 4096;
 
-    /// <summary>The argument of an ioctl has 14 bits of length, a name of an xattr 8.</summary>
+    /// <summary>
+    /// The size of the copy buffer in bytes. The argument of an ioctl has 14 bits of length, the name of an xattr 8.
+    /// </summary>
     private const int LargestCopy = 1 << 14;
 
-    /// <summary>From this size on, in bytes, a READ is one of data that the caller will come to, and works on meanwhile.</summary>
+    /// <summary>The size in bytes from which a READ counts as reading ahead: the caller works on other data meanwhile.</summary>
     private const uint LargeRead = 64 * 1024;
 
-    /// <summary>After so many requests that are none of these the thread goes back to its CPU.</summary>
-    private const int Homesick = 16;
+    /// <summary>After this many other requests, the thread is pinned to its CPU again.</summary>
+    private const int ReturnAfter = 16;
 
     private static ulong wakes;
 
@@ -37,7 +44,7 @@ internal sealed unsafe class RingExchange : Exchange
     private readonly ulong[] files;
     private readonly BusyPoll busyPoll;
     private readonly byte[] copy = GC.AllocateUninitializedArray<byte>(LargestCopy);
-    private int sinceLarge = Homesick;
+    private int sinceLarge = ReturnAfter;
     private int current = -1;
     private bool isAnswered;
     private OutHeader reply;
@@ -55,33 +62,35 @@ internal sealed unsafe class RingExchange : Exchange
         for (int i = 0; i < queues.Length; i++) { entries[i] = (byte*)NativeMemory.AlignedAlloc((nuint)(PayloadAt + payloadSize), 4096); }
     }
 
-    /// <summary>Makes one; nothing is asked of the connection before <see cref="Enter"/>.</summary>
+    /// <summary>Makes an exchange. Nothing is asked of the connection before <see cref="Enter"/>.</summary>
     /// <param name="device">The connection.</param>
-    /// <param name="queues">The numbers of its queues, which are those of the CPUs.</param>
-    /// <param name="cpu">Where its thread is to run, or -1 for anywhere.</param>
-    /// <param name="busyPoll">That of the connection.</param>
+    /// <param name="queues">The numbers of its queues, which are the numbers of the CPUs.</param>
+    /// <param name="cpu">The CPU to run its thread on, or -1 for any.</param>
+    /// <param name="busyPoll">The busy-polling of the connection.</param>
     /// <param name="files">
-    /// Where requests may be waiting already: inodes that the kernel knows, one of them best a regular file. Else empty.
+    /// Empty for the first exchange of a queue. Otherwise requests may be waiting in the queue already; then these are
+    /// inodes that the kernel knows, at least one of them, if possible, a regular file.
     /// </param>
     /// <param name="maxWrite">The largest WRITE and READ in bytes.</param>
-    /// <param name="exchange">What was made.</param>
-    /// <returns>As <see cref="IoUring.Create"/>.</returns>
-    public static Errno Create(Device device, ushort[] queues, int cpu, BusyPoll busyPoll, ulong[] files, int maxWrite, out RingExchange? exchange)
+    /// <param name="exchange">The exchange, or null on an error.</param>
+    /// <returns>The errors of <see cref="IoUring.Create"/>.</returns>
+    public static Errno Create(Device device, ushort[] queues, int cpu, BusyPoll busyPoll, ulong[] files, int maxWrite,
+        out RingExchange? exchange)
     {
         Errno error = IoUring.Create(queues.Length, out IoUring? ring);
         exchange = error.IsError ? null : new RingExchange(device, queues, cpu, busyPoll, files, maxWrite, ring!);
         return error;
     }
 
-    /// <summary>The queues that it serves.</summary>
+    /// <summary>The queues that the exchange serves.</summary>
     public ushort[] Queues { get; }
 
-    /// <summary>Where its thread runs, or -1 for anywhere.</summary>
+    /// <summary>The CPU that its thread runs on, or -1 for any.</summary>
     public int Cpu { get; }
 
     public override Errno Enter()
     {
-        StayHome();
+        PinToOwnCpu();
         Errno error = ring.Enable();
         if (error.IsError) { return error; }
         for (int i = 0; i < Queues.Length; i++) { Offer(i); }
@@ -91,28 +100,34 @@ internal sealed unsafe class RingExchange : Exchange
         return error;
     }
 
-    private void StayHome()
+    private void PinToOwnCpu()
     {
         if (Cpu >= 0) { _ = Libc.PinThread(Cpu); } // best effort: a process that may not use the CPU serves it from another one
     }
 
-    /// <summary>Leaves the CPU to a caller who reads a file from its beginning to its end: he and the server work at once then.</summary>
-    /// <remarks>Who waits for the answer to a small request is served best on his own CPU: see docs/adr/0007-how-requests-come.md.</remarks>
+    /// <summary>
+    /// Leaves the CPU to a caller that reads a file from beginning to end: the caller and the server then work at the same
+    /// time.
+    /// </summary>
+    /// <remarks>
+    /// A caller that waits for the answer to a small request is best served on its own CPU: see
+    /// docs/adr/0007-how-requests-come.md.
+    /// </remarks>
     private void ChooseCpu()
     {
         if (Cpu < 0) { return; }
         if (Header.Opcode == Opcode.Read && ((ReadIn*)HeaderOf(current)->Operation)->Size >= LargeRead)
         {
-            if (sinceLarge >= Homesick) { _ = Libc.UnpinThread(); } // best effort: it stays
+            if (sinceLarge >= ReturnAfter) { _ = Libc.UnpinThread(); } // best effort: the thread stays on its CPU
             sinceLarge = 0;
         }
-        else if (sinceLarge < Homesick && ++sinceLarge == Homesick)
+        else if (sinceLarge < ReturnAfter && ++sinceLarge == ReturnAfter)
         {
-            StayHome();
+            PinToOwnCpu();
         }
     }
 
-    /// <summary>Has the kernel put the next request of its queue into an entry.</summary>
+    /// <summary>Has the kernel put the next request of a queue into an entry.</summary>
     private void Offer(int entry)
     {
         var vectors = (IoVector*)(entries[entry] + VectorsAt);
@@ -123,14 +138,15 @@ internal sealed unsafe class RingExchange : Exchange
 
     /// <summary>Has the kernel look at the queue of this CPU.</summary>
     /// <remarks>
-    /// What came while all entries were busy is looked for when one of these is committed, but not when a new one is
-    /// registered: it would wait for the end of long work, although we are there for its sake. So we ask for a request,
-    /// with the only notification that is answered by one, and that one is committed. It must be about a regular file that
-    /// the kernel knows; of its data nothing is wanted, and any answer will do (it is ENOSYS).
+    /// The kernel looks for requests that came while all entries were busy when an entry is committed, but not when a new
+    /// one is registered. They would wait for the end of long work, although this thread was started for them. So we cause
+    /// a request with the only notification that is answered by one (RETRIEVE); that request takes the new entry, which is
+    /// then committed. The notification must name a regular file that the kernel knows. Its data are not wanted, so that
+    /// any answer will do (it is ENOSYS).
     /// </remarks>
     private void WakeQueue()
     {
-        // Even, as the kernel's own are, and never one of these: it finds a request by its number.
+        // Even, as the kernel's own numbers are, and never one of these: the kernel finds a request by its number.
         ulong unique = (1UL << 62) + (Interlocked.Increment(ref wakes) * 2);
         var message = new NotifyRetrieveOut { Unique = unique };
         message.Header.Length = (uint)sizeof(NotifyRetrieveOut);
@@ -140,7 +156,8 @@ internal sealed unsafe class RingExchange : Exchange
             message.NodeId = file;
             if (!device.Write(new ReadOnlySpan<byte>(&message, sizeof(NotifyRetrieveOut))).IsError) { return; }
         }
-        // None of them is one, or not any more: the next request of the queue does it too.
+        // None of these inodes is a regular file that the kernel still knows. The next request of the queue has the same
+        // effect.
     }
 
     public override Errno Receive()
@@ -148,14 +165,15 @@ internal sealed unsafe class RingExchange : Exchange
         if (current >= 0) { Commit(); }
         while (true)
         {
-            // First, also when another entry has a request already: the reply must not wait until that one is served.
+            // Submit first, also when another entry has a request already: the reply must not wait until that one is
+            // served.
             Errno error = busyPoll.TryEnter() ? WaitAwake() : ring.SubmitAndWait();
             if (error.IsError && error != Errno.EINTR) { return error; }
             if (!ring.TryTake(out ulong entry, out int result)) { continue; }
             if ((Errno)(-result) is Errno.ENOENT or Errno.EAGAIN)
             {
-                // There is nobody to give the reply to, or INIT is not done: the kernel puts no request into the entry unless it
-                // is offered anew. See fuse_uring_commit_fetch() and fuse_uring_cmd().
+                // Nobody waits for the reply, or INIT is not done: the kernel puts no request into the entry until the
+                // entry is registered again. See fuse_uring_commit_fetch() and fuse_uring_cmd().
                 Offer((int)entry);
                 continue;
             }
@@ -183,7 +201,8 @@ internal sealed unsafe class RingExchange : Exchange
         if (!isAnswered) { reply = new OutHeader { Length = (uint)sizeof(OutHeader), Error = -(int)Errno.EIO, Unique = Header.Unique }; }
         *(OutHeader*)header->InOut = reply;
         header->Entry.PayloadSize = reply.Length - (uint)sizeof(OutHeader);
-        ring.Prepare(device.Descriptor, CommitAndFetch, null, 0, (ulong)current, new RingCommand { Queue = Queues[current], CommitId = header->Entry.CommitId });
+        ring.Prepare(device.Descriptor, CommitAndFetch, null, 0, (ulong)current,
+            new RingCommand { Queue = Queues[current], CommitId = header->Entry.CommitId });
         current = -1;
     }
 
@@ -203,7 +222,7 @@ internal sealed unsafe class RingExchange : Exchange
         var names = new ReadOnlySpan<byte>(entries[current] + PayloadAt, (int)length);
         if (Header.Opcode is Opcode.GetXattr or Opcode.Ioctl)
         {
-            // The handler still reads these while it writes its answer, which has the same place.
+            // The handler still reads these while it writes its answer to the same memory.
             if (length > copy.Length)
             {
                 reader = default;
@@ -218,7 +237,7 @@ internal sealed unsafe class RingExchange : Exchange
 
     public override Span<byte> Payload => new(entries[current] + PayloadAt, payloadSize);
 
-    /// <remarks>It goes with the next <see cref="Receive"/>, and arrives unless the connection has ended.</remarks>
+    /// <remarks>The next <see cref="Receive"/> sends the reply, which arrives unless the connection has ended.</remarks>
     public override Errno Send(in OutHeader header)
     {
         reply = header;

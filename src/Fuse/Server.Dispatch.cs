@@ -7,10 +7,10 @@ namespace Veneer.Fuse;
 
 public sealed partial class Server
 {
-    /// <summary>A symbolic link's target has at most PATH_MAX - 1 bytes, and the kernel takes no more.</summary>
+    /// <summary>The longest target of a symbolic link in bytes: PATH_MAX - 1, the most that the kernel takes.</summary>
     private const int LongestTarget = 4095;
 
-    /// <summary>Calls the filesystem for one request and writes the reply. A request that is too short is EINVAL.</summary>
+    /// <summary>Calls the filesystem for one request and writes the reply. A request that is too short gets EINVAL.</summary>
     private void Dispatch(Exchange exchange, in Request request, ref RequestReader reader)
     {
         ref readonly InHeader header = ref request.Header;
@@ -219,7 +219,10 @@ public sealed partial class Server
                 var writer = new DirectoryWriter(exchange.PayloadOf(read.Size), header.Opcode == Opcode.ReadDirPlus);
                 error = fileSystem.ReadDir(request, read, ref writer);
                 exchange.Outcome.Bytes = writer.Used;
-                if (Undelivered(ReplyPayload(exchange, unique, error, writer.Used), error) && writer.IsPlus) { ReturnEntries(exchange.Payload[..writer.Used]); }
+                if (Undelivered(ReplyPayload(exchange, unique, error, writer.Used), error) && writer.IsPlus)
+                {
+                    ReturnEntries(exchange.Payload[..writer.Used]);
+                }
                 return;
 
             case Opcode.ReleaseDir:
@@ -244,7 +247,7 @@ public sealed partial class Server
             case Opcode.Interrupt:
                 if (!reader.Take(out InterruptIn interrupt)) { return; }
                 error = Interrupt(interrupt.Unique);
-                if (error.IsError) { ReplyError(exchange, unique, error); } // EAGAIN: ask again, the request is on its way to a worker
+                if (error.IsError) { ReplyError(exchange, unique, error); } // EAGAIN: ask again, a worker has just read the request
                 return;
 
             case Opcode.Ioctl:
@@ -285,8 +288,8 @@ public sealed partial class Server
                 return;
 
             default:
-                // ENOSYS also tells the kernel not to ask again. POLL is among these: every file of an overlay is always
-                // ready. So are locks, which the kernel keeps itself, per inode, as kernel overlayfs has them.
+                // ENOSYS also tells the kernel not to ask again. POLL is unknown: every file of an overlay is always ready.
+                // So are locks: the kernel keeps them itself, per inode, as for kernel overlayfs.
                 Trace(request, default);
                 ReplyError(exchange, unique, Errno.ENOSYS);
                 return;
@@ -297,7 +300,8 @@ public sealed partial class Server
     private void SetXattr(Exchange exchange, in Request request, ref RequestReader reader)
     {
         Errno error = Errno.EINVAL;
-        if (TakeSetXattr(ref reader, out SetXattrIn input) && reader.TakeName(out ReadOnlySpan<byte> name) && reader.TakeBytes(input.Size, out ReadOnlySpan<byte> value))
+        if (TakeSetXattr(ref reader, out SetXattrIn input) && reader.TakeName(out ReadOnlySpan<byte> name)
+            && reader.TakeBytes(input.Size, out ReadOnlySpan<byte> value))
         {
             Trace(request, name);
             error = fileSystem.SetXattr(request, name, value, input);
@@ -316,11 +320,12 @@ public sealed partial class Server
     private Errno ReplyXattr(Exchange exchange, ulong unique, Errno error, uint asked, int length)
     {
         if (asked == 0 && !error.IsError) { return Reply(exchange, unique, new GetXattrOut { Size = (uint)length }); }
-        if (!error.IsError && (uint)length > asked) { error = Errno.ERANGE; } // a size, and the buffer holds what was there before
+        // the filesystem returned a size; the buffer holds no value
+        if (!error.IsError && (uint)length > asked) { error = Errno.ERANGE; }
         return ReplyPayload(exchange, unique, error, length);
     }
 
-    /// <summary>Whether a reply that succeeded did not reach the kernel, so that what it carried must be taken back.</summary>
+    /// <summary>Whether a successful reply did not reach the kernel, so that what it lent must be taken back.</summary>
     private static bool Undelivered(Errno written, Errno result) => written.IsError && !result.IsError;
 
     private void ReplyEntry(Exchange exchange, ulong unique, Errno error, in EntryOut entry)
@@ -348,7 +353,7 @@ public sealed partial class Server
         };
     }
 
-    /// <summary>Takes back what an undelivered READDIRPLUS lent.</summary>
+    /// <summary>Takes back the references of an undelivered READDIRPLUS.</summary>
     private void ReturnEntries(ReadOnlySpan<byte> entries)
     {
         while (entries.Length > 0)
@@ -360,7 +365,7 @@ public sealed partial class Server
         }
     }
 
-    /// <returns>How writing went; an error means that the kernel has not got what the reply carried.</returns>
+    /// <returns>The error of writing the reply. After an error, the kernel did not get what the reply lent.</returns>
     private Errno ReplyWith<T>(Exchange exchange, ulong unique, Errno error, in T result) where T : unmanaged =>
         error.IsError ? ReplyError(exchange, unique, error) : Reply(exchange, unique, result);
 
@@ -382,7 +387,8 @@ public sealed partial class Server
         {
             options.Log($"veneer: writing the reply to request {unique} failed: {written}");
             // The caller must not wait for ever for a reply that the kernel refused.
-            if (total != Unsafe.SizeOf<OutHeader>()) { _ = ReplyPayload(exchange, unique, Errno.EIO, 0); } // best effort: the first failure is what counts
+            // best effort: the first failure is the one to report
+            if (total != Unsafe.SizeOf<OutHeader>()) { _ = ReplyPayload(exchange, unique, Errno.EIO, 0); }
         }
         return written;
     }

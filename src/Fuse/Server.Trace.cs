@@ -8,7 +8,7 @@ namespace Veneer.Fuse;
 
 public sealed partial class Server
 {
-    /// <summary>The request that a thread serves, for the line of its reply. Lines of several threads are mixed.</summary>
+    /// <summary>The request that the thread serves, for the line of its reply. Lines of several threads are mixed.</summary>
     [ThreadStatic]
     private static (ulong Unique, string Text, long Started) traced;
 
@@ -32,18 +32,21 @@ public sealed partial class Server
         traced = (header.Unique, text, Stopwatch.GetTimestamp());
     }
 
-    /// <summary>What was asked, how it went, and how long it took; found by the request's number, with which both lines begin.</summary>
+    /// <summary>
+    /// Traces a reply: the request, its result and how long it took. Both lines of a request begin with its number.
+    /// </summary>
     private void TraceReply(ulong unique, Errno error, int length)
     {
         if (options.Trace is not { } trace) { return; }
         string result = error.IsError ? error.ToString() : $"OK, {length} bytes";
-        // A request that is malformed, or that is not traced, has only its number.
+        // A malformed or untraced request has only its number.
         trace(traced.Unique == unique
-            ? string.Create(CultureInfo.InvariantCulture, $"{traced.Text} -> {result}, {Stopwatch.GetElapsedTime(traced.Started).TotalMicroseconds:F0} us")
+            ? string.Create(CultureInfo.InvariantCulture,
+                $"{traced.Text} -> {result}, {Stopwatch.GetElapsedTime(traced.Started).TotalMicroseconds:F0} us")
             : $"{unique} -> {result}");
     }
 
-    /// <summary>A name for people: bytes outside of printable ASCII as \xNN.</summary>
+    /// <summary>Makes a name readable: bytes outside of printable ASCII become \xNN.</summary>
     private static string Printable(ReadOnlySpan<byte> name)
     {
         var text = new StringBuilder();

@@ -6,50 +6,68 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>How a <see cref="Server"/> is set up.</summary>
+/// <summary>The options of a <see cref="Server"/>.</summary>
 public sealed record ServerOptions
 {
-    /// <summary>Threads ready for requests. Default: the number of CPUs, at most two.</summary>
+    /// <summary>The number of threads that are ready for requests. Default: the number of CPUs, at most two.</summary>
     public int Threads { get; init; } = Math.Clamp(Environment.ProcessorCount, 1, 2);
 
-    /// <summary>A request that takes longer than this, up to twice as long, gets a thread of its own. Default: 25 milliseconds.</summary>
+    /// <summary>
+    /// The time between two looks at the threads. A request that takes this long, or up to twice as long, has another
+    /// thread take the requests after it. Default: 25 milliseconds.
+    /// </summary>
     public TimeSpan StallInterval { get; init; } = TimeSpan.FromMilliseconds(25);
 
-    /// <summary>Largest WRITE and READ in bytes, a multiple of the page size. Default: 1 MiB.</summary>
+    /// <summary>The largest WRITE and READ in bytes, a multiple of the page size. Default: 1 MiB.</summary>
     public int MaxWrite { get; init; } = 1 << 20;
 
-    /// <summary>Stacked filesystems allowed below a passed-through file: 1, or 2 for layers that are kernel overlayfs themselves.</summary>
+    /// <summary>
+    /// The number of stacked filesystems allowed below a passed-through file: 1, or 2 for layers that are on kernel
+    /// overlayfs themselves.
+    /// </summary>
     public uint MaxStackDepth { get; init; } = 1;
 
     /// <summary>Called with one line per request served, or null.</summary>
     public Action<string>? Trace { get; init; }
 
-    /// <summary>Ends the connection at the kernel's side, or null: called when requests cannot be received any more, so that nobody waits for an answer.</summary>
+    /// <summary>
+    /// Ends the connection in the kernel, or null. Called when requests cannot be received any more, so that no caller
+    /// waits for an answer.
+    /// </summary>
     public Action? Abort { get; init; }
 
-    /// <summary>Called when the connection has ended, or null. Other threads may still serve, or hang in, what came before.</summary>
+    /// <summary>
+    /// Called when the connection has ended, or null. Other threads may still serve earlier requests, or hang in them.
+    /// </summary>
     public Action? Ended { get; init; }
 
-    /// <summary>Called with one line about something that went wrong in the server itself.</summary>
+    /// <summary>Called with one line about a failure of the server itself.</summary>
     public Action<string> Log { get; init; } = static line => Console.Error.WriteLine(line);
 }
 
 /// <summary>Serves one connection: reads requests, calls the filesystem, writes replies.</summary>
 /// <remarks>
-/// Each thread has a clone of the device and buffers of its own outside the managed heap, so that the steady path
-/// allocates nothing. A request that throws is logged and answered EIO; the mount goes on.
+/// Each thread has buffers of its own outside the managed heap, so that the steady path allocates nothing, and a clone of
+/// the device or an io_uring where the kernel allows it. A request that throws is logged and answered with EIO; the mount
+/// goes on.
 /// </remarks>
 public sealed partial class Server : IDisposable
 {
-    /// <summary>The protocol that we speak.</summary>
+    /// <summary>The major version of the protocol.</summary>
     public const uint Major = 7;
-    /// <summary>The newest minor version that we know.</summary>
+    /// <summary>The newest minor version that the server knows.</summary>
     public const uint Minor = 45;
-    /// <summary>The oldest minor version that we serve: 7.31, Linux 5.4, has everything that cannot be done without.</summary>
+    /// <summary>The oldest minor version that is served: 7.31, Linux 5.4, has everything that is indispensable.</summary>
     public const uint OldestMinor = 31;
 
-    /// <summary>So many requests that nobody waits for, such as those of reading ahead, the kernel sends before it holds back the next.</summary>
-    /// <remarks>More than a crew has threads: where so many hang, all others would wait, also for what can be read.</remarks>
+    /// <summary>
+    /// The number of requests without a waiting caller, such as read-ahead, that the kernel sends before it holds back the
+    /// next one.
+    /// </summary>
+    /// <remarks>
+    /// This is more than a crew has threads: if the kernel held requests back while this many hang, all others would wait,
+    /// also those that could be served.
+    /// </remarks>
     private const ushort MaxBackground = 2 * Crew.MaxThreads;
 
     private readonly Device device;
@@ -68,13 +86,13 @@ public sealed partial class Server : IDisposable
     private bool stopped;
     private bool lacksThread;
     private bool lacksRings;
-    private ulong lastLookedUp, lastOpened; // regular files
+    private ulong lastLookedUp, lastOpened; // nodeids of regular files
     private int deviceThreads;
 
     /// <summary>What was served.</summary>
     public Statistics Statistics => statistics;
 
-    /// <summary>Prepares to serve; nothing is read before <see cref="Initialize"/>.</summary>
+    /// <summary>Prepares a server. It reads nothing before <see cref="Initialize"/>.</summary>
     public Server(Device device, IFileSystem fileSystem, ServerOptions? options = null)
     {
         this.device = device;
@@ -89,8 +107,11 @@ public sealed partial class Server : IDisposable
         gate = new Gate(() => interruptions);
     }
 
-    /// <summary>Reads INIT and answers it. Kernel and server then agree; requests may follow.</summary>
-    /// <returns><see cref="Errno.EPROTO"/> when the kernel speaks another protocol. After any error the filesystem is not started, or stopped again.</returns>
+    /// <summary>Reads INIT and answers it. Kernel and server have then agreed, and requests may follow.</summary>
+    /// <returns>
+    /// <see cref="Errno.EPROTO"/> when the kernel speaks another protocol. After any error the filesystem has not been
+    /// started, or has been stopped again.
+    /// </returns>
     public Errno Initialize()
     {
         using var exchange = new DeviceExchange(device, ownsDevice: false, options.MaxWrite);
@@ -100,7 +121,10 @@ public sealed partial class Server : IDisposable
             if (error is Errno.EINTR or Errno.EAGAIN) { continue; }
             if (error.IsError) { return error; }
             ref readonly InHeader header = ref exchange.Header;
-            if (header.Opcode != Opcode.Init || !exchange.TryRead(out RequestReader reader) || reader.Rest.Length < 16) { return Errno.EPROTO; }
+            if (header.Opcode != Opcode.Init || !exchange.TryRead(out RequestReader reader) || reader.Rest.Length < 16)
+            {
+                return Errno.EPROTO;
+            }
 
             InitIn input = default;
             ReadOnlySpan<byte> body = reader.Rest;
@@ -108,7 +132,7 @@ public sealed partial class Server : IDisposable
             TraceInit(header, input);
             if (input.Major > Major)
             {
-                // The kernel is newer: it asks again in our version.
+                // The kernel is newer, and asks again in our version.
                 Reply(exchange, header.Unique, new InitOut { Major = Major, Minor = Minor });
                 continue;
             }
@@ -136,7 +160,7 @@ public sealed partial class Server : IDisposable
                 MaxPages = (ushort)(options.MaxWrite / Environment.SystemPageSize),
                 MaxStackDepth = (flags & InitFlags.Passthrough) != 0 ? options.MaxStackDepth : 0,
             };
-            // Start first: the reply releases whatever waits for the mount.
+            // Start first: the reply releases every caller that waits for the mount.
             fileSystem.Start(new Connection(flags, output.MaxStackDepth, device, notifier, workers, gate, statistics, ringError));
             error = Reply(exchange, header.Unique, output);
             if (error.IsError) { StopOnce(); }
@@ -144,13 +168,13 @@ public sealed partial class Server : IDisposable
         }
     }
 
-    /// <summary>How many requests are being served.</summary>
+    /// <summary>The number of requests being served.</summary>
     public int Busy => workers.Busy;
 
-    /// <summary>Starts the threads.</summary>
+    /// <summary>Starts the serving threads.</summary>
     public void Start() => workers.Start();
 
-    /// <summary>Waits until the connection has ended and every thread has left, then tells the filesystem.</summary>
+    /// <summary>Waits until the connection has ended and every thread has left, then stops the filesystem.</summary>
     public void WaitForEnd()
     {
         workers.Join();
@@ -176,9 +200,11 @@ public sealed partial class Server : IDisposable
         if (!Interlocked.Exchange(ref stopped, true)) { fileSystem.Stop(); }
     }
 
-    /// <summary>Decides who serves: some threads on the device, or one on the device and one on the ring of each CPU.</summary>
-    /// <param name="flags">Loses <see cref="InitFlags.OverIoUring"/> when there can be no rings.</param>
-    /// <returns>Why there can be none.</returns>
+    /// <summary>Decides which threads serve: several on the device, or one on the device and one on the ring of each CPU.</summary>
+    /// <param name="flags">
+    /// The capabilities to answer INIT with. Loses <see cref="InitFlags.OverIoUring"/> when rings cannot be made.
+    /// </param>
+    /// <returns>Why rings cannot be made.</returns>
     private Errno AddCrews(ref InitFlags flags)
     {
         Errno error = Errno.None;
@@ -196,15 +222,19 @@ public sealed partial class Server : IDisposable
         workers.Add(new Crew(rings.Count > 0 ? 1 : options.Threads, parks: true, _ => OpenDevice(), Work));
         foreach (RingExchange ring in rings)
         {
-            // One: the kernel fetches the next request with the reply to the last one, and another thread would have to be woken.
+            // One thread: the kernel hands over the next request with the reply to the last one, and another thread would
+            // have to be woken.
             RingExchange? first = ring;
-            workers.Add(new Crew(1, parks: false, cause => Interlocked.Exchange(ref first, null) ?? OpenRing(ring.Queues, ring.Cpu, cause), Work));
+            workers.Add(new Crew(1, parks: false,
+                cause => Interlocked.Exchange(ref first, null) ?? OpenRing(ring.Queues, ring.Cpu, cause), Work));
         }
         return error;
     }
 
-    /// <summary>Makes what the first thread of each ring needs, while the kernel can still be told that there are none.</summary>
-    /// <remarks>A queue has the number of its CPU. The kernel wants all of them to be served, also those of CPUs that are not there.</remarks>
+    /// <summary>Makes the exchange of each ring's first thread, while INIT can still decline io_uring.</summary>
+    /// <remarks>
+    /// A queue has the number of its CPU. The kernel requires all of them to be served, also those of absent CPUs.
+    /// </remarks>
     private Errno MakeRings(List<RingExchange> rings)
     {
         Errno error = Libc.ReadCpuList("/sys/devices/system/cpu/possible\0"u8, out List<int> possible);
@@ -227,14 +257,19 @@ public sealed partial class Server : IDisposable
     {
         Span<ulong> known = stackalloc ulong[16];
         known = known[..fileSystem.FindKnownFiles(known)];
-        Errno error = RingExchange.Create(device, queues, cpu, busyPoll, [cause, Volatile.Read(ref lastOpened), Volatile.Read(ref lastLookedUp), .. known], options.MaxWrite, out RingExchange? exchange);
+        Errno error = RingExchange.Create(device, queues, cpu, busyPoll,
+            [cause, Volatile.Read(ref lastOpened), Volatile.Read(ref lastLookedUp), .. known], options.MaxWrite,
+            out RingExchange? exchange);
         if (error.IsError) { LogLack(error); }
         return exchange;
     }
 
     private void LogLack(Errno error)
     {
-        if (!Interlocked.Exchange(ref lacksThread, true)) { options.Log($"veneer: one more thread cannot receive requests ({error}): they wait for those that there are"); }
+        if (!Interlocked.Exchange(ref lacksThread, true))
+        {
+            options.Log($"veneer: one more thread cannot receive requests ({error}): they wait for those that there are");
+        }
     }
 
     private void DoWithoutRings()
@@ -244,7 +279,10 @@ public sealed partial class Server : IDisposable
         workers.WidenFirst(options.Threads);
     }
 
-    /// <summary>The first thread may use the device itself; without clones the others share it.</summary>
+    /// <summary>
+    /// Opens the exchange of a thread on the device. The first thread uses the device itself; where it cannot be cloned,
+    /// all others share it.
+    /// </summary>
     private DeviceExchange OpenDevice()
     {
         if (Interlocked.Increment(ref deviceThreads) > 1 && !device.Clone(out Device? clone).IsError)
@@ -254,8 +292,8 @@ public sealed partial class Server : IDisposable
         return new DeviceExchange(device, ownsDevice: false, options.MaxWrite);
     }
 
-    /// <summary>One thread: receive, dispatch, reply, until the connection ends.</summary>
-    /// <returns>False when it could not begin, and others do without it.</returns>
+    /// <summary>The loop of one thread: receive, dispatch, reply, until the connection ends.</summary>
+    /// <returns>False when the thread could not begin to serve, and the other threads do without it.</returns>
     private bool Work(Exchange exchange)
     {
         Worker worker = Worker.Current!;
@@ -288,7 +326,8 @@ public sealed partial class Server : IDisposable
         }
         if (!hasServed && error == Errno.EOPNOTSUPP && exchange is RingExchange)
         {
-            // The offer was withdrawn while INIT was answered: all requests come by the device. Kernel: process_init_reply().
+            // The kernel withdrew its offer while INIT was answered: all requests come by the device. Kernel:
+            // process_init_reply().
             DoWithoutRings();
             return false;
         }
@@ -298,7 +337,7 @@ public sealed partial class Server : IDisposable
         if (!isEnd)
         {
             options.Log($"veneer: reading requests failed ({error}): the mount ends");
-            // The others may wait in the kernel, and callers for requests that only we would have taken.
+            // Other threads may wait in the kernel, and callers for requests that only this thread would have taken.
             options.Abort?.Invoke();
         }
         return true;
@@ -339,13 +378,13 @@ public sealed partial class Server : IDisposable
         }
     }
 
-    /// <summary>Answers a request that the gate keeps from the filesystem.</summary>
+    /// <summary>Answers a request that the gate keeps from the filesystem. False when the gate lets it through.</summary>
     private bool IsRefused(Exchange exchange, in InHeader header, RequestReader reader)
     {
         ulong unique = header.Unique;
         if (gate.TryRevoke(header, reader, out EntryOut entry))
         {
-            _ = Reply(exchange, unique, entry); // an error: who looked it up is gone
+            _ = Reply(exchange, unique, entry); // best effort: on an error, the caller of the lookup is gone
             return true;
         }
         if (!gate.Refuses(header, reader, out Errno error)) { return false; }
@@ -353,7 +392,7 @@ public sealed partial class Server : IDisposable
         return true;
     }
 
-    /// <summary>Whether a request changes nothing, and what it gives is taken back when it finds nobody.</summary>
+    /// <summary>Whether a request changes nothing, and what its reply lends is taken back when nobody receives it.</summary>
     private static bool OnlyReads(Opcode opcode, RequestReader reader) => opcode switch
     {
         Opcode.Lookup or Opcode.GetAttr or Opcode.StatX or Opcode.ReadLink or Opcode.StatFs or Opcode.GetXattr or Opcode.ListXattr => true,
@@ -362,15 +401,15 @@ public sealed partial class Server : IDisposable
         _ => false,
     };
 
-    /// <summary>Whether the kernel waits for an answer. That to INTERRUPT is optional.</summary>
+    /// <summary>Whether the kernel waits for a reply. A reply to INTERRUPT is optional.</summary>
     private static bool HasReply(Opcode opcode) => opcode is not (Opcode.Forget or Opcode.BatchForget or Opcode.Interrupt);
 
-    /// <summary>Finds the worker that serves a request, and tells it.</summary>
+    /// <summary>Marks a request as interrupted, if a worker serves it.</summary>
     /// <remarks>
-    /// A worker may have read its request and not yet begun when another one has read the interrupt. EAGAIN asks the
-    /// kernel to send that again, but it looks for the request only among those of the device that answers, and each
-    /// worker has its own clone. So the last number is kept as well, before the workers are looked at, and each worker
-    /// looks at it after it has begun: one of the two sees the other.
+    /// A worker may have read its request, but not yet begun it, when another worker has read the INTERRUPT. EAGAIN asks
+    /// the kernel to send the INTERRUPT again, but the kernel looks for the request only among those of the device that
+    /// answers, and each worker has its own clone. So the number is also kept, before the workers are searched, and each
+    /// worker compares it after it has begun a request: one of the two sees the other.
     /// </remarks>
     private Errno Interrupt(ulong unique)
     {

@@ -1,21 +1,26 @@
 namespace Veneer.Fuse;
 
-/// <summary>Notices requests that take long though nobody has said so, and has another thread take the next ones; and when there are none.</summary>
+/// <summary>
+/// Notices requests that take unexpectedly long, and has other threads take the requests after them. Also notices when
+/// there are no requests.
+/// </summary>
 /// <remarks>
-/// A slow disk, a server that does not answer, a directory with a million entries, the last close of a large file: a
-/// crew is small, and whoever comes next would wait as well. Looks every few milliseconds while there are requests, and
-/// sleeps when there are none.
+/// A request may take long for a slow disk, a server that does not answer, a directory with a million entries, or the last
+/// close of a large file. A crew is small, so the next requests would wait as well. The watch looks every few milliseconds
+/// while there are requests, and sleeps while there are none.
 /// </remarks>
-/// <param name="crews">Whose threads are looked at.</param>
-/// <param name="interval">The time from look to look: a request that is seen twice has taken that long.</param>
-/// <param name="rest">Called before it sleeps, and now and then while it cannot; told whether it is quiet.</param>
+/// <param name="crews">The crews whose threads to look at.</param>
+/// <param name="interval">The time between looks. A request that is seen twice has taken that long.</param>
+/// <param name="rest">
+/// Called before the watch sleeps, and now and then while it cannot. The argument tells whether no requests come.
+/// </param>
 internal sealed class StallWatch(List<Crew> crews, TimeSpan interval, Action<bool> rest) : IDisposable
 {
-    /// <summary>After so many looks that saw nothing new, it sleeps.</summary>
-    private const int Patience = 10;
+    /// <summary>The number of looks without news after which the watch sleeps.</summary>
+    private const int LooksUntilSleep = 10;
 
-    /// <summary>After so many looks it calls for a rest, although requests still come.</summary>
-    private const int Endurance = 400;
+    /// <summary>The number of looks after which to tidy up, although requests still come.</summary>
+    private const int LooksUntilRest = 400;
 
     private readonly AutoResetEvent wake = new(false);
     private int sleeps = 1;
@@ -28,13 +33,13 @@ internal sealed class StallWatch(List<Crew> crews, TimeSpan interval, Action<boo
         thread.Start();
     }
 
-    /// <summary>A request has begun: costs nothing but while it sleeps.</summary>
+    /// <summary>Wakes the watch, since a request has begun. Costs almost nothing while the watch is awake.</summary>
     public void Wake()
     {
         if (Volatile.Read(ref sleeps) != 0 && Interlocked.Exchange(ref sleeps, 0) != 0) { wake.Set(); }
     }
 
-    /// <summary>It leaves soon.</summary>
+    /// <summary>Has the watch's thread end soon.</summary>
     public void Stop()
     {
         if (stopping) { return; }
@@ -48,20 +53,20 @@ internal sealed class StallWatch(List<Crew> crews, TimeSpan interval, Action<boo
         {
             wake.WaitOne();
             int looks = 0;
-            for (int quiet = 0; quiet < Patience && !stopping; quiet++)
+            for (int quiet = 0; quiet < LooksUntilSleep && !stopping; quiet++)
             {
-                wake.WaitOne(interval); // nobody wakes it but to stop it
+                wake.WaitOne(interval); // only Stop() wakes it here
                 if (Look()) { quiet = 0; }
-                if (++looks % Endurance == 0) { rest(false); }
+                if (++looks % LooksUntilRest == 0) { rest(false); }
             }
             if (stopping) { return; }
             rest(true);
             Interlocked.Exchange(ref sleeps, 1);
-            if (Look()) { Wake(); } // it began while we were going to sleep
+            if (Look()) { Wake(); } // a request began while the watch was going to sleep
         }
     }
 
-    /// <returns>Whether anything has begun or ended since the last look.</returns>
+    /// <returns>Whether any request has begun or ended since the last look.</returns>
     private bool Look()
     {
         bool isBusy = false;

@@ -5,57 +5,57 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>How an open file reaches its data, as the kernel was told.</summary>
+/// <summary>How an open file reaches its data.</summary>
 public enum OpenWay
 {
-    /// <summary>Nothing was opened.</summary>
+    /// <summary>No file was opened.</summary>
     None,
-    /// <summary>Through the kernel's pages, which are read anew.</summary>
+    /// <summary>Through the kernel's page cache, whose pages of the file are dropped at the open.</summary>
     Cached,
-    /// <summary>Through the kernel's pages, and those that there are stay.</summary>
+    /// <summary>Through the kernel's page cache, which keeps its pages of the file.</summary>
     Kept,
-    /// <summary>Maps by the kernel on the real file; what is read and written comes to us each time.</summary>
+    /// <summary>Maps use the real file; each read and write comes to us.</summary>
     Mapped,
-    /// <summary>Each time from us.</summary>
+    /// <summary>Each read and write comes to us.</summary>
     Direct,
-    /// <summary>By the kernel on the real file: we never hear of it.</summary>
+    /// <summary>Passed through: the kernel uses the real file, and nothing comes to us.</summary>
     PassedThrough,
 }
 
-/// <summary>How a request ended, as far as it is counted.</summary>
+/// <summary>The result of a request, for the statistics.</summary>
 internal struct Outcome
 {
-    /// <summary>What was answered.</summary>
+    /// <summary>The error that was answered.</summary>
     public Errno Error;
     /// <summary>Bytes of content read or written.</summary>
     public long Bytes;
-    /// <summary>For what opens a file.</summary>
+    /// <summary>How the file is reached, if the request opened one.</summary>
     public OpenWay Way;
 }
 
-/// <summary>What one thread has served. Only that thread writes; others read at any time.</summary>
+/// <summary>The counts of one thread. Only that thread writes them; others read them at any time.</summary>
 /// <remarks>
-/// Plain additions to memory of its own: nothing is locked, nothing is shared with another thread's. A reader may see a
-/// request counted in one number and not yet in another.
+/// They are plain additions to the thread's own memory: without locks, and sharing no cache line with another thread. A
+/// reader may see a request counted in one number and not yet in another.
 /// </remarks>
-/// <param name="overRing">Whether its requests come over io_uring.</param>
+/// <param name="overRing">Whether the thread's requests come over io_uring.</param>
 internal sealed class ThreadCounts(bool overRing)
 {
-    /// <summary>Opcodes that are told apart. Others, which are not served, are opcode 0.</summary>
+    /// <summary>The number of opcodes that are counted one by one. Unknown ones are counted as opcode 0.</summary>
     public const int Opcodes = (int)Opcode.CopyFileRange64 + 1;
 
-    /// <summary>Where the numbers of an opcode are, before its latencies.</summary>
+    /// <summary>The indices of an opcode's numbers, which precede its latencies.</summary>
     public const int Errors = 0, Bytes = 1, Time = 2, Longest = 3, Latency = 4;
 
-    /// <summary>A line of the processor's cache at each end of an array, lest it be shared with another thread's.</summary>
+    /// <summary>One cache line at each end of an array, so that it shares none with another thread.</summary>
     private const int Margin = 8;
 
-    private readonly long[]?[] opcodes = new long[Opcodes][]; // made when the first comes: most never do
+    private readonly long[]?[] opcodes = new long[Opcodes][]; // made at the first request of an opcode: most opcodes never come
     private readonly long[] ways = new long[Margin + (int)OpenWay.PassedThrough + 1 + Margin];
 
     public bool OverRing { get; } = overRing;
 
-    /// <summary>One request more.</summary>
+    /// <summary>Counts one request.</summary>
     public void Add(Opcode opcode, in Outcome outcome, long nanoseconds)
     {
         uint index = (uint)opcode < Opcodes ? (uint)opcode : 0;
@@ -75,36 +75,39 @@ internal sealed class ThreadCounts(bool overRing)
         return made;
     }
 
-    /// <summary>One of the numbers of an opcode.</summary>
-    public long Read(Opcode opcode, int number) => Volatile.Read(ref opcodes[(int)opcode]) is { } one ? Volatile.Read(ref one[Margin + number]) : 0;
+    /// <summary>Reads one of the numbers of an opcode.</summary>
+    public long Read(Opcode opcode, int number) =>
+        Volatile.Read(ref opcodes[(int)opcode]) is { } one ? Volatile.Read(ref one[Margin + number]) : 0;
 
     /// <summary>How many files were opened this way.</summary>
     public long Read(OpenWay way) => Volatile.Read(ref ways[Margin + (int)way]);
 }
 
-/// <summary>What was served of one opcode. Times are nanoseconds, from the request's arrival until the server is done with it.</summary>
-/// <param name="Opcode">The opcode; 0 for those that are not known.</param>
-/// <param name="Errors">How many were answered with an error.</param>
+/// <summary>
+/// The totals of one opcode. Times are in nanoseconds, from the request's arrival until the server is done with it.
+/// </summary>
+/// <param name="Opcode">The opcode; 0 for unknown ones.</param>
+/// <param name="Errors">The number of requests that were answered with an error.</param>
 /// <param name="Bytes">Bytes of content read or written.</param>
-/// <param name="Time">Of all together.</param>
-/// <param name="Longest">Of the one that took longest.</param>
-/// <param name="Counts">How many took how long: see <see cref="Latencies"/>.</param>
+/// <param name="Time">The time of all requests together.</param>
+/// <param name="Longest">The time of the longest request.</param>
+/// <param name="Counts">The number of requests in each bucket of <see cref="Latencies"/>.</param>
 public sealed record RequestTotals(Opcode Opcode, long Errors, long Bytes, long Time, long Longest, long[] Counts);
 
-/// <summary>What a server has served since it started: summed over its threads when somebody asks.</summary>
+/// <summary>What a server has served since it started. The sum over its threads is taken when somebody asks.</summary>
 public sealed class Statistics
 {
     private readonly OrderedLock gate = new(FuseLocks.Statistics);
     private readonly long started = Stopwatch.GetTimestamp();
     private volatile ThreadCounts[] threads = [];
 
-    /// <summary>The clock of all times: nanoseconds, on Linux.</summary>
+    /// <summary>The clock of all times, in nanoseconds on Linux.</summary>
     internal static long Now => Stopwatch.GetTimestamp();
 
-    /// <summary>Since the server was made.</summary>
+    /// <summary>The time since the server was made.</summary>
     public TimeSpan Uptime => Stopwatch.GetElapsedTime(started);
 
-    /// <summary>Numbers for one more thread, which are kept when it ends.</summary>
+    /// <summary>Adds the counts of one more thread, which are kept when it ends.</summary>
     internal ThreadCounts Add(bool overRing)
     {
         var counts = new ThreadCounts(overRing);
@@ -112,7 +115,7 @@ public sealed class Statistics
         return counts;
     }
 
-    /// <summary>Of each opcode that was served.</summary>
+    /// <summary>The totals of each opcode that was served.</summary>
     public IReadOnlyList<RequestTotals> Requests
     {
         get
@@ -140,10 +143,11 @@ public sealed class Statistics
             }
             for (int i = 0; i < counts.Length; i++) { counts[i] += thread.Read(opcode, ThreadCounts.Latency + i); }
         }
-        return new RequestTotals(opcode, sums[ThreadCounts.Errors], sums[ThreadCounts.Bytes], sums[ThreadCounts.Time], sums[ThreadCounts.Longest], counts);
+        return new RequestTotals(opcode, sums[ThreadCounts.Errors], sums[ThreadCounts.Bytes], sums[ThreadCounts.Time],
+            sums[ThreadCounts.Longest], counts);
     }
 
-    /// <summary>How many requests came over io_uring, or by reading /dev/fuse.</summary>
+    /// <summary>The number of requests that came over io_uring, or by reading /dev/fuse.</summary>
     public long CameOver(bool ring)
     {
         long sum = 0;

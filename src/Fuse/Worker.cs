@@ -1,50 +1,58 @@
 namespace Veneer.Fuse;
 
-/// <summary>One thread that serves, as others see it.</summary>
+/// <summary>One serving thread, as the other threads see it.</summary>
 internal sealed class Worker(Crew crew, bool isExtra = false)
 {
     [ThreadStatic]
     private static Worker? current;
 
-    /// <summary>That of the calling thread.</summary>
+    /// <summary>The worker of the calling thread, or null.</summary>
     public static Worker? Current => current;
 
-    /// <summary>Where it belongs.</summary>
+    /// <summary>The crew that the worker belongs to.</summary>
     public Crew Crew { get; } = crew;
 
-    /// <summary>Whether it was started since others take long: without it they serve the requests all the same, only later.</summary>
+    /// <summary>
+    /// Whether the worker was started because others are busy for long. Without it, they serve all requests, only later.
+    /// </summary>
     public bool IsExtra { get; } = isExtra;
 
-    /// <summary>What it serves, and whether the caller has given up.</summary>
+    /// <summary>The request that the worker serves, and whether its caller was interrupted.</summary>
     public Interruption Interruption { get; } = new();
 
-    /// <summary>The inode that the request is about. Others may see that of the next one already.</summary>
+    /// <summary>The inode that the request is about. Other threads may already see that of the next request.</summary>
     public ulong NodeId { get; set; }
 
-    /// <summary>The thread that waits for the answer, or 0 when its number is not known. Others may see that of the next request already.</summary>
+    /// <summary>
+    /// The thread that waits for the answer, or 0 when its number is unknown. Other threads may already see that of the
+    /// next request.
+    /// </summary>
     public uint Caller { get; set; }
 
-    /// <summary>Whether the request changes nothing, so that it need not be waited for when nobody wants the answer. As <see cref="Caller"/>.</summary>
+    /// <summary>
+    /// Whether the request changes nothing, so that it need not be waited for when nobody wants the answer. Other threads
+    /// may already see that of the next request.
+    /// </summary>
     public bool OnlyReads { get; set; }
 
-    /// <summary>The request that was answered in the place of this thread. Protected by the crew.</summary>
+    /// <summary>The request that another thread answered in this one's place. Protected by the crew's lock.</summary>
     public ulong Answered { get; set; }
 
-    /// <summary>How it talks to the kernel, while it does. Protected by the crew.</summary>
+    /// <summary>The worker's exchange with the kernel while it serves, or null. Protected by the crew's lock.</summary>
     public Exchange? Exchange { get; set; }
 
-    /// <summary>Whether another thread takes its requests, since this one takes long. Protected by the crew.</summary>
+    /// <summary>Whether another thread takes its requests, since this one is busy for long. Protected by the crew's lock.</summary>
     public bool IsReplaced { get; set; }
 
-    /// <summary>Counts the requests that it has begun.</summary>
+    /// <summary>The number of requests that the worker has begun.</summary>
     public int Begun { get; set; }
 
-    /// <summary>The request that it served when <see cref="StallWatch"/> looked last. Only that writes it.</summary>
+    /// <summary>The request that the worker served at the last look of <see cref="StallWatch"/>, which alone writes it.</summary>
     public ulong Seen { get; set; }
 
-    /// <summary><see cref="Begun"/> when <see cref="StallWatch"/> looked last. Only that writes it.</summary>
+    /// <summary><see cref="Begun"/> at the last look of <see cref="StallWatch"/>, which alone writes it.</summary>
     public int SeenBegun { get; set; }
 
-    /// <summary>The calling thread is this one.</summary>
+    /// <summary>Makes this the worker of the calling thread.</summary>
     public void Enter() => current = this;
 }

@@ -2,10 +2,10 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>The threads that serve, in crews, one for each place that requests come from.</summary>
+/// <summary>The threads that serve, in crews: one crew for each place that requests come from.</summary>
 /// <remarks>
-/// A handler that is about to block for long (a big copy-up, an fsync) says so with <see cref="BeginBlocking"/>, and
-/// another thread of its crew takes its place. Where a handler blocks unexpectedly, that is noticed a little later.
+/// A handler that is about to block for long (a big copy-up, an fsync) calls <see cref="BeginBlocking"/>, and another
+/// thread of its crew takes its place. A handler that blocks unexpectedly is noticed a little later.
 /// </remarks>
 public sealed class Workers : IDisposable
 {
@@ -16,15 +16,15 @@ public sealed class Workers : IDisposable
 
     internal Workers(TimeSpan stallInterval, Action<bool> rest) => watch = new StallWatch(crews, stallInterval, rest);
 
-    /// <summary>How many threads exist.</summary>
+    /// <summary>The number of threads.</summary>
     public int Count => crews.Sum(crew => crew.Count);
 
-    /// <summary>How many requests are being served at the moment.</summary>
+    /// <summary>The number of requests being served.</summary>
     public int Busy => crews.Sum(crew => crew.Busy);
 
     internal void Add(Crew crew) => crews.Add(crew);
 
-    /// <summary>All requests come by the device after all: its crew is the first.</summary>
+    /// <summary>Adds threads to the first crew, that of the device, since all requests come by it after all.</summary>
     internal void WidenFirst(int count) => crews[0].Widen(count);
 
     internal void Start()
@@ -33,17 +33,19 @@ public sealed class Workers : IDisposable
         watch.Start();
     }
 
-    /// <summary>A request begins: if it takes long, that will be noticed.</summary>
+    /// <summary>Has the new request watched, in case that it takes long.</summary>
     internal void Watch() => watch.Wake();
 
-    /// <summary>This thread may not take requests for a while.</summary>
+    /// <summary>The calling thread will be busy for long. Another thread takes its requests.</summary>
     public void BeginBlocking() => Crew.Current?.BeginBlocking();
 
-    /// <summary>The end of what <see cref="BeginBlocking"/> began.</summary>
+    /// <summary>Ends what <see cref="BeginBlocking"/> began.</summary>
     public void EndBlocking() => Crew.Current?.EndBlocking();
 
-    /// <summary>Answers the requests that other threads still serve, which do not come back. What they answer later finds nobody.</summary>
-    /// <returns>The inodes of those that had to be left unanswered, since they came over a ring: the kernel waits for them.</returns>
+    /// <summary>
+    /// Answers the requests that other threads serve and do not come back from. The threads' own answers then find nobody.
+    /// </summary>
+    /// <returns>The inodes of requests that came over a ring and so had to be left unanswered: the kernel waits for them.</returns>
     public HashSet<ulong> AnswerAll(Errno error)
     {
         var left = new HashSet<ulong>();
@@ -51,10 +53,10 @@ public sealed class Workers : IDisposable
         return left;
     }
 
-    /// <summary>The connection has ended: no thread sleeps any more.</summary>
+    /// <summary>The connection has ended: wakes all sleeping threads for good.</summary>
     internal void Stop()
     {
-        if (!Interlocked.Exchange(ref stopped, true)) 
+        if (!Interlocked.Exchange(ref stopped, true))
         {
             crews.ForEach(crew => crew.Stop());
             watch.Stop();

@@ -1,7 +1,7 @@
 namespace Veneer.Fuse.Wire;
 
 #pragma warning disable CS1591 // the names are the protocol's: include/uapi/linux/fuse.h says what each means
-/// <summary>What kernel and server agree on in INIT (FUSE_ flags; the upper half travels in flags2).</summary>
+/// <summary>The capabilities that kernel and server agree on in INIT (FUSE_ flags; the upper half travels in flags2).</summary>
 [Flags]
 public enum InitFlags : ulong
 {
@@ -49,7 +49,7 @@ public enum InitFlags : ulong
     RequestTimeout = 1UL << 42,
 }
 
-/// <summary>How an open file is to be treated (FOPEN_ flags).</summary>
+/// <summary>How the kernel is to treat an open file (FOPEN_ flags).</summary>
 [Flags]
 public enum OpenReply : uint
 {
@@ -64,7 +64,7 @@ public enum OpenReply : uint
     Passthrough = 1 << 7,
 }
 
-/// <summary>Which fields of a SETATTR count (FATTR_ flags).</summary>
+/// <summary>The fields that a SETATTR sets (FATTR_ flags).</summary>
 [Flags]
 public enum SetAttrValid : uint
 {
@@ -106,7 +106,7 @@ public enum IoctlFlags : uint
     CompatX32 = 1 << 5,
 }
 
-/// <summary>What the server tells the kernel unasked (<c>enum fuse_notify_code</c>).</summary>
+/// <summary>The kinds of notification (<c>enum fuse_notify_code</c>).</summary>
 public enum NotifyCode
 {
     None = 0,

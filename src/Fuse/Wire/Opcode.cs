@@ -1,6 +1,6 @@
 namespace Veneer.Fuse.Wire;
 
-/// <summary>What the kernel asks for (<c>enum fuse_opcode</c>, protocol 7.45).</summary>
+/// <summary>The requests of the kernel (<c>enum fuse_opcode</c>, protocol 7.45).</summary>
 #pragma warning disable CS1591 // the names are the protocol's
 public enum Opcode : uint
 {

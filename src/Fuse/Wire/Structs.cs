@@ -17,9 +17,9 @@ public struct InHeader
     public uint Uid;
     /// <summary>The caller's filesystem group id, in the mount's user namespace.</summary>
     public uint Gid;
-    /// <summary>The calling thread, in the server's pid namespace; 0 when it has none there.</summary>
+    /// <summary>The id of the calling thread in the server's pid namespace; 0 when it has none there.</summary>
     public uint Pid;
-    /// <summary>Length of the extensions at the end of the request, in units of 8 bytes.</summary>
+    /// <summary>The length of the extensions at the end of the request, in units of 8 bytes.</summary>
     public ushort TotalExtensionLength;
     private ushort padding;
 }
@@ -31,7 +31,7 @@ public struct OutHeader
     public uint Length;
     /// <summary>Zero or a negative errno in a reply; a <see cref="NotifyCode"/> in a notification.</summary>
     public int Error;
-    /// <summary>The request's; 0 in a notification.</summary>
+    /// <summary>The number of the request; 0 in a notification.</summary>
     public ulong Unique;
 }
 
@@ -89,7 +89,7 @@ public struct Attr
     public uint BlockSize;
     public uint Flags;
 
-    /// <summary>Takes everything but the inode number and the link count as statx(2) gave them.</summary>
+    /// <summary>Copies the attributes of a statx(2), except the inode number and the link count.</summary>
     public static Attr From(in Statx stat, ulong ino, uint nlink) => new()
     {
         Ino = ino,
@@ -110,11 +110,11 @@ public struct Attr
     };
 }
 
-/// <summary><c>struct fuse_entry_out</c>: a name was found or made.</summary>
+/// <summary><c>struct fuse_entry_out</c>: the answer when a name was found or made.</summary>
 [StructLayout(LayoutKind.Sequential), WireSize(128)]
 public struct EntryOut
 {
-    /// <summary>0: there is no such name, and the kernel may remember that for <see cref="EntryValid"/>.</summary>
+    /// <summary>The inode; 0 when there is no such name, which the kernel may cache for <see cref="EntryValid"/>.</summary>
     public ulong NodeId;
     public ulong Generation;
     public ulong EntryValid;
@@ -275,7 +275,9 @@ public struct OpenOut
 {
     public ulong Fh;
     public OpenReply Flags;
-    /// <summary>From FUSE_DEV_IOC_BACKING_OPEN; read only with <see cref="OpenReply.Passthrough"/> (protocol 7.40).</summary>
+    /// <summary>
+    /// The id from FUSE_DEV_IOC_BACKING_OPEN; read only with <see cref="OpenReply.Passthrough"/> (protocol 7.40).
+    /// </summary>
     public int BackingId;
 }
 
@@ -375,7 +377,10 @@ public struct SetXattrIn
     public readonly bool KillSgid => (SetXattrFlags & 1) != 0;
 }
 
-/// <summary>What is sent of <see cref="SetXattrIn"/> unless <see cref="InitFlags.SetXattrExt"/> is in force (protocol 7.33).</summary>
+/// <summary>
+/// The part of <see cref="SetXattrIn"/> that is sent unless <see cref="InitFlags.SetXattrExt"/> is in force (protocol
+/// 7.33).
+/// </summary>
 [StructLayout(LayoutKind.Sequential), WireSize(8)]
 public struct SetXattrInShort
 {
@@ -474,7 +479,7 @@ public struct CopyFileRangeOut
     public ulong Copied;
 }
 
-/// <summary><c>struct fuse_dirent</c>: followed by the name, padded to 8 bytes.</summary>
+/// <summary><c>struct fuse_dirent</c>: a directory entry. The name follows, padded to 8 bytes.</summary>
 [StructLayout(LayoutKind.Sequential), WireSize(24)]
 public struct DirEnt
 {
@@ -493,7 +498,7 @@ public struct NotifyInvalidateInodeOut
     public long Length;
 }
 
-/// <summary>Begins a message with bytes for the kernel's pages of a file, which follow.</summary>
+/// <summary>The header of a notification with bytes for the kernel's pages of a file, which follow.</summary>
 [StructLayout(LayoutKind.Sequential), WireSize(40)]
 public struct NotifyStoreOut
 {
@@ -504,12 +509,12 @@ public struct NotifyStoreOut
     private uint padding;
 }
 
-/// <summary>Asks for what the kernel has of a file; a NOTIFY_REPLY brings it.</summary>
+/// <summary>A notification that asks for the kernel's pages of a file; a NOTIFY_REPLY brings them.</summary>
 [StructLayout(LayoutKind.Sequential), WireSize(48)]
 public struct NotifyRetrieveOut
 {
     public OutHeader Header;
-    /// <summary>That of the NOTIFY_REPLY.</summary>
+    /// <summary>The number that the NOTIFY_REPLY will have.</summary>
     public ulong Unique;
     public ulong NodeId;
     public ulong Offset;
@@ -527,14 +532,14 @@ public struct BackingMap
 }
 #pragma warning restore CS1591
 
-/// <summary><c>struct fuse_uring_cmd_req</c>: what a command to the device over io_uring carries.</summary>
+/// <summary><c>struct fuse_uring_cmd_req</c>: the payload of a command to the device over io_uring.</summary>
 [StructLayout(LayoutKind.Sequential), WireSize(24)]
 internal struct RingCommand
 {
     public ulong Flags;
-    /// <summary>Which request the reply is for; 0 in a REGISTER.</summary>
+    /// <summary>The request that the reply is for; 0 in a REGISTER.</summary>
     public ulong CommitId;
-    /// <summary>The queue: a CPU's number.</summary>
+    /// <summary>The queue, numbered as its CPU.</summary>
     public ushort Queue;
     private ushort padding0, padding1, padding2;
 }
@@ -544,24 +549,24 @@ internal struct RingCommand
 internal struct RingEntryInOut
 {
     public ulong Flags;
-    /// <summary>To be given back with the reply.</summary>
+    /// <summary>The id to return with the reply.</summary>
     public ulong CommitId;
-    /// <summary>Bytes of the payload that count.</summary>
+    /// <summary>The length of the payload in bytes.</summary>
     public uint PayloadSize;
     private uint padding;
     private ulong reserved;
 }
 
-/// <summary><c>struct fuse_uring_req_header</c>: what lies beside the payload.</summary>
+/// <summary><c>struct fuse_uring_req_header</c>: the memory of an entry without the payload.</summary>
 [StructLayout(LayoutKind.Sequential), WireSize(288)]
 internal unsafe struct RingHeader
 {
-    /// <summary>Bytes of each of the first two parts.</summary>
+    /// <summary>The size of each of the first two parts in bytes.</summary>
     public const int PartSize = 128;
 
-    /// <summary>The request's header; later the reply's.</summary>
+    /// <summary>The header of the request, and later that of the reply.</summary>
     public fixed byte InOut[PartSize];
-    /// <summary>The structure that the request has, if it has one.</summary>
+    /// <summary>The structure of the request, if it has one.</summary>
     public fixed byte Operation[PartSize];
     public RingEntryInOut Entry;
 }

@@ -1,9 +1,9 @@
 namespace Veneer.Fuse.Wire;
 
-/// <summary>How many bytes the structure has on the wire; a test compares it with the kernel's header.</summary>
+/// <summary>States the size of a structure on the wire. A test compares it with the kernel's header.</summary>
 [AttributeUsage(AttributeTargets.Struct)]
 public sealed class WireSizeAttribute(int size) : Attribute
 {
-    /// <summary>Size in bytes.</summary>
+    /// <summary>The size in bytes.</summary>
     public int Size { get; } = size;
 }
