@@ -2,11 +2,11 @@ using Veneer.Linux;
 
 namespace Veneer.Cli;
 
-/// <summary>The server as a process of its own, whose parent waits for its answer.</summary>
+/// <summary>Runs the server as a child process, while the parent waits until it serves.</summary>
 /// <remarks>
-/// The child has the parent's arguments. Its standard error is a pipe to the parent: what it writes there is what went
-/// wrong, and a NUL says that requests are served. Then it lets go of the pipe; of its caller's descriptors it never had
-/// any, so that a caller who reads our standard error to its end is not kept waiting.
+/// The child has the parent's arguments. Its standard error is a pipe to the parent: error messages go there, and a NUL
+/// says that requests are served. Then the child closes the pipe. It never had the other descriptors of the parent's
+/// caller, so that a caller who reads standard error to its end is not kept waiting.
 /// </remarks>
 internal static class Background
 {
@@ -15,25 +15,28 @@ internal static class Background
     /// <summary>Whether this process is the child.</summary>
     public static bool IsChild { get; } = Self.IsStartedAs(Mark);
 
-    /// <summary>In the child: the connection that the parent was given, if it was given one.</summary>
+    /// <summary>In the child: the descriptor of the connection, if the parent was given one.</summary>
     public const int Connection = 3;
 
     /// <summary>In the parent: starts the child and waits until it serves, or has ended.</summary>
-    /// <returns>0 when it serves; else its exit code, after its words have been passed on.</returns>
-    /// <param name="invocation">To start the same again.</param>
-    /// <param name="connection">A descriptor that it is to have as <see cref="Connection"/>, or -1.</param>
+    /// <returns>0 when the child serves; otherwise its exit status. Its messages have been passed on.</returns>
+    /// <param name="invocation">The command line, for the child.</param>
+    /// <param name="connection">A descriptor that the child is to have as <see cref="Connection"/>, or -1.</param>
     public static int Start(Invocation invocation, int connection)
     {
         Errno error = Libc.Pipe(out int readEnd, out int writeEnd);
         if (error.IsError) { return Failed($"A pipe cannot be made ({error}): see the limits of this process."); }
         using var answer = new Fd(readEnd);
         int pid;
-        _ = Libc.RaiseOpenFileLimit(); // best effort: the child does it too, but is to have room for its files before
+        _ = Libc.RaiseOpenFileLimit(); // best effort: the child raises the limit too, but its table is to be large from the start
         using (new Fd(writeEnd))
         {
             error = Self.Start(Mark, invocation.Raw, writeEnd, out pid, connection);
         }
-        if (error.IsError) { return Failed($"The server process cannot be started{Self.WhyNot(error, "see the limits of this process, or mount with -f")}"); }
+        if (error.IsError)
+        {
+            return Failed($"The server process cannot be started{Self.WhyNot(error, "see the limits of this process, or mount with -f")}");
+        }
 
         Span<byte> buffer = stackalloc byte[4096];
         while (true)
@@ -42,16 +45,25 @@ internal static class Background
             if (error == Errno.EINTR) { continue; }
             if (error.IsError || count == 0) { break; }
             int ready = buffer[..count].IndexOf((byte)0);
-            _ = Libc.Write(2, buffer[..(ready < 0 ? count : ready)], out _); // best effort: nobody may listen
+            _ = Libc.Write(2, buffer[..(ready < 0 ? count : ready)], out _); // best effort: perhaps nobody reads standard error
             if (ready >= 0) { return ExitCode.Success; }
         }
         error = Libc.Wait(pid, out int exitCode);
-        if (error.IsError || exitCode is 0 or > 128) { return Failed($"The server ended before it was ready ({(exitCode > 128 ? $"signal {exitCode - 128}" : error)}): mount with -f to see more."); }
+        if (error.IsError || exitCode is 0 or > 128)
+        {
+            return Failed(
+                $"The server ended before it was ready ({(exitCode > 128 ? $"signal {exitCode - 128}" : error)}): mount with "
+                + "-f to see more.");
+        }
         return exitCode;
     }
 
-    /// <summary>In the child: a path that leads through a descriptor of the command line's process, which is the parent, leads there still.</summary>
-    /// <returns>The full name of what is there, which outlives the parent, if there is one.</returns>
+    /// <summary>
+    /// In the child: resolves a path through a descriptor of the parent, such as <c>/dev/fd/3</c>, as the parent would.
+    /// </summary>
+    /// <returns>
+    /// The object's full name, which outlives the parent; where it has none, a path through the parent's descriptor.
+    /// </returns>
     public static string AsParentHas(string path)
     {
         foreach (string own in (ReadOnlySpan<string>)["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"])
@@ -73,8 +85,8 @@ internal static class Background
         }
     }
 
-    /// <summary>In the child: tells the parent that requests are served, and lets go of it.</summary>
-    /// <returns>Whether the parent was still there to hear it.</returns>
+    /// <summary>In the child: tells the parent that requests are served, and closes the pipe to it.</summary>
+    /// <returns>Whether the parent was still there to read it.</returns>
     public static bool ReportReady()
     {
         bool heard = !Libc.Write(2, [0], out _).IsError;

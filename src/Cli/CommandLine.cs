@@ -5,10 +5,10 @@ using Veneer.Overlay;
 
 namespace Veneer.Cli;
 
-/// <summary>What the commands have in common: how their words are read, and how they fail.</summary>
+/// <summary>Parses the words of a command, and turns its failures into messages and exit statuses.</summary>
 internal static class CommandLine
 {
-    /// <summary>Takes <c>-oOPTIONS</c> apart, which holds the characters that the parser would split it at.</summary>
+    /// <summary>Splits each <c>-oOPTIONS</c> in two words: it holds characters at which the parser would split it.</summary>
     private static List<string> Prepare(ReadOnlySpan<string> arguments)
     {
         var words = new List<string>(arguments.Length + 1);
@@ -29,7 +29,7 @@ internal static class CommandLine
         return words;
     }
 
-    /// <summary>Runs a command. What keeps it from its work becomes one sentence and the exit status that stands for it.</summary>
+    /// <summary>Runs a command. An exception becomes one sentence on standard error and an exit status.</summary>
     public static int Guard(Func<int> command)
     {
         int exitCode;
@@ -46,13 +46,13 @@ internal static class CommandLine
         return exitCode;
     }
 
-    /// <summary>Takes the words after a command apart. Each command has <c>--help</c> and <c>--version</c>.</summary>
-    /// <param name="name">The command.</param>
-    /// <param name="arguments">The words after it.</param>
-    /// <param name="options">Its options.</param>
-    /// <param name="parsed">Has their values.</param>
+    /// <summary>Parses the words after a command. Each command has <c>--help</c> and <c>--version</c>.</summary>
+    /// <param name="name">The name of the command.</param>
+    /// <param name="arguments">The words after the command.</param>
+    /// <param name="options">The options of the command.</param>
+    /// <param name="parsed">Receives the values of the options.</param>
     /// <param name="words">The words that are not options.</param>
-    /// <returns>False when the page or the version was asked for, which is shown.</returns>
+    /// <returns>False when the page or the version was asked for, which has been shown.</returns>
     /// <exception cref="OverlayMountException">An option is not one of the command's, or a word is empty.</exception>
     public static bool Parse(string name, string[] arguments, IEnumerable<Option> options, out ParseResult parsed, out string[] words)
     {
@@ -63,10 +63,11 @@ internal static class CommandLine
         foreach (Option option in options) { command.Add(option); }
 
         words = [];
-        parsed = command.Parse(Prepare(arguments), new ParserConfiguration { ResponseFileTokenReplacer = null }); // a mount point may be called @name
+        // a mount point may be called @name
+        parsed = command.Parse(Prepare(arguments), new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.GetValue(help) || parsed.GetValue(version))
         {
-            _ = Terminal.Print(parsed.GetValue(help) ? Manual.Of(name)! : Program.Version); // who reads no more has seen enough
+            _ = Terminal.Print(parsed.GetValue(help) ? Manual.Of(name)! : Program.Version); // a reader who has left has seen enough
             return false;
         }
         foreach (ParseError error in parsed.Errors)
@@ -76,7 +77,7 @@ internal static class CommandLine
         words = parsed.GetValue(places) ?? [];
         foreach (string word in words)
         {
-            // The parser takes an option that it does not know for a word. After "--" it may be one.
+            // The parser takes an unknown option for a word. After "--" it may be one.
             if (word.Length > 1 && word[0] == '-' && !arguments.Contains("--"))
             {
                 throw new OverlayMountException($"{word} is not an option of veneer {name}: see veneer {name} --help.");
@@ -86,9 +87,9 @@ internal static class CommandLine
         return true;
     }
 
-    /// <summary>Options that another program passes, and that have no effect.</summary>
-    /// <param name="flags">Those without a value.</param>
-    /// <param name="others">Those with one.</param>
+    /// <summary>Makes options that other programs pass and that have no effect.</summary>
+    /// <param name="flags">The options without a value.</param>
+    /// <param name="others">The options with a value.</param>
     public static IEnumerable<Option> WithoutEffect(string[] flags, string[] others) =>
         [.. flags.Select(flag => new Option<bool>(flag)), .. others.Select(other => new Option<string>(other))];
 }

@@ -9,10 +9,10 @@ using Veneer.Overlay.Changes;
 
 namespace Veneer.Cli;
 
-/// <summary><c>veneer diff</c>: what an upper changes in what its lowers show.</summary>
+/// <summary><c>veneer diff</c>: lists or packs what an upper changes in what its lowers show.</summary>
 internal static class DiffCommand
 {
-    /// <summary>Output is written in pieces of this many bytes.</summary>
+    /// <summary>The size of the pieces in which output is written, in bytes.</summary>
     private const int PieceSize = 64 * 1024;
 
     private enum Format { Text, Json, Stat }
@@ -28,31 +28,56 @@ internal static class DiffCommand
         var tar = new Option<string>("--tar");
         var time = new Option<string>("--mtime");
         var clamp = new Option<bool>("--clamp-mtime");
-        if (!CommandLine.Parse("diff", arguments, [upper, lower, userXattr, json, stat, tar, time, clamp], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
+        if (!CommandLine.Parse("diff", arguments, [upper, lower, userXattr, json, stat, tar, time, clamp], out ParseResult parsed,
+            out string[] words))
+        {
+            return ExitCode.Success;
+        }
         string? archive = parsed.GetValue(tar);
-        if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1) { throw new OverlayMountException("--json, --stat and --tar exclude each other: take one."); }
-        if (archive is null && (parsed.GetValue(time) is not null || parsed.GetValue(clamp))) { throw new OverlayMountException("--mtime and --clamp-mtime are for --tar alone: add --tar FILE, or leave them out."); }
+        if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1)
+        {
+            throw new OverlayMountException("--json, --stat and --tar exclude each other: take one.");
+        }
+        if (archive is null && (parsed.GetValue(time) is not null || parsed.GetValue(clamp)))
+        {
+            throw new OverlayMountException("--mtime and --clamp-mtime are for --tar alone: add --tar FILE, or leave them out.");
+        }
         LayerTimes times = archive is null ? default : TimesOf(parsed.GetValue(time), parsed.GetValue(clamp));
         Format format = parsed.GetValue(json) ? Format.Json : parsed.GetValue(stat) ? Format.Stat : Format.Text;
 
         using OverlayDiff diff = Open(words, parsed.GetValue(upper), parsed.GetValue(lower) ?? [], parsed.GetValue(userXattr));
         if (archive is null) { return Write(diff, format); }
-        if (!diff.ReadsLayers) { throw new LayerException($"The layers of {words[0]} cannot be reached from here, and only they can be made a tar of: ask as root, in the mount namespace of the server.", ExitCode.Denied); }
+        if (!diff.ReadsLayers)
+        {
+            throw new LayerException(
+                $"The layers of {words[0]} cannot be reached from here, and only they can be made a tar of: ask as root, in "
+                + "the mount namespace of the server.", ExitCode.Denied);
+        }
         return WriteTar(diff, archive, times);
     }
 
-    /// <summary>As GNU tar has the options; SOURCE_DATE_EPOCH limits the times where they do not say another.</summary>
+    /// <summary>Reads the options as GNU tar does. Without --mtime, SOURCE_DATE_EPOCH limits the times.</summary>
     private static LayerTimes TimesOf(string? time, bool isLimit)
     {
         if (time is not null)
         {
-            return LayerTimes.TryParse(time, out long given) ? new LayerTimes(given, isLimit) : throw new OverlayMountException($"--mtime {time} is not understood: give @SECONDS since 1970, or a date such as 2026-01-31 or 2026-01-31T12:00:00Z.");
+            return LayerTimes.TryParse(time, out long given)
+                ? new LayerTimes(given, isLimit)
+                : throw new OverlayMountException(
+                    $"--mtime {time} is not understood: give @SECONDS since 1970, or a date such as 2026-01-31 or "
+                    + "2026-01-31T12:00:00Z.");
         }
         if (Environment.GetEnvironmentVariable("SOURCE_DATE_EPOCH") is { Length: > 0 } epoch)
         {
-            return LayerTimes.TryParseEpoch(epoch, out long limit) ? new LayerTimes(limit, IsLimit: true) : throw new OverlayMountException($"SOURCE_DATE_EPOCH={epoch} in the environment is not understood: it is a number of seconds since 1970, or unset.");
+            return LayerTimes.TryParseEpoch(epoch, out long limit)
+                ? new LayerTimes(limit, IsLimit: true)
+                : throw new OverlayMountException(
+                    $"SOURCE_DATE_EPOCH={epoch} in the environment is not understood: it is a number of seconds since 1970, or "
+                    + "unset.");
         }
-        return isLimit ? throw new OverlayMountException("--clamp-mtime needs a time: add --mtime @SECONDS, or set SOURCE_DATE_EPOCH.") : default;
+        return isLimit
+            ? throw new OverlayMountException("--clamp-mtime needs a time: add --mtime @SECONDS, or set SOURCE_DATE_EPOCH.")
+            : default;
     }
 
     private static OverlayDiff Open(string[] words, string? upper, string[] lowers, bool userXattr)
@@ -60,17 +85,31 @@ internal static class DiffCommand
         if (words.Length > 1) { throw new OverlayMountException($"{words[1]} is one word too many: give one mount point."); }
         if (words.Length == 1)
         {
-            if (upper is not null || lowers.Length > 0 || userXattr) { throw new OverlayMountException("A mount point and --upper, --lower or --userxattr exclude each other: the mount knows its layers."); }
+            if (upper is not null || lowers.Length > 0 || userXattr)
+            {
+                throw new OverlayMountException(
+                    "A mount point and --upper, --lower or --userxattr exclude each other: the mount knows its layers.");
+            }
             return MountedOverlay.At(words[0], LiveMount.AskFor).Diff();
         }
-        if (upper is null || lowers.Length == 0) { throw new OverlayMountException("No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR."); }
+        if (upper is null || lowers.Length == 0)
+        {
+            throw new OverlayMountException("No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR.");
+        }
         if (!userXattr && !Capabilities.SeesTrustedAttributes)
         {
-            if (Libc.StatAt(Libc.AtCwd, "/proc/self/ns\0"u8, StatxMask.Basic, out _).IsError) { throw new LayerException("Whether this process can read the attributes of the layers is not known, since there is no /proc: mount it, as with mount -t proc proc /proc.", ExitCode.System); }
-            throw new LayerException("Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become root, or add --userxattr if the overlay is mounted so.", ExitCode.Denied);
+            if (Libc.StatAt(Libc.AtCwd, "/proc/self/ns\0"u8, StatxMask.Basic, out _).IsError)
+            {
+                throw new LayerException(
+                    "Whether this process can read the attributes of the layers is not known, since there is no /proc: mount it, "
+                    + "as with mount -t proc proc /proc.", ExitCode.System);
+            }
+            throw new LayerException(
+                "Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become "
+                + "root, or add --userxattr if the overlay is mounted so.", ExitCode.Denied);
         }
         var parser = new OptionParser();
-        // The first list may take the place of others, but every --lower is to count: all in one.
+        // One lowerdir= would replace another, but every --lower is to count: so all go into one list.
         parser.Add($"lowerdir={string.Join(':', lowers).Replace(",", "\\,", StringComparison.Ordinal)}");
         return OverlayDiff.Open(upper, parser.Build(null, "").LowerDirectories, userXattr);
     }
@@ -93,7 +132,8 @@ internal static class DiffCommand
                     break;
                 default:
                     (long Count, long Bytes) total = totals.GetValueOrDefault(change.Kind);
-                    totals[change.Kind] = (total.Count + 1, total.Bytes + (change.ContentChanged && change.Type == ObjectType.File && change.Kind != ChangeKind.Deleted ? change.Size : 0));
+                    bool hasContent = change.ContentChanged && change.Type == ObjectType.File && change.Kind != ChangeKind.Deleted;
+                    totals[change.Kind] = (total.Count + 1, total.Bytes + (hasContent ? change.Size : 0));
                     break;
             }
             if (output.WrittenCount >= PieceSize && !Flush(output)) { return ExitCode.System; }
@@ -103,8 +143,8 @@ internal static class DiffCommand
         return Flush(output) ? Conclude(diff.Disturbances) : ExitCode.System;
     }
 
-    /// <summary>False when nobody listens.</summary>
-    /// <exception cref="LayerException">There is no room for it.</exception>
+    /// <summary>Writes the buffered output. False when nobody reads it any more.</summary>
+    /// <exception cref="LayerException">The output cannot be written.</exception>
     private static bool Flush(ArrayBufferWriter<byte> output)
     {
         bool isHeard = Terminal.Print(output.WrittenSpan);
@@ -112,7 +152,10 @@ internal static class DiffCommand
         return isHeard;
     }
 
-    /// <summary>Writes a layer; to a file under another name first, so that FILE is a whole layer or what it was. A device or a pipe takes it as it comes.</summary>
+    /// <summary>
+    /// Writes a layer. A file is written under another name first, so that FILE is a whole layer or what it was before. A
+    /// device or a pipe gets the bytes at once.
+    /// </summary>
     private static int WriteTar(OverlayDiff diff, string file, LayerTimes times)
     {
         bool isFile = false;
@@ -134,48 +177,56 @@ internal static class DiffCommand
                 WriteTarFile(diff, file, target, times);
             }
         }
-        catch (Exception problem) when (problem is IOException or ArgumentOutOfRangeException) // the second for EFBIG
+        catch (Exception problem) when (problem is IOException or ArgumentOutOfRangeException) // ArgumentOutOfRangeException: EFBIG
         {
-            throw new LayerException(isFile ? $"{file} cannot be written to its end: see whether there is space left, and ulimit -f." : $"{(file == "-" ? "Standard output" : file)} takes no more: the layer is cut off.", ExitCode.System);
+            throw new LayerException(isFile
+                ? $"{file} cannot be written to its end: see whether there is space left, and ulimit -f."
+                : $"{(file == "-" ? "Standard output" : file)} takes no more: the layer is cut off.", ExitCode.System);
         }
         return Conclude(diff.Disturbances);
     }
 
-    /// <summary>A file in the directory of a path, which can be linked there: that takes /proc.</summary>
+    /// <summary>Opens a nameless file in the directory of a path, to be linked there later, which takes /proc.</summary>
     private static Errno OpenNameless(string path, out int descriptor)
     {
         descriptor = -1;
         if (Libc.StatAt(Libc.AtCwd, "/proc/self/fd\0"u8, StatxMask.Basic, out _).IsError) { return Errno.EOPNOTSUPP; }
         string directory = path.LastIndexOf('/') is >= 0 and var slash ? path[..(slash + 1)] : ".";
-        return Libc.OpenAt(Libc.AtCwd, PathText.Encode(directory), OpenFlags.TemporaryFile | OpenFlags.WriteOnly, 0x1B6, ResolveFlags.None, out descriptor);
+        return Libc.OpenAt(Libc.AtCwd, PathText.Encode(directory), OpenFlags.TemporaryFile | OpenFlags.WriteOnly, 0x1B6,
+            ResolveFlags.None, out descriptor);
     }
 
-    /// <summary>Opens what is there and is no file, or gives null.</summary>
-    /// <param name="file">As it was given.</param>
-    /// <param name="target">The file that is meant: a symbolic link stays one.</param>
+    /// <summary>Opens a path for writing when it is neither a file nor a directory. Null otherwise.</summary>
+    /// <param name="file">The path as it was given.</param>
+    /// <param name="target">The file to write: behind a symbolic link, its target, so that the link stays.</param>
     private static SafeFileHandle? OpenSpecial(string file, out string target)
     {
         target = file;
         if (MountTable.OpenPlace(file, out string resolved, out int descriptor).IsError) { return null; }
         using var place = new Fd(descriptor);
-        if (Libc.StatAt(place.Value, Libc.Self, StatxMask.Basic, out Statx stat).IsError || stat.Type is FileType.Regular or FileType.Directory)
+        if (Libc.StatAt(place.Value, Libc.Self, StatxMask.Basic, out Statx stat).IsError
+            || stat.Type is FileType.Regular or FileType.Directory)
         {
             target = resolved;
             return null;
         }
         Errno error = Libc.Reopen(place.Value, OpenFlags.WriteOnly, out descriptor);
-        return error.IsError ? throw new LayerException($"{file} cannot be written ({error}): name a file, or - for standard output.", ExitCode.System) : new SafeFileHandle(descriptor, ownsHandle: true);
+        return error.IsError
+            ? throw new LayerException($"{file} cannot be written ({error}): name a file, or - for standard output.", ExitCode.System)
+            : new SafeFileHandle(descriptor, ownsHandle: true);
     }
 
     private static void WriteTarFile(OverlayDiff diff, string file, string target, LayerTimes times)
     {
         byte[] whole = PathText.Encode(target), partial = PathText.Encode($"{target}.{Environment.ProcessId}.part");
-        // Without a name until it is whole, so that nothing is left when this is killed. Not everywhere are there such files.
+        // A file without a name until it is whole, so that nothing is left when this process is killed. Not every
+        // filesystem has such files.
         Errno error = OpenNameless(target, out int descriptor);
         bool isPartial = error.IsError;
         if (isPartial)
         {
-            error = Libc.OpenAt(Libc.AtCwd, partial, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, 0x1B6, ResolveFlags.None, out descriptor);
+            error = Libc.OpenAt(Libc.AtCwd, partial, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, 0x1B6,
+                ResolveFlags.None, out descriptor);
             isPartial = !error.IsError;
         }
         try
@@ -192,28 +243,37 @@ internal static class DiffCommand
                 }
                 if (!error.IsError) { error = Libc.RenameAt(Libc.AtCwd, partial, Libc.AtCwd, whole, RenameFlags.None); }
             }
-            if (error.IsError) { throw new LayerException($"{file} cannot be written ({error}): name a file in a directory that this user may write.", ExitCode.System); }
+            if (error.IsError)
+            {
+                throw new LayerException($"{file} cannot be written ({error}): name a file in a directory that this user may write.",
+                    ExitCode.System);
+            }
             isPartial = false;
         }
         finally
         {
-            if (isPartial) { _ = Libc.UnlinkAt(Libc.AtCwd, partial); } // best effort: the sentence names what went wrong
+            if (isPartial) { _ = Libc.UnlinkAt(Libc.AtCwd, partial); } // best effort: the exception names the cause
         }
     }
 
-    /// <summary>Names what was disturbed.</summary>
+    /// <summary>Reports what was disturbed, and gives the exit status.</summary>
     private static int Conclude(IReadOnlyList<Disturbance> disturbances)
     {
         int code = ExitCode.Success;
         foreach (Disturbance disturbance in disturbances)
         {
             Terminal.Complain($"{PathText.Printable(disturbance.Path)} {disturbance.Reason}.");
-            code = Math.Max(code, disturbance.Kind switch { DisturbanceKind.LeftOut => ExitCode.Success, DisturbanceKind.Moved => ExitCode.Unsettled, _ => ExitCode.Incomplete });
+            code = Math.Max(code, disturbance.Kind switch
+            {
+                DisturbanceKind.LeftOut => ExitCode.Success,
+                DisturbanceKind.Moved => ExitCode.Unsettled,
+                _ => ExitCode.Incomplete,
+            });
         }
         return code;
     }
 
-    /// <summary>A change on one line.</summary>
+    /// <summary>Formats a change as one line.</summary>
     private static string Line(Change change)
     {
         string path = PathText.Printable(change.Path);
@@ -223,7 +283,8 @@ internal static class DiffCommand
             ChangeKind.Modified => change.ContentChanged ? $"M {path}\n" : $"m {path}\n",
             ChangeKind.Deleted => $"D {path}\n",
             ChangeKind.Replaced => $"S {path}\n",
-            ChangeKind.Renamed => $"{(change.ContentChanged ? "RM" : change.AttributesChanged ? "Rm" : "R")} {PathText.Printable(change.From!)} -> {path}\n",
+            ChangeKind.Renamed =>
+                $"{(change.ContentChanged ? "RM" : change.AttributesChanged ? "Rm" : "R")} {PathText.Printable(change.From!)} -> {path}\n",
             ChangeKind.TypeChanged => $"T {path}\n",
             _ => $"O {path}\n",
         };
@@ -238,7 +299,8 @@ internal static class DiffCommand
             if (bytes > 0) { text.Append(CultureInfo.InvariantCulture, $"  {bytes} bytes"); }
             text.Append('\n');
         }
-        text.Append(CultureInfo.InvariantCulture, $"{"in all",-12} {totals.Values.Sum(total => total.Count),8}  {totals.Values.Sum(total => total.Bytes)} bytes\n");
+        text.Append(CultureInfo.InvariantCulture,
+            $"{"in all",-12} {totals.Values.Sum(total => total.Count),8}  {totals.Values.Sum(total => total.Bytes)} bytes\n");
         return text.ToString();
     }
 }

@@ -1,36 +1,36 @@
 namespace Veneer.Cli;
 
-/// <summary>What the process ends with, as mount(8) has it.</summary>
+/// <summary>The exit statuses of the program, compatible with mount(8).</summary>
 internal static class ExitCode
 {
-    /// <summary>Done.</summary>
+    /// <summary>The command succeeded.</summary>
     public const int Success = 0;
     /// <summary>The command line is wrong.</summary>
     public const int Usage = 1;
-    /// <summary>The system failed us: no process, no memory.</summary>
+    /// <summary>The system failed: no process, no memory, or the output cannot be written.</summary>
     public const int System = 2;
-    /// <summary>What is named is a mount, but not an overlay, or none that the command can look at.</summary>
+    /// <summary>The argument is a mount, but not an overlay, or not one that the command works on.</summary>
     public const int NotAnOverlay = 3;
-    /// <summary>The caller may not do this.</summary>
+    /// <summary>The caller lacks the permission.</summary>
     public const int Denied = 4;
-    /// <summary>The answer is whole, but something changed while it was read, and was named.</summary>
+    /// <summary>The answer is whole, but something changed while it was read; it was named.</summary>
     public const int Unsettled = 5;
-    /// <summary>The answer lacks something, which was named.</summary>
+    /// <summary>The answer lacks something; it was named.</summary>
     public const int Incomplete = 6;
-    /// <summary>A record is damaged, or is something else.</summary>
+    /// <summary>A record is damaged, or is not a record.</summary>
     public const int Corrupt = 7;
-    /// <summary>What was recorded is not there, or has become something else.</summary>
+    /// <summary>A recorded object is missing, or has become another.</summary>
     public const int NotSame = 8;
-    /// <summary>Something is not on the disk, or may be lost; what, was named.</summary>
+    /// <summary>Something is not on the disk, or may be lost; it was named.</summary>
     public const int Unsynced = 9;
-    /// <summary>Something holds what was asked about.</summary>
+    /// <summary>The argument is held by something.</summary>
     public const int Held = 10;
-    /// <summary>What is named is not there, or is no mount.</summary>
+    /// <summary>The argument does not exist, or is not a mount.</summary>
     public const int NotAMount = 11;
-    /// <summary>A path does not lead into the mount, or nothing is and was there.</summary>
+    /// <summary>The path is not in the mount, or no layer has or had it.</summary>
     public const int Outside = 12;
-    /// <summary>A record is of a version that is not known.</summary>
+    /// <summary>A record is of an unknown version.</summary>
     public const int OtherVersion = 13;
-    /// <summary>It could not be mounted or unmounted.</summary>
+    /// <summary>Mounting or unmounting failed.</summary>
     public const int Failure = 32;
 }

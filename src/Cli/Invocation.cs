@@ -2,10 +2,10 @@ using Veneer.Linux;
 
 namespace Veneer.Cli;
 
-/// <summary>How this process was started, in the bytes that the kernel has.</summary>
+/// <summary>The command line of this process, byte by byte.</summary>
 /// <remarks>
-/// .NET decodes arguments as UTF-8, which loses what a path may contain, and does not always keep the name we were
-/// called by; /proc/self/cmdline has both.
+/// .NET decodes arguments as UTF-8, which loses bytes that a path may contain, and does not always keep the name that the
+/// program was called by. /proc/self/cmdline has both.
 /// </remarks>
 internal sealed class Invocation
 {
@@ -15,20 +15,24 @@ internal sealed class Invocation
         Arguments = arguments;
     }
 
-    /// <summary>The whole command line, to start the same again.</summary>
+    /// <summary>The whole command line, for starting the program again.</summary>
     public IReadOnlyList<byte[]> Raw { get; }
 
-    /// <summary>The arguments without the program's name, as text that <see cref="PathText"/> turns back.</summary>
+    /// <summary>
+    /// The arguments without the program's name, as text that <see cref="PathText"/> turns back into the same bytes.
+    /// </summary>
     public string[] Arguments { get; }
 
-    /// <summary>The last part of the name that we were called by, such as <c>mount.fuse.veneer</c>.</summary>
+    /// <summary>The last component of the name that the program was called by, such as <c>mount.fuse.veneer</c>.</summary>
     public string Name => Raw.Count == 0 ? "" : PathText.Decode(Raw[0])[(PathText.Decode(Raw[0]).LastIndexOf('/') + 1)..];
 
-    /// <summary>As if we had been started with these words.</summary>
+    /// <summary>Makes the command line that has these words.</summary>
     public static Invocation Of(string[] before, string[] arguments) =>
         new([.. ((string[])["veneer", .. before, .. arguments]).Select(word => PathText.Encode(word)[..^1])], [.. before, .. arguments]);
 
-    /// <param name="arguments">What Main was given: how many of the last words of the command line are ours.</param>
+    /// <param name="arguments">
+    /// The arguments of Main. Their number tells which words at the end of the command line are arguments.
+    /// </param>
     public static Invocation Of(string[] arguments)
     {
         var raw = new List<byte[]>();

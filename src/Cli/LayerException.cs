@@ -3,27 +3,27 @@ using Veneer.Overlay;
 
 namespace Veneer.Cli;
 
-/// <summary>What keeps a server from telling something.</summary>
+/// <summary>Why a server did not answer.</summary>
 internal enum LayerProblem
 {
-    /// <summary>None of the others.</summary>
+    /// <summary>Another reason.</summary>
     Other,
-    /// <summary>It has not answered in time.</summary>
+    /// <summary>The server has not answered in time.</summary>
     Hangs,
-    /// <summary>Its mount gives EIO.</summary>
+    /// <summary>The mount was shut down: it gives EIO.</summary>
     IsShutDown,
 }
 
-/// <summary>An overlay or its layers cannot be looked at: one sentence, and what the process ends with.</summary>
+/// <summary>An overlay or its layers cannot be examined. Has a sentence for the user and an exit status.</summary>
 internal sealed class LayerException(string message, int exitCode, LayerProblem problem = LayerProblem.Other) : MountException(message)
 {
-    /// <summary>What it is about.</summary>
+    /// <summary>The reason, if it is one that callers distinguish.</summary>
     public LayerProblem Problem { get; } = problem;
 
-    /// <summary>One of <see cref="Cli.ExitCode"/>.</summary>
+    /// <summary>The exit status, one of <see cref="Cli.ExitCode"/>.</summary>
     public int ExitCode { get; } = exitCode;
 
-    /// <summary>The exit status for what the library says of a mount.</summary>
+    /// <summary>Gives the exit status for an exception of the library.</summary>
     public static int CodeOf(OverlayQueryException problem) => problem.Problem switch
     {
         QueryProblem.NotAMount => Cli.ExitCode.NotAMount,

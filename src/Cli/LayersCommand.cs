@@ -8,7 +8,7 @@ using Veneer.Overlay.Topology;
 
 namespace Veneer.Cli;
 
-/// <summary><c>veneer layers</c>: what an overlay is made of, and which layers contribute to one object in it.</summary>
+/// <summary><c>veneer layers</c>: shows the layers of an overlay, and which of them contribute to an object in it.</summary>
 internal static class LayersCommand
 {
     /// <param name="arguments">The words after <c>layers</c>.</param>
@@ -18,12 +18,15 @@ internal static class LayersCommand
         if (!CommandLine.Parse("layers", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
         if (words.Length is < 1 or > 2)
         {
-            throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one of an overlay." : $"{words[2]} is one word too many: give a mount point, and a path in it, if any.");
+            throw new OverlayMountException(words.Length == 0
+                ? "No mount point is given: name the one of an overlay."
+                : $"{words[2]} is one word too many: give a mount point, and a path in it, if any.");
         }
         OverlayTopology topology = Describe(words[0], words.Length == 2 ? words[1] : null, out string mountPoint);
         if (topology.Path is { } path && topology.Parts.Count == 0)
         {
-            throw new LayerException($"No layer has {path}: name something in {mountPoint}, or something that was deleted there.", ExitCode.Outside);
+            throw new LayerException($"No layer has {path}: name something in {mountPoint}, or something that was deleted there.",
+                ExitCode.Outside);
         }
         if (parsed.GetValue(json)) { Terminal.WriteJson(topology, DocumentJson.Default.OverlayTopology); }
         else { Terminal.Print(Tree(topology, mountPoint)); }
@@ -37,15 +40,24 @@ internal static class LayersCommand
         string prefix = mountPoint == "/" ? "/" : mountPoint + "/";
         if (resolved != mountPoint)
         {
-            if (path is not null) { throw new LayerException($"{resolved} is not a mount point: name the mount point of an overlay.", ExitCode.NotAMount); }
+            if (path is not null)
+            {
+                throw new LayerException($"{resolved} is not a mount point: name the mount point of an overlay.", ExitCode.NotAMount);
+            }
             path = resolved;
         }
         if (path is not null)
         {
-            if (path.Split('/').Contains("..")) { throw new LayerException($"{path} has .. in it, which may lead out of {mountPoint}: name the path without.", ExitCode.Outside); }
-            if (path.Trim('/').Length > 0 && path.StartsWith('/') && path != mountPoint && !path.StartsWith(prefix, StringComparison.Ordinal))
+            if (path.Split('/').Contains(".."))
             {
-                throw new LayerException($"{path} is not in {mountPoint}: name something below it, or a path that starts there.", ExitCode.Outside);
+                throw new LayerException($"{path} has .. in it, which may lead out of {mountPoint}: name the path without.",
+                    ExitCode.Outside);
+            }
+            if (path.Trim('/').Length > 0 && path.StartsWith('/') && path != mountPoint
+                && !path.StartsWith(prefix, StringComparison.Ordinal))
+            {
+                throw new LayerException($"{path} is not in {mountPoint}: name something below it, or a path that starts there.",
+                    ExitCode.Outside);
             }
             path = path == mountPoint || path.Trim('/').Length == 0 ? "" : path.StartsWith('/') ? path[prefix.Length..] : path;
             path = string.Join('/', path.Split('/').Where(name => name is not ("" or ".")));
@@ -56,23 +68,38 @@ internal static class LayersCommand
     private static string Tree(OverlayTopology topology, string mountPoint)
     {
         var text = new StringBuilder($"{PathText.Printable(mountPoint)}\n");
-        Branches(text, topology.Layers, static layer => string.Create(CultureInfo.InvariantCulture, $"{Name(layer.Index)}  {Where(layer)}  {layer.FileSystem}{(layer.FileSystem.Length > 0 ? " " : "")}{layer.Device}  {Numbers(layer.MountId, layer.Ino, layer.HandleType, layer.Handle)}"));
+        Branches(text, topology.Layers, static layer => string.Create(CultureInfo.InvariantCulture,
+            $"{Name(layer.Index)}  {Where(layer)}  "
+            + $"{layer.FileSystem}{(layer.FileSystem.Length > 0 ? " " : "")}{layer.Device}  "
+            + $"{Numbers(layer.MountId, layer.Ino, layer.HandleType, layer.Handle)}"));
         if (topology.Path is not { } path) { return text.ToString(); }
         text.Append(CultureInfo.InvariantCulture, $"{(path.Length == 0 ? "." : PathText.Printable(path))}\n");
-        Branches(text, topology.Parts, static part => string.Create(CultureInfo.InvariantCulture, $"{Name(part.Layer)}  {string.Join(", ", OverlayTopology.Words(part.Roles))}  {(part.Path is { } where ? where.Length == 0 ? "." : PathText.Printable(where) : "?")}  {Numbers(0, part.Ino, part.HandleType, part.Handle)}"));
+        Branches(text, topology.Parts, static part => string.Create(CultureInfo.InvariantCulture,
+            $"{Name(part.Layer)}  {string.Join(", ", OverlayTopology.Words(part.Roles))}  "
+            + $"{(part.Path is { } where ? where.Length == 0 ? "." : PathText.Printable(where) : "?")}  "
+            + $"{Numbers(0, part.Ino, part.HandleType, part.Handle)}"));
         return text.ToString();
     }
 
     private static void Branches<T>(StringBuilder text, IReadOnlyList<T> items, Func<T, string> line)
     {
-        for (int i = 0; i < items.Count; i++) { text.Append(i == items.Count - 1 ? "└── " : "├── ").Append(line(items[i])).Append('\n'); }
+        for (int i = 0; i < items.Count; i++)
+        {
+            text.Append(i == items.Count - 1 ? "└── " : "├── ").Append(line(items[i])).Append('\n');
+        }
     }
 
-    private static string Name(int layer) => layer switch { 0 => "upper  ", < 0 => "work   ", _ => string.Create(CultureInfo.InvariantCulture, $"lower {layer}") };
+    private static string Name(int layer) =>
+        layer switch { 0 => "upper  ", < 0 => "work   ", _ => string.Create(CultureInfo.InvariantCulture, $"lower {layer}") };
 
     private static string Where(LayerDescription layer) =>
-        layer.Path is { } path ? PathText.Printable(path) : layer.Given is { } given ? $"{PathText.Printable(given)} (not reached from here)" : "(not reached from here)";
+        layer.Path is { } path
+            ? PathText.Printable(path)
+            : layer.Given is { } given
+            ? $"{PathText.Printable(given)} (not reached from here)"
+            : "(not reached from here)";
 
     private static string Numbers(ulong mountId, ulong ino, int type, string handle) => string.Create(CultureInfo.InvariantCulture,
-        $"{(mountId == 0 ? "" : $"mount {mountId}, ")}inode {ino}{(handle.Length == 0 ? "" : $", handle {type}:{handle.ToLowerInvariant()}")}");
+        $"{(mountId == 0 ? "" : $"mount {mountId}, ")}inode "
+        + $"{ino}{(handle.Length == 0 ? "" : $", handle {type}:{handle.ToLowerInvariant()}")}");
 }

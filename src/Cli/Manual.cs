@@ -3,13 +3,13 @@ using Veneer.Overlay;
 
 namespace Veneer.Cli;
 
-/// <summary>What <c>--help</c> shows: the texts of Manual/, in the sections of a manual page, which are embedded in the program.</summary>
+/// <summary>The texts of <c>--help</c>: the pages of Manual/, in the sections of a manual page, embedded in the program.</summary>
 internal static class Manual
 {
     /// <summary>The page of the program itself.</summary>
     public static string Veneer => Read("veneer");
 
-    /// <summary>For who called without any word.</summary>
+    /// <summary>A short list of commands, for a call without arguments.</summary>
     public static string Synopsis => Read("synopsis");
 
     /// <summary>The page of a command, or null when there is no such command.</summary>

@@ -13,12 +13,13 @@ namespace Veneer.Cli;
 /// <summary><c>veneer mount</c>: mounts an overlay and serves it.</summary>
 internal static class MountCommand
 {
-    /// <summary>What the command line says.</summary>
-    private sealed record Request(OptionParser Options, string? Source, string MountPoint, bool Foreground, bool Pretend, string? Identities);
+    /// <summary>The parsed command line.</summary>
+    private sealed record Request(OptionParser Options, string? Source, string MountPoint, bool Foreground, bool Pretend,
+        string? Identities);
 
-    /// <param name="invocation">To start the same again in the background.</param>
+    /// <param name="invocation">The command line, for starting the server in the background.</param>
     /// <param name="arguments">The words after <c>mount</c>.</param>
-    /// <param name="asHelper">Whether mount(8) calls, where <c>-f</c> means "do not really".</param>
+    /// <param name="asHelper">Whether mount(8) is the caller, whose <c>-f</c> means "do not mount".</param>
     public static int Run(Invocation invocation, string[] arguments, bool asHelper)
     {
         int connection = Background.IsChild
@@ -31,7 +32,8 @@ internal static class MountCommand
         }
         finally
         {
-            if (connection >= 0 && exitCode != ExitCode.Success && !Background.IsChild) { _ = Mount.Adopt(connection, "").Detach(); } // best effort: nobody will serve it
+            // best effort: nobody will serve the connection
+            if (connection >= 0 && exitCode != ExitCode.Success && !Background.IsChild) { _ = Mount.Adopt(connection, "").Detach(); }
         }
     }
 
@@ -41,7 +43,10 @@ internal static class MountCommand
         if (request is null) { return ExitCode.Success; }
         if (request.Options.Remount) { return Remount(request); }
 
-        OverlayOptions options = request.Options.Build(request.Source, request.MountPoint) with { Identities = RestoreCommand.IdentitiesOf(request.Identities) };
+        OverlayOptions options = request.Options.Build(request.Source, request.MountPoint) with
+        {
+            Identities = RestoreCommand.IdentitiesOf(request.Identities),
+        };
         if (Background.IsChild)
         {
             options = options with
@@ -63,9 +68,10 @@ internal static class MountCommand
             return true;
         }); }
         if (Background.IsChild) { return Serve(options, connection, trace: false, Syslog.Complain, _ => Background.ReportReady()); }
-        if (connection >= 0) { return Background.Start(invocation, connection); } // the mount is that of who made it
+        if (connection >= 0) { return Background.Start(invocation, connection); } // its mount belongs to the process that made it
 
-        // Its full name: a mount over our working directory is not seen through ".", nor one over a directory through its descriptor.
+        // The full name: a mount over our working directory is not seen through ".", nor a mount over a directory through
+        // its descriptor.
         if (Target.Open(request.MountPoint, out string place, out int opened).IsError) { place = request.MountPoint; }
         else { Libc.Close(opened); }
         int before = MountTable.IdAt(place);
@@ -75,15 +81,21 @@ internal static class MountCommand
         return exitCode;
     }
 
-    /// <summary>In the parent: what failed leaves no mount that answers nobody, and is in the way of the next.</summary>
+    /// <summary>
+    /// In the parent: removes a mount that a failed server has left behind, so that it is not in the way of the next one.
+    /// </summary>
     /// <param name="path">The mount point's full name.</param>
-    /// <param name="before">What was mounted there before; -1 when that is not known, and then nothing is done.</param>
-    /// <returns>Whether there was one, and it is gone.</returns>
+    /// <param name="before">The id of the mount that was there before; -1 when it is not known, and then nothing is done.</param>
+    /// <returns>Whether there was such a mount, and it is gone.</returns>
     private static bool TakeAway(string path, int before)
     {
-        if (before < 0 || Target.Find(path, out _, out MountEntry? mount).IsError || mount is not { Type: "fuse.veneer" } || mount.Id == before) { return false; }
+        if (before < 0 || Target.Find(path, out _, out MountEntry? mount).IsError || mount is not { Type: "fuse.veneer" }
+            || mount.Id == before)
+        {
+            return false;
+        }
         if (Target.Open(path, out _, out int descriptor).IsError) { return false; }
-        bool answers = !Libc.StatFileSystem(descriptor, out _).IsError; // then it is somebody else's
+        bool answers = !Libc.StatFileSystem(descriptor, out _).IsError; // then another server's mount is there
         Libc.Close(descriptor);
         return !answers && !Mount.Unmount(path, lazy: true).IsError;
     }
@@ -94,14 +106,24 @@ internal static class MountCommand
         var foreground = new Option<bool>("-f", "--foreground");
         var debug = new Option<bool>("-d", "--debug");
         var identities = new Option<string>(RestoreCommand.IdentitiesOption);
-        // What mount(8) and libfuse pass.
+        // Options that mount(8) and libfuse pass.
         IEnumerable<Option> passed = CommandLine.WithoutEffect(["-s", "-n", "-v"], ["-N", "-t"]);
-        if (!CommandLine.Parse("mount", arguments, [identities, optionLists, foreground, debug, .. passed], out ParseResult parsed, out string[] words)) { return null; }
+        if (!CommandLine.Parse("mount", arguments, [identities, optionLists, foreground, debug, .. passed], out ParseResult parsed,
+            out string[] words))
+        {
+            return null;
+        }
 
         var options = new OptionParser();
         foreach (string list in parsed.GetValue(optionLists) ?? []) { options.Add(list); }
-        if (words.Length == 0) { throw new OverlayMountException("No mount point is given: name a directory, after the options or before them."); }
-        if (words.Length > 2) { throw new OverlayMountException($"{words[2]} is one word too many: give a source, if any, and a mount point."); }
+        if (words.Length == 0)
+        {
+            throw new OverlayMountException("No mount point is given: name a directory, after the options or before them.");
+        }
+        if (words.Length > 2)
+        {
+            throw new OverlayMountException($"{words[2]} is one word too many: give a source, if any, and a mount point.");
+        }
         bool traced = parsed.GetValue(debug);
         if (traced) { options.Add("debug"); }
         return new Request(
@@ -113,24 +135,26 @@ internal static class MountCommand
             parsed.GetValue(identities));
     }
 
-    /// <summary>Whether a word is written as libfuse writes a connection that is mounted already.</summary>
+    /// <summary>Whether a word names a connection that is mounted already, in libfuse's form.</summary>
     private static bool IsDescriptor(string word) => word.StartsWith("/dev/fd/", StringComparison.Ordinal);
 
     /// <summary>Opens the layers, mounts, and serves until unmounted.</summary>
-    /// <param name="options">What to mount.</param>
-    /// <param name="connection">A descriptor of /dev/fuse that somebody else has mounted, or -1.</param>
+    /// <param name="options">The options to mount with.</param>
+    /// <param name="connection">A descriptor of /dev/fuse that another process has mounted, or -1.</param>
     /// <param name="trace">Whether each request becomes a line on standard error.</param>
-    /// <param name="log">Where to say what goes wrong while requests are served.</param>
-    /// <param name="reportReady">Called once they are, with the mount point's full name; gives false when nobody wants the mount any more.</param>
+    /// <param name="log">Takes messages about failures while requests are served.</param>
+    /// <param name="reportReady">
+    /// Called with the mount point's full name once requests are served. False when nobody wants the mount any more.
+    /// </param>
     private static int Serve(OverlayOptions options, int connection, bool trace, Action<string> log, Func<string, bool> reportReady)
     {
         Libc.IgnoreStraySignals();
-        _ = Libc.RaiseOpenFileLimit(); // best effort: the limit that there is may do
-        _ = Libc.RaiseFileSizeLimit(); // best effort: whose file is larger than that gets EFBIG
+        _ = Libc.RaiseOpenFileLimit(); // best effort: the existing limit may be enough
+        _ = Libc.RaiseFileSizeLimit(); // best effort: a file beyond the limit gets EFBIG
         OverlayMount overlay;
         try
         {
-            // Before the mount exists: it may lie inside a lower tree, whose private copy must not contain it.
+            // Before the mount exists: the mount may lie inside a lower tree, whose private copy must not contain it.
             overlay = OverlayMount.Open(options, log);
         }
         catch (OverlayMountException problem)
@@ -145,7 +169,8 @@ internal static class MountCommand
         {
             if (overlay.PinDirectory is { } pins && PinWatch.Start(pins) is var failure && failure.IsError)
             {
-                log($"veneer: no process can be started that takes away the pins if this one is killed ({failure}): the next veneer mount or umount does");
+                log($"veneer: no process can be started that takes away the pins if this one is killed ({failure}): the next "
+                    + "veneer mount or umount does");
             }
             if (overlay.Warning is { } warning) { Terminal.Complain(warning); }
             using var signals = new TerminationSignals(ending, log);
@@ -181,16 +206,17 @@ internal static class MountCommand
                     ? "This kernel speaks a FUSE protocol that is too old: Linux 5.6 or newer is needed."
                     : $"The mount on {mount.MountPoint} was gone before it was ready ({error}): see who unmounted it.");
             }
-            // Nothing below may keep the caller's directory, least of all when it is the mount point itself.
+            // The server must not keep the caller's working directory busy, least of all when that is the mount point.
             _ = Libc.ChangeDirectory("/\0"u8); // cannot fail
-            _ = Libc.ForgetCode(); // best effort: of what starting took, serving needs little
+            _ = Libc.ForgetCode(); // best effort: serving needs little of the code that starting needed
             server.Start();
             if (!reportReady(mount.MountPoint))
             {
                 log("veneer: the process that asked for the mount is gone, unmounting");
                 _ = mount.Detach(); // best effort: it goes with this process
             }
-            if (Background.IsChild) { NamespaceWatch.Start(() => _ = mount.Detach()); } // best effort: else it stays as it is
+            // best effort: without the watch, the mount stays until it is unmounted
+            if (Background.IsChild) { NamespaceWatch.Start(() => _ = mount.Detach()); }
             server.WaitForEnd();
             ending.Pause();
             signals.IsSyncing = options.SyncOnUnmount;
@@ -202,10 +228,13 @@ internal static class MountCommand
         return ExitCode.Success;
     }
 
-    /// <summary>Sees to it that this process ends, although one of its threads does not come back from a lower layer that does not answer.</summary>
+    /// <summary>Makes sure that this process ends, even if one of its threads hangs in a lower layer.</summary>
     private sealed class Ending : IDisposable
     {
-        /// <summary>How long the end may take, in milliseconds, while a request is still served, for which nobody waits any more; and otherwise, on a machine that is busy.</summary>
+        /// <summary>
+        /// How long ending may take, in milliseconds, while a request is still served, for which nobody waits any more. If
+        /// none is served, the machine may just be busy, and ending may take the second time as well.
+        /// </summary>
         private const int Patience = 5_000, LongPatience = 60_000;
 
         private readonly OverlayMount overlay;
@@ -220,17 +249,17 @@ internal static class MountCommand
             timer = new Timer(_ => Judge());
         }
 
-        /// <summary>Whether a request is still served.</summary>
+        /// <summary>Whether a request is still being served.</summary>
         public Func<bool> IsServing { get; set; } = () => false;
 
-        /// <summary>There is nothing to wait for any more that could take long.</summary>
+        /// <summary>Starts the time limit: nothing is left to do that may take long.</summary>
         public void Begin()
         {
             isLate = false;
             timer.Change(Patience, Timeout.Infinite);
         }
 
-        /// <summary>There is.</summary>
+        /// <summary>Stops the time limit: work begins that may take long.</summary>
         public void Pause() => timer.Change(Timeout.Infinite, Timeout.Infinite);
 
         private void Judge()
@@ -245,7 +274,7 @@ internal static class MountCommand
             End(ExitCode.Failure);
         }
 
-        /// <summary>Ends this process, without waiting for anybody.</summary>
+        /// <summary>Ends this process without waiting for any thread.</summary>
         public void End(int exitCode)
         {
             overlay.Abandon();
@@ -255,7 +284,7 @@ internal static class MountCommand
         public void Dispose() => timer.Dispose();
     }
 
-    /// <summary>Nobody is left waiting for a server that cannot receive any more.</summary>
+    /// <summary>Aborts the connection, so that no caller waits for a server that cannot receive requests any more.</summary>
     private static void Abort(Mount mount, Action<string> log)
     {
         Errno error = mount.Abort();
@@ -277,7 +306,10 @@ internal static class MountCommand
         }
     }
 
-    /// <summary>The first signal that asks us to end unmounts; the second one ends us, used or not.</summary>
+    /// <summary>
+    /// Handles the signals that ask the process to end: the first one unmounts, the second one ends the process even if the
+    /// mount is in use.
+    /// </summary>
     private sealed class TerminationSignals : IDisposable
     {
         private readonly List<PosixSignalRegistration> registrations = [];
@@ -287,10 +319,10 @@ internal static class MountCommand
         private int received;
         private bool asked;
 
-        /// <summary>Whether the mount is gone, and what is left to do is to bring upper to the disk.</summary>
+        /// <summary>Whether the mount is gone, and upper is being synced.</summary>
         public volatile bool IsSyncing;
 
-        /// <summary>What is to be unmounted. A signal that came before was meant for it, too.</summary>
+        /// <summary>The mount to unmount. Set once it exists; a signal that came earlier unmounts it at once.</summary>
         public Mount Mount
         {
             set
@@ -304,7 +336,8 @@ internal static class MountCommand
         {
             this.ending = ending;
             this.log = log;
-            foreach (PosixSignal signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGTERM, PosixSignal.SIGINT, PosixSignal.SIGHUP, PosixSignal.SIGQUIT])
+            foreach (PosixSignal signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGTERM, PosixSignal.SIGINT, PosixSignal.SIGHUP,
+                PosixSignal.SIGQUIT])
             {
                 registrations.Add(PosixSignalRegistration.Create(signal, Receive));
             }
@@ -314,9 +347,16 @@ internal static class MountCommand
         {
             if (Interlocked.Increment(ref received) > 1)
             {
-                // As without us, but for a thread that does not come back, for which the callers of all others would wait.
+                // Ends as the signal's default action would. But a thread may hang in a layer, and then callers would wait
+                // for all other threads as well: so the connection is aborted first.
                 _ = mount?.Abort(); // best effort: it ends with this process
-                ending.End(128 + (context.Signal switch { PosixSignal.SIGHUP => 1, PosixSignal.SIGINT => 2, PosixSignal.SIGQUIT => 3, _ => 15 }));
+                ending.End(128 + (context.Signal switch
+                {
+                    PosixSignal.SIGHUP => 1,
+                    PosixSignal.SIGINT => 2,
+                    PosixSignal.SIGQUIT => 3,
+                    _ => 15,
+                }));
             }
             context.Cancel = true;
             if (mount is { } mounted) { UnmountOnce(mounted); }
@@ -331,13 +371,19 @@ internal static class MountCommand
                 case Errno.None:
                     return;
                 case Errno.ENOENT when IsSyncing:
-                    log($"veneer: {mount.MountPoint} is unmounted, and its upper is being synced, as sync_on_unmount asks: wait for the end of that, or send the signal again to end without, so that the upper stays volatile");
+                    log(
+                        $"veneer: {mount.MountPoint} is unmounted, and its upper is being synced, as sync_on_unmount asks: wait for "
+                        + "the end of that, or send the signal again to end without, so that the upper stays volatile");
                     break;
                 case Errno.ENOENT:
-                    log($"veneer: {mount.MountPoint} is not mounted here any more; if the server goes on, another mount namespace has a copy of the mount: send the signal again to end anyway");
+                    log(
+                        $"veneer: {mount.MountPoint} is not mounted here any more; if the server goes on, another mount namespace has "
+                        + "a copy of the mount: send the signal again to end anyway");
                     break;
                 case Errno.EBUSY:
-                    log($"veneer: {mount.MountPoint} is covered by another mount: unmount that first, or send the signal again to end anyway");
+                    log(
+                        $"veneer: {mount.MountPoint} is covered by another mount: unmount that first, or send the signal again to end "
+                        + "anyway");
                     break;
                 default:
                     log($"veneer: {mount.MountPoint} cannot be unmounted ({error}): send the signal again to end anyway");
@@ -348,9 +394,9 @@ internal static class MountCommand
         public void Dispose() => registrations.ForEach(one => one.Dispose());
     }
 
-    /// <summary>In the parent: the mount answers us, and it is there where we look.</summary>
+    /// <summary>In the parent: checks that the mount answers, and that it is visible at its path.</summary>
     /// <param name="path">The mount point's full name.</param>
-    /// <param name="before">As for <see cref="TakeAway"/>.</param>
+    /// <param name="before">The id of the mount that was there before, as for <see cref="TakeAway"/>.</param>
     private static int CheckThatItAnswers(string path, int before)
     {
         Errno error = Target.Open(path, out _, out int descriptor);
@@ -360,35 +406,48 @@ internal static class MountCommand
             error = Libc.StatFileSystem(descriptor, out status);
             Libc.Close(descriptor);
         }
-        // What is mounted over the root directory of this process is not seen through its name.
-        bool isOverRoot = path == "/" && !MountTable.Read(out List<MountEntry> table).IsError && table.FindLast(entry => entry.MountPoint == path) is { Type: "fuse.veneer" };
+        // A mount over the root directory of this process is not visible through its name.
+        bool isOverRoot = path == "/" && !MountTable.Read(out List<MountEntry> table).IsError
+            && table.FindLast(entry => entry.MountPoint == path) is { Type: "fuse.veneer" };
         if (isOverRoot || (!error.IsError && status.Type == StatFs.FuseMagic))
         {
             UmountHelper.Register(path);
             return ExitCode.Success;
         }
         throw new MountException(error.IsError
-            ? $"{path} was mounted, but did not answer ({error}): {(TakeAway(path, before) ? "it is unmounted again, " : "unmount it, and ")}see the system's log and the limits of this process."
+            ? $"{path} was mounted, but did not answer ({error}): "
+                + $"{(TakeAway(path, before) ? "it is unmounted again, " : "unmount it, and ")}see the system's log and the "
+                + "limits of this process."
             : $"{path} was mounted, but is not a mount now: see who unmounted it.");
     }
 
-    /// <summary>Changes the flags of an existing mount, as mount(8) asks for with <c>-o remount</c>.</summary>
+    /// <summary>Changes the flags of an existing mount, for <c>mount -o remount</c>.</summary>
     private static int Remount(Request request)
     {
         Errno error = Target.Find(request.MountPoint, out string path, out MountEntry? mount);
         if (error.IsError || mount is null) { throw new MountException($"{request.MountPoint} is not a mount point: mount it first."); }
-        if (mount.Type != "fuse.veneer") { throw new MountException($"{path} is a mount of type {mount.Type}, not one of Veneer: use mount -o remount."); }
+        if (mount.Type != "fuse.veneer")
+        {
+            throw new MountException($"{path} is a mount of type {mount.Type}, not one of Veneer: use mount -o remount.");
+        }
 
-        // mount(2) takes all flags anew: those there are, then those asked for.
+        // mount(2) takes all flags anew: the existing ones, then those asked for.
         var existing = new OptionParser();
         existing.Add(mount.Options);
         MountFlags flags = request.Options.ApplyTo(existing.MountFlags);
-        // FUSE does not ask the server, as the kernel's own overlay is asked: ovl_reconfigure().
-        if ((flags & MountFlags.ReadOnly) == 0 && (existing.MountFlags & MountFlags.ReadOnly) != 0 && ServerIdentity.Ask(path, out _) is { HasUpper: false })
+        // The kernel does not ask a FUSE server, although it asks its own overlay: ovl_reconfigure().
+        if ((flags & MountFlags.ReadOnly) == 0 && (existing.MountFlags & MountFlags.ReadOnly) != 0
+            && ServerIdentity.Ask(path, out _) is { HasUpper: false })
         {
-            throw new MountException($"{path} has no upper directory, so it cannot be made writable: unmount it, and mount it anew with upperdir and workdir.");
+            throw new MountException(
+                $"{path} has no upper directory, so it cannot be made writable: unmount it, and mount it anew with upperdir "
+                + "and workdir.");
         }
-        if (ChangeOf(path, request.Options) is { } change) { throw new MountException($"{change} cannot be changed while {path} is mounted: leave it out, or unmount {path} and mount it anew."); }
+        if (ChangeOf(path, request.Options) is { } change)
+        {
+            throw new MountException(
+                $"{change} cannot be changed while {path} is mounted: leave it out, or unmount {path} and mount it anew.");
+        }
         if (request.Pretend) { return ExitCode.Success; }
         error = Libc.Mount("none\0"u8, PathText.Encode(path), "none\0"u8, flags | MountFlags.Remount, "\0"u8);
         return error switch
@@ -400,7 +459,10 @@ internal static class MountCommand
         };
     }
 
-    /// <summary>An option of the overlay that would change something, or null: mount(8) repeats those of /etc/fstab.</summary>
+    /// <summary>
+    /// Finds an overlay option that would change something. Null when there is none: mount(8) repeats the options of
+    /// /etc/fstab.
+    /// </summary>
     private static string? ChangeOf(string path, OptionParser asked)
     {
         if (!asked.HasOverlayOptions) { return null; }
@@ -413,17 +475,25 @@ internal static class MountCommand
         }
         catch (LayerException)
         {
-            return null; // who does not answer is not told either, below
+            return null; // a server that does not answer cannot be told either, below
         }
     }
 
-    /// <summary>FUSE does not tell the server: how access times are kept now, and that upper is to be on the disk when nobody can write any more.</summary>
+    /// <summary>
+    /// Tells the server what FUSE does not: how access times are kept now, and that upper must be on the disk once the
+    /// mount is read-only.
+    /// </summary>
     private static int TellServer(string path)
     {
-        if (Target.Find(path, out _, out MountEntry? mount).IsError || mount is null) { return ExitCode.Success; } // gone meanwhile
+        // unmounted meanwhile
+        if (Target.Find(path, out _, out MountEntry? mount).IsError || mount is null) { return ExitCode.Success; }
         string[] flags = mount.Options.Split(',');
         bool isReadOnly = flags.Contains("ro", StringComparer.Ordinal) || mount.FileSystemFlags.Contains("ro", StringComparer.Ordinal);
-        string words = (isReadOnly ? "ro," : "rw,") + (flags.Contains("noatime", StringComparer.Ordinal) ? "noatime" : flags.Contains("relatime", StringComparer.Ordinal) ? "relatime" : "strictatime") + (flags.Contains("nodiratime", StringComparer.Ordinal) ? ",nodiratime" : "");
+        string accessTimes = flags.Contains("noatime", StringComparer.Ordinal) ? "noatime"
+            : flags.Contains("relatime", StringComparer.Ordinal) ? "relatime"
+            : "strictatime";
+        string words = (isReadOnly ? "ro," : "rw,") + accessTimes
+            + (flags.Contains("nodiratime", StringComparer.Ordinal) ? ",nodiratime" : "");
         try
         {
             int patience = isReadOnly ? -1 : LiveMount.AnswerTime;

@@ -4,10 +4,15 @@ using Veneer.Overlay.Control;
 
 namespace Veneer.Cli;
 
-/// <summary>The numbers of a mount as OpenMetrics text, as collectors read it. See https://prometheus.io/docs/specs/om/open_metrics_spec/.</summary>
+/// <summary>
+/// Formats the statistics of a mount as OpenMetrics text. See https://prometheus.io/docs/specs/om/open_metrics_spec/.
+/// </summary>
 internal sealed class OpenMetrics
 {
-    /// <summary>The bounds of the histogram: every second doubling from a microsecond to 17 seconds. In nanoseconds.</summary>
+    /// <summary>
+    /// The histogram's first and last bound and the step between bounds, as powers of two in nanoseconds: from a
+    /// microsecond to 17 seconds, every second doubling.
+    /// </summary>
     private const int FirstBound = 10, LastBound = 34, BoundStep = 2;
 
     private readonly StringBuilder text = new();
@@ -15,8 +20,8 @@ internal sealed class OpenMetrics
 
     private OpenMetrics(string mount) => this.mount = mount;
 
-    /// <param name="stats">The numbers.</param>
-    /// <param name="mount">Where it is: a label of every number, so that several mounts can be collected.</param>
+    /// <param name="stats">The statistics.</param>
+    /// <param name="mount">The mount point: a label of every sample, so that several mounts can be collected.</param>
     public static string Of(Stats stats, string mount)
     {
         var metrics = new OpenMetrics(Escape(mount));
@@ -33,8 +38,12 @@ internal sealed class OpenMetrics
         Family("veneer_request_errors", "counter", "Requests answered with an error, by kind.");
         foreach (RequestStats one in stats.Requests) { Sample("veneer_request_errors_total", one.Errors, "opcode", one.Opcode); }
         Family("veneer_request_content_bytes", "counter", "Content read or written, by kind of request.", "bytes");
-        foreach (RequestStats one in stats.Requests.Where(one => one.Bytes > 0)) { Sample("veneer_request_content_bytes_total", one.Bytes, "opcode", one.Opcode); }
-        Family("veneer_request_duration_seconds", "histogram", "Time from the arrival of a request at the server until its reply, by kind.", "seconds");
+        foreach (RequestStats one in stats.Requests.Where(one => one.Bytes > 0))
+        {
+            Sample("veneer_request_content_bytes_total", one.Bytes, "opcode", one.Opcode);
+        }
+        Family("veneer_request_duration_seconds", "histogram",
+            "Time from the arrival of a request at the server until its reply, by kind.", "seconds");
         foreach (RequestStats one in stats.Requests) { AddHistogram(one); }
         Family("veneer_requests_received", "counter", "Requests served, by how they came.");
         Sample("veneer_requests_received_total", stats.OverDevice, "way", "device");
@@ -119,14 +128,14 @@ internal sealed class OpenMetrics
         text.Append(CultureInfo.InvariantCulture, $"}} {Text(value)}\n");
     }
 
-    /// <summary>As the specification wants it: a floating-point number with a point or an exponent in bounds is fine, and so is an integer.</summary>
+    /// <summary>Formats a number. The specification allows integers, and numbers with a point or an exponent.</summary>
     private static string Text(double value) => value.ToString("R", CultureInfo.InvariantCulture);
 
-    /// <summary>What the format escapes. Text must be UTF-8, which a path need not be.</summary>
+    /// <summary>Escapes the value of a label. The format needs UTF-8, which a path need not be.</summary>
     private static string Escape(string value)
     {
         var escaped = new StringBuilder();
-        foreach (Rune rune in value.EnumerateRunes()) // what is no character becomes U+FFFD
+        foreach (Rune rune in value.EnumerateRunes()) // a lone surrogate becomes U+FFFD
         {
             escaped.Append(rune.Value switch { '\\' => "\\\\", '"' => "\\\"", '\n' => "\\n", _ => rune.ToString() });
         }

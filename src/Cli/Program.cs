@@ -4,14 +4,16 @@ using Veneer.Overlay;
 
 namespace Veneer.Cli;
 
-/// <summary>Finds the command that is meant.</summary>
+/// <summary>The entry point: finds the command and runs it.</summary>
 internal static class Program
 {
     private static int Main(string[] args)
     {
         if (!HasOpenAt2())
         {
-            Terminal.Complain("This system has no openat2(2): Linux 5.6 or newer is needed, and in a container a filter of system calls that knows it.");
+            Terminal.Complain(
+                "This system has no openat2(2): Linux 5.6 or newer is needed, and in a container a filter of system calls "
+                + "that knows it.");
             return ExitCode.System;
         }
         KeepStandardDescriptors();
@@ -30,8 +32,11 @@ internal static class Program
 
     private static int Run(Invocation invocation, string[] arguments)
     {
-        // The helpers of mount(8) and umount(8) are symbolic links to us.
-        if (invocation.Name.StartsWith("mount.", StringComparison.Ordinal)) { return MountCommand.Run(invocation, arguments, asHelper: true); }
+        // The helpers of mount(8) and umount(8) are symbolic links to this program.
+        if (invocation.Name.StartsWith("mount.", StringComparison.Ordinal))
+        {
+            return MountCommand.Run(invocation, arguments, asHelper: true);
+        }
         if (invocation.Name.StartsWith("umount.", StringComparison.Ordinal)) { return UmountCommand.Run(arguments); }
 
         switch (arguments.Length == 0 ? "" : arguments[0])
@@ -74,35 +79,43 @@ internal static class Program
             case var word when !word.StartsWith('-') && (!Array.Exists(arguments, IsOptionList) || Similar(word) is not null):
                 return Unknown(word);
             default:
-                return MountCommand.Run(invocation, arguments, asHelper: false); // as other overlays are called: veneer -o OPTIONS MNT
+                return MountCommand.Run(invocation, arguments, asHelper: false); // called as other overlays are: veneer -o OPTIONS MNT
         }
     }
 
     private static int Unknown(string word)
     {
         Terminal.Complain(Similar(word) is { } command
-            ? $"{word} is not a command of veneer: did you mean {command}? As a source it is given as veneer mount {word} MOUNTPOINT -o OPTIONS."
+            ? $"{word} is not a command of veneer: did you mean {command}? As a source it is given as veneer mount {word} "
+                + "MOUNTPOINT -o OPTIONS."
             : $"{word} is not a command of veneer: see veneer --help for those that there are.");
         return ExitCode.Usage;
     }
 
-    /// <summary>The commands that have a page, and <c>unmount</c>, which is <c>umount</c>.</summary>
+    /// <summary>The commands with a page, and <c>unmount</c>, another name of <c>umount</c>.</summary>
     public static IReadOnlyList<string> Commands { get; } =
         ["mount", "umount", "unmount", "stats", "checkpoint", "restore", "layers", "holders", "list", "diff", "sync", "status", "shutdown"];
 
-    /// <summary>The command that a word was meant to be, if one letter is wrong, missing, too many, or in another's place; of long ones two.</summary>
+    /// <summary>
+    /// The command that a word was meant to be: one letter is wrong, missing, superfluous or misplaced, two in a long
+    /// command. Null when there is none.
+    /// </summary>
     private static string? Similar(string word) =>
-        Spelling.Nearest(word, [.. Commands, "help"], most: 1) ?? Spelling.Nearest(word, Commands.Where(command => command.Length > 6), most: 2);
+        Spelling.Nearest(word, [.. Commands, "help"], most: 1) ?? Spelling.Nearest(word,
+            Commands.Where(command => command.Length > 6), most: 2);
 
     private static bool IsOptionList(string argument) =>
         argument.StartsWith("-o", StringComparison.Ordinal) || argument.StartsWith("--options", StringComparison.Ordinal);
 
-    /// <summary>The version, and the newest protocol that we speak.</summary>
+    /// <summary>The version of the program, and the newest version of the FUSE protocol that it speaks.</summary>
     public static string Version =>
         $"veneer {Assembly.GetExecutingAssembly().GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion}\n"
         + $"FUSE kernel interface version {Fuse.Server.Major}.{Fuse.Server.Minor}\n";
 
-    /// <summary>Nothing can be opened without it. Filters that do not know it answer EPERM.</summary>
+    /// <summary>
+    /// Whether the system has openat2(2), without which nothing can be opened. Filters that do not know the call answer
+    /// EPERM.
+    /// </summary>
     private static bool HasOpenAt2()
     {
         Errno error = Libc.OpenAt(Libc.AtCwd, "/\0"u8, OpenFlags.Path, 0, ResolveFlags.None, out int descriptor);
@@ -110,7 +123,9 @@ internal static class Program
         return error is not (Errno.ENOSYS or Errno.EPERM);
     }
 
-    /// <summary>Whoever closed descriptors 0 to 2 gets nothing there, lest a layer take a number that messages go to.</summary>
+    /// <summary>
+    /// Occupies descriptors 0 to 2 if the caller closed them, so that no layer gets a number that messages are written to.
+    /// </summary>
     private static void KeepStandardDescriptors()
     {
         while (true)

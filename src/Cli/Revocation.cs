@@ -4,30 +4,29 @@ using Veneer.Linux;
 
 namespace Veneer.Cli;
 
-/// <summary>Looks up the names by which the kernel learns that files it reads and writes by itself are gone. See <see cref="Gate.Revoke"/>.</summary>
-/// <remarks>
-/// In a process of its own: the server would wait for itself.
-/// </remarks>
+/// <summary>Looks up the names that make the kernel revoke passed-through files. See <see cref="Gate.Revoke"/>.</summary>
+/// <remarks>A child process does it: the server would wait for itself.</remarks>
 internal static class Revocation
 {
     private const string Mark = "VENEER_REVOKE";
     private const int AnswerTime = 10_000;
 
-    /// <summary>What the child writes when all names were found. A runtime that cannot start writes something else.</summary>
+    /// <summary>The child's output when all names were found. A runtime that cannot start writes something else.</summary>
     private static ReadOnlySpan<byte> Done => "."u8;
 
-    /// <summary>Whether this process is the one that looks up.</summary>
+    /// <summary>Whether this process is the child that looks up.</summary>
     public static bool IsAsked => Self.IsStartedAs(Mark);
 
-    /// <summary>In the server: has so many names looked up.</summary>
-    /// <returns>False when they were not found, or no process could be started.</returns>
+    /// <summary>In the server: has a number of names looked up.</summary>
+    /// <returns>False when a name was not found, or no process could be started.</returns>
     public static bool Run(string place, int count)
     {
         byte[] number = PathText.Encode(count.ToString(CultureInfo.InvariantCulture))[..^1];
-        return !Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], number], AnswerTime, out byte[] answer, out _).IsError && Done.SequenceEqual(answer);
+        return !Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], number], AnswerTime, out byte[] answer, out _).IsError
+            && Done.SequenceEqual(answer);
     }
 
-    /// <summary>In the child.</summary>
+    /// <summary>In the child: looks the names up.</summary>
     public static int LookUp(string place, string count)
     {
         Self.Begin();
@@ -35,7 +34,8 @@ internal static class Revocation
         string prefix = PathText.Decode(Gate.RevokedPrefix);
         for (int i = 0; i < number; i++)
         {
-            Errno error = Libc.StatAt(Libc.AtCwd, PathText.Encode(string.Create(CultureInfo.InvariantCulture, $"{place}/{prefix}{i}")), StatxMask.Basic, out _);
+            Errno error = Libc.StatAt(Libc.AtCwd,
+                PathText.Encode(string.Create(CultureInfo.InvariantCulture, $"{place}/{prefix}{i}")), StatxMask.Basic, out _);
             if (error.IsError) { return ExitCode.Failure; }
         }
         _ = Libc.Write(2, Done, out _); // best effort: the server may be gone

@@ -2,39 +2,41 @@ using Veneer.Linux;
 
 namespace Veneer.Cli;
 
-/// <summary>This program, started once more to do a part of the work.</summary>
+/// <summary>Starts this program once more, as a child that does a part of the work.</summary>
 /// <remarks>
-/// A process with a runtime in it cannot fork. What the new process is for says a variable, whose value is the parent's
-/// process id, so that it means nothing to anybody else.
+/// A process with the .NET runtime cannot fork. An environment variable says what the child is for. Its value is the
+/// parent's pid, so that it means nothing to other processes.
 /// </remarks>
 internal static class Self
 {
-    /// <summary>How long a process may take to begin, in milliseconds.</summary>
+    /// <summary>How long a child may take to begin, in milliseconds.</summary>
     private const int LongestStart = 60_000;
 
-    /// <summary>A server may take so many times longer to answer than a process took to begin.</summary>
+    /// <summary>How many times longer a server may take to answer than the child took to begin.</summary>
     private const int AnswersPerStart = 20;
 
-    /// <summary>In a process that <see cref="Ask"/> started: tells that it has begun.</summary>
-    public static void Begin() => _ = Libc.Write(2, [0], out _); // best effort: nobody may wait for it any more
+    /// <summary>In a child of <see cref="Ask"/>: tells the parent that it has begun.</summary>
+    public static void Begin() => _ = Libc.Write(2, [0], out _); // best effort: perhaps nobody waits any more
 
-    /// <summary>Whether this process was started for what the variable stands for.</summary>
+    /// <summary>Whether this process is a child that was started for a purpose.</summary>
     public static bool IsStartedAs(string variable) => Environment.GetEnvironmentVariable(variable) == $"{Libc.ParentProcessId}";
 
-    /// <summary>The end of a sentence about a process that was not started.</summary>
-    /// <param name="error">What <see cref="Start"/> gave.</param>
-    /// <param name="remedy">What to do, where it is not the want of /proc.</param>
+    /// <summary>Makes the end of a sentence about a child that could not be started.</summary>
+    /// <param name="error">The error of <see cref="Start"/>.</param>
+    /// <param name="remedy">The advice when the reason is not a missing /proc.</param>
     public static string WhyNot(Errno error, string remedy) =>
         error == Errno.ENOENT && Libc.StatAt(Libc.AtCwd, "/proc/self/exe\0"u8, StatxMask.Basic, out _).IsError
             ? ", since there is no /proc: mount it, as with mount -t proc proc /proc."
             : $" ({error}): {remedy}.";
 
-    /// <summary>Starts it in a session of its own, with this process's working directory and none of its descriptors.</summary>
+    /// <summary>
+    /// Starts a child in a session of its own, with this process's working directory and none of its descriptors.
+    /// </summary>
     /// <param name="variable">What for.</param>
-    /// <param name="arguments">All, the program's name first, in bytes without NUL.</param>
-    /// <param name="standardError">What becomes of its standard error.</param>
-    /// <param name="pid">The new process.</param>
-    /// <param name="kept">A descriptor that it gets as number 3, or -1.</param>
+    /// <param name="arguments">All arguments, the program's name first, in bytes without NUL.</param>
+    /// <param name="standardError">The descriptor that becomes its standard error, or -1 for /dev/null.</param>
+    /// <param name="pid">The pid of the child.</param>
+    /// <param name="kept">A descriptor that the child gets as number 3, or -1.</param>
     public static Errno Start(string variable, IReadOnlyList<byte[]> arguments, int standardError, out int pid, int kept = -1) =>
         Libc.Spawn(
             new SpawnOptions
@@ -49,19 +51,22 @@ internal static class Self
             },
             out pid);
 
-    /// <summary>Starts it for something that may never return, and waits for what it writes to standard error after <see cref="Begin"/>.</summary>
+    /// <summary>
+    /// Starts a child for something that may never return, and waits for what it writes to standard error after
+    /// <see cref="Begin"/>.
+    /// </summary>
     /// <remarks>
-    /// No signal ends the wait for a server that hangs, and neither a thread that waits nor its process could end. So it
-    /// is another process, which is killed when the time is over; it goes at the latest when the server answers or ends.
+    /// A thread that waits for a hanging server cannot be interrupted, and keeps its process from ending. So a child waits,
+    /// which is killed when the time is over. It ends at the latest when the server answers or ends.
     /// </remarks>
     /// <param name="variable">What for.</param>
-    /// <param name="arguments">All, the program's name first, in bytes without NUL.</param>
+    /// <param name="arguments">All arguments, the program's name first, in bytes without NUL.</param>
     /// <param name="milliseconds">
-    /// The time to wait from when it begins, or -1 for as long as it takes. On a machine that took long to start a
-    /// process it is longer, since a server there may take as long to answer.
+    /// How long to wait from the child's beginning, in milliseconds, or -1 for no limit. It is longer on a machine that
+    /// took long to start the child: a server there may also take longer to answer.
     /// </param>
-    /// <param name="answer">What it wrote; empty when it wrote nothing.</param>
-    /// <param name="silence">How long it was waited for in vain, in milliseconds; 0 when it has ended.</param>
+    /// <param name="answer">The child's output; empty when there is none.</param>
+    /// <param name="silence">How long the child was waited for in vain, in milliseconds; 0 when it has ended.</param>
     public static Errno Ask(string variable, IReadOnlyList<byte[]> arguments, int milliseconds, out byte[] answer, out int silence)
     {
         answer = [];
@@ -86,7 +91,7 @@ internal static class Self
             if (!error.IsError && !came)
             {
                 silence = patience;
-                _ = Libc.Kill(pid); // best effort: it can be killed as long as the server has not taken its request
+                _ = Libc.Kill(pid); // best effort: the child can be killed as long as the server has not taken its request
                 return Errno.None;
             }
             if (length == buffer.Length) { Array.Resize(ref buffer, buffer.Length * 4); }
@@ -102,11 +107,11 @@ internal static class Self
             start = now;
         }
         answer = buffer[Math.Min(1, length)..length];
-        _ = Libc.Wait(pid, out _); // best effort: it has said what it had to say
+        _ = Libc.Wait(pid, out _); // best effort: its output is complete
         return error;
     }
 
-    /// <summary>The file that we run from, so that the child has its name; /proc/self/exe if it has been replaced meanwhile.</summary>
+    /// <summary>The program's file, so that the child has its name; /proc/self/exe if the file has been replaced.</summary>
     private static string Executable()
     {
         Span<byte> buffer = stackalloc byte[4096];

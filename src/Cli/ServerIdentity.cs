@@ -4,20 +4,20 @@ using Veneer.Linux;
 
 namespace Veneer.Cli;
 
-/// <summary>What a mount says about its server, in the attribute <c>user.veneer.server</c> of its root.</summary>
-/// <param name="Pid">Its process, in its own pid namespace.</param>
-/// <param name="Started">When that started, so that the number cannot come to mean another.</param>
-/// <param name="HasUpper">Whether the overlay can be written at all.</param>
+/// <summary>The identity of a mount's server, from the attribute <c>user.veneer.server</c> of the mount's root.</summary>
+/// <param name="Pid">The server's pid, in its own pid namespace.</param>
+/// <param name="Started">The start time of the process in clock ticks, which tells it from a process with a recycled pid.</param>
+/// <param name="HasUpper">Whether the overlay has an upper, and so can be written.</param>
 internal sealed record ServerIdentity(int Pid, ulong Started, bool HasUpper)
 {
     private const string Mark = "VENEER_ASK";
     private const int AnswerTime = 5_000;
     private const int MaxLength = 64;
 
-    /// <summary>Whether this process only asks, for its parent.</summary>
+    /// <summary>Whether this process is a child that asks for its parent.</summary>
     public static bool IsAsking => Self.IsStartedAs(Mark);
 
-    /// <summary>In the child: passes the answer on.</summary>
+    /// <summary>In the child: passes the server's answer on to the parent.</summary>
     public static int PassOn(string path)
     {
         Self.Begin();
@@ -28,7 +28,7 @@ internal sealed record ServerIdentity(int Pid, ulong Started, bool HasUpper)
     }
 
     /// <summary>Asks the server.</summary>
-    /// <returns>Null when there is none, or when it does not answer.</returns>
+    /// <returns>Null when the mount has no server, or the server does not answer.</returns>
     public static ServerIdentity? Ask(string path, out bool hangs)
     {
         Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(path)[..^1]], AnswerTime, out byte[] value, out int silence);

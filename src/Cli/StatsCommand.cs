@@ -7,15 +7,15 @@ using Veneer.Overlay.Documents;
 
 namespace Veneer.Cli;
 
-/// <summary><c>veneer stats</c>: what a live mount has served, and what its server holds.</summary>
+/// <summary><c>veneer stats</c>: shows what a live mount has served, and what its server holds.</summary>
 internal static class StatsCommand
 {
     private const double DefaultSeconds = 2, LeastSeconds = 0.1, MostSeconds = 86_400;
 
-    /// <summary>What the command line says.</summary>
-    /// <param name="Place">A mount, or something in it.</param>
-    /// <param name="Interval">How often to look again, or null for once.</param>
-    /// <param name="Form">What to print.</param>
+    /// <summary>The parsed command line.</summary>
+    /// <param name="Place">A mount point, or an object in the mount.</param>
+    /// <param name="Interval">The time between two looks, or null for a single look.</param>
+    /// <param name="Form">The format of the output.</param>
     private sealed record Request(string Place, TimeSpan? Interval, Form Form);
 
     private enum Form
@@ -38,7 +38,10 @@ internal static class StatsCommand
         var watch = new Option<string?>("-w", "--watch") { Arity = ArgumentArity.ZeroOrOne };
         var json = new Option<bool>("--json");
         var openMetrics = new Option<bool>("--openmetrics");
-        if (!CommandLine.Parse("stats", arguments, [watch, json, openMetrics], out ParseResult parsed, out string[] places)) { return null; }
+        if (!CommandLine.Parse("stats", arguments, [watch, json, openMetrics], out ParseResult parsed, out string[] places))
+        {
+            return null;
+        }
         List<string> words = [.. places];
         TimeSpan? interval = null;
         if (parsed.GetResult(watch) is { Implicit: false })
@@ -49,7 +52,7 @@ internal static class StatsCommand
                 bool isNumber = double.TryParse(word, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out seconds);
                 if (!isNumber && words.Count == 0)
                 {
-                    // --watch MOUNTPOINT; one that is a number can be written ./5.
+                    // --watch MOUNTPOINT. A mount point whose name is a number can be written ./5.
                     words.Add(word);
                     seconds = DefaultSeconds;
                 }
@@ -61,9 +64,20 @@ internal static class StatsCommand
             interval = TimeSpan.FromSeconds(seconds);
         }
         Form form = parsed.GetValue(json) ? Form.Json : parsed.GetValue(openMetrics) ? Form.OpenMetrics : Form.Table;
-        if (parsed.GetValue(json) && parsed.GetValue(openMetrics)) { throw new OverlayMountException("--json and --openmetrics are two forms of the same: choose one."); }
-        if (form == Form.OpenMetrics && interval is not null) { throw new OverlayMountException("--openmetrics is for one look at a time: leave out --watch, and run it as often as needed."); }
-        if (words.Count != 1) { throw new OverlayMountException(words.Count == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
+        if (parsed.GetValue(json) && parsed.GetValue(openMetrics))
+        {
+            throw new OverlayMountException("--json and --openmetrics are two forms of the same: choose one.");
+        }
+        if (form == Form.OpenMetrics && interval is not null)
+        {
+            throw new OverlayMountException("--openmetrics is for one look at a time: leave out --watch, and run it as often as needed.");
+        }
+        if (words.Count != 1)
+        {
+            throw new OverlayMountException(words.Count == 0
+                ? "No mount point is given: name the one to look at."
+                : $"{words[1]} is one word too many: give one mount point.");
+        }
         return new Request(words[0], interval, form);
     }
 
@@ -79,7 +93,7 @@ internal static class StatsCommand
                 : Format(request, LiveMount.Read(answer, request.Place, DocumentJson.Default.Stats), ref last);
             if (request.Interval is not null && request.Form == Form.Table) { text = redraws ? "\e[H\e[2J" + text : text + "\n"; }
             Errno error = Terminal.Write(text);
-            if (error == Errno.EPIPE) { return; } // whoever reads has seen enough
+            if (error == Errno.EPIPE) { return; } // the reader has seen enough
             if (error.IsError) { throw new LayerException($"The output cannot be written ({error}): see where it goes.", ExitCode.System); }
             if (request.Interval is not { } interval) { return; }
             Thread.Sleep(interval);

@@ -5,25 +5,33 @@ using Veneer.Overlay.Control;
 
 namespace Veneer.Cli;
 
-/// <summary>The numbers of a mount for people: a block of what matters most, then a table of the requests. At most 80 columns.</summary>
+/// <summary>
+/// Formats the statistics of a mount for people: a block of the most important numbers, then a table of the requests, in at
+/// most 80 columns.
+/// </summary>
 internal static class StatsTable
 {
     private const int Width = 80;
 
-    /// <param name="now">The numbers.</param>
-    /// <param name="before">Those of an earlier look, for rates and for the times since; or null.</param>
-    /// <param name="mount">Where it is.</param>
+    /// <param name="now">The statistics.</param>
+    /// <param name="before">The statistics of an earlier look, for rates and for the times since then; or null.</param>
+    /// <param name="mount">The mount point.</param>
     public static string Of(Stats now, Stats? before, string mount)
     {
-        if (before?.UptimeSeconds >= now.UptimeSeconds) { before = null; } // another server by now
+        if (before?.UptimeSeconds >= now.UptimeSeconds) { before = null; } // the server is another one by now
         using var text = new StringWriter(CultureInfo.InvariantCulture);
-        IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings { Ansi = AnsiSupport.No, ColorSystem = ColorSystemSupport.NoColors, Out = new AnsiConsoleOutput(text) });
+        IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings
+        {
+            Ansi = AnsiSupport.No,
+            ColorSystem = ColorSystemSupport.NoColors,
+            Out = new AnsiConsoleOutput(text),
+        });
         console.Profile.Width = Width;
         console.Profile.Capabilities.Unicode = false;
         console.Write(Summary(now, before, mount));
         console.WriteLine();
         console.Write(Requests(now, before));
-        // Spectre fills lines up.
+        // Spectre pads lines with blanks.
         return string.Join('\n', text.ToString().Split('\n').Select(line => line.TrimEnd()));
     }
 
@@ -39,14 +47,28 @@ internal static class StatsTable
             ? cpu / Math.Max(now.UptimeSeconds, 1e-9)
             : (cpu - before.Process.UserSeconds - before.Process.SystemSeconds) / (now.UptimeSeconds - before.UptimeSeconds);
 
-        var grid = new Grid().AddColumn(new GridColumn { NoWrap = true, Padding = new Padding(0, 0, 2, 0) }).AddColumn(new GridColumn { Padding = new Padding(0) });
+        var grid = new Grid()
+            .AddColumn(new GridColumn { NoWrap = true, Padding = new Padding(0, 0, 2, 0) })
+            .AddColumn(new GridColumn { Padding = new Padding(0) });
         Add("mount", $"{mount}, up {Duration(now.UptimeSeconds)}");
-        Add("requests", $"{Count(all)}{Rate(now, before, all, before?.Requests.Sum(one => one.Count))}, {Count(errors)} with an error; {Part(now.OverIoUring, all)} over io_uring; {now.InProgress} in progress");
-        Add("opens", $"{Count(opened)}: {Count(opens.PassedThrough)} passed through, {Count(opens.MapsPassedThrough)} for maps alone, {Count(opens.CacheKept + opens.Cached)} cached ({Count(opens.CacheKept)} keep their pages), {Count(opens.Direct)} direct");
-        Add("open now", $"{Count(now.OpenFiles)} of at most {Count(now.MaxOpenFiles)} files, {Count(now.BackingIds)} registered for passthrough{(now.BackingIdsRefused > 0 ? $", {Count(now.BackingIdsRefused)} refused" : "")}");
-        Add("known", $"{Count(now.Inodes)} inodes; {Count(directories.Open)} of {Count(directories.Capacity)} directories kept open, {Part(directories.Hits, directories.Hits + directories.Misses)} hits");
+        Add("requests",
+            $"{Count(all)}{Rate(now, before, all, before?.Requests.Sum(one => one.Count))}, {Count(errors)} with an "
+            + $"error; {Part(now.OverIoUring, all)} over io_uring; {now.InProgress} in progress");
+        Add("opens",
+            $"{Count(opened)}: {Count(opens.PassedThrough)} passed through, {Count(opens.MapsPassedThrough)} for maps "
+            + $"alone, {Count(opens.CacheKept + opens.Cached)} cached ({Count(opens.CacheKept)} keep their pages), "
+            + $"{Count(opens.Direct)} direct");
+        Add("open now",
+            $"{Count(now.OpenFiles)} of at most {Count(now.MaxOpenFiles)} files, {Count(now.BackingIds)} registered for "
+            + $"passthrough{(now.BackingIdsRefused > 0 ? $", {Count(now.BackingIdsRefused)} refused" : "")}");
+        Add("known",
+            $"{Count(now.Inodes)} inodes; {Count(directories.Open)} of {Count(directories.Capacity)} directories kept "
+            + $"open, {Part(directories.Hits, directories.Hits + directories.Misses)} hits");
         Add("copy-ups", $"{Count(now.CopyUps.Count)}, {Bytes(now.CopyUps.Bytes)}; {Count(now.Notifications)} notifications");
-        Add("server", string.Create(CultureInfo.InvariantCulture, $"process {now.Process.Pid}, {now.Process.Threads} threads, {Bytes(now.Process.ResidentBytes)} resident, {Bytes(now.Process.HeapBytes)} heap, {now.Process.Descriptors} descriptors, {Seconds(cpu)} of CPU ({cpuPart * 100:F1} %)"));
+        Add("server", string.Create(CultureInfo.InvariantCulture,
+            $"process {now.Process.Pid}, {now.Process.Threads} threads, {Bytes(now.Process.ResidentBytes)} resident, "
+            + $"{Bytes(now.Process.HeapBytes)} heap, {now.Process.Descriptors} descriptors, {Seconds(cpu)} of CPU "
+            + $"({cpuPart * 100:F1} %)"));
         return grid;
 
         void Add(string name, string value) => grid.AddRow(new Text(name), new Text(value));
@@ -76,10 +98,15 @@ internal static class StatsTable
         return table;
 
         void AddColumn(string name, bool isText = false) =>
-            table.AddColumn(new TableColumn(new Text(name)) { NoWrap = true, Padding = new Padding(0, 0, 2, 0), Alignment = isText ? Justify.Left : Justify.Right });
+            table.AddColumn(new TableColumn(new Text(name))
+            {
+                NoWrap = true,
+                Padding = new Padding(0, 0, 2, 0),
+                Alignment = isText ? Justify.Left : Justify.Right,
+            });
     }
 
-    /// <summary>The times of the requests between two looks.</summary>
+    /// <summary>The percentiles of the requests between two looks.</summary>
     private static string[] TimesSince(RequestStats now, RequestStats? before)
     {
         long[] counts = new long[Latencies.Buckets];
@@ -88,7 +115,8 @@ internal static class StatsTable
         int longest = Array.FindLastIndex(counts, count => count > 0);
         if (longest < 0) { return ["", "", "", ""]; }
         double max = Math.Min(Latencies.BoundOf(longest) / 1e9, now.MaxSeconds);
-        return [.. ((double[])[0.5, 0.9, 0.99]).Select(part => Seconds(Math.Min(Latencies.Percentile(counts, part) / 1e9, max))), Seconds(max)];
+        return [.. ((double[])[0.5, 0.9, 0.99]).Select(part => Seconds(Math.Min(Latencies.Percentile(counts, part) / 1e9, max))),
+            Seconds(max)];
 
         void Add(IReadOnlyList<long[]> pairs, int sign)
         {
@@ -102,12 +130,15 @@ internal static class StatsTable
     private static string Rate(Stats now, Stats? before, long count, long? earlier) =>
         before is null || earlier is null ? "" : $" ({Number((count - earlier.Value) / (now.UptimeSeconds - before.UptimeSeconds))}/s)";
 
-    private static string Part(long some, long all) => all == 0 ? "0 %" : string.Create(CultureInfo.InvariantCulture, $"{some * 100.0 / all:0.#} %");
+    private static string Part(long some, long all) =>
+        all == 0 ? "0 %" : string.Create(CultureInfo.InvariantCulture, $"{some * 100.0 / all:0.#} %");
 
-    /// <summary>Up to seven characters.</summary>
-    private static string Count(long count) => count < 1_000_000 ? count.ToString(CultureInfo.InvariantCulture) : Scaled(count, 1000, ["", "k", "M", "G", "T", "P", "E"]);
+    /// <summary>Formats a count in at most seven characters.</summary>
+    private static string Count(long count) =>
+        count < 1_000_000 ? count.ToString(CultureInfo.InvariantCulture) : Scaled(count, 1000, ["", "k", "M", "G", "T", "P", "E"]);
 
-    private static string Number(double number) => number < 10 ? number.ToString("0.#", CultureInfo.InvariantCulture) : Count((long)Math.Round(number));
+    private static string Number(double number) =>
+        number < 10 ? number.ToString("0.#", CultureInfo.InvariantCulture) : Count((long)Math.Round(number));
 
     private static string Bytes(long bytes) => Scaled(bytes, 1024, [" B", " K", " M", " G", " T", " P", " E"]);
 

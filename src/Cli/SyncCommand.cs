@@ -10,15 +10,18 @@ using Veneer.Overlay.Durability;
 
 namespace Veneer.Cli;
 
-/// <summary><c>veneer sync</c>: brings an upper to the disk, and takes the mark of a volatile one away.</summary>
+/// <summary><c>veneer sync</c>: writes an upper to the disk, and removes the mark of a volatile one.</summary>
 internal static class SyncCommand
 {
-    /// <summary>How often to look how far it is: a mount is asked by a process each time. Sooner at first, since most are quick.</summary>
+    /// <summary>
+    /// The time between two looks at the progress, each of which takes a child process when a mount is asked. The first
+    /// looks come sooner, since most syncs are quick.
+    /// </summary>
     private static readonly TimeSpan interval = TimeSpan.FromMilliseconds(500);
 
     private static readonly TimeSpan firstInterval = TimeSpan.FromMilliseconds(20);
 
-    /// <summary>A sync that is over by then needs no words.</summary>
+    /// <summary>How long a sync may take before its progress is reported.</summary>
     private static readonly TimeSpan patience = TimeSpan.FromSeconds(1);
 
     /// <param name="arguments">The words after <c>sync</c>.</param>
@@ -28,10 +31,19 @@ internal static class SyncCommand
         {
             var perSecond = new Option<string>("--iops");
             var work = new Option<string>("--work");
-            if (!CommandLine.Parse("sync", arguments, [perSecond, work], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
-            if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "Nothing is named: name a mount point, or an upper directory." : $"{words[1]} is one word too many: name one mount point, or one upper directory."); }
+            if (!CommandLine.Parse("sync", arguments, [perSecond, work], out ParseResult parsed, out string[] words))
+            {
+                return ExitCode.Success;
+            }
+            if (words.Length != 1)
+            {
+                throw new OverlayMountException(words.Length == 0
+                    ? "Nothing is named: name a mount point, or an upper directory."
+                    : $"{words[1]} is one word too many: name one mount point, or one upper directory.");
+            }
             int limit = 0;
-            if (parsed.GetValue(perSecond) is { } text && (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out limit) || limit == 0))
+            if (parsed.GetValue(perSecond) is { } text
+                && (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out limit) || limit == 0))
             {
                 throw new OverlayMountException($"--iops {text} is not understood: give a number of operations a second, from 1.");
             }
@@ -40,12 +52,17 @@ internal static class SyncCommand
             if (!error.IsError) { Libc.Close(descriptor); }
             if (!error.IsError && mount?.Type == "fuse.veneer")
             {
-                if (parsed.GetValue(work) is not null) { throw new OverlayMountException("A mount point and --work exclude each other: the mount knows its work directory."); }
+                if (parsed.GetValue(work) is not null)
+                {
+                    throw new OverlayMountException("A mount point and --work exclude each other: the mount knows its work directory.");
+                }
                 return SyncMount(place, limit);
             }
             if (!error.IsError && mount?.Type == "overlay" && mount.MountPoint == resolved)
             {
-                throw new LayerException($"{resolved} is an overlay of the kernel, which is not asked to sync: name its upper directory, see veneer layers {resolved}.", ExitCode.NotAnOverlay);
+                throw new LayerException(
+                    $"{resolved} is an overlay of the kernel, which is not asked to sync: name its upper directory, see veneer "
+                    + $"layers {resolved}.", ExitCode.NotAnOverlay);
             }
             return SyncUpper(place, parsed.GetValue(work), limit);
         }
@@ -77,7 +94,9 @@ internal static class SyncCommand
         if (!Report(state)) { return ExitCode.Unsynced; }
         if (status.Failure is { } failure)
         {
-            Terminal.Complain($"Writing to the upper's filesystem failed since {place} was mounted ({failure}): what it lacks cannot be told.");
+            Terminal.Complain(
+                $"Writing to the upper's filesystem failed since {place} was mounted ({failure}): what it lacks cannot be "
+                + "told.");
             return ExitCode.Unsynced;
         }
         Terminal.Write(Synced(state));
@@ -104,13 +123,21 @@ internal static class SyncCommand
         if (upper.IsInUse)
         {
             Terminal.Write(Synced(state));
-            if (upper.IsMarked) { Terminal.Write("The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it otherwise.\n"); }
+            if (upper.IsMarked)
+            {
+                Terminal.Write(
+                    "The upper stays volatile while it is mounted: unmount it and sync once more, which is quick, to mount it "
+                    + "otherwise.\n");
+            }
             return ExitCode.Success;
         }
         upper.ClearMark();
         Terminal.Write(Synced(state));
-        // An ordinary upper, or no upper at all: that looks the same.
-        if (!upper.IsMarked) { Terminal.Complain($"{path} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."); }
+        // An ordinary upper and a directory that is no upper look the same.
+        if (!upper.IsMarked)
+        {
+            Terminal.Complain($"{path} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper.");
+        }
         return ExitCode.Success;
     }
 
@@ -121,7 +148,10 @@ internal static class SyncCommand
     /// <returns>Whether there was nothing of the kind.</returns>
     private static bool Report(SyncStatus state)
     {
-        foreach ((string path, string error) in state.Failures) { Terminal.Complain($"{(path.Length == 0 ? "The upper directory itself" : PathText.Printable(path))} cannot be synced ({error})"); }
+        foreach ((string path, string error) in state.Failures)
+        {
+            Terminal.Complain($"{(path.Length == 0 ? "The upper directory itself" : PathText.Printable(path))} cannot be synced ({error})");
+        }
         if (state.Failed > state.Failures.Count) { Terminal.Complain($"and {state.Failed - state.Failures.Count} more"); }
         return state.Failed == 0;
     }
@@ -135,7 +165,7 @@ internal static class SyncCommand
         TimeSpan wait = firstInterval;
         for (long next = 1; !state.Over; state = look())
         {
-            // One line for each tenth, of what takes its time.
+            // One line for each tenth of a sync that takes long.
             if (state.Total > 0 && state.Done * 10 / state.Total >= next && Stopwatch.GetElapsedTime(started) > patience)
             {
                 Terminal.Trace($"{state.Done} of {state.Total}");

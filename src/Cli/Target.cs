@@ -2,13 +2,17 @@ using Veneer.Linux;
 
 namespace Veneer.Cli;
 
-/// <summary>A path on the command line that is, or may be, a mount point. Nothing here waits for the server of the mount.</summary>
+/// <summary>Examines a path on the command line that may be a mount point. Nothing here waits for a FUSE server.</summary>
 internal static class Target
 {
-    /// <summary>Opens a directory, O_PATH, and says its full name. The caller closes it, or it keeps the mount busy.</summary>
-    public static Errno Open(string path, out string resolved, out int descriptor) => MountTable.OpenPlace(path, out resolved, out descriptor);
+    /// <summary>
+    /// Opens a path with O_PATH and gets its full name. The caller closes the descriptor, which keeps the mount busy until
+    /// then.
+    /// </summary>
+    public static Errno Open(string path, out string resolved, out int descriptor) =>
+        MountTable.OpenPlace(path, out resolved, out descriptor);
 
-    /// <summary>The mount whose root a path names, or null when it names something else.</summary>
+    /// <summary>Finds the mount whose root a path names. The mount is null when the path names something else.</summary>
     public static Errno Find(string path, out string resolved, out MountEntry? mount)
     {
         Errno error = FindAround(path, out resolved, out mount, out int descriptor);
@@ -16,13 +20,20 @@ internal static class Target
         Libc.Close(descriptor);
         if (mount?.MountPoint == resolved) { return Errno.None; }
         mount = null;
-        // What is mounted over the caller's directory is not seen through ".", but by the name.
-        if (path.StartsWith('/') || FindAround(resolved, out string named, out MountEntry? over, out descriptor).IsError) { return Errno.None; }
+        // A mount over the caller's working directory is not seen through ".", but through its name.
+        if (path.StartsWith('/') || FindAround(resolved, out string named, out MountEntry? over, out descriptor).IsError)
+        {
+            return Errno.None;
+        }
         Libc.Close(descriptor);
         if (over?.MountPoint == named) { (resolved, mount) = (named, over); }
         return Errno.None;
     }
 
-    /// <summary>The mount that a path leads into, or null when the mount table does not have it, and what it leads to, O_PATH.</summary>
-    public static Errno FindAround(string path, out string resolved, out MountEntry? mount, out int descriptor) => MountTable.FindAround(path, out resolved, out mount, out descriptor);
+    /// <summary>
+    /// Finds the mount that a path leads into, and opens the path with O_PATH. The mount is null when the mount table does
+    /// not have it.
+    /// </summary>
+    public static Errno FindAround(string path, out string resolved, out MountEntry? mount, out int descriptor) =>
+        MountTable.FindAround(path, out resolved, out mount, out descriptor);
 }

@@ -5,20 +5,25 @@ using Veneer.Overlay.Documents;
 
 namespace Veneer.Cli;
 
-/// <summary>What people read. Paths come out as the bytes that they are; the console of .NET is not started for it.</summary>
+/// <summary>
+/// Writes the output of the program. Paths are written as the bytes that they are, without starting the console of .NET.
+/// </summary>
 internal static class Terminal
 {
     /// <summary>Writes text to standard output.</summary>
     /// <returns><see cref="Errno.EPIPE"/> when nobody reads it any more.</returns>
     public static Errno Write(string text) => WriteTo(1, text);
 
-    /// <summary>Writes what a command has to tell to standard output. Who reads no more has seen enough.</summary>
-    /// <returns>False when nobody listens.</returns>
-    /// <exception cref="LayerException">There is no room for it.</exception>
+    /// <summary>Writes the output of a command to standard output.</summary>
+    /// <returns>False when nobody reads it any more, which is no error.</returns>
+    /// <exception cref="LayerException">The output cannot be written.</exception>
     public static bool Print(ReadOnlySpan<byte> content)
     {
         Errno error = WriteTo(1, content);
-        if (error is not (Errno.None or Errno.EPIPE)) { throw new LayerException($"The output cannot be written ({error}): see where it goes.", ExitCode.System); }
+        if (error is not (Errno.None or Errno.EPIPE))
+        {
+            throw new LayerException($"The output cannot be written ({error}): see where it goes.", ExitCode.System);
+        }
         return error == Errno.None;
     }
 
@@ -34,7 +39,7 @@ internal static class Terminal
         Print(output.WrittenSpan);
     }
 
-    /// <summary>A tree as text, each line as long as it is.</summary>
+    /// <summary>Formats a tree as text, without wrapping its lines.</summary>
     public static string Render(Spectre.Console.Tree tree)
     {
         using var text = new StringWriter(System.Globalization.CultureInfo.InvariantCulture);
@@ -59,7 +64,7 @@ internal static class Terminal
     public static void WriteError(string text) => WriteTo(2, text);
 
     /// <summary>Writes bytes to standard output.</summary>
-    /// <returns>False when nobody listens, or when there is no room.</returns>
+    /// <returns>False when the bytes could not be written, or nobody reads them.</returns>
     public static bool TryWrite(ReadOnlySpan<byte> content) => !WriteTo(1, content).IsError;
 
     private static Errno WriteTo(int descriptor, string text) => WriteTo(descriptor, PathText.Encode(text).AsSpan()[..^1]);

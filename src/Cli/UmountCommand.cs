@@ -11,16 +11,16 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Cli;
 
-/// <summary><c>veneer umount</c>: unmounts, and returns when the server has let go of the layers.</summary>
+/// <summary><c>veneer umount</c>: unmounts, and returns when the server has released the layers.</summary>
 internal static class UmountCommand
 {
     private const int EndTime = 30_000;
     private const int LazyEndTime = 1_000;
 
-    /// <summary>For so many milliseconds a mount may be in use though nobody is seen who uses it.</summary>
+    /// <summary>How long a busy mount is tried again while no user of it is found, in milliseconds.</summary>
     private const int LookTime = 1_000;
 
-    /// <summary>A sync that is over by then needs no words.</summary>
+    /// <summary>How long a sync may take before it is reported, in milliseconds.</summary>
     private const int SyncPatience = 2_000;
 
     /// <param name="arguments">The words after <c>umount</c>.</param>
@@ -28,10 +28,18 @@ internal static class UmountCommand
     {
         var lazily = new Option<bool>("-l", "--lazy");
         var verbose = new Option<bool>("-v", "--verbose");
-        // What umount(8) passes: a hung server is no hindrance to unmounting.
+        // Options that umount(8) passes. Its -f needs no effect: a hung server does not hinder unmounting.
         IEnumerable<Option> passed = CommandLine.WithoutEffect(["-f", "-n", "-r"], ["-N", "-t"]);
-        if (!CommandLine.Parse("umount", arguments, [lazily, verbose, .. passed], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
-        if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to unmount." : $"{words[1]} is one word too many: give one mount point."); }
+        if (!CommandLine.Parse("umount", arguments, [lazily, verbose, .. passed], out ParseResult parsed, out string[] words))
+        {
+            return ExitCode.Success;
+        }
+        if (words.Length != 1)
+        {
+            throw new OverlayMountException(words.Length == 0
+                ? "No mount point is given: name the one to unmount."
+                : $"{words[1]} is one word too many: give one mount point.");
+        }
 
         Pin.ReleaseLeftovers();
         string path = Unmount(words[0], parsed.GetValue(lazily));
@@ -52,11 +60,14 @@ internal static class UmountCommand
             });
         }
         if (mount is null) { throw new MountException($"{path} is not a mount point: there is nothing to unmount."); }
-        if (mount.Type != "fuse.veneer") { throw new MountException($"{path} is a mount of type {mount.Type}, not one of Veneer: use umount {path}."); }
+        if (mount.Type != "fuse.veneer")
+        {
+            throw new MountException($"{path} is a mount of type {mount.Type}, not one of Veneer: use umount {path}.");
+        }
 
         using Fd? server = FindServer(path, out int pid, out bool hangs);
         bool syncs = server is not null && SyncsAtEnd(path);
-        // Whoever waits for a server that hangs, our own question among them, keeps the mount busy for as long.
+        // Processes that wait for a hanging server, our own child among them, keep the mount busy for as long.
         lazily |= hangs;
         List<MountEntry> copies = CopiesOf(mount);
         error = Mount.Unmount(path, lazily);
@@ -65,7 +76,7 @@ internal static class UmountCommand
         {
             users = DescribeUsers(path);
             if (users.Length > 0) { break; }
-            error = Mount.Unmount(path, lazily); // whoever looks at all mounts, as df does, has it for a moment
+            error = Mount.Unmount(path, lazily); // a process that looks at all mounts, such as df, uses it for a moment
         }
         switch (error)
         {
@@ -74,7 +85,8 @@ internal static class UmountCommand
             case Errno.EBUSY:
                 throw new MountException(users.Length > 0
                     ? $"{path} is in use by {users}: end that, or take it out of sight now with veneer umount -l {path}."
-                    : $"{path} is in use: unmount what is mounted below it and end what uses it, see veneer holders {path}, or take it out of sight now with veneer umount -l {path}.");
+                    : $"{path} is in use: unmount what is mounted below it and end what uses it, see veneer holders {path}, or take "
+                        + $"it out of sight now with veneer umount -l {path}.");
             case Errno.EPERM:
                 throw new MountException($"Only root, or the user who mounted it, may unmount {path}: become one of them.");
             case Errno.EINVAL:
@@ -86,17 +98,25 @@ internal static class UmountCommand
         return path;
     }
 
-    /// <summary>The processes that keep a mount busy, such as <c>bash (123), sh (124), cat (125) and 2 more</c>; empty when none is seen.</summary>
+    /// <summary>
+    /// Describes the processes that keep a mount busy, such as <c>bash (123), sh (124), cat (125) and 2 more</c>; empty
+    /// when none is found.
+    /// </summary>
     private static string DescribeUsers(string path)
     {
         const int mostNamed = 3;
         if (Holders.Find(path, out HolderReport report).IsError) { return ""; }
-        List<string> users = [.. report.Uses.Processes.Where(use => use.Process.Pid > 0).Select(use => string.Create(CultureInfo.InvariantCulture, $"{PathText.Printable(use.Process.Name)} ({use.Process.Pid})"))];
+        List<string> users = [.. report.Uses.Processes
+            .Where(use => use.Process.Pid > 0)
+            .Select(use => string.Create(CultureInfo.InvariantCulture, $"{PathText.Printable(use.Process.Name)} ({use.Process.Pid})"))];
         string named = string.Join(", ", users.Take(mostNamed));
         return users.Count > mostNamed ? string.Create(CultureInfo.InvariantCulture, $"{named} and {users.Count - mostNamed} more") : named;
     }
 
-    /// <summary>Whether the server brings upper to the disk when the mount is gone. Who may not ask waits no longer than for others.</summary>
+    /// <summary>
+    /// Whether the server syncs upper after the unmount. False for a caller who may not ask, and so waits no longer than
+    /// usual.
+    /// </summary>
     private static bool SyncsAtEnd(string path)
     {
         try
@@ -109,7 +129,7 @@ internal static class UmountCommand
         }
     }
 
-    /// <summary>The process that serves the mount.</summary>
+    /// <summary>Opens the process that serves the mount.</summary>
     /// <returns>Null when there is none, when it is in another pid namespace, or when it does not answer.</returns>
     private static Fd? FindServer(string path, out int pid, out bool hangs)
     {
@@ -119,7 +139,7 @@ internal static class UmountCommand
         if (server is null) { return null; }
         if (Libc.OpenProcess(server.Pid, out int descriptor).IsError) { return null; }
         var process = new Fd(descriptor);
-        // After the descriptor is open: from now on the number cannot come to mean another process unseen.
+        // Checked after the descriptor is open: from now on, a recycled pid would be noticed.
         if (StartTime(server.Pid) != server.Started)
         {
             process.Dispose();
@@ -129,43 +149,59 @@ internal static class UmountCommand
         return process;
     }
 
-    /// <summary>Field 22 of /proc/PID/stat, counted after the command's name, which may contain anything.</summary>
+    /// <summary>
+    /// The start time of a process in clock ticks: field 22 of /proc/PID/stat, counted after the command's name, which may
+    /// contain any character.
+    /// </summary>
     private static ulong? StartTime(int pid)
     {
         if (Libc.ReadWhole(PathText.Encode($"/proc/{pid}/stat"), out byte[] stat).IsError) { return null; }
         string text = PathText.Decode(stat);
         string[] fields = text[(text.LastIndexOf(')') + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries);
-        return fields.Length > 19 && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started) ? started : null;
+        return fields.Length > 19 && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started)
+            ? started
+            : null;
     }
 
-    /// <summary>The mounts of this namespace that show the same filesystem.</summary>
+    /// <summary>Finds the other mounts of this namespace that show the same filesystem.</summary>
     private static List<MountEntry> CopiesOf(MountEntry mount) =>
-        MountTable.Read(out List<MountEntry> table).IsError ? [] : table.FindAll(entry => entry.Device == mount.Device && entry.Id != mount.Id);
+        MountTable.Read(out List<MountEntry> table).IsError
+            ? []
+            : table.FindAll(entry => entry.Device == mount.Device && entry.Id != mount.Id);
 
-    /// <param name="copies">What was there before it was unmounted: afterwards the next mount of anybody may have the number of its device.</param>
+    /// <param name="copies">
+    /// The other mounts before the unmount: afterwards, the kernel may recycle the device number for any mount.
+    /// </param>
     private static void WaitForEnd(Fd server, int pid, string path, List<MountEntry> copies, bool lazily, bool syncs)
     {
-        if (MountTable.Read(out List<MountEntry> table) == Errno.None && copies.Find(copy => table.Exists(entry => entry.Id == copy.Id && entry.Device == copy.Device)) is { } other)
+        if (MountTable.Read(out List<MountEntry> table) == Errno.None
+            && copies.Find(copy => table.Exists(entry => entry.Id == copy.Id && entry.Device == copy.Device)) is { } other)
         {
-            Terminal.Complain($"{path} is unmounted, but the same overlay is still mounted on {other.MountPoint}, so that its layers stay in use.");
+            Terminal.Complain(
+                $"{path} is unmounted, but the same overlay is still mounted on {other.MountPoint}, so that its layers stay "
+                + "in use.");
             return;
         }
         if (lazily)
         {
-            _ = HasEnded(server, LazyEndTime); // what uses it may go on for as long as it likes
+            _ = HasEnded(server, LazyEndTime); // its users may go on for as long as they like
             return;
         }
         if (syncs)
         {
             if (HasEnded(server, SyncPatience)) { return; }
-            Terminal.Complain($"{path} is unmounted, and its server (process {pid}) brings the upper to the disk, as sync_on_unmount asks: this takes as long as that does.");
+            Terminal.Complain(
+                $"{path} is unmounted, and its server (process {pid}) brings the upper to the disk, as sync_on_unmount asks: "
+                + "this takes as long as that does.");
         }
         do
         {
             if (HasEnded(server, EndTime)) { return; }
         }
         while (syncs && !Holders.Instances(out _).Any(one => one.Pid == pid && one.Mounts.Count > 0));
-        throw new MountException($"{path} is unmounted here, but its server (process {pid}) still holds the layers, since another mount namespace has a copy of the mount: end the processes in that, or end the server.");
+        throw new MountException(
+            $"{path} is unmounted here, but its server (process {pid}) still holds the layers, since another mount "
+            + "namespace has a copy of the mount: end the processes in that, or end the server.");
     }
 
     private static bool HasEnded(Fd process, int milliseconds)

@@ -2,25 +2,26 @@ using Veneer.Linux;
 
 namespace Veneer.Cli;
 
-/// <summary>Sees to it that umount(8) calls our helper, which returns when the layers are free.</summary>
+/// <summary>Makes umount(8) call our helper, which returns when the layers are free.</summary>
 /// <remarks>
-/// It finds the helper of a mount by the mount's type. Of an absolute path it learns the type from statfs(2), which says
-/// "fuse": so the mount is registered with its library. Where no helper is installed there is nothing to find.
+/// umount(8) finds the helper of a mount by its type. For an absolute path it gets the type from statfs(2), which says
+/// "fuse" only: so the mount is registered with libmount. Without an installed helper, nothing is registered.
 /// </remarks>
 internal static class UmountHelper
 {
     private const string Type = "fuse.veneer";
 
-    /// <summary>Registers a mount, if it is root's.</summary>
+    /// <summary>Registers a mount, if this process is root's and the helper is installed.</summary>
     /// <param name="path">The mount point's full name.</param>
     public static void Register(string path)
     {
         if (Libc.EffectiveUid != 0 || !IsInstalled()) { return; }
         if (Target.Find(path, out _, out MountEntry? mount).IsError || mount is not { Type: Type }) { return; }
-        _ = LibMount.Remember(mount.Source, mount.MountPoint, Type); // best effort: umount(8) then returns a moment before the layers are free
+        // best effort: otherwise umount(8) returns a moment before the layers are free
+        _ = LibMount.Remember(mount.Source, mount.MountPoint, Type);
     }
 
-    /// <summary>Takes a registration back, for those who unmount without umount(8).</summary>
+    /// <summary>Removes the registration, for a mount that was not unmounted by umount(8).</summary>
     /// <param name="path">The mount point's full name.</param>
     public static void Withdraw(string path)
     {
