@@ -1,9 +1,9 @@
 namespace Veneer.Overlay;
 
-/// <summary>Who gave a mount option its name and its meaning.</summary>
+/// <summary>Where a mount option comes from.</summary>
 public enum OptionSource
 {
-    /// <summary>The kernel's overlayfs.</summary>
+    /// <summary>Kernel overlayfs.</summary>
     Kernel,
     /// <summary>Veneer.</summary>
     Veneer,
@@ -16,48 +16,54 @@ public enum OptionSource
 /// <summary>What a mount option is about.</summary>
 public enum OptionKind
 {
-    /// <summary>Which directories make the overlay, or where it is said to come from.</summary>
+    /// <summary>Which directories make up the overlay, or which source it shows.</summary>
     Place,
     /// <summary>How the overlay behaves.</summary>
     Behaviour,
     /// <summary>A flag of the mount, or its opposite.</summary>
     Flag,
-    /// <summary>What is to be done, and not what is mounted.</summary>
+    /// <summary>What to do, rather than what to mount.</summary>
     Request,
-    /// <summary>It is for mount(8), systemd or another caller, and says nothing to a filesystem.</summary>
+    /// <summary>An option for mount(8), systemd or another caller, without a meaning for the filesystem.</summary>
     Ignored,
-    /// <summary>Another overlay has it, and nothing is lost without: it has no effect, and a sentence says so.</summary>
+    /// <summary>An option of another overlay whose absence does no harm: it has no effect, and a warning says so.</summary>
     Harmless,
-    /// <summary>Another overlay has it, and without it something else would be shown, or to others: it is refused.</summary>
+    /// <summary>
+    /// An option of another overlay without which the overlay would show something else, or show it to others: it is
+    /// refused.
+    /// </summary>
     Refused,
 }
 
-/// <summary>A mount option: who knows it, what it takes, what it means, and how it is read.</summary>
-/// <remarks><see cref="OptionTable"/> has them all. The parser, the manual and completions come from there.</remarks>
+/// <summary>A mount option: its origin, its value, its meaning, and how it is read.</summary>
+/// <remarks><see cref="OptionTable"/> lists all options. The parser, the manual and completions use that table.</remarks>
 public sealed class MountOption
 {
-    internal MountOption(string name, OptionSource source, OptionKind kind, string value, string? meaning, Action<OptionParser, string, string?> read) =>
+    internal MountOption(string name, OptionSource source, OptionKind kind, string value, string? meaning,
+        Action<OptionParser, string, string?> read) =>
         (Name, Source, Kind, Value, Meaning, Read) = (name, source, kind, value, meaning, read);
 
     /// <summary>The name, without <c>=</c>.</summary>
     public string Name { get; }
 
-    /// <summary>Who gave it its name and meaning.</summary>
+    /// <summary>Where the option comes from.</summary>
     public OptionSource Source { get; }
 
-    /// <summary>What it is about.</summary>
+    /// <summary>What the option is about.</summary>
     public OptionKind Kind { get; }
 
-    /// <summary>What is written after the name, with <c>=</c>, as the manual shows it; empty for an option without a value.</summary>
+    /// <summary>The value as the manual shows it, with <c>=</c>; empty for an option without a value.</summary>
     public string Value { get; }
 
-    /// <summary>What it means, for users, in lines of at most 72 characters; null where the next option that has one says so for both.</summary>
+    /// <summary>
+    /// The meaning, for users, in lines of at most 72 characters. Null where the next option that has one describes both.
+    /// </summary>
     public string? Meaning { get; }
 
-    /// <summary>Whether the manual shows it.</summary>
+    /// <summary>Whether the manual shows the option.</summary>
     public bool IsShown => Kind is OptionKind.Place or OptionKind.Behaviour or OptionKind.Flag or OptionKind.Request;
 
-    /// <summary>Takes over what is given: the parser, the name as it was given, and the value, if any.</summary>
+    /// <summary>Reads the option. The arguments are the parser, the name as it was given, and the value or null.</summary>
     /// <exception cref="OverlayMountException">The value is not understood, or the option is refused.</exception>
     internal Action<OptionParser, string, string?> Read { get; }
 }

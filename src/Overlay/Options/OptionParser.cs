@@ -3,7 +3,7 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay;
 
-/// <summary>Reads mount options in the kernel's spelling, and those that callers of other overlays are known to send.</summary>
+/// <summary>Parses mount options in the kernel's spelling, and options that callers of other overlays are known to pass.</summary>
 /// <remarks>
 /// <list type="bullet">
 /// <item>Commas separate options; <c>\,</c> is a comma inside a value. Empty options are skipped.</item>
@@ -24,7 +24,7 @@ public sealed class OptionParser
     private MountFlags flags;
     private MountFlags cleared;
 
-    // What the table sets.
+    // Set by the options of the table.
     internal string? Upper { get; set; }
     internal string? Work { get; set; }
     internal string? Source { get; set; }
@@ -45,39 +45,45 @@ public sealed class OptionParser
     internal InUse InUse { get; set; }
     internal bool Pin { get; set; }
 
-    /// <summary>A sentence for each option that was accepted without effect.</summary>
+    /// <summary>The warnings: a sentence for each option that was accepted without effect.</summary>
     public IReadOnlyList<string> Warnings => warnings;
 
-    /// <summary>Whether an existing mount is to change (<c>remount</c>), and there is nothing to build.</summary>
+    /// <summary>Whether an existing mount is to be changed (<c>remount</c>), so that there is nothing to build.</summary>
     public bool Remount { get; internal set; }
 
-    /// <summary>Whether each request is to be traced (<c>debug</c>).</summary>
+    /// <summary>Whether to trace each request (<c>debug</c>).</summary>
     public bool Debug { get; internal set; }
 
-    /// <summary>The mount's own flags so far, <see cref="MountFlags.ReadOnly"/> included.</summary>
+    /// <summary>The flags of the mount so far, <see cref="MountFlags.ReadOnly"/> included.</summary>
     public MountFlags MountFlags => flags;
 
-    /// <summary>The flags of an existing mount, changed as the options say; for <see cref="Remount"/>.</summary>
+    /// <summary>Applies the options to the flags of an existing mount, for <see cref="Remount"/>.</summary>
     public MountFlags ApplyTo(MountFlags existing) => (existing & ~cleared) | flags;
 
-    /// <summary>Whether there is anything but flags of any mount.</summary>
+    /// <summary>Whether an option was given that is not a flag of the mount.</summary>
     public bool HasOverlayOptions => lowers.Count > 0 || Upper is not null || Work is not null || spelled.Count > 0;
 
-    /// <summary>The first option that says something else than a mount has, or null; for <see cref="Remount"/>, which changes flags alone.</summary>
-    /// <param name="options">Those of the mount, as they were written, without layers and flags.</param>
-    /// <param name="others">The lowers of the mount as they were written, topmost first, and null where that is not told.</param>
-    /// <param name="otherUpper">Its upper, in the same way; empty where there is none.</param>
-    /// <param name="otherWork">Its work.</param>
+    /// <summary>
+    /// Finds the first option that differs from those of a mount, or null, for <see cref="Remount"/>, which can change
+    /// flags only.
+    /// </summary>
+    /// <param name="options">The mount's options as they were written, without layers and flags.</param>
+    /// <param name="others">The mount's lowers as they were written, topmost first; an element is null where it is unknown.</param>
+    /// <param name="otherUpper">The mount's upper as it was written; empty where there is none, null where it is unknown.</param>
+    /// <param name="otherWork">The mount's work, like its upper.</param>
     public string? FindChange(IReadOnlyList<string> options, IReadOnlyList<string?> others, string? otherUpper, string? otherWork)
     {
-        if (lowers.Count > 0 && others.All(other => other is not null) && !lowers.SequenceEqual(others, StringComparer.Ordinal)) { return "lowerdir"; }
+        if (lowers.Count > 0 && others.All(other => other is not null) && !lowers.SequenceEqual(others, StringComparer.Ordinal))
+        {
+            return "lowerdir";
+        }
         if (Upper is not null && otherUpper is not null && Upper != otherUpper) { return "upperdir"; }
         if (Work is not null && otherWork is not null && Work != otherWork) { return "workdir"; }
         OverlayOptions before = Settings(options);
         return spelled.Find(option =>
         {
             try { return Settings([.. options, option]) != before; }
-            catch (OverlayMountException) { return true; } // what excludes an option that there is
+            catch (OverlayMountException) { return true; } // the option contradicts one of the mount
         });
 
         static OverlayOptions Settings(IEnumerable<string> words)
@@ -89,7 +95,7 @@ public sealed class OptionParser
         }
     }
 
-    /// <summary>Reads the argument of one <c>-o</c>.</summary>
+    /// <summary>Parses the argument of one <c>-o</c>.</summary>
     /// <exception cref="OverlayMountException">An option is unknown, or its value is not understood.</exception>
     public void Add(string options)
     {
@@ -102,36 +108,42 @@ public sealed class OptionParser
         }
     }
 
-    /// <summary>The overlay that the options describe.</summary>
+    /// <summary>Builds the options of the overlay from all options given.</summary>
     /// <exception cref="OverlayMountException">Options are missing, or contradict each other.</exception>
     public OverlayOptions Build(string? sourceName, string mountPoint)
     {
         if (lowers.Count == 0)
         {
-            throw new OverlayMountException("No lower directory is given: say which to show with -o lowerdir=DIR, or lowerdir=TOP:BELOW for several.");
+            throw new OverlayMountException(
+                "No lower directory is given: say which to show with -o lowerdir=DIR, or lowerdir=TOP:BELOW for several.");
         }
         if (lowers.Count > OverlayOptions.MaxLowerDirectories)
         {
-            throw new OverlayMountException($"{lowers.Count} lower directories are given, and an overlay has at most {OverlayOptions.MaxLowerDirectories}: merge some of them.");
+            throw new OverlayMountException(
+                $"{lowers.Count} lower directories are given, and an overlay has at most "
+                + $"{OverlayOptions.MaxLowerDirectories}: merge some of them.");
         }
         if (Upper is not null && Work is null)
         {
-            throw new OverlayMountException($"upperdir={Upper} needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.");
+            throw new OverlayMountException(
+                $"upperdir={Upper} needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside "
+                + "the upper and not in it.");
         }
         if (Upper is null && Work is not null)
         {
             Warn($"workdir={Work} has no effect without upperdir.");
         }
 
-        // The dependencies that the kernel has between its options: ovl_fs_params_verify().
+        // The kernel's dependencies between its options: ovl_fs_params_verify().
         RedirectDirectory redirected = Redirect ?? RedirectDirectory.Follow;
         bool copyAttributesOnly = Metacopy ?? false;
         if (UserXattr)
         {
-            // A user can write these attributes, and must not lead us to names of his choice.
+            // Any user can write these attributes, which must not lead the mounter to other names.
             if (Redirect is RedirectDirectory.On or RedirectDirectory.Follow)
             {
-                throw new OverlayMountException("userxattr and redirect_dir exclude each other: leave redirect_dir out, or set redirect_dir=nofollow.");
+                throw new OverlayMountException(
+                    "userxattr and redirect_dir exclude each other: leave redirect_dir out, or set redirect_dir=nofollow.");
             }
             if (copyAttributesOnly)
             {
@@ -153,7 +165,8 @@ public sealed class OptionParser
         }
         if (PassLower && (Revocable || Coherent))
         {
-            throw new OverlayMountException($"{(Revocable ? "revocable" : "coherent")} and passthrough=lower exclude each other: leave one of them out.");
+            throw new OverlayMountException(
+                $"{(Revocable ? "revocable" : "coherent")} and passthrough=lower exclude each other: leave one of them out.");
         }
 
         return new OverlayOptions
@@ -184,7 +197,9 @@ public sealed class OptionParser
         };
     }
 
-    /// <summary>Length of the first option: up to a comma that is neither escaped nor in the quotes of an SELinux label.</summary>
+    /// <summary>
+    /// The length of the first option: it ends at a comma that is neither escaped nor in the quotes of an SELinux label.
+    /// </summary>
     private static int LengthOfFirst(ReadOnlySpan<char> options)
     {
         bool quoted = false;
@@ -210,7 +225,7 @@ public sealed class OptionParser
 
     private static bool IsLabel(ReadOnlySpan<char> name) => name is "context" or "fscontext" or "defcontext" or "rootcontext";
 
-    /// <summary>Whether a text is one option, whatever follows it, and none that says which directories are meant, or where.</summary>
+    /// <summary>Whether a text is a single option, and does not name directories or an action.</summary>
     public static bool IsOneOfNoLayer(string option)
     {
         if (option.Length == 0 || LengthOfFirst(option + ",") != option.Length) { return false; }
@@ -218,7 +233,7 @@ public sealed class OptionParser
         return name is not ("source" or "") && OptionTable.Find(name) is not { Kind: OptionKind.Place or OptionKind.Request };
     }
 
-    /// <summary>Whether words, with commas between them, are flags of a mount alone.</summary>
+    /// <summary>Whether all words, separated by commas, are flags of a mount.</summary>
     public static bool AreFlags(string words) => words.Split(',').All(word => OptionTable.Find(word) is { Kind: OptionKind.Flag });
 
     private void AddOne(string option)
@@ -230,18 +245,18 @@ public sealed class OptionParser
         if (known.Kind == OptionKind.Behaviour) { spelled.Add(option); }
     }
 
-    /// <summary>Sets flags of the mount, and takes others away.</summary>
+    /// <summary>Sets some flags of the mount and clears others.</summary>
     internal void Change(MountFlags set, MountFlags clear)
     {
         flags = (flags & ~clear) | set;
         cleared = (cleared & ~set) | clear;
     }
 
-    /// <summary>The value of <c>lowerdir=</c>. Kernel: ovl_parse_param_split_lowerdirs().</summary>
+    /// <summary>Reads the value of <c>lowerdir=</c>. Kernel: ovl_parse_param_split_lowerdirs().</summary>
     internal void SetLowers(string value)
     {
         lowers.Clear();
-        if (value.Length == 0) { return; } // the kernel: forget the layers so far
+        if (value.Length == 0) { return; } // as in the kernel: forgets the layers given so far
         var path = new StringBuilder();
         for (int i = 0; i <= value.Length; i++)
         {
@@ -250,7 +265,8 @@ public sealed class OptionParser
                 if (path.Length == 0)
                 {
                     throw new OverlayMountException(value.Contains("::", StringComparison.Ordinal)
-                        ? $"lowerdir={value} has '::', which marks data-only layers, and Veneer does not support these yet: use one colon if the layers may be seen."
+                        ? $"lowerdir={value} has '::', which marks data-only layers, and Veneer does not support these yet: use one "
+                            + "colon if the layers may be seen."
                         : $"lowerdir={value} has an empty path: take out the colon too much, or write \\: for a colon in a name.");
                 }
                 AddLower(path.ToString());
@@ -264,7 +280,7 @@ public sealed class OptionParser
 
     internal void AddLower(string path) => lowers.Add(path);
 
-    /// <summary>Drops each backslash and keeps what follows it. Kernel: ovl_unescape().</summary>
+    /// <summary>Drops each backslash and keeps the character after it. Kernel: ovl_unescape().</summary>
     internal static string Unescape(string value)
     {
         if (!value.Contains('\\', StringComparison.Ordinal)) { return value; }
@@ -277,7 +293,7 @@ public sealed class OptionParser
         return plain.ToString();
     }
 
-    /// <summary>Adds a sentence to <see cref="Warnings"/>, unless it is there.</summary>
+    /// <summary>Adds a sentence to <see cref="Warnings"/>, unless it is there already.</summary>
     internal void Warn(string sentence)
     {
         if (!warnings.Contains(sentence)) { warnings.Add(sentence); }
@@ -285,8 +301,9 @@ public sealed class OptionParser
 
     private static OverlayMountException Unknown(string name)
     {
-        // A short name that is half wrong is another name.
-        string? nearest = Spelling.Nearest(name, OptionTable.All.Where(option => option.IsShown).Select(option => option.Name), Math.Min(2, (name.Length / 2) - 1));
+        // A short name with two wrong letters is another name.
+        string? nearest = Spelling.Nearest(name, OptionTable.All.Where(option => option.IsShown).Select(option => option.Name),
+            Math.Min(2, (name.Length / 2) - 1));
         return new OverlayMountException(nearest is null
             ? $"The option {name} is unknown: take it out, or see veneer mount --help for those that exist."
             : $"The option {name} is unknown: did you mean {nearest}?");

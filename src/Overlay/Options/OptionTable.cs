@@ -13,11 +13,13 @@ public static class OptionTable
     /// <summary>All options, in the order of the manual.</summary>
     public static IReadOnlyList<MountOption> All { get; } =
     [
-        Option("lowerdir", OptionSource.Kernel, Place, "=DIR[:DIR...]", (parser, name, value) => parser.SetLowers(value ?? throw NeedsValue(name)), """
+        Option("lowerdir", OptionSource.Kernel, Place, "=DIR[:DIR...]",
+            (parser, name, value) => parser.SetLowers(value ?? throw NeedsValue(name)), """
             The lower directories, topmost first, at most 500. A colon in a name
             is written \:, a backslash \\, a comma \, (also in other options).
             """),
-        Option("lowerdir+", OptionSource.Kernel, Place, "=DIR", (parser, name, value) => parser.AddLower(Required(name, value).Replace("\\,", ",", StringComparison.Ordinal)), """
+        Option("lowerdir+", OptionSource.Kernel, Place, "=DIR",
+            (parser, name, value) => parser.AddLower(Required(name, value).Replace("\\,", ",", StringComparison.Ordinal)), """
             One more lower directory below those given so far, colons and
             backslashes and all.
             """),
@@ -28,7 +30,8 @@ public static class OptionTable
             An empty directory beside the upper, on the same filesystem. Needed
             with upperdir.
             """),
-        Option("datadir+", OptionSource.Kernel, Place, "=DIR", (_, _, _) => throw new OverlayMountException("datadir+= asks for a data-only layer, which Veneer does not support yet: use lowerdir+= if the layer may be seen."), """
+        Option("datadir+", OptionSource.Kernel, Place, "=DIR", (_, _, _) => throw new OverlayMountException(
+            "datadir+= asks for a data-only layer, which Veneer does not support yet: use lowerdir+= if the layer may be seen."), """
             A layer of which only the data of metacopies is seen. Not supported
             yet.
             """),
@@ -36,7 +39,9 @@ public static class OptionTable
         Choice("redirect_dir", OptionSource.Kernel, (parser, value) => parser.Redirect = value, """
             on: directories of lower layers can be renamed. Otherwise that gives
             EXDEV, and mv copies. off means follow. Default: follow.
-            """, ("on", RedirectDirectory.On), ("follow", RedirectDirectory.Follow), ("nofollow", RedirectDirectory.NoFollow), ("off", RedirectDirectory.Follow)),
+            """,
+            ("on", RedirectDirectory.On), ("follow", RedirectDirectory.Follow), ("nofollow", RedirectDirectory.NoFollow),
+            ("off", RedirectDirectory.Follow)),
         Choice("metacopy", OptionSource.Kernel, (parser, value) => parser.Metacopy = value, """
             on: when the mode, owner, times or attributes of a lower file change,
             the upper gets these alone, a metacopy, and the data when the file is
@@ -44,13 +49,15 @@ public static class OptionTable
             what a name in a lower layer leads to. Without it, opening a metacopy
             that is there gives EPERM. Default: off.
             """, ("on", true), ("off", false)),
-        Choice("index", OptionSource.Kernel, (_, isOn) => RefuseIf(isOn, "index=on is not supported yet: leave it out, hard links stay whole while mounted without it."), """
+        Choice("index", OptionSource.Kernel,
+            (_, isOn) => RefuseIf(isOn, "index=on is not supported yet: leave it out, hard links stay whole while mounted without it."), """
             on is not supported yet: hard links of lower layers stay links while
             mounted, and not across mounts. Default: off.
             """, ("on", true), ("off", false)),
         Choice("xino", OptionSource.Kernel, (parser, value) => parser.Xino = value, """
-            Accepted, without effect: inode numbers are always unique in the
-            mount, and tell the filesystem where the layers are on several.
+            Inode numbers are always unique in the mount, and tell the filesystem
+            where the layers are on several, whatever the value. on also makes
+            new directories opaque, as in the kernel.
             """, ("on", Xino.On), ("auto", Xino.Auto), ("off", Xino.Off)),
         Word("userxattr", OptionSource.Kernel, Behaviour, parser => parser.UserXattr = true, """
             Keep the overlay's attributes in user.overlay.* instead of
@@ -60,8 +67,11 @@ public static class OptionTable
         Word("volatile", OptionSource.Kernel, Behaviour, parser => parser.Sync = Sync.Volatile, """
             The same as fsync=volatile, below.
             """),
-        Choice("nfs_export", OptionSource.Kernel, (_, isOn) => RefuseIf(isOn, "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay."), null, ("on", true), ("off", false)),
-        Choice("verity", OptionSource.Kernel, (_, word) => RefuseIf(word != "off", $"verity={word} is not supported yet: leave it out if you trust the lower layers."), """
+        Choice("nfs_export", OptionSource.Kernel,
+            (_, isOn) => RefuseIf(isOn, "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay."),
+            null, ("on", true), ("off", false)),
+        Choice("verity", OptionSource.Kernel,
+            (_, word) => RefuseIf(word != "off", $"verity={word} is not supported yet: leave it out if you trust the lower layers."), """
             on and require are not supported yet. Default: off.
             """, ("on", "on"), ("require", "require"), ("off", "off")),
         Choice("uuid", OptionSource.Kernel, (_, _) => { }, """
@@ -82,9 +92,9 @@ public static class OptionTable
             """, ("auto", Sync.Auto), ("strict", Sync.Strict), ("volatile", Sync.Volatile), ("1", Sync.Auto), ("0", Sync.Volatile)),
 
         Choice("errors", OptionSource.Veneer, (parser, value) => parser.Errors = value, """
-            What happens when the kernel cannot write something back to the
-            upper's filesystem, from when on fsync gives EIO in any case, or when
-            a layer is moved or removed, which is logged in any case.
+            What happens when a write to the upper's filesystem fails, or a layer
+            is moved or removed. In any case that is logged, and after a failed
+            write fsync gives EIO.
             remount-ro: whatever changes something gives EROFS. shutdown: see
             veneer shutdown. Default: shutdown with volatile, else continue.
             """, ("continue", OnError.Continue), ("remount-ro", OnError.ReadOnly), ("shutdown", OnError.Shutdown)),
@@ -103,7 +113,9 @@ public static class OptionTable
             programs of lower layers as well: that is faster, but whoever has one
             open when it is first changed goes on reading the old content, and its
             watches and locks are not those of who opens it later. Default: auto.
-            """, ("auto", (KernelFeature.Auto, false)), ("off", (KernelFeature.Off, false)), ("lower", (KernelFeature.Auto, true)), ("require", (KernelFeature.Require, false))),
+            """,
+            ("auto", (KernelFeature.Auto, false)), ("off", (KernelFeature.Off, false)), ("lower", (KernelFeature.Auto, true)),
+            ("require", (KernelFeature.Require, false))),
         Word("coherent", OptionSource.Veneer, Behaviour, parser => parser.Coherent = true, """
             Whoever has a lower file open sees what is written to it later: the
             default, and so without effect.
@@ -128,8 +140,8 @@ public static class OptionTable
             """, ("refuse", InUse.Refuse), ("warn", InUse.Warn)),
         Word("pin", OptionSource.Veneer, Behaviour, parser => parser.Pin = true, """
             While mounted, the layers cannot be removed or renamed in this mount
-            namespace: that gives EBUSY. Needs the right to mount. Without it, what
-            happens when one is, errors= says.
+            namespace: that gives EBUSY. Needs the right to mount. Without pin,
+            errors= says what happens when one is.
             """),
 
         Flag("ro", MountFlags.ReadOnly),
@@ -153,7 +165,8 @@ public static class OptionTable
         Flag("nostrictatime", MountFlags.None, MountFlags.StrictAccessTime),
         Flag("nosymfollow", MountFlags.NoSymbolicLinks),
         Flag("symfollow", MountFlags.None, MountFlags.NoSymbolicLinks),
-        Flag("defaults", MountFlags.None, MountFlags.ReadOnly | MountFlags.NoSetUid | MountFlags.NoDevices | MountFlags.NoExecute | MountFlags.Synchronous, """
+        Flag("defaults", MountFlags.None, MountFlags.ReadOnly | MountFlags.NoSetUid | MountFlags.NoDevices | MountFlags.NoExecute
+            | MountFlags.Synchronous, """
             As for mount(8).
             """),
         Word("remount", OptionSource.Mount, Request, parser => parser.Remount = true, """
@@ -179,34 +192,47 @@ public static class OptionTable
             No effect: the kernel always checks permissions.
             """),
 
-        // What mount(8), systemd and other callers say to each other, and what the kernel shows of a FUSE mount, for remount.
+        // Options that mount(8), systemd and other callers use among themselves, and what the kernel shows of a FUSE mount,
+        // for remount.
         .. Each(Ignored, OptionSource.Mount, (_, _, _) => { },
             "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "comment", "uhelper", "silent", "loud",
             "private", "rprivate", "nonempty", "nolazytime", "noiversion", "nomand", "user_id", "group_id", "rootmode", "blksize"),
-        .. Each(Harmless, OptionSource.Kernel, (parser, name, _) => parser.Warn($"{name} has no effect: Veneer does not set SELinux labels."),
+        .. Each(Harmless, OptionSource.Kernel,
+            (parser, name, _) => parser.Warn($"{name} has no effect: Veneer does not set SELinux labels."),
             "context", "fscontext", "defcontext", "rootcontext", "seclabel"),
-        .. Each(Harmless, OptionSource.Fuse, (parser, name, value) => parser.Warn($"{name}{(value is null ? "" : "=" + value)} has no effect on Veneer."),
+        .. Each(Harmless, OptionSource.Fuse,
+            (parser, name, value) => parser.Warn($"{name}{(value is null ? "" : "=" + value)} has no effect on Veneer."),
             "lazytime", "iversion", "mand",
             "noxattrs", "fast_ino", "static_nlink", "ino32_t", "threaded", "timeout", "writeback", "noacl",
-            "max_read", "max_write", "max_readahead", "max_background", "congestion_threshold", "max_threads", "max_idle_threads", "clone_fd",
+            "max_read", "max_write", "max_readahead", "max_background", "congestion_threshold", "max_threads", "max_idle_threads",
+            "clone_fd",
             "async_read", "sync_read", "big_writes", "large_read", "hard_remove", "use_ino", "readdir_ino", "intr", "noforget", "remember",
             "kernel_cache", "auto_cache", "noauto_cache", "attr_timeout", "entry_timeout", "negative_timeout", "ac_attr_timeout",
             "splice_read", "splice_write", "splice_move", "no_splice_read", "no_splice_write", "no_splice_move", "auto_unmount"),
-        .. Each(Refused, OptionSource.Fuse, (_, name, _) => throw new OverlayMountException($"{name} would change whose the files are, which Veneer does not support yet: leave it out, or change the owners in the layers."),
+        .. Each(Refused, OptionSource.Fuse, (_, name, _) => throw new OverlayMountException(
+            $"{name} would change whose the files are, which Veneer does not support yet: leave it out, or change the "
+            + "owners in the layers."),
             "uidmapping", "gidmapping", "squash_to_root", "squash_to_uid", "squash_to_gid", "xattr_permissions", "uid", "gid", "umask"),
-        .. Each(Refused, OptionSource.Fuse, (_, _, _) => throw new OverlayMountException("allow_root is not supported: use allow_other, permissions are always checked."), "allow_root"),
-        .. Each(Refused, OptionSource.Fuse, (_, _, _) => throw new OverlayMountException("plugins are not supported: unpack the layer into a directory and give that as lowerdir."), "plugins"),
-        .. Each(Refused, OptionSource.Fuse, (_, name, _) => throw new OverlayMountException($"{name} is not supported: mount as the user whose rights the layers should be reached with."), "setuid", "drop_privileges"),
+        .. Each(Refused, OptionSource.Fuse,
+            (_, _, _) => throw new OverlayMountException("allow_root is not supported: use allow_other, permissions are always checked."),
+            "allow_root"),
+        .. Each(Refused, OptionSource.Fuse, (_, _, _) => throw new OverlayMountException(
+            "plugins are not supported: unpack the layer into a directory and give that as lowerdir."), "plugins"),
+        .. Each(Refused, OptionSource.Fuse, (_, name, _) => throw new OverlayMountException(
+            $"{name} is not supported: mount as the user whose rights the layers should be reached with."), "setuid", "drop_privileges"),
         .. Each(Refused, OptionSource.Kernel, (_, name, value) =>
         {
             Bare(name, value);
-            throw new OverlayMountException("nooverride_creds is not supported: Veneer always reaches the layers with the mounter's credentials.");
+            throw new OverlayMountException(
+                "nooverride_creds is not supported: Veneer always reaches the layers with the mounter's credentials.");
         }, "nooverride_creds"),
     ];
 
     private static readonly MountOption forOthers = Each(Ignored, OptionSource.Mount, (_, _, _) => { }, "x-")[0];
 
-    /// <summary>The option of a name, or null when there is none. What begins with <c>x-</c> is for other programs: mount(8).</summary>
+    /// <summary>
+    /// Finds an option by its name, or null. Names that begin with <c>x-</c> are for other programs: see mount(8).
+    /// </summary>
     public static MountOption? Find(string name)
     {
         foreach (MountOption option in All)
@@ -216,7 +242,7 @@ public static class OptionTable
         return name.StartsWith("x-", StringComparison.OrdinalIgnoreCase) ? forOthers : null;
     }
 
-    /// <summary>The part of the manual that describes the options, in lines of at most 80 characters.</summary>
+    /// <summary>Makes the part of the manual that describes the options, in lines of at most 80 characters.</summary>
     public static string Describe()
     {
         var text = new StringBuilder();
@@ -229,7 +255,7 @@ public static class OptionTable
                 string name = option.Name + option.Value;
                 bool fits = names.Length - names.LastIndexOf('\n') + name.Length < 78;
                 names += names.Length == 0 ? "    " + name : fits ? ", " + name : ",\n    " + name;
-                if (option.Meaning is null) { continue; } // the next one's name is added
+                if (option.Meaning is null) { continue; } // the next option's name is added to the line
                 text.Append(names).Append('\n');
                 foreach (string line in option.Meaning.Split('\n')) { text.Append("        ").Append(line).Append('\n'); }
                 names = "";
@@ -246,10 +272,11 @@ public static class OptionTable
         ("Of any mount", option => option.Source is OptionSource.Mount or OptionSource.Fuse),
     ];
 
-    private static MountOption Option(string name, OptionSource source, OptionKind kind, string value, Action<OptionParser, string, string?> read, string? meaning = null) =>
+    private static MountOption Option(string name, OptionSource source, OptionKind kind, string value,
+        Action<OptionParser, string, string?> read, string? meaning = null) =>
         new(name, source, kind, value, meaning, read);
 
-    /// <summary>An option without a value.</summary>
+    /// <summary>Makes an option without a value.</summary>
     private static MountOption Word(string name, OptionSource source, OptionKind kind, Action<OptionParser> set, string? meaning = null) =>
         Option(name, source, kind, "", (parser, given, value) =>
         {
@@ -257,29 +284,38 @@ public static class OptionTable
             set(parser);
         }, meaning);
 
-    /// <summary>A path or a name, in which a backslash is dropped and the character after it kept.</summary>
+    /// <summary>
+    /// Makes an option whose value is a path or a name, in which a backslash is dropped and the character after it kept.
+    /// </summary>
     private static MountOption Text(string name, OptionSource source, string value, Action<OptionParser, string> set, string meaning) =>
         Option(name, source, Place, value, (parser, given, text) => set(parser, OptionParser.Unescape(Required(given, text))), meaning);
 
-    /// <summary>An option whose value is one of some words.</summary>
-    private static MountOption Choice<T>(string name, OptionSource source, Action<OptionParser, T> set, string? meaning, params (string Word, T Meaning)[] choices) =>
-        Option(name, source, Behaviour, "=" + string.Join('|', choices.Select(choice => choice.Word)), (parser, given, value) => set(parser, Choose(given, value, choices)), meaning);
+    /// <summary>Makes an option whose value is one of several words.</summary>
+    private static MountOption Choice<T>(string name, OptionSource source, Action<OptionParser, T> set, string? meaning,
+        params (string Word, T Meaning)[] choices) =>
+        Option(name, source, Behaviour, "=" + string.Join('|', choices.Select(choice => choice.Word)),
+            (parser, given, value) => set(parser, Choose(given, value, choices)), meaning);
 
-    /// <summary>A flag of mount(2), or the opposite of one: what is set, and what is not any more.</summary>
+    /// <summary>Makes an option for a flag of mount(2), or for its opposite.</summary>
     private static MountOption Flag(string name, MountFlags set, MountFlags clear = MountFlags.None, string? meaning = null) =>
         Word(name, OptionSource.Mount, OptionKind.Flag, parser => parser.Change(set, clear), meaning);
 
-    /// <summary>Options that are read alike, and that the manual does not show.</summary>
-    private static MountOption[] Each(OptionKind kind, OptionSource source, Action<OptionParser, string, string?> read, params string[] names) =>
+    /// <summary>Makes options that are read in the same way, and that the manual does not show.</summary>
+    private static MountOption[] Each(OptionKind kind, OptionSource source, Action<OptionParser, string, string?> read,
+        params string[] names) =>
         [.. names.Select(name => Option(name, source, kind, "", read))];
 
     private static void ReadIoUring(OptionParser parser, string name, string? value) =>
-        parser.IoUring = value is null ? KernelFeature.Require : Choose(name, value, [("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require)]);
+        parser.IoUring = value is null
+            ? KernelFeature.Require
+            : Choose(name, value, [("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require)]);
 
     private static void ReadThreads(OptionParser parser, string name, string? value) =>
         parser.Threads = int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out int number) && number is > 0 and <= 256
             ? number
-            : throw new OverlayMountException(value is null ? "threads needs a value: a number from 1 to 256." : $"threads={value} is not understood: use a number from 1 to 256.");
+            : throw new OverlayMountException(value is null
+                ? "threads needs a value: a number from 1 to 256."
+                : $"threads={value} is not understood: use a number from 1 to 256.");
 
     private static void RefuseIf(bool isAsked, string sentence)
     {

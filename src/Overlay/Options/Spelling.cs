@@ -1,9 +1,12 @@
 namespace Veneer.Overlay;
 
-/// <summary>What a misspelt word was meant to be.</summary>
+/// <summary>Finds what a misspelt word was meant to be.</summary>
 public static class Spelling
 {
-    /// <summary>The word that takes the fewest changes, if at most so many: a change inserts, deletes or replaces a letter, or swaps two neighbours.</summary>
+    /// <summary>
+    /// Finds the candidate that takes the fewest changes, at most a given number. A change inserts, deletes or replaces a
+    /// letter, or swaps two neighbours.
+    /// </summary>
     public static string? Nearest(string word, IEnumerable<string> candidates, int most)
     {
         string? nearest = null;
@@ -15,7 +18,7 @@ public static class Spelling
         return nearest;
     }
 
-    /// <summary>The distance of Damerau and Levenshtein, no letter changed twice.</summary>
+    /// <summary>The distance of Damerau and Levenshtein, in which no letter is changed twice.</summary>
     private static int Distance(string one, string other)
     {
         var rows = new int[one.Length + 1, other.Length + 1];
@@ -30,7 +33,10 @@ public static class Spelling
                 }
                 int cost = one[i - 1] == other[j - 1] ? 0 : 1;
                 rows[i, j] = Math.Min(Math.Min(rows[i - 1, j], rows[i, j - 1]) + 1, rows[i - 1, j - 1] + cost);
-                if (i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1]) { rows[i, j] = Math.Min(rows[i, j], rows[i - 2, j - 2] + 1); }
+                if (i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1])
+                {
+                    rows[i, j] = Math.Min(rows[i, j], rows[i - 2, j - 2] + 1);
+                }
             }
         }
         return rows[one.Length, other.Length];
