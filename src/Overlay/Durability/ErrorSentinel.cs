@@ -3,19 +3,21 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Durability;
 
-/// <summary>Tells whether the kernel has failed to write anything back to upper's filesystem since this was made. Costs one short system call.</summary>
+/// <summary>
+/// Tells whether any write to upper's filesystem has failed since the sentinel was made. A check costs one short system
+/// call.
+/// </summary>
 /// <remarks>
-/// A volatile mount of kernel overlayfs, attached nowhere, over empty directories of upper's filesystem: it syncs nothing,
-/// and its fsync(2) compares the filesystem's error sequence with the one at its mount. It misses nothing, also not what
-/// somebody else has been told of. Kernel: ovl_sync_status().
-/// See docs/adr/0011-finding-failed-writes.md.
+/// The sentinel is a detached, volatile mount of kernel overlayfs over empty directories of upper's filesystem. It syncs
+/// nothing: its fsync(2) compares the filesystem's error sequence with that at the mount. So it misses no error, even one
+/// that has been reported to somebody else. Kernel: ovl_sync_status(). See docs/adr/0011-finding-failed-writes.md.
 /// <para>
-/// The directories stay as long as it lives: the kernel refuses to make a filesystem read-only that has files without a
-/// name, and upper's is to be made so as if the kernel's overlay were on it.
+/// The directories stay while the sentinel lives, rather than being unlinked: the kernel refuses to make a filesystem
+/// read-only that has unlinked open files, and that must work as it does under kernel overlayfs.
 /// </para>
 /// <para>
-/// Crash safety. The directories are made where things are tried out (<see cref="ProbeDirectory"/>), and are removed by the
-/// next mount there: in its own work directory the kernel marks that mount as a volatile one, deeper than it cleans up itself.
+/// Crash safety. The directories are in <see cref="ProbeDirectory"/>, which the next mount there removes. The kernel marks
+/// the sentinel's work directory as volatile, deeper in the tree than the kernel itself cleans up.
 /// </para>
 /// </remarks>
 internal sealed class ErrorSentinel : IDisposable
@@ -29,12 +31,15 @@ internal sealed class ErrorSentinel : IDisposable
         this.workRoot = workRoot;
     }
 
-    /// <summary>Makes one.</summary>
-    /// <param name="workdir">The directory that the user named, in a mount that is attached.</param>
-    /// <param name="workRoot">The same directory, as long as this lives.</param>
+    /// <summary>Makes a sentinel.</summary>
+    /// <param name="workdir">The work directory that the user named, in a mount that is attached.</param>
+    /// <param name="workRoot">The same directory; valid as long as the sentinel.</param>
     /// <param name="userXattr">Whether only <c>user.overlay.*</c> attributes can be written.</param>
-    /// <param name="sentinel">What was made.</param>
-    /// <returns><see cref="Errno.EIO"/> when writing something back has failed that nobody has been told of; any other error: it cannot be had here.</returns>
+    /// <param name="sentinel">The sentinel, or null on an error.</param>
+    /// <returns>
+    /// <see cref="Errno.EIO"/> when a write has failed and nobody has been told yet; any other error when a sentinel cannot
+    /// be made here.
+    /// </returns>
     public static Errno Create(int workdir, int workRoot, bool userXattr, out ErrorSentinel? sentinel)
     {
         sentinel = null;
@@ -70,7 +75,10 @@ internal sealed class ErrorSentinel : IDisposable
         }
     }
 
-    /// <summary>The error of the last write that failed since the sentinel was made, or <see cref="Errno.None"/>. Always the same from the first one on, or that of a later one.</summary>
+    /// <summary>
+    /// Gets the error of a failed write since the sentinel was made, or <see cref="Errno.None"/>. After the first failure
+    /// it always returns an error: that one, or a later one.
+    /// </summary>
     public Errno Check() => Libc.Sync(directory.Value, dataOnly: false);
 
     /// <inheritdoc/>

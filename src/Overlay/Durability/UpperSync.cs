@@ -8,28 +8,28 @@ using Veneer.Overlay.Upper;
 namespace Veneer.Overlay.Durability;
 
 /// <summary>An object of upper that could not be synced.</summary>
-/// <param name="Path">From upper, as <see cref="PathText"/> has it; empty for upper itself.</param>
-/// <param name="Error">Why.</param>
+/// <param name="Path">The path from upper, as <see cref="PathText"/> encodes it; empty for upper itself.</param>
+/// <param name="Error">The error.</param>
 public sealed record SyncFailure(string Path, Errno Error);
 
-/// <summary>Brings an upper to the disk: each of its files and directories, and nothing else of its filesystem.</summary>
+/// <summary>Syncs an upper: writes each of its files and directories to the disk, and nothing else of its filesystem.</summary>
 /// <remarks>
-/// Files are written in pieces, so that others have their turn, and only where they are dirty. What an fsync(2) of the
-/// directory covers (links, devices, whiteouts) is not opened. Nothing of the overlay is locked: what is written meanwhile
-/// may or may not be on the disk. What is moved meanwhile is synced where it is then; if that is not known of all, because
-/// too many were, all of the filesystem is synced in the end.
+/// Files are written in pieces, so that others have their turn, and only where they are dirty. Objects that the fsync(2) of
+/// a directory covers (links, devices, whiteouts) are not opened. Nothing of the overlay is locked: what is written during
+/// the sync may or may not be on the disk. Objects that are moved during the sync are synced at their new place. If too
+/// many are moved to know them all, the whole filesystem is synced in the end.
 /// </remarks>
 public sealed class UpperSync
 {
     private const int Piece = 1 << 20;
 
-    /// <summary>So many failures are kept; the others are counted.</summary>
+    /// <summary>The most failures that are kept; further ones are only counted.</summary>
     public const int MaxFailures = 1000;
 
     private readonly int upper;
     private readonly int perSecond;
     private readonly Moves? moves;
-    private readonly List<SyncFailure> failures = []; // also the lock of it
+    private readonly List<SyncFailure> failures = []; // also its own lock
     private long counted;
     private long total;
     private long done;
@@ -37,18 +37,19 @@ public sealed class UpperSync
     private long operations;
     private long started;
     private Errno loss;
-    private string place = ""; // where the walk began, from upper
-    private HashSet<(ulong Device, ulong Ino)>? synced; // of what was moved, and all below: each thing once, however often it is moved
+    private string place = ""; // the root of the walk, from upper
+    // moved objects and all below them: each is synced once, however often it is moved
+    private HashSet<(ulong Device, ulong Ino)>? synced;
 
     /// <param name="upper">A descriptor of the upper directory; it stays the caller's.</param>
-    /// <param name="perSecond">At most so many operations a second, each an fsync(2) or up to 1 MiB; 0: as many as the disk takes.</param>
+    /// <param name="perSecond">The most operations a second, each an fsync(2) or up to 1 MiB; 0 for no limit.</param>
     public UpperSync(int upper, int perSecond) : this(upper, perSecond, moves: null)
     {
     }
 
     /// <param name="upper">A descriptor of the upper directory; it stays the caller's.</param>
-    /// <param name="perSecond">As above.</param>
-    /// <param name="moves">What users move from now on; null: nobody does.</param>
+    /// <param name="perSecond">The most operations a second; 0 for no limit.</param>
+    /// <param name="moves">The objects that users move from now on; null when nobody moves any.</param>
     internal UpperSync(int upper, int perSecond, Moves? moves)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(perSecond);
@@ -57,16 +58,16 @@ public sealed class UpperSync
         this.moves = moves;
     }
 
-    /// <summary>Files and directories to sync; 0 while they are being counted.</summary>
+    /// <summary>The number of files and directories to sync; 0 while they are being counted.</summary>
     public long Total => Volatile.Read(ref total);
 
-    /// <summary>How many of them have been, with or without success.</summary>
+    /// <summary>The number of them that were synced, with or without success.</summary>
     public long Done => Volatile.Read(ref done);
 
-    /// <summary>How many could not be.</summary>
+    /// <summary>The number of them that could not be synced.</summary>
     public long Failed => Volatile.Read(ref failed);
 
-    /// <summary>The first of those, up to <see cref="MaxFailures"/>.</summary>
+    /// <summary>The first failures, up to <see cref="MaxFailures"/>.</summary>
     public IReadOnlyList<SyncFailure> Failures
     {
         get
@@ -75,15 +76,18 @@ public sealed class UpperSync
         }
     }
 
-    /// <summary>The first error that means that something was not written, unlike one for which the sync did not come to that; for when it is over.</summary>
+    /// <summary>
+    /// The first error that means that data was lost, unlike an error that only kept the sync from beginning. Valid once
+    /// the sync is over.
+    /// </summary>
     internal Errno Loss => loss;
 
-    /// <summary>Whether it is over.</summary>
+    /// <summary>Whether the sync is over.</summary>
     public bool IsOver { get; private set; }
 
-    /// <summary>Syncs. Takes as long as it takes.</summary>
-    /// <param name="isCancelled">Asked between two operations.</param>
-    /// <returns>Whether all is on the disk.</returns>
+    /// <summary>Runs the sync to its end.</summary>
+    /// <param name="isCancelled">Whether to end early; called between two operations.</param>
+    /// <returns>Whether everything is on the disk.</returns>
     public bool Run(Func<bool>? isCancelled = null)
     {
         started = Stopwatch.GetTimestamp();
@@ -98,7 +102,7 @@ public sealed class UpperSync
         return ended && Failed == 0;
     }
 
-    /// <summary>Some filesystems do not say it where they list the names.</summary>
+    /// <summary>The type of an entry. Some filesystems do not tell it in the listing.</summary>
     private static uint TypeOf(int directory, in DirectoryReader reader)
     {
         if (reader.Type != 0) { return (uint)reader.Type << 12; }
@@ -106,31 +110,36 @@ public sealed class UpperSync
     }
 
     private static Errno Open(int directory, ReadOnlySpan<byte> name, OpenFlags flags, out int descriptor) =>
-        Libc.OpenAt(directory, name, flags | OpenFlags.ReadOnly | OpenFlags.NoFollow | OpenFlags.NonBlock | OpenFlags.LargeFile, 0, ResolveFlags.Confined, out descriptor);
+        Libc.OpenAt(directory, name, flags | OpenFlags.ReadOnly | OpenFlags.NoFollow | OpenFlags.NonBlock | OpenFlags.LargeFile, 0,
+            ResolveFlags.Confined, out descriptor);
 
-    /// <summary>A directory that the walk is in.</summary>
+    /// <summary>A directory on the way from the root of the walk to where it is.</summary>
     private sealed class Level
     {
-        /// <summary>In the level before; empty for upper itself.</summary>
+        /// <summary>The name in the level before; empty for the root of the walk.</summary>
         public required byte[] Name { get; init; }
 
-        /// <summary>What it was when it was opened.</summary>
+        /// <summary>The directory's identity when it was opened.</summary>
         public (ulong Device, ulong Ino) Identity { get; set; }
 
-        /// <summary>The names of the directories in it, each with its NUL; null: there are none.</summary>
+        /// <summary>The names of the directories in it, each with its NUL; null when there are none.</summary>
         public ArrayBufferWriter<byte>? Directories { get; set; }
 
-        /// <summary>Where the name of the next one to go into begins.</summary>
+        /// <summary>The offset of the name of the next directory to enter.</summary>
         public int Next { get; set; }
 
-        /// <summary>Why not all of its names are known.</summary>
+        /// <summary>The error that kept its names from being listed to the end.</summary>
         public Errno Listed { get; set; }
     }
 
-    /// <summary>Syncs the files of each directory, then the directories in it, then itself; or only counts them.</summary>
-    /// <remarks>However deep the tree is, one directory is open, and one more while the walk goes from one to the other.</remarks>
-    /// <param name="root">A descriptor of the directory where it begins.</param>
-    /// <param name="isCancelled">Asked between two operations.</param>
+    /// <summary>
+    /// Syncs, or only counts, the files of each directory, then the directories in it, then the directory itself.
+    /// </summary>
+    /// <remarks>
+    /// However deep the tree is, only one directory is open, and a second one while the walk goes from one to the other.
+    /// </remarks>
+    /// <param name="root">A descriptor of the directory where the walk begins.</param>
+    /// <param name="isCancelled">Whether to end early; called between two operations.</param>
     /// <param name="isCounting">Whether to count only.</param>
     /// <returns>False when it was cancelled.</returns>
     private bool Walk(int root, Func<bool> isCancelled, bool isCounting)
@@ -165,7 +174,7 @@ public sealed class UpperSync
             }
             if (!isCounting) { goesOn = Pace(isCancelled); }
             if (!goesOn) { break; }
-            if (!isCounting && level.Listed != Errno.ENOENT) // else it was removed meanwhile
+            if (!isCounting && level.Listed != Errno.ENOENT) // ENOENT: the directory was removed meanwhile
             {
                 error = level.Listed.IsError ? level.Listed : Note(Libc.Sync(current, dataOnly: false));
                 if (error.IsError) { Fail(levels, default, error); }
@@ -179,7 +188,7 @@ public sealed class UpperSync
                 error = Return(root, levels, current, out int parent);
                 if (error.IsError)
                 {
-                    // What was moved is known where all moves are.
+                    // Where moves are reported, a directory that was moved away is synced as such.
                     if (!isCounting && (moves is null || !(error == Errno.ESTALE || IsElsewhere(error)))) { Fail(levels, default, error); }
                     continue;
                 }
@@ -193,7 +202,7 @@ public sealed class UpperSync
         return goesOn;
     }
 
-    /// <summary>Syncs the files of the last level, and notes the directories that are in it.</summary>
+    /// <summary>Syncs the files of the last level, and notes its directories.</summary>
     /// <returns>False when it was cancelled.</returns>
     private bool Enter(int directory, List<Level> levels, Func<bool> isCancelled, bool isCounting)
     {
@@ -233,13 +242,13 @@ public sealed class UpperSync
     private static (ulong Device, ulong Ino) IdentityOf(int directory) =>
         Libc.StatAt(directory, Libc.Self, StatxMask.Basic, out Statx stat).IsError ? default : (stat.Dev, stat.Ino);
 
-    /// <summary>Whether the name that was listed is gone, or stands for something else now: a whiteout, a link.</summary>
+    /// <summary>Whether a listed name has been removed meanwhile, or stands for another object: a whiteout, a link.</summary>
     private static bool IsElsewhere(Errno error) => error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP or Errno.ENXIO;
 
-    /// <summary>Syncs what was moved since the walk began, and the directories above it.</summary>
+    /// <summary>Syncs the objects that were moved since the walk began, and the directories above them.</summary>
     /// <remarks>
-    /// What is moved in the meantime needs nothing, unless it was below something that was moved before: then it is either
-    /// synced there, or moved away before the walk comes to it. So it ends when nothing is found that has not been synced here.
+    /// An object that is moved meanwhile needs nothing more, unless it was below an object that was moved before: it may
+    /// then have left before the walk comes to it. So this ends when a round finds only objects that have been synced here.
     /// </remarks>
     /// <returns>False when it was cancelled.</returns>
     private bool SyncMoved(Func<bool> isCancelled)
@@ -296,20 +305,24 @@ public sealed class UpperSync
             else { synced!.Add(move.Identity); }
             return goesOn;
         }
-        synced!.Add(move.Identity); // an entry of its directory
+        synced!.Add(move.Identity); // its directory's fsync covers it
         return true;
     }
 
-    /// <summary>Syncs a directory and those above it, up to upper: some may be new, and then nothing on the disk leads to it.</summary>
-    /// <param name="directory">Where something was put.</param>
-    /// <param name="above">The directories that this was done for in the same round.</param>
-    /// <param name="isCancelled">Asked between two operations.</param>
+    /// <summary>
+    /// Syncs a directory and those above it, up to upper: some may be new, and then nothing on the disk leads to the
+    /// object.
+    /// </summary>
+    /// <param name="directory">A descriptor of the directory.</param>
+    /// <param name="above">The directories that were synced in this way in the same round.</param>
+    /// <param name="isCancelled">Whether to end early; called between two operations.</param>
     private bool SyncUpwards(int directory, HashSet<(ulong, ulong)> above, Func<bool> isCancelled)
     {
         (ulong, ulong) end = IdentityOf(upper);
         Errno error = Libc.Reopen(directory, OpenFlags.ReadOnly | OpenFlags.Directory, out int current);
         bool goesOn = true;
-        // The root of the mount is above itself: who comes there was moved out of upper, and is being removed.
+        // The root of the mount is its own parent: a walk that gets there began at a directory that was moved out of upper
+        // to be removed.
         while (goesOn && !error.IsError && IdentityOf(current) is var identity && above.Add(identity))
         {
             goesOn = Pace(isCancelled);
@@ -320,7 +333,7 @@ public sealed class UpperSync
             Libc.Close(child);
         }
         if (current >= 0) { Libc.Close(current); }
-        if (error.IsError && error != Errno.ENOENT) // else removed by now
+        if (error.IsError && error != Errno.ENOENT) // ENOENT: removed meanwhile
         {
             place = PlaceOf(directory);
             Fail([], default, error);
@@ -328,7 +341,7 @@ public sealed class UpperSync
         return goesOn;
     }
 
-    /// <summary>Where something is, from upper, for people.</summary>
+    /// <summary>The path of an object from upper, for messages.</summary>
     private string PlaceOf(int descriptor)
     {
         string from = Host.Processes.Link($"/proc/self/fd/{upper}") ?? "", full = Host.Processes.Link($"/proc/self/fd/{descriptor}") ?? "?";
@@ -336,7 +349,7 @@ public sealed class UpperSync
     }
 
     /// <summary>Opens the last level again, from a directory that was in it.</summary>
-    /// <returns><see cref="Errno.ESTALE"/> when somebody has moved both meanwhile.</returns>
+    /// <returns><see cref="Errno.ESTALE"/> when both directories were moved meanwhile.</returns>
     private Errno Return(int root, List<Level> levels, int child, out int descriptor)
     {
         Errno error = Libc.OpenAt(child, "..\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out descriptor);
@@ -345,7 +358,7 @@ public sealed class UpperSync
             if (IdentityOf(descriptor) == levels[^1].Identity) { return Errno.None; }
             Libc.Close(descriptor);
         }
-        // The child was moved: by the names from the root on.
+        // The child was moved: follow the names from the root of the walk.
         error = Libc.Reopen(root, OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor);
         for (int i = 1; i < levels.Count && !error.IsError; i++)
         {
@@ -362,7 +375,7 @@ public sealed class UpperSync
     {
         error = Libc.StatAt(file, Libc.Self, StatxMask.Basic, out Statx stat);
         bool goesOn = true;
-        // Up to one piece, the fsync does it all.
+        // A file of up to one piece is left to the fsync.
         for (long offset = 0; goesOn && !error.IsError && stat.Size > Piece && offset < (long)stat.Size; offset += Piece)
         {
             if (!Libc.IsDirty(file, offset, Piece)) { continue; }
@@ -385,9 +398,9 @@ public sealed class UpperSync
         return result;
     }
 
-    /// <param name="levels">On the way from upper.</param>
-    /// <param name="name">In the last of them; empty for that itself.</param>
-    /// <param name="error">Why.</param>
+    /// <param name="levels">The levels from the root of the walk.</param>
+    /// <param name="name">The name in the last level; empty for that level itself.</param>
+    /// <param name="error">The error.</param>
     private void Fail(IEnumerable<Level> levels, ReadOnlySpan<byte> name, Errno error)
     {
         Interlocked.Increment(ref failed);
@@ -401,7 +414,7 @@ public sealed class UpperSync
         }
     }
 
-    /// <summary>Waits for the time of the next operation.</summary>
+    /// <summary>Waits until the next operation is due.</summary>
     /// <returns>False when it was cancelled.</returns>
     private bool Pace(Func<bool> isCancelled)
     {

@@ -4,7 +4,7 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Durability;
 
-/// <summary>An upper that is not mounted, or that somebody else has mounted, to be synced by who knows its path.</summary>
+/// <summary>An upper to be synced by its path, which is not mounted, or mounted by another process.</summary>
 public sealed class VolatileUpper : IDisposable
 {
     private readonly Fd upper;
@@ -21,26 +21,34 @@ public sealed class VolatileUpper : IDisposable
         IsInUse = isInUse;
     }
 
-    /// <summary>Whether an overlay is mounted over it, so that its mark has to stay.</summary>
+    /// <summary>Whether an overlay is mounted over the upper, so that its mark has to stay.</summary>
     public bool IsInUse { get; }
 
-    /// <summary>Whether it has a mark to take away.</summary>
+    /// <summary>Whether the upper has a mark.</summary>
     public bool IsMarked => mark.Exists;
 
-    /// <summary>Takes hold of it; no overlay can be mounted over it meanwhile.</summary>
+    /// <summary>Opens and locks an upper. No overlay can be mounted over it until this is disposed of.</summary>
     /// <param name="path">The upper directory.</param>
-    /// <param name="workPath">Its work directory, or null for the one that its record names.</param>
-    /// <exception cref="VolatileUpperException">It is not there, or may lack something that no sync brings back; the message is a sentence for the user.</exception>
+    /// <param name="workPath">The work directory, or null for the one that the record names.</param>
+    /// <exception cref="VolatileUpperException">
+    /// The upper does not exist, or may lack something that no sync brings back. The message is a sentence for the user.
+    /// </exception>
     public static VolatileUpper Open(string path, string? workPath)
     {
-        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor);
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None,
+            out int descriptor);
         if (error.IsError)
         {
             throw error switch
             {
-                Errno.ENOENT => new VolatileUpperException($"{path} does not exist: name a mount point, or an upper directory.", UpperProblem.Absent),
-                Errno.ENOTDIR => new VolatileUpperException($"{path} is not a directory: name a mount point, or an upper directory.", UpperProblem.Absent),
-                Errno.EACCES or Errno.EPERM => new VolatileUpperException($"{path} may not be read by this user: become root, or the user who owns it.", UpperProblem.Denied),
+                Errno.ENOENT =>
+                    new VolatileUpperException($"{path} does not exist: name a mount point, or an upper directory.", UpperProblem.Absent),
+                Errno.ENOTDIR =>
+                    new VolatileUpperException($"{path} is not a directory: name a mount point, or an upper directory.",
+                        UpperProblem.Absent),
+                Errno.EACCES or Errno.EPERM =>
+                    new VolatileUpperException($"{path} may not be read by this user: become root, or the user who owns it.",
+                        UpperProblem.Denied),
                 _ => new VolatileUpperException($"{path} cannot be read ({error}): see its filesystem.", UpperProblem.Other),
             };
         }
@@ -48,7 +56,7 @@ public sealed class VolatileUpper : IDisposable
         var workDirectory = new Fd(-1);
         try
         {
-            // Whichever prefix it was mounted with.
+            // Its attributes may have either prefix.
             var xattr = new OverlayXattr(user: false);
             var found = new VolatileMark(descriptor, descriptor, -1, xattr, []);
             if (!found.Exists)
@@ -57,15 +65,28 @@ public sealed class VolatileUpper : IDisposable
                 var other = new VolatileMark(descriptor, descriptor, -1, user, []);
                 if (other.Exists) { (xattr, found) = (user, other); }
             }
-            Refuse(path, found); // upper's own record says enough; a damaged one does not say where work is
+            Refuse(path, found); // upper's own record is enough; a damaged one does not say where work is
             byte[] from = found.WorkPath;
-            if (workPath is not null) { error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(workPath), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out descriptor); }
+            if (workPath is not null)
+            {
+                error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(workPath), OpenFlags.Path | OpenFlags.Directory, 0,
+                    ResolveFlags.None, out descriptor);
+            }
             else if (from.Length > 0)
             {
-                // Whoever owns upper can have written the record: it leads to a directory of the same mount, over no link of his.
+                // The owner of upper can have written the record: the path must lead to a directory of the same mount, and
+                // over no symbolic link.
                 const ResolveFlags plain = ResolveFlags.NoSymbolicLinks | ResolveFlags.NoMagicLinks | ResolveFlags.NoCrossDevice;
-                error = from[0] == '/' ? Errno.EXDEV : Libc.OpenAt(directory.Value, [.. from, 0], OpenFlags.Path | OpenFlags.Directory, 0, plain, out descriptor);
-                if (error is Errno.ELOOP or Errno.EXDEV) { throw new VolatileUpperException($"The record of {path} says that its work directory is {PathText.Printable(PathText.Decode(from))} from there, over a symbolic link or on another filesystem, which no overlay has written: name it with --work DIR.", UpperProblem.Damaged); }
+                error = from[0] == '/'
+                    ? Errno.EXDEV
+                    : Libc.OpenAt(directory.Value, [.. from, 0], OpenFlags.Path | OpenFlags.Directory, 0, plain, out descriptor);
+                if (error is Errno.ELOOP or Errno.EXDEV)
+                {
+                    throw new VolatileUpperException(
+                        $"The record of {path} says that its work directory is {PathText.Printable(PathText.Decode(from))} from there, "
+                        + "over a symbolic link or on another filesystem, which no overlay has written: name it with --work DIR.",
+                        UpperProblem.Damaged);
+                }
             }
             else { error = found.Exists ? Errno.ENOENT : Errno.None; descriptor = -1; }
             if (error.IsError)
@@ -73,13 +94,19 @@ public sealed class VolatileUpper : IDisposable
                 throw new VolatileUpperException(
                     workPath is not null
                         ? $"The work directory {workPath} cannot be opened ({error}): see whether it is there."
-                        : $"The work directory of {path} is not where it was{(from.Length > 0 ? $" ({PathText.Decode(from)} from there)" : "")}: name it with --work DIR.",
+                        : $"The work directory of {path} is not where it was"
+                            + $"{(from.Length > 0 ? $" ({PathText.Decode(from)} from there)" : "")}: name it with --work DIR.",
                     error is Errno.EACCES or Errno.EPERM ? UpperProblem.Denied : UpperProblem.Absent);
             }
             workDirectory = new Fd(descriptor);
             found = new VolatileMark(directory.Value, directory.Value, workDirectory.Value, xattr, []);
             Refuse(path, found);
-            if (workPath is null && found.IsOfAnother) { throw new VolatileUpperException($"The record of {path} names a work directory ({PathText.Printable(PathText.Decode(from))} from there) whose mark is not that of this upper: name the right one with --work DIR.", UpperProblem.Damaged); }
+            if (workPath is null && found.IsOfAnother)
+            {
+                throw new VolatileUpperException(
+                    $"The record of {path} names a work directory ({PathText.Printable(PathText.Decode(from))} from there) whose "
+                    + "mark is not that of this upper: name the right one with --work DIR.", UpperProblem.Damaged);
+            }
             bool isFree = !Libc.TryLockExclusive(directory.Value).IsError;
             return new VolatileUpper(path, directory, workDirectory, found, isInUse: !isFree);
         }
@@ -91,28 +118,42 @@ public sealed class VolatileUpper : IDisposable
         }
     }
 
-    /// <summary>The sync of what is in it; while it is in use also of all else of its filesystem, since users may move things meanwhile.</summary>
-    /// <param name="perSecond">As for <see cref="UpperSync"/>.</param>
+    /// <summary>
+    /// Makes the sync of the upper. While it is in use, the sync covers its whole filesystem in the end, since users may
+    /// move objects meanwhile.
+    /// </summary>
+    /// <param name="perSecond">The most operations a second, as for <see cref="UpperSync"/>.</param>
     public UpperSync Sync(int perSecond) => new(upper.Value, perSecond, IsInUse ? Moves.Unseen : null);
 
-    /// <summary>After a sync that succeeded: it is not volatile any more.</summary>
-    /// <exception cref="VolatileUpperException">Writing to its filesystem failed meanwhile, or the mark cannot be removed.</exception>
+    /// <summary>Removes the mark after a successful sync: the upper is not volatile any more.</summary>
+    /// <exception cref="VolatileUpperException">
+    /// A write to its filesystem failed meanwhile, or the mark cannot be removed.
+    /// </exception>
     public void ClearMark()
     {
         JudgeAgain();
         Errno error = mark.Clear();
-        if (error == Errno.EPERM && !mark.Exists) { return; } // not even one that is not there may be removed by some
-        if (error.IsError) { throw new VolatileUpperException($"{path} is synced, but its mark cannot be removed ({error}): see the permissions of its work directory.", error is Errno.EACCES or Errno.EPERM ? UpperProblem.Denied : UpperProblem.Other); }
+        if (error == Errno.EPERM && !mark.Exists) { return; } // some users may not even remove an attribute that is absent
+        if (error.IsError)
+        {
+            throw new VolatileUpperException(
+                $"{path} is synced, but its mark cannot be removed ({error}): see the permissions of its work directory.",
+                error is Errno.EACCES or Errno.EPERM ? UpperProblem.Denied : UpperProblem.Other);
+        }
     }
 
-    /// <summary>After a sync that succeeded: what failed during it may have been told to somebody else.</summary>
-    /// <exception cref="VolatileUpperException">Writing to its filesystem failed meanwhile.</exception>
+    /// <summary>
+    /// Judges the upper again after a successful sync: an error during the sync may have been reported to somebody else.
+    /// </summary>
+    /// <exception cref="VolatileUpperException">A write to its filesystem failed meanwhile.</exception>
     public void JudgeAgain()
     {
         var now = new VolatileMark(upper.Value, upper.Value, work.Value, mark.Xattr, []);
         if (now.Exists && now.Judge() is { Kind: > VolatileStateKind.Doubtful } state)
         {
-            throw new VolatileUpperException(state.Sentence(path) ?? $"{path} may lack what was written while it was volatile, since {state.Reason}: {state.Remedy}discard it and its work directory.", ProblemOf(state));
+            throw new VolatileUpperException(state.Sentence(path)
+                ?? $"{path} may lack what was written while it was volatile, since {state.Reason}: {state.Remedy}discard it and "
+                + "its work directory.", ProblemOf(state));
         }
     }
 
@@ -120,7 +161,9 @@ public sealed class VolatileUpper : IDisposable
     {
         if (found.Exists && found.Judge() is { Kind: > VolatileStateKind.Doubtful } state)
         {
-            throw new VolatileUpperException(state.Sentence(path) ?? $"{path} may lack what was written while it was volatile, since {state.Reason}, and a sync does not bring that back: {state.Remedy}discard it and its work directory.", ProblemOf(state));
+            throw new VolatileUpperException(state.Sentence(path)
+                ?? $"{path} may lack what was written while it was volatile, since {state.Reason}, and a sync does not bring "
+                + $"that back: {state.Remedy}discard it and its work directory.", ProblemOf(state));
         }
     }
 

@@ -1,17 +1,17 @@
 namespace Veneer.Overlay.Durability;
 
-/// <summary>What keeps an upper from being synced.</summary>
+/// <summary>Why an upper cannot be synced.</summary>
 public enum UpperProblem
 {
-    /// <summary>None of the others.</summary>
+    /// <summary>Another reason.</summary>
     Other,
-    /// <summary>It, or its work directory, is not there.</summary>
+    /// <summary>The upper or its work directory does not exist.</summary>
     Absent,
-    /// <summary>The caller may not read it.</summary>
+    /// <summary>The caller may not read the upper.</summary>
     Denied,
-    /// <summary>It may lack something that no sync brings back.</summary>
+    /// <summary>The upper may lack something that no sync brings back.</summary>
     Lost,
-    /// <summary>The record by which that is known is damaged.</summary>
+    /// <summary>The record by which the upper is judged is damaged.</summary>
     Damaged,
     /// <summary>The record is of another version.</summary>
     OtherVersion,
@@ -20,18 +20,18 @@ public enum UpperProblem
 /// <summary>An upper cannot be synced. The message is one sentence for the user.</summary>
 public sealed class VolatileUpperException : Exception
 {
-    /// <summary>Without a sentence.</summary>
+    /// <summary>Makes an exception without a message.</summary>
     public VolatileUpperException() { }
 
-    /// <summary>With the sentence.</summary>
+    /// <summary>Makes an exception with its sentence.</summary>
     public VolatileUpperException(string message) : base(message) { }
 
-    /// <summary>With the sentence and what led to it.</summary>
+    /// <summary>Makes an exception with its sentence and its cause.</summary>
     public VolatileUpperException(string message, Exception innerException) : base(message, innerException) { }
 
-    /// <summary>With the sentence and what it is about.</summary>
+    /// <summary>Makes an exception with its sentence and its reason.</summary>
     public VolatileUpperException(string message, UpperProblem problem) : base(message) => Problem = problem;
 
-    /// <summary>What it is about.</summary>
+    /// <summary>The reason.</summary>
     public UpperProblem Problem { get; }
 }

@@ -4,17 +4,20 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Durability;
 
-/// <summary>Whether the kernel has failed to write back what was written to upper. Once it has, that stays so.</summary>
+/// <summary>Tells whether a write to upper's filesystem has failed. After the first failure, the answer stays.</summary>
 /// <remarks>
-/// Asked at each fsync and at the last close of a written file; and, where an error is to have consequences, by a thread
-/// of its own: at once when a request may have written something, then every second until none has for longer than the
-/// kernel keeps pages back. After that it sleeps, and costs nothing.
+/// Each fsync and the last close of a written file check for errors. Where an error has consequences, a thread of its own
+/// checks as well: at once when a request may have written something, then every second until none has for longer than the
+/// kernel keeps dirty pages. After that, the thread sleeps and costs nothing.
 /// </remarks>
 internal sealed class WritebackErrors
 {
     private static readonly TimeSpan interval = TimeSpan.FromSeconds(1);
 
-    /// <summary>The kernel begins to write a page after 30 seconds (vm.dirty_expire_centisecs) and looks every 5. Twice that, in intervals.</summary>
+    /// <summary>
+    /// How long to look for errors after the last write, in intervals. The kernel writes a page after 30 seconds
+    /// (vm.dirty_expire_centisecs) and looks every 5; this is twice that time.
+    /// </summary>
     private const int Patience = 70;
 
     [ThreadStatic]
@@ -26,13 +29,13 @@ internal sealed class WritebackErrors
     private Thread? thread;
     private int failure;
     private volatile bool isTouched;
-    private volatile bool isAsleep = true; // written under the gate, as what follows
+    private volatile bool isAsleep = true; // written under the gate, like the fields below
     private bool isDue;
     private bool stopping;
 
-    /// <param name="sentinel">Knows of all errors of the filesystem; null: only those of files that we have open are found.</param>
-    /// <param name="isInMemory">Whether nothing is ever written back.</param>
-    /// <param name="consequence">Called once, by a thread of its own, with the first error; null: none.</param>
+    /// <param name="sentinel">Finds all errors of the filesystem; null: only errors of files that we have open are found.</param>
+    /// <param name="isInMemory">Whether the filesystem is in memory, so that nothing is ever written back.</param>
+    /// <param name="consequence">Called once with the first error, by a thread of its own; null for no consequence.</param>
     public WritebackErrors(ErrorSentinel? sentinel, bool isInMemory, Action<Errno>? consequence)
     {
         this.sentinel = sentinel;
@@ -40,18 +43,18 @@ internal sealed class WritebackErrors
         IsInMemory = isInMemory;
     }
 
-    /// <summary>Whether nothing is ever written back.</summary>
+    /// <summary>Whether the filesystem is in memory, so that nothing is ever written back.</summary>
     public bool IsInMemory { get; }
 
-    /// <summary>Whether all errors of the filesystem are found, not only those of files that we have open.</summary>
+    /// <summary>Whether all errors of the filesystem are found, and not only errors of files that we have open.</summary>
     public bool IsExact => IsInMemory || sentinel is not null;
 
     /// <summary>The first error, or <see cref="Errno.None"/>.</summary>
     public Errno Failure => (Errno)Volatile.Read(ref failure);
 
-    /// <summary>Looks for an error now.</summary>
-    /// <param name="descriptor">A file of upper that was written, or -1.</param>
-    /// <returns><see cref="Errno.EIO"/> once there was one.</returns>
+    /// <summary>Checks for an error now.</summary>
+    /// <param name="descriptor">A descriptor of a written file of upper, or -1.</param>
+    /// <returns><see cref="Errno.EIO"/> once a write has failed.</returns>
     public Errno Check(int descriptor)
     {
         if (!IsInMemory && !Failure.IsError)
@@ -62,8 +65,8 @@ internal sealed class WritebackErrors
         return Failure.IsError ? Errno.EIO : Errno.None;
     }
 
-    /// <summary>A sync of a file of upper has ended.</summary>
-    /// <returns>Its error if it is the first one, else as <see cref="Check"/>.</returns>
+    /// <summary>Notes the result of the sync of a file of upper.</summary>
+    /// <returns>The result if it is the first error, otherwise as <see cref="Check"/>.</returns>
     public Errno Synced(Errno result)
     {
         if (Failure.IsError) { return Errno.EIO; }
@@ -71,12 +74,12 @@ internal sealed class WritebackErrors
         return Failure.IsError ? result : Check(-1).IsError ? Errno.EIO : result;
     }
 
-    /// <summary>Something may have been written.</summary>
+    /// <summary>Notes that a request may have written something.</summary>
     public void Touch()
     {
         if (consequence is null || isTouched) { return; }
         isTouched = true;
-        Interlocked.MemoryBarrier(); // the thread says that it sleeps, and then looks here: one of us sees the other
+        Interlocked.MemoryBarrier(); // the thread stores that it sleeps, and then looks at isTouched: one of us sees the other
         if (isAsleep) { Wake(); }
     }
 
@@ -96,7 +99,10 @@ internal sealed class WritebackErrors
         }
     }
 
-    /// <summary>Whether what a sync gives means that something was not written. That the file cannot be synced at all, or not now, does not.</summary>
+    /// <summary>
+    /// Whether the result of a sync means that data was lost. An error that only says that the file cannot be synced does
+    /// not.
+    /// </summary>
     public static bool IsLoss(Errno result) =>
         result.IsError && result is not (Errno.EINTR or Errno.EINVAL or Errno.ENOSYS or Errno.EOPNOTSUPP or Errno.EBADF or Errno.ESPIPE);
 
@@ -115,7 +121,7 @@ internal sealed class WritebackErrors
         int quiet = 0;
         while (true)
         {
-            _ = Check(-1); // what it finds is kept
+            _ = Check(-1); // Failure keeps the result
             if (Failure is { } error && error.IsError)
             {
                 consequence!(error);
@@ -143,7 +149,7 @@ internal sealed class WritebackErrors
         }
     }
 
-    /// <summary>Looks no more.</summary>
+    /// <summary>Stops checking, and waits for the thread.</summary>
     public void Stop()
     {
         using (ObjectLock.Enter(gate, OverlayLocks.WritebackErrors))

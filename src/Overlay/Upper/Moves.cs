@@ -4,11 +4,11 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>Something of upper that has got another name.</summary>
-/// <param name="Directory">A descriptor (O_PATH) of the directory where it was put last.</param>
-/// <param name="Object">A descriptor (O_PATH) of it.</param>
-/// <param name="Identity">Its device and inode number.</param>
-/// <param name="Type">The type bits of its mode.</param>
+/// <summary>An object of upper that has been moved to another name.</summary>
+/// <param name="Directory">An O_PATH descriptor of the directory that the object was last moved to.</param>
+/// <param name="Object">An O_PATH descriptor of the object.</param>
+/// <param name="Identity">The device and inode number of the object.</param>
+/// <param name="Type">The type bits of the object's mode.</param>
 internal sealed record Move(Fd Directory, Fd Object, (ulong Device, ulong Ino) Identity, uint Type) : IDisposable
 {
     /// <inheritdoc/>
@@ -19,10 +19,10 @@ internal sealed record Move(Fd Directory, Fd Object, (ulong Device, ulong Ino) I
     }
 }
 
-/// <summary>What users have moved in upper since a sync of it began.</summary>
+/// <summary>Collects the objects that users move in upper during a sync.</summary>
 /// <remarks>
-/// The walk of the sync may have been where a thing is now, and come later to where it was. Descriptors are kept, since
-/// names change again. What was made after the sync began is not its business.
+/// The walk of the sync may have passed an object's new place, and come to its old place too late. Descriptors are kept,
+/// since names change again. Objects that were made after the sync began are not its business.
 /// </remarks>
 internal sealed class Moves : IDisposable
 {
@@ -33,30 +33,34 @@ internal sealed class Moves : IDisposable
     private bool areMore;
     private bool ended;
 
-    /// <param name="settle">Waits until whoever has moved something has said so.</param>
+    /// <param name="settle">Waits until every thread that has moved an object has called <see cref="Add"/>.</param>
     public Moves(Action? settle = null) => this.settle = settle;
 
-    /// <summary>Where users move things, and nobody says which.</summary>
+    /// <summary>For an upper whose users move objects without reporting it.</summary>
     public static Moves Unseen => new() { areMore = true };
 
-    /// <summary>So many wait to be synced, with two descriptors each; of others nothing is known but that there are some.</summary>
+    /// <summary>
+    /// The most objects that are remembered, with two descriptors each. Of further ones, only <see cref="AreMore"/> is
+    /// known.
+    /// </summary>
     public int Most { get; } = Libc.OpenFileLimit(out ulong limit).IsError ? 25 : (int)Math.Min(500, limit / 40);
 
     private static long Now => DateTimeOffset.UtcNow.ToUnixTimeMilliseconds();
 
-    /// <summary>Something has this name now. Costs some system calls; the caller holds the rename lock.</summary>
-    /// <param name="directory">A descriptor of the directory in upper; it stays the caller's.</param>
-    /// <param name="name">With its NUL.</param>
+    /// <summary>Notes that an object was moved to a name. Costs some system calls. Caller holds the rename lock.</summary>
+    /// <param name="directory">A descriptor of the directory in upper; the caller keeps it.</param>
+    /// <param name="name">The new name, with its NUL.</param>
     public void Add(int directory, ReadOnlySpan<byte> name)
     {
         Errno error = Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int opened);
-        if (error == Errno.ENOENT) { return; } // removed by now
+        if (error == Errno.ENOENT) { return; } // removed meanwhile
         var moved = new Fd(opened);
         Statx stat = default;
         int copy = -1;
         if (!error.IsError) { error = Libc.StatAt(opened, Libc.Self, StatxMask.Basic | StatxMask.BirthTime, out stat); }
         long born = (stat.BirthTime.Seconds * 1000) + (stat.BirthTime.Nanoseconds / 1_000_000);
-        bool isOld = error.IsError || (stat.Mask & StatxMask.BirthTime) == 0 || born <= began || born > Now; // in the future: the clock was set back
+        // born in the future: the clock was set back
+        bool isOld = error.IsError || (stat.Mask & StatxMask.BirthTime) == 0 || born <= began || born > Now;
         if (!error.IsError && isOld) { error = Libc.Duplicate(directory, out copy); }
         var move = new Move(new Fd(copy), moved, (stat.Dev, stat.Ino), stat.Type);
         using (gate.Enter())
@@ -74,7 +78,7 @@ internal sealed class Moves : IDisposable
         move?.Dispose();
     }
 
-    /// <summary>Takes all out that wait, each thing once, with where it was put last; the caller disposes of them.</summary>
+    /// <summary>Takes out all remembered objects, each once, with its last place. The caller disposes of them.</summary>
     public ICollection<Move> Take()
     {
         settle?.Invoke();
@@ -86,7 +90,7 @@ internal sealed class Moves : IDisposable
         }
     }
 
-    /// <summary>Whether some are not known.</summary>
+    /// <summary>Whether objects were moved that are not remembered.</summary>
     public bool AreMore
     {
         get { using (gate.Enter()) { return areMore; } }
