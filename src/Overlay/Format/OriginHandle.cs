@@ -2,14 +2,14 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Format;
 
-/// <summary>The value of the origin attribute: <c>struct ovl_fb</c>, a file handle with the UUID of its filesystem.</summary>
+/// <summary>The value of the origin attribute: <c>struct ovl_fb</c>, a file handle and the UUID of its filesystem.</summary>
 /// <remarks>
-/// Bytes: version (0), magic (0xFB), length of the whole, flags, handle type, UUID (16), handle.
-/// Kernel: ovl_encode_real_fh(), ovl_check_fb_len().
+/// The bytes are: version (0), magic (0xFB), length of the whole, flags, handle type, UUID (16 bytes), handle. Kernel:
+/// ovl_encode_real_fh(), ovl_check_fb_len().
 /// </remarks>
 internal static class OriginHandle
 {
-    /// <summary>Room for any value, in bytes.</summary>
+    /// <summary>The size of the largest value, in bytes.</summary>
     public const int MaxLength = HeaderLength + FileHandle.MaxLength;
 
     private const int HeaderLength = 21;
@@ -19,8 +19,11 @@ internal static class OriginHandle
     private const byte AnyEndian = 2;
     private const byte UpperPath = 4;
 
-    /// <summary>Writes the value for a lower object.</summary>
-    /// <returns>Its length; 0 when the handle is too long for the format, which says "origin unknown".</returns>
+    /// <summary>Encodes the origin of a lower object.</summary>
+    /// <returns>
+    /// The length of the value in bytes; 0 when the handle is too long for the format. An empty value means "origin
+    /// unknown".
+    /// </returns>
     public static int Encode(in FileHandle handle, ReadOnlySpan<byte> uuid, Span<byte> value)
     {
         int length = HeaderLength + handle.Content.Length;
@@ -35,13 +38,16 @@ internal static class OriginHandle
         return length;
     }
 
-    /// <summary>Reads a value.</summary>
-    /// <returns>False when it says nothing that can be used: empty, malformed, of a newer version, or of the other byte order.</returns>
+    /// <summary>Decodes an origin.</summary>
+    /// <returns>False when the value cannot be used: empty, malformed, of a newer version, or of the other byte order.</returns>
     public static bool TryDecode(ReadOnlySpan<byte> value, out FileHandle handle, out ReadOnlySpan<byte> uuid)
     {
         handle = default;
         uuid = default;
-        if (value.Length <= HeaderLength || value[0] != Version || value[1] != Magic || value[2] > value.Length || value[2] <= HeaderLength) { return false; }
+        if (value.Length <= HeaderLength || value[0] != Version || value[1] != Magic || value[2] > value.Length || value[2] <= HeaderLength)
+        {
+            return false;
+        }
         byte flags = value[3];
         if ((flags & ~(BigEndian | AnyEndian | UpperPath)) != 0) { return false; }
         if ((flags & AnyEndian) == 0 && (flags & BigEndian) != 0 == BitConverter.IsLittleEndian) { return false; }

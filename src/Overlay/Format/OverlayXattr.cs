@@ -28,37 +28,42 @@ internal sealed class OverlayXattr
         Volatile = Name("volatile"u8);
     }
 
-    /// <summary>Whether the names are in the user namespace.</summary>
+    /// <summary>Whether the names begin with <c>user.</c>.</summary>
     public bool IsUser { get; }
-    /// <summary>On a directory: <c>y</c>, nothing below shows through; <c>x</c>, it may hold whiteouts in the form of attributes.</summary>
+    /// <summary>
+    /// On a directory. <c>y</c>: nothing below shows through. <c>x</c>: it may hold whiteouts in the form of attributes.
+    /// </summary>
     public byte[] Opaque { get; }
-    /// <summary>Where the lower layers have this object: a name in the same directory, or a path from the root.</summary>
+    /// <summary>The path of the object in the lower layers: a name in the same directory, or a path from the root.</summary>
     public byte[] Redirect { get; }
-    /// <summary>On a regular file: it has attributes only, the data lies below.</summary>
+    /// <summary>On a regular file: the file has attributes only, and its data is in a lower layer.</summary>
     public byte[] Metacopy { get; }
-    /// <summary>File handle of the lower object that this one was copied up from.</summary>
+    /// <summary>The file handle of the lower object that the object was copied up from.</summary>
     public byte[] Origin { get; }
-    /// <summary>On a directory: entries may have an origin.</summary>
+    /// <summary>On a directory: its entries may have an origin.</summary>
     public byte[] Impure { get; }
-    /// <summary>Immutable and append-only, which upper must not have.</summary>
+    /// <summary>The flags immutable and append-only, which the real file in upper must not have.</summary>
     public byte[] ProtAttr { get; }
-    /// <summary>On an empty regular file: it is a whiteout.</summary>
+    /// <summary>On an empty regular file: the file is a whiteout.</summary>
     public byte[] Whiteout { get; }
 
-    /// <summary>On upper, and on the kernel's mark of a volatile one: what is needed to tell whether all is there. Ours.</summary>
+    /// <summary>
+    /// On upper, and on the kernel's mark of a volatile upper: the record by which a volatile upper is judged. An attribute
+    /// of Veneer's own.
+    /// </summary>
     public byte[] Volatile { get; }
 
     private byte[] Name(ReadOnlySpan<byte> suffix) => [.. prefix, .. suffix, 0];
 
-    /// <summary>Whether a stored attribute belongs to the overlay itself: users never see it. Kernel: ovl_is_private_xattr().</summary>
+    /// <summary>Whether a stored attribute is the overlay's own, which users never see. Kernel: ovl_is_private_xattr().</summary>
     public bool IsPrivate(ReadOnlySpan<byte> stored) => IsOwn(stored) && !stored.StartsWith(escapedPrefix);
 
     /// <summary>Whether an attribute has the overlay's prefix. Kernel: ovl_is_own_xattr().</summary>
     public bool IsOwn(ReadOnlySpan<byte> name) => name.StartsWith(prefix);
 
-    /// <summary>The name under which a user's attribute is stored.</summary>
-    /// <param name="name">As the user says it.</param>
-    /// <param name="space">Room for 256 bytes.</param>
+    /// <summary>Makes the name under which a user's attribute is stored.</summary>
+    /// <param name="name">The name as the user gives it.</param>
+    /// <param name="space">A buffer of at least 256 bytes.</param>
     /// <param name="stored">The stored name: <paramref name="name"/> itself, or in <paramref name="space"/>.</param>
     /// <returns>
     /// <see cref="Errno.EOPNOTSUPP"/> when the stored name would be too long, <see cref="Errno.EINVAL"/> for the prefix alone.
@@ -80,9 +85,12 @@ internal sealed class OverlayXattr
         return Errno.None;
     }
 
-    /// <summary>Turns a list of stored names into what users see, in place: private ones go, escaped ones are unescaped.</summary>
+    /// <summary>
+    /// Turns a list of stored names into the list that users see, in place: private names are dropped, escaped names
+    /// unescaped.
+    /// </summary>
     /// <param name="list">Names, each with its NUL.</param>
-    /// <returns>The new length.</returns>
+    /// <returns>The new length in bytes.</returns>
     public int Filter(Span<byte> list)
     {
         int written = 0;
@@ -95,7 +103,7 @@ internal sealed class OverlayXattr
             if (IsPrivate(name)) { continue; }
             if (name.StartsWith(escapedPrefix))
             {
-                // Moves to the left only: the name shrinks and nothing before it has grown.
+                // The bytes move only to the left: the name shrinks, and nothing before it has grown.
                 ReadOnlySpan<byte> suffix = name[escapedPrefix.Length..];
                 prefix.CopyTo(list[written..]);
                 suffix.CopyTo(list[(written + prefix.Length)..]);

@@ -4,51 +4,55 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Format;
 
-/// <summary>What an overlay says of itself on its upper and on its work, for those who find them locked.</summary>
+/// <summary>The owner record: what an overlay says of itself on its upper and work, for whoever finds them locked.</summary>
 /// <remarks>
-/// The attribute <c>trusted.overlay.veneer.owner</c> (<c>user.</c> with userxattr) of the directory: lines of
-/// <c>name=value</c>, in which a backslash and a newline are written \\ and \n. It informs and decides nothing: a lock
-/// of a living process says whether the directory is in use, and what is left of a process that was killed is not
-/// believed. Names that a reader does not know are passed over; a record of another version is not read.
+/// It is stored in the attribute <c>trusted.overlay.veneer.owner</c> (<c>user.</c> with userxattr) of the directory: lines
+/// of <c>name=value</c>, in which a backslash and a newline are written \\ and
+/// . The record only informs: whether the directory is in use, a lock of a living process says, and a record that a killed
+/// process left behind is not believed. Unknown names are skipped; a record of another version is not read.
 /// </remarks>
 public sealed record OwnerRecord
 {
     private const string Version = "1";
 
-    /// <summary>More than this of a path or of a command is left out, in characters: an attribute of ext4 has less than a block of 1 KiB.</summary>
+    /// <summary>
+    /// The most characters of a path and of a command that are stored: an attribute of ext4 has less than a block of 1 KiB.
+    /// </summary>
     private const int MaxPath = 256, MaxCommand = 96;
 
-    /// <summary>What the directory is to the overlay: <c>upper</c> or <c>work</c>.</summary>
+    /// <summary>The role of the directory in the overlay: <c>upper</c> or <c>work</c>.</summary>
     public required string Role { get; init; }
 
-    /// <summary>The boot, as <see cref="Linux.BootId"/> has it.</summary>
+    /// <summary>The boot, as <see cref="Linux.BootId"/> reads it.</summary>
     public required string Boot { get; init; }
 
-    /// <summary>The server's process id, in its own pid namespace.</summary>
+    /// <summary>The server's pid, in its own pid namespace.</summary>
     public required int Pid { get; init; }
 
-    /// <summary>The inode number of that namespace.</summary>
+    /// <summary>The inode number of the server's pid namespace.</summary>
     public required ulong PidNamespace { get; init; }
 
-    /// <summary>The inode number of the mount namespace in which it was mounted.</summary>
+    /// <summary>The inode number of the mount namespace in which the overlay was mounted.</summary>
     public required ulong MountNamespace { get; init; }
 
-    /// <summary>When it was mounted, to the second.</summary>
+    /// <summary>The time of mounting, in whole seconds.</summary>
     public required DateTimeOffset Since { get; init; }
 
     /// <summary>The server's command line, or its beginning.</summary>
     public required string Command { get; init; }
 
-    /// <summary>Where it was mounted, seen from there.</summary>
+    /// <summary>The mount point, as seen in that mount namespace.</summary>
     public required string MountPoint { get; init; }
 
-    /// <summary>The id of that mount, or -1 while there is none.</summary>
+    /// <summary>The mount id, or -1 before there is a mount.</summary>
     public int MountId { get; init; } = -1;
 
-    /// <summary>The number of the mount's device, <c>MAJOR:MINOR</c>, which all its copies have; empty while there is none.</summary>
+    /// <summary>
+    /// The device number of the mount, <c>MAJOR:MINOR</c>, which all its copies share; empty before there is a mount.
+    /// </summary>
     public string Device { get; init; } = "";
 
-    /// <summary>The record.</summary>
+    /// <summary>Encodes the record.</summary>
     internal byte[] ToBytes()
     {
         var text = new StringBuilder();
@@ -69,8 +73,8 @@ public sealed record OwnerRecord
         static string Number<T>(T value) where T : IFormattable => value.ToString(null, CultureInfo.InvariantCulture);
     }
 
-    /// <summary>Reads a record.</summary>
-    /// <returns>Null when it is none, is broken, or has another version.</returns>
+    /// <summary>Decodes a record.</summary>
+    /// <returns>Null when the bytes are no record, or a damaged one, or one of another version.</returns>
     internal static OwnerRecord? Parse(ReadOnlySpan<byte> record)
     {
         var values = new Dictionary<string, string>(StringComparer.Ordinal);
@@ -107,7 +111,8 @@ public sealed record OwnerRecord
 
     private static string Shortened(string text, int length) => text.Length <= length ? text : string.Concat(text.AsSpan(0, length), "...");
 
-    private static string Escape(string value) => value.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("\n", "\\n", StringComparison.Ordinal);
+    private static string Escape(string value) =>
+        value.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("\n", "\\n", StringComparison.Ordinal);
 
     private static string Unescape(string value)
     {

@@ -2,27 +2,30 @@ using System.Buffers.Binary;
 
 namespace Veneer.Overlay.Format;
 
-/// <summary>What a new object inherits from its directory's default ACL.</summary>
+/// <summary>Computes what a new object inherits from its directory's default ACL, and drops unmapped entries.</summary>
 /// <remarks>
-/// The attribute's value is a version (2) and entries of 8 bytes: tag, permissions, id. Needed only where the object is
-/// made in work and not in its directory. Kernel: posix_acl_create(), posix_acl_create_masq(); see acl(5).
+/// The attribute's value is a version (2) and entries of 8 bytes: tag, permissions, id. Inheriting is needed only where the
+/// object is made in work instead of its directory. Kernel: posix_acl_create(), posix_acl_create_masq(); see acl(5).
 /// </remarks>
 internal static class PosixAcl
 {
-    /// <summary>The ACL that applies to access.</summary>
+    /// <summary>The attribute of the access ACL, which applies to the object itself.</summary>
     public static ReadOnlySpan<byte> AccessName => "system.posix_acl_access\0"u8;
-    /// <summary>The ACL that a directory hands on.</summary>
+    /// <summary>The attribute of the default ACL, which a directory hands on to new objects.</summary>
     public static ReadOnlySpan<byte> DefaultName => "system.posix_acl_default\0"u8;
 
-    /// <summary>Whether an attribute is one of the two.</summary>
+    /// <summary>Whether an attribute is one of these two.</summary>
     public static bool IsOne(ReadOnlySpan<byte> attribute) => attribute.SequenceEqual(AccessName) || attribute.SequenceEqual(DefaultName);
 
-    /// <summary>Room for any ACL that a filesystem stores, in bytes.</summary>
+    /// <summary>The size of the largest ACL that a filesystem stores, in bytes.</summary>
     public const int MaxLength = 4 + 8 * 512;
 
     private const int UserObject = 1, User = 2, GroupObject = 4, Group = 8, MaskEntry = 16, Other = 32;
 
-    /// <summary>Whether an ACL names somebody who has no number in this user namespace: his entry has the id -1, which nobody can write.</summary>
+    /// <summary>
+    /// Whether an ACL names a user or group that is not mapped in this user namespace. Such an entry has the id -1, which
+    /// cannot be written.
+    /// </summary>
     public static bool NamesUnmapped(ReadOnlySpan<byte> acl)
     {
         for (int at = 4; at + 8 <= acl.Length; at += 8)
@@ -32,8 +35,11 @@ internal static class PosixAcl
         return false;
     }
 
-    /// <summary>Takes away the entries of those who have no number in this user namespace, which the kernel takes from nobody. They apply to none who is here.</summary>
-    /// <returns>The new length.</returns>
+    /// <summary>
+    /// Removes the entries of users and groups that are not mapped in this user namespace, which the kernel accepts from
+    /// nobody. They apply to no process here.
+    /// </summary>
+    /// <returns>The new length in bytes.</returns>
     public static int WithoutUnmapped(Span<byte> acl)
     {
         int length = Math.Min(4, acl.Length);
@@ -47,12 +53,13 @@ internal static class PosixAcl
     }
 
     private static bool IsUnmapped(ReadOnlySpan<byte> entry) =>
-        BinaryPrimitives.ReadUInt16LittleEndian(entry) is User or Group && BinaryPrimitives.ReadUInt32LittleEndian(entry[4..]) == uint.MaxValue;
+        BinaryPrimitives.ReadUInt16LittleEndian(entry) is User or Group
+            && BinaryPrimitives.ReadUInt32LittleEndian(entry[4..]) == uint.MaxValue;
 
     /// <summary>Turns a copy of the directory's default ACL into the new object's access ACL, in place.</summary>
     /// <param name="acl">The default ACL.</param>
-    /// <param name="mode">In: the mode asked for, without umask. Out: the mode to give.</param>
-    /// <param name="isExtended">Whether the result says more than the mode, so that it must be stored.</param>
+    /// <param name="mode">In: the mode asked for, without the umask. Out: the mode for the object.</param>
+    /// <param name="isExtended">Whether the ACL says more than the mode, so that it must be stored.</param>
     /// <returns>False when the value is not an ACL.</returns>
     public static bool Inherit(Span<byte> acl, ref uint mode, out bool isExtended)
     {

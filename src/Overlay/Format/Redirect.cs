@@ -1,18 +1,21 @@
 namespace Veneer.Overlay.Format;
 
-/// <summary>The value of the redirect attribute. Kernel: ovl_get_redirect_xattr(), ovl_get_redirect().</summary>
+/// <summary>Reads values of the redirect attribute. Kernel: ovl_get_redirect_xattr(), ovl_get_redirect().</summary>
 internal static class Redirect
 {
-    /// <summary>Longest redirect that is written, in bytes (the kernel's redirect_max).</summary>
+    /// <summary>The longest redirect that is written, in bytes (the kernel's redirect_max).</summary>
     public const int MaxLength = 256;
 
-    /// <summary>Longest redirect that can be stored, in bytes (XATTR_SIZE_MAX).</summary>
+    /// <summary>The longest redirect that can be stored, in bytes (XATTR_SIZE_MAX).</summary>
     public const int MaxStored = 64 * 1024;
 
-    /// <summary>Reads a stored value: one name, or a path from the root without empty components. Its components may still be no names.</summary>
-    /// <param name="value">As it is stored.</param>
-    /// <param name="redirect">What counts of it, without NUL: the kernel reads a string.</param>
-    /// <returns>False when it cannot be followed.</returns>
+    /// <summary>
+    /// Reads a stored value: one name, or a path from the root without empty components. A component may still be <c>.</c>
+    /// or <c>..</c>.
+    /// </summary>
+    /// <param name="value">The value as it is stored.</param>
+    /// <param name="redirect">The part up to the first NUL: the kernel reads a string.</param>
+    /// <returns>False when the redirect cannot be followed.</returns>
     public static bool TryRead(ReadOnlySpan<byte> value, out ReadOnlySpan<byte> redirect)
     {
         int end = value.IndexOf((byte)0);
