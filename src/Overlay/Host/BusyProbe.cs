@@ -2,26 +2,29 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>Asks the kernel whether a mount is in use, as umount(2) would find it, and unmounts nothing.</summary>
+/// <summary>Asks the kernel whether a mount is in use, as umount(2) would find, without unmounting it.</summary>
 /// <remarks>
-/// MNT_EXPIRE marks a mount that is not in use, and unmounts it when it has the mark already. Opening the mount takes the
-/// mark away, which is done before and after. Two who ask at once would unmount it between them: so who asks holds a
-/// lock on the mount namespace's file, without which the mount is in nobody's reach.
+/// MNT_EXPIRE marks a mount that is not in use, and unmounts it if it is marked already. Opening the mount removes the
+/// mark, which is done before and after. Two probes at once would unmount the mount between them. So a probe holds a lock
+/// on the file of its mount namespace; the mount is not reachable from any other namespace.
 /// </remarks>
 internal static class BusyProbe
 {
-    /// <summary>How often a mount that is in use is looked at again: somebody may have been passing by.</summary>
+    /// <summary>How often a mount that is in use is probed again: a process may only be passing by.</summary>
     private const int Attempts = 10;
 
-    /// <summary>How long to wait before that, and for another one who asks, in milliseconds.</summary>
+    /// <summary>How long to wait before that, and at most for another probe, in milliseconds.</summary>
     private const int Pause = 20, Patience = 2000;
 
-    /// <summary>Asks.</summary>
-    /// <param name="mountPoint">Where the mount is seen in this process's namespace; nothing of it may be open here.</param>
-    /// <returns>Null when that cannot be told: without the right to unmount, or for the root of this process.</returns>
+    /// <summary>Probes a mount.</summary>
+    /// <param name="mountPoint">The mount point in this process's namespace. Nothing in it may be open here.</param>
+    /// <returns>Null when it cannot be determined: without the right to unmount, or for the root of this process.</returns>
     public static bool? IsBusy(string mountPoint)
     {
-        if (Libc.OpenAt(Libc.AtCwd, "/proc/self/ns/mnt\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int opened).IsError) { return null; }
+        if (Libc.OpenAt(Libc.AtCwd, "/proc/self/ns/mnt\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int opened).IsError)
+        {
+            return null;
+        }
         using var space = new Fd(opened);
         for (long end = Environment.TickCount64 + Patience; Libc.TryLockExclusive(opened).IsError;)
         {
@@ -39,7 +42,7 @@ internal static class BusyProbe
                 Thread.Sleep(Pause);
                 continue;
             }
-            _ = TakeMark(path); // cannot fail: it has been opened just now
+            _ = TakeMark(path); // cannot fail: the mount has been opened just now
             return error == Errno.EAGAIN ? false : null;
         }
     }

@@ -4,15 +4,15 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>Finds out who holds a directory or a mount.</summary>
+/// <summary>Finds the holders of a directory or a mount.</summary>
 /// <remarks>
-/// Nothing below a mount that may hang is touched: what a process uses is told by /proc, and where that lies by the mount
-/// tables; of what is in no table, the device alone is asked for, which the kernel knows without its server. A process
-/// that cannot be looked at in two seconds is left out and named.
+/// Nothing below a mount that may hang is touched: /proc tells what a process uses, and the mount tables where that lies.
+/// For an object in no mount table, only the device is asked for, which the kernel knows without a server. A process that
+/// cannot be examined in ten seconds is left out and named.
 /// </remarks>
 public sealed class Holders
 {
-    /// <summary>So many files are told of one process.</summary>
+    /// <summary>The most files that are reported of one process.</summary>
     private const int MostFiles = 64;
 
     private readonly HostMounts machine;
@@ -21,16 +21,19 @@ public sealed class Holders
     private readonly List<UsedFile> lost = [];
     private int missedNetworks;
 
-    /// <summary>A directory, or the whole of a mount, whose users are wanted.</summary>
-    /// <param name="Device">The number of its filesystem's device, as mountinfo has it.</param>
+    /// <summary>The directory, or the whole mount, whose users are wanted.</summary>
+    /// <param name="Device">The device number of its filesystem, as in mountinfo.</param>
     /// <param name="Inside">Its path from the filesystem's root.</param>
-    /// <param name="Except">The mount that is asked about, or -1.</param>
+    /// <param name="Except">The id of the mount that was asked about, or -1.</param>
     private sealed record Subject(string Device, string Inside, int Except)
     {
         public List<(MountNamespace Space, MountUse Mount)> Mounts { get; } = [];
         public List<ProcessUse> Users { get; } = [];
 
-        /// <summary>Whether what lies at a path of a filesystem is in it. Where the path is not known, it is only for certain in a whole filesystem.</summary>
+        /// <summary>
+        /// Whether an object of a filesystem is in the subject. An object of unknown path is only if the subject is the
+        /// whole filesystem.
+        /// </summary>
         public bool Has(string device, string? inside) =>
             device == Device && (Inside == "/" || inside == Inside || (inside is not null && Place.IsBelow(inside, Inside)));
     }
@@ -39,15 +42,18 @@ public sealed class Holders
     {
         machine = mounts;
         gaps = [];
-        if (Processes.AreOthersHidden()) { gaps.Add("Processes of other users may be left out, since /proc is mounted with hidepid: become root."); }
+        if (Processes.AreOthersHidden())
+        {
+            gaps.Add("Processes of other users may be left out, since /proc is mounted with hidepid: become root.");
+        }
         users = UsingProcess.OfAll(mounts, gaps);
         mounts.AddEmpty(users.SelectMany(user => user.Keeps), gaps);
     }
 
-    /// <summary>Looks for the holders of a directory or a mount.</summary>
-    /// <param name="path">As the user says it.</param>
-    /// <param name="report">What was found.</param>
-    /// <returns>What kept us from looking; <see cref="Errno.ENOTDIR"/> when it is no directory.</returns>
+    /// <summary>Finds the holders of a directory or a mount.</summary>
+    /// <param name="path">The path as the user gave it.</param>
+    /// <param name="report">The holders.</param>
+    /// <returns>An error when the path cannot be examined; <see cref="Errno.ENOTDIR"/> when it is not a directory.</returns>
     public static Errno Find(string path, out HolderReport report)
     {
         report = null!;
@@ -64,8 +70,9 @@ public sealed class Holders
         return Errno.None;
     }
 
-    /// <summary>Where the target is. Into a mount whose server may hang nobody goes.</summary>
-    private static Errno Locate(string path, HostMounts mounts, out string full, out MountEntry? mount, out Place? directory, out Subject? subject)
+    /// <summary>Finds the directory or mount at a path, without entering a mount whose server may hang.</summary>
+    private static Errno Locate(string path, HostMounts mounts, out string full, out MountEntry? mount, out Place? directory,
+        out Subject? subject)
     {
         (mount, directory, subject) = (null, null, null);
         full = path.StartsWith('/') ? path : $"{Processes.Link("/proc/self/cwd")}/{path}";
@@ -77,7 +84,8 @@ public sealed class Holders
             subject = new Subject(outer.Device, Place.InsideOf(outer, full) ?? "/", -1);
             return Errno.None;
         }
-        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(full), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened);
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(full), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None,
+            out int opened);
         if (error.IsError) { return error; }
         using var target = new Fd(opened);
         full = Processes.Link($"/proc/self/fd/{opened}") ?? full;
@@ -96,13 +104,16 @@ public sealed class Holders
         if (!HostMounts.MayHang(entry) && !Libc.Reopen(opened, OpenFlags.ReadOnly | OpenFlags.Directory, out int readable).IsError)
         {
             using var lockable = new Fd(readable);
-            if (Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx status).IsError || !Libc.TryLockShared(readable).IsError) { return Errno.None; }
+            if (Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx status).IsError || !Libc.TryLockShared(readable).IsError)
+            {
+                return Errno.None;
+            }
             directory = new Place("", full, -1, status, entry.Device, subject.Inside) { Owner = InUseLock.ReadOwner(opened) };
         }
         return Errno.None;
     }
 
-    /// <summary>A path without <c>.</c> and <c>..</c>, as far as that can be told without looking.</summary>
+    /// <summary>Removes <c>.</c> and <c>..</c> from a path, without following symbolic links.</summary>
     private static string Plain(string path)
     {
         var names = new List<string>();
@@ -115,29 +126,46 @@ public sealed class Holders
         return "/" + string.Join('/', names);
     }
 
-    /// <summary>What may hold a mount and cannot be seen to, one sentence each.</summary>
-    /// <param name="full">The mount.</param>
-    /// <param name="isBusy">Whether something does; else that is not known.</param>
-    /// <param name="target">What is asked about.</param>
+    /// <summary>The holders that a mount may have but that cannot be seen, one sentence each.</summary>
+    /// <param name="full">The mount point.</param>
+    /// <param name="isBusy">Whether the mount is known to be in use; otherwise that is unknown.</param>
+    /// <param name="target">The subject.</param>
     private List<string> Unseen(string full, bool isBusy, Subject target)
     {
         var sentences = new List<string>();
-        if (!Processes.AreAllNamespacesSeen()) { sentences.Add("Processes of other pid namespaces than this one's are not seen from here: look from outside of the container."); }
+        if (!Processes.AreAllNamespacesSeen())
+        {
+            sentences.Add("Processes of other pid namespaces than this one's are not seen from here: look from outside of the container.");
+        }
         if (!isBusy) { return sentences; }
         foreach (UsingProcess user in users)
         {
             string process = $"{PathText.Printable(user.Process.Name)} ({user.Process.Pid})";
             int inFlight = user.Sockets.Sum(socket => Processes.DescriptorsInFlight(socket.Description));
-            if (inFlight > 0) { sentences.Add($"{process} has a socket to which {(inFlight == 1 ? "a descriptor was" : $"{inFlight} descriptors were")} sent that nobody has received yet; of what cannot be told."); }
+            if (inFlight > 0)
+            {
+                sentences.Add(
+                    $"{process} has a socket to which {(inFlight == 1 ? "a descriptor was" : $"{inFlight} descriptors were")} "
+                    + "sent that nobody has received yet; of what cannot be told.");
+            }
             if (user.HasUntoldRing) { sentences.Add($"{process} has an io_uring whose registered files are not told."); }
             if (user.HasEvents) { sentences.Add($"{process} watches files with fanotify, and holds those of which it has not read yet."); }
         }
-        if (missedNetworks > 0) { sentences.Add($"Sockets of {(missedNetworks == 1 ? "a network namespace" : $"{missedNetworks} network namespaces")} cannot be looked at by this user."); }
+        if (missedNetworks > 0)
+        {
+            sentences.Add(
+                $"Sockets of {(missedNetworks == 1 ? "a network namespace" : $"{missedNetworks} network namespaces")} cannot "
+                + "be looked at by this user.");
+        }
         foreach (UsedFile file in UsingProcess.OwnOutput(machine).Where(file => target.Has(file.Device, file.Inside)))
         {
-            sentences.Add($"This command holds it itself, as its descriptor {file.Use.Descriptor} ({PathText.Printable(file.Use.Path)}) shows.");
+            sentences.Add(
+                $"This command holds it itself, as its descriptor {file.Use.Descriptor} ({PathText.Printable(file.Use.Path)}) "
+                + "shows.");
         }
-        sentences.Add($"{PathText.Printable(full)} is in use all the same, perhaps by what no process has a descriptor of: a descriptor in flight, a request that the kernel is at, an export over NFS, a probe of the kernel's.");
+        sentences.Add(
+            $"{PathText.Printable(full)} is in use all the same, perhaps by what no process has a descriptor of: a "
+            + "descriptor in flight, a request that the kernel is at, an export over NFS, a probe of the kernel's.");
         return sentences;
     }
 
@@ -158,14 +186,17 @@ public sealed class Holders
             string roles = RolesOf(user, target);
             if (roles.Length == 0)
             {
-                // A directory is free then, but its filesystem may not be.
+                // A directory is free then, but its filesystem may still be held.
                 if (target.Except >= 0 && FormerRolesOf(user, target) is { Length: > 0 } had) { AddShutDown(user, had, overlays); }
                 continue;
             }
             servers.Add(user.Process.Pid);
             overlays.Add((Describe(user, roles), new Subject(user.Connection, "/", -1)));
         }
-        if (locked is not null && overlays.TrueForAll(one => one.Holder.Role is "lower" or "layer")) { AddUnseen(locked, target, overlays); }
+        if (locked is not null && overlays.TrueForAll(one => one.Holder.Role is "lower" or "layer"))
+        {
+            AddUnseen(locked, target, overlays);
+        }
         AddKernelOverlays(target, overlays);
 
         List<Subject> subjects = [target, .. overlays.Select(one => one.Subject).Where(one => one.Device.Length > 0)];
@@ -174,7 +205,7 @@ public sealed class Holders
         {
             foreach (Subject subject in subjects)
             {
-                if (subject == target && servers.Contains(user.Process.Pid)) { continue; } // told above
+                if (subject == target && servers.Contains(user.Process.Pid)) { continue; } // reported as a server
                 var files = new List<FileUse>();
                 foreach (UsedFile file in user.Files)
                 {
@@ -227,14 +258,18 @@ public sealed class Holders
                 if (entry.Id == subject.Except) { continue; }
                 if (subject.Has(entry.Device, entry.Root))
                 {
-                    subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, Pin.IsIn(entry.MountPoint) ? MountRelation.Pin : MountRelation.Copy)));
+                    MountRelation relation = Pin.IsIn(entry.MountPoint) ? MountRelation.Pin : MountRelation.Copy;
+                    subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, relation)));
                 }
-                // A mount keeps the directory that it is on, and the mount that this is in. What is on a pin has been told with it.
-                else if (entry.Type == "erofs" && entry.Source.StartsWith('/') && space.Covering(entry.Source) is { } image && subject.Has(image.Device, Place.InsideOf(image, entry.Source)))
+                // A mount holds its mount point, and the mount that the mount point is in. Mounts on a pin are reported
+                // with the pin.
+                else if (entry.Type == "erofs" && entry.Source.StartsWith('/') && space.Covering(entry.Source) is { } image
+                    && subject.Has(image.Device, Place.InsideOf(image, entry.Source)))
                 {
                     subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, MountRelation.Image)));
                 }
-                else if (!Pin.IsIn(entry.MountPoint) && machine.Find((ulong)entry.Parent) is { } parent && subject.Has(parent.Device, Place.InsideOf(parent, entry.MountPoint)))
+                else if (!Pin.IsIn(entry.MountPoint) && machine.Find((ulong)entry.Parent) is { } parent
+                    && subject.Has(parent.Device, Place.InsideOf(parent, entry.MountPoint)))
                 {
                     subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, MountRelation.Nested)));
                 }
@@ -243,19 +278,26 @@ public sealed class Holders
     }
 
     private static string RolesOf(UsingProcess user, Subject target) =>
-        string.Join(", ", user.Layers.Where(layer => target.Has(layer.Device, layer.Inside)).Select(layer => layer.Role).Distinct(StringComparer.Ordinal));
+        string.Join(", ", user.Layers
+            .Where(layer => target.Has(layer.Device, layer.Inside))
+            .Select(layer => layer.Role)
+            .Distinct(StringComparer.Ordinal));
 
     private static string FormerRolesOf(UsingProcess user, Subject target) =>
-        string.Join(", ", user.FormerLayers.Where(layer => target.Has(layer.Device, layer.Inside)).Select(layer => layer.Role).Distinct(StringComparer.Ordinal));
+        string.Join(", ", user.FormerLayers
+            .Where(layer => target.Has(layer.Device, layer.Inside))
+            .Select(layer => layer.Role)
+            .Distinct(StringComparer.Ordinal));
 
-    /// <summary>An overlay that was shut down holds something only as long as somebody uses files that are passed through.</summary>
+    /// <summary>Adds an overlay that was shut down, if a process still uses passed-through files of it.</summary>
     private void AddShutDown(UsingProcess server, string roles, List<(OverlayHolder, Subject)> overlays)
     {
-        bool isUsed = users.Exists(user => user.Files.Any(file => file.Device == server.Connection && file.Use.Use is "exe" or "map" or "open"));
+        bool isUsed = users.Exists(user => user.Files.Any(file =>
+            file.Device == server.Connection && file.Use.Use is "exe" or "map" or "open"));
         if (isUsed) { overlays.Add((Describe(server, roles) with { IsShutDown = true }, new Subject(server.Connection!, "/", -1))); }
     }
 
-    /// <summary>Adds the files of sockets to what processes use. A socket that none of them has is told of without one.</summary>
+    /// <summary>Adds the files of sockets to what the processes use. A socket without a process is reported on its own.</summary>
     private void FindSockets()
     {
         var networks = new Dictionary<ulong, string>(machine.Networks);
@@ -268,15 +310,19 @@ public sealed class Holders
         }
         foreach (BoundSocket socket in bound.Values)
         {
-            lost.Add(new UsedFile(new FileUse("socket", -1, socket.Path), string.Create(CultureInfo.InvariantCulture, $"{socket.DeviceMajor}:{socket.DeviceMinor}"), null));
+            lost.Add(new UsedFile(new FileUse("socket", -1, socket.Path),
+                string.Create(CultureInfo.InvariantCulture, $"{socket.DeviceMajor}:{socket.DeviceMinor}"), null));
         }
     }
 
     private OverlayHolder Describe(UsingProcess user, string roles)
     {
         string process = user.Process.Pid.ToString(CultureInfo.InvariantCulture);
-        // Where it is mounted: in the server's namespace if it still is, else anywhere.
-        MountEntry? mount = machine.Of(user.Connection!).OrderByDescending(one => one.Space.Id == user.Space).Select(one => one.Mount).FirstOrDefault();
+        // The mount point in the server's namespace if there is one, otherwise anywhere.
+        MountEntry? mount = machine.Of(user.Connection!)
+            .OrderByDescending(one => one.Space.Id == user.Space)
+            .Select(one => one.Mount)
+            .FirstOrDefault();
         return new OverlayHolder
         {
             IsKernel = false,
@@ -290,7 +336,7 @@ public sealed class Holders
         };
     }
 
-    /// <summary>Somebody has locked the directory whose process is not one of the servers that are seen.</summary>
+    /// <summary>Adds the holder of a locked directory that is not one of the servers seen.</summary>
     private static void AddUnseen(Place locked, Subject target, List<(OverlayHolder, Subject)> overlays)
     {
         int pid = Processes.HolderOfLock(locked.Device!, locked.Status.Ino);
@@ -311,7 +357,8 @@ public sealed class Holders
             return;
         }
         var name = new ProcessName(pid, pid == 0 ? "" : Processes.NameOf($"{pid}"));
-        target.Users.Add(new ProcessUse(name, pid == 0 ? 0 : Processes.NamespaceOf($"{pid}", "mnt"), [new FileUse("lock", -1, locked.Path)]));
+        ulong space = pid == 0 ? 0 : Processes.NamespaceOf($"{pid}", "mnt");
+        target.Users.Add(new ProcessUse(name, space, [new FileUse("lock", -1, locked.Path)]));
     }
 
     private void AddKernelOverlays(Subject target, List<(OverlayHolder, Subject)> overlays)
@@ -321,7 +368,10 @@ public sealed class Holders
         {
             foreach (MountEntry entry in space.Mounts)
             {
-                if (entry.Device == target.Device || seen.Contains(entry.Device) || KernelOverlay.Of(entry) is not { } overlay) { continue; }
+                if (entry.Device == target.Device || seen.Contains(entry.Device) || KernelOverlay.Of(entry) is not { } overlay)
+                {
+                    continue;
+                }
                 var mount = new KernelMount(space, entry);
                 var roles = new List<string>();
                 if (overlay.UpperReadings.Any(path => IsIn(mount, path))) { roles.Add("upper"); }
@@ -330,7 +380,14 @@ public sealed class Holders
                 if (roles.Count == 0) { continue; }
                 seen.Add(entry.Device);
                 overlays.Add((
-                    new OverlayHolder { IsKernel = true, Role = string.Join(", ", roles), MountPoint = entry.MountPoint, Device = entry.Device, Uses = new Uses([], []) },
+                    new OverlayHolder
+                    {
+                        IsKernel = true,
+                        Role = string.Join(", ", roles),
+                        MountPoint = entry.MountPoint,
+                        Device = entry.Device,
+                        Uses = new Uses([], []),
+                    },
                     new Subject(entry.Device, "/", -1)));
             }
         }
@@ -340,7 +397,8 @@ public sealed class Holders
             if (!path.StartsWith('/')) { return IsRelative(mount, path); }
             if (mount.Namespace.Covering(path) is not { } covering) { return false; }
             if (target.Has(covering.Device, Place.InsideOf(covering, path))) { return true; }
-            return mount.Resolve(covering, path) is { } real && mount.Namespace.Covering(real) is { } other && target.Has(other.Device, Place.InsideOf(other, real));
+            return mount.Resolve(covering, path) is { } real && mount.Namespace.Covering(real) is { } other
+                && target.Has(other.Device, Place.InsideOf(other, real));
         }
 
         bool IsRelative(KernelMount mount, string path)
@@ -349,10 +407,19 @@ public sealed class Holders
             if (!target.Inside.EndsWith(end, StringComparison.Ordinal)) { return false; }
             foreach (MountEntry way in machine.Spaces[0].Mounts)
             {
-                // Any way that leads there from here.
-                if (way.Device != target.Device || HostMounts.MayHang(way) || !(way.Root == "/" || way.Root == target.Inside || Place.IsBelow(target.Inside, way.Root))) { continue; }
-                string here = (way.MountPoint == "/" ? "" : way.MountPoint) + (way.Root == "/" ? target.Inside : target.Inside[way.Root.Length..]);
-                if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(here), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened).IsError) { continue; }
+                // Any mount of this namespace through which the subject can be reached.
+                if (way.Device != target.Device || HostMounts.MayHang(way)
+                    || !(way.Root == "/" || way.Root == target.Inside || Place.IsBelow(target.Inside, way.Root)))
+                {
+                    continue;
+                }
+                string here = (way.MountPoint == "/" ? "" : way.MountPoint)
+                    + (way.Root == "/" ? target.Inside : target.Inside[way.Root.Length..]);
+                if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(here), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None,
+                    out int opened).IsError)
+                {
+                    continue;
+                }
                 using var directory = new Fd(opened);
                 if (Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { continue; }
                 return mount.UsesOf([new Place("", here, opened, stat, target.Device, target.Inside)]).Count > 0;
@@ -361,9 +428,11 @@ public sealed class Holders
         }
     }
 
-    /// <summary>The overlays of Veneer that can be seen: those whose server can, and those that are mounted in a namespace that can.</summary>
-    /// <param name="missing">What could not be looked at, one sentence each.</param>
-    /// <returns>In the order of their mount points.</returns>
+    /// <summary>
+    /// Finds the overlays of Veneer whose server can be seen, or that are mounted in a namespace that can be read.
+    /// </summary>
+    /// <param name="missing">What could not be examined, one sentence each.</param>
+    /// <returns>The overlays, in the order of their mount points.</returns>
     public static List<Instance> Instances(out IReadOnlyList<string> missing)
     {
         var holders = new Holders(new HostMounts());
@@ -382,34 +451,46 @@ public sealed class Holders
                 Pid = user.Process.Pid,
                 Command = server.Command,
                 Since = server.Since,
-                Layers = [.. user.Layers.OrderBy(layer => layer.Role switch { "upper" => 0, "lower" => 1, _ => 2 }).Select(layer => (layer.Role, Processes.Link($"/proc/{user.Process.Pid}/fd/{layer.Descriptor}") ?? layer.Inside))],
+                Layers = [.. user.Layers
+                    .OrderBy(layer => layer.Role switch { "upper" => 0, "lower" => 1, _ => 2 })
+                    .Select(layer => (layer.Role, Processes.Link($"/proc/{user.Process.Pid}/fd/{layer.Descriptor}") ?? layer.Inside))],
                 UpperFileSystem = UsageOf(user),
             };
         }
         foreach (MountEntry entry in mounts.All)
         {
-            if (entry.Type == "fuse.veneer" && !found.ContainsKey(entry.Device)) { found[entry.Device] = new Instance { Device = entry.Device, Mounts = MountsOf(entry.Device) }; }
+            if (entry.Type == "fuse.veneer" && !found.ContainsKey(entry.Device))
+            {
+                found[entry.Device] = new Instance { Device = entry.Device, Mounts = MountsOf(entry.Device) };
+            }
         }
         return [.. found.Values.OrderBy(one => one.Mounts.Count > 0 ? one.Mounts[0].Mount.MountPoint : one.Device, StringComparer.Ordinal)];
 
-        List<(string, ulong, MountEntry)> MountsOf(string device) => [.. mounts.Of(device).Select(one => (one.Space.Process, one.Space.Id, one.Mount))];
+        List<(string, ulong, MountEntry)> MountsOf(string device) =>
+            [.. mounts.Of(device).Select(one => (one.Space.Process, one.Space.Id, one.Mount))];
 
         StatFs? UsageOf(UsingProcess user)
         {
             GivenLayer upper = user.Layers.FirstOrDefault(layer => layer.Role == "upper");
-            if (upper.Role is null || mounts.All.Where(entry => entry.Device == upper.Device).All(HostMounts.MayHang) || user.Open(upper.Descriptor) is not { } opened) { return null; }
+            if (upper.Role is null || mounts.All.Where(entry => entry.Device == upper.Device).All(HostMounts.MayHang)
+                || user.Open(upper.Descriptor) is not { } opened)
+            {
+                return null;
+            }
             using (opened) { return Libc.StatFileSystem(opened.Value, out StatFs usage).IsError ? null : usage; }
         }
     }
 
-    /// <summary>Other servers of FUSE have a connection as well.</summary>
+    /// <summary>Whether a FUSE server is one of Veneer.</summary>
     private static bool IsOurs(UsingProcess user, HostMounts mounts) =>
-        user.Process.Name.StartsWith("veneer", StringComparison.Ordinal) || user.FormerLayers.Count > 0 || mounts.Of(user.Connection!).Any(one => one.Mount.Type == "fuse.veneer");
+        user.Process.Name.StartsWith("veneer", StringComparison.Ordinal) || user.FormerLayers.Count > 0
+            || mounts.Of(user.Connection!).Any(one => one.Mount.Type == "fuse.veneer");
 
     private List<FileHolder> LoopDevices(Subject target)
     {
         var found = new List<FileHolder>();
-        if (Libc.OpenAt(Libc.AtCwd, "/sys/block\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int blocks).IsError)
+        if (Libc.OpenAt(Libc.AtCwd, "/sys/block\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None,
+            out int blocks).IsError)
         {
             gaps.Add("Loop devices are not looked at, since there is no /sys: mount it.");
             return found;
@@ -421,10 +502,10 @@ public sealed class Holders
             if (!reader.Name.StartsWith("loop"u8)) { continue; }
             string name = PathText.Decode(reader.Name);
             Errno error = Libc.ReadWhole(blocks, PathText.Encode($"{name}/loop/backing_file"), out byte[] content);
-            if (error == Errno.ENOENT) { continue; } // it has no file
+            if (error == Errno.ENOENT) { continue; } // the loop device has no file
             string path = content is [.., (byte)'\n'] ? PathText.Decode(content.AsSpan()[..^1]) : "";
             string? device = DeviceOf(name);
-            if (device is not null && !machine.All.Any(entry => entry.Device == device)) { device = null; } // that of a subvolume
+            if (device is not null && !machine.All.Any(entry => entry.Device == device)) { device = null; } // the device of a subvolume
             List<(MountEntry Mount, string? Inside)> ways = WaysTo(path, size: null);
             bool isIn = device is null
                 ? ways.Count > 0 && target.Has(ways[0].Mount.Device, ways[0].Inside)
@@ -434,12 +515,16 @@ public sealed class Holders
         return found;
     }
 
-    /// <summary>The number of the device that holds a loop device's file, or null when that is not told.</summary>
+    /// <summary>The number of the device that holds a loop device's file; null when it cannot be determined.</summary>
     private static string? DeviceOf(string loop)
     {
         const uint getStatus = 0x4C05; // LOOP_GET_STATUS64
         const int patience = 2000;
-        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/dev/{loop}"), OpenFlags.ReadOnly | OpenFlags.NonBlock, 0, ResolveFlags.None, out int opened).IsError) { return null; }
+        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode($"/dev/{loop}"), OpenFlags.ReadOnly | OpenFlags.NonBlock, 0, ResolveFlags.None,
+            out int opened).IsError)
+        {
+            return null;
+        }
         string? number = null;
         // The kernel asks the file's filesystem, whose server may hang: then the thread is left behind.
         var thread = new Thread(() =>
@@ -448,14 +533,15 @@ public sealed class Holders
             var status = default(LoopStatus);
             if (!Libc.Ioctl(opened, getStatus, ref status, out _).IsError)
             {
-                Volatile.Write(ref number, string.Create(CultureInfo.InvariantCulture, $"{DeviceNumber.Major((uint)status.Device)}:{DeviceNumber.Minor((uint)status.Device)}"));
+                Volatile.Write(ref number, string.Create(CultureInfo.InvariantCulture,
+                    $"{DeviceNumber.Major((uint)status.Device)}:{DeviceNumber.Minor((uint)status.Device)}"));
             }
         }) { IsBackground = true };
         thread.Start();
         return thread.Join(patience) ? Volatile.Read(ref number) : null;
     }
 
-    /// <summary><c>struct loop_info64</c>, of which the first member is of interest: the device that holds the file.</summary>
+    /// <summary><c>struct loop_info64</c>: only its first member is used, the device that holds the file.</summary>
     [System.Runtime.InteropServices.StructLayout(System.Runtime.InteropServices.LayoutKind.Sequential, Size = 232)]
     private struct LoopStatus
     {
@@ -467,12 +553,16 @@ public sealed class Holders
         var found = new List<FileHolder>();
         if (Libc.ReadWhole("/proc/swaps\0"u8, out byte[] content).IsError) { return found; }
         ReadOnlySpan<byte> rest = content;
-        _ = MountTable.NextLine(ref rest); // the names of the columns
+        _ = MountTable.NextLine(ref rest); // the column headers
         while (rest.Length > 0)
         {
             // /path with\040blank    file    2044    0    -2
             string[] fields = PathText.Decode(MountTable.NextLine(ref rest)).Split([' ', '\t'], StringSplitOptions.RemoveEmptyEntries);
-            if (fields is not [var name, "file", var size, ..] || !ulong.TryParse(size, NumberStyles.None, CultureInfo.InvariantCulture, out ulong kibibytes)) { continue; }
+            if (fields is not [var name, "file", var size, ..]
+                || !ulong.TryParse(size, NumberStyles.None, CultureInfo.InvariantCulture, out ulong kibibytes))
+            {
+                continue;
+            }
             string path = MountTable.Unescape(PathText.Encode(name).AsSpan()[..^1]);
             List<(MountEntry Mount, string? Inside)> ways = WaysTo(path, kibibytes);
             if (ways.Count > 0 && target.Has(ways[0].Mount.Device, ways[0].Inside)) { found.Add(new FileHolder(path)); }
@@ -480,10 +570,13 @@ public sealed class Holders
         return found;
     }
 
-    /// <summary>Where a path may lead that the kernel tells without saying of which mount namespace it is, the likeliest first.</summary>
+    /// <summary>
+    /// Finds where a path may lead. The kernel tells such a path without its mount namespace. The likeliest place comes
+    /// first.
+    /// </summary>
     /// <param name="path">The path of a regular file.</param>
-    /// <param name="size">Its size in units of 1024 bytes but for its first page, if that is known.</param>
-    /// <returns>Where something is there; then where nothing is that can be seen, since its name may be gone.</returns>
+    /// <param name="size">The file's size in units of 1024 bytes, without its first page; null when unknown.</param>
+    /// <returns>The places where the file exists, and then those where it cannot be seen, since it may be unlinked.</returns>
     private List<(MountEntry Mount, string? Inside)> WaysTo(string path, ulong? size)
     {
         var ways = new List<(MountEntry, string?)>();
@@ -501,7 +594,8 @@ public sealed class Holders
         {
             const ulong largestPage = 64;
             return space.Process.Length > 0
-                && !Libc.StatAt(Libc.AtCwd, PathText.Encode($"/proc/{space.Process}/root{path}"), StatxMask.Basic, out Statx stat).IsError && stat.IsRegular
+                && !Libc.StatAt(Libc.AtCwd, PathText.Encode($"/proc/{space.Process}/root{path}"), StatxMask.Basic, out Statx stat).IsError
+                && stat.IsRegular
                 && (size is not { } expected || (stat.Size / 1024 >= expected && stat.Size / 1024 <= expected + largestPage));
         }
     }

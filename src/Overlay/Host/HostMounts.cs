@@ -3,10 +3,13 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>What keeps a mount namespace alive beside the processes in it.</summary>
+/// <summary>Something that keeps a mount namespace alive besides the processes in it.</summary>
 /// <param name="Namespace">The namespace's inode number.</param>
-/// <param name="Words">What it is, for people.</param>
-/// <param name="Ways">Paths that lead to the namespace: from here, or from here to one from which the next leads on.</param>
+/// <param name="Words">A description for people.</param>
+/// <param name="Ways">
+/// The paths that lead to the namespace. The first is a path from here; each further one is a path in the namespace that
+/// the path before it leads to.
+/// </param>
 internal readonly record struct Keeper(ulong Namespace, string Words, IReadOnlyList<string> Ways);
 
 /// <summary>The mounts of every mount namespace that this process may read.</summary>
@@ -22,19 +25,21 @@ internal sealed class HostMounts
         foreach (MountNamespace space in MountNamespace.Visible(withThreads: true)) { Add(space); }
     }
 
-    /// <summary>The namespaces, this process's own first. None without /proc.</summary>
+    /// <summary>The namespaces, this process's own first; empty without /proc.</summary>
     public List<MountNamespace> Spaces { get; } = [];
 
     /// <summary>The inode number of this process's own namespace.</summary>
     public ulong Own { get; } = Processes.NamespaceOf("self", "mnt");
 
-    /// <summary>The network namespaces whose files are mounted somewhere, by their numbers, with paths that lead there.</summary>
+    /// <summary>
+    /// The network namespaces whose files are mounted somewhere, by their inode numbers, with the paths of these files.
+    /// </summary>
     public IReadOnlyDictionary<ulong, string> Networks => networks;
 
-    /// <summary>A namespace by its number, or null.</summary>
+    /// <summary>Finds a namespace by its inode number, or null.</summary>
     public MountNamespace? Space(ulong id) => spacesById.GetValueOrDefault(id);
 
-    /// <summary>All mounts.</summary>
+    /// <summary>All mounts of all namespaces, each once.</summary>
     public IEnumerable<MountEntry> All => byId.Values.Select(one => one.Mount);
 
     private void Add(MountNamespace space)
@@ -45,10 +50,15 @@ internal sealed class HostMounts
         {
             byId.TryAdd((ulong)entry.Id, (space, entry));
             if (entry.Type != "nsfs") { continue; }
-            if (entry.Root.StartsWith("net:[", StringComparison.Ordinal)) { networks.TryAdd(Processes.NamespaceNumber(entry.Root), $"/proc/{space.Process}/root{entry.MountPoint}"); }
+            if (entry.Root.StartsWith("net:[", StringComparison.Ordinal))
+            {
+                networks.TryAdd(Processes.NamespaceNumber(entry.Root), $"/proc/{space.Process}/root{entry.MountPoint}");
+            }
             if (Processes.MountNamespaceOf(entry.Root) is var kept and > 0)
             {
-                IReadOnlyList<string> ways = space.Process.Length > 0 ? [$"/proc/{space.Process}/root{entry.MountPoint}"] : [.. keepers.TryGetValue(space.Id, out List<Keeper>? outer) ? outer[0].Ways : [], entry.MountPoint];
+                IReadOnlyList<string> ways = space.Process.Length > 0
+                    ? [$"/proc/{space.Process}/root{entry.MountPoint}"]
+                    : [.. keepers.TryGetValue(space.Id, out List<Keeper>? outer) ? outer[0].Ways : [], entry.MountPoint];
                 Keep(new Keeper(kept, $"its file, mounted on {entry.MountPoint}", ways));
             }
         }
@@ -60,16 +70,16 @@ internal sealed class HostMounts
         all.Add(keeper);
     }
 
-    /// <summary>What keeps a namespace alive beside the processes in it.</summary>
+    /// <summary>The keepers of a namespace besides the processes in it.</summary>
     public IReadOnlyList<Keeper> KeepersOf(ulong space) => keepers.GetValueOrDefault(space) ?? [];
 
-    /// <summary>Adds the namespaces in which nobody is, and which something else keeps, by going there.</summary>
-    /// <param name="others">What keeps namespaces beside their mounted files.</param>
-    /// <param name="gaps">Gets a sentence about each that cannot be entered.</param>
+    /// <summary>Adds the namespaces without processes that something else keeps, by entering them.</summary>
+    /// <param name="others">The keepers other than mounted files of namespaces.</param>
+    /// <param name="gaps">Receives a sentence about each namespace that cannot be entered.</param>
     public void AddEmpty(IEnumerable<Keeper> others, List<string> gaps)
     {
         foreach (Keeper keeper in others) { Keep(keeper); }
-        // A namespace may itself have the file of another one mounted.
+        // The file of another namespace may be mounted in this one.
         var tried = new HashSet<ulong>();
         while (keepers.Keys.FirstOrDefault(id => !spacesById.ContainsKey(id) && !tried.Contains(id)) is var id and > 0)
         {
@@ -79,12 +89,15 @@ internal sealed class HostMounts
         }
     }
 
-    /// <summary>Adds the namespaces that nothing leads to which can be seen: the kernel lists all to root, from Linux 6.12 on.</summary>
+    /// <summary>Adds the namespaces to which no visible path leads. The kernel lists them to root, from Linux 6.12 on.</summary>
     public void AddUnseen()
     {
         foreach (bool isNext in (ReadOnlySpan<bool>)[true, false])
         {
-            if (Libc.OpenAt(Libc.AtCwd, "/proc/self/ns/mnt\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int current).IsError) { return; }
+            if (Libc.OpenAt(Libc.AtCwd, "/proc/self/ns/mnt\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int current).IsError)
+            {
+                return;
+            }
             while (true)
             {
                 Errno error = Libc.NeighborOfMountNamespace(current, isNext, out int other);
@@ -99,25 +112,28 @@ internal sealed class HostMounts
         }
     }
 
-    /// <summary>A mount by its id, with a namespace that it is in; null when no table has it.</summary>
+    /// <summary>Finds a mount by its id; null when no table has it.</summary>
     public MountEntry? Find(ulong id) => byId.TryGetValue(id, out var found) ? found.Mount : null;
 
-    /// <summary>The mounts of a device in all namespaces.</summary>
+    /// <summary>Finds the mounts of a device in all namespaces.</summary>
     public IEnumerable<(MountNamespace Space, MountEntry Mount)> Of(string device) =>
         Spaces.SelectMany(space => space.Mounts.Where(entry => entry.Device == device).Select(entry => (space, entry)));
 
-    /// <summary>Where something lies: the device of its filesystem, and its path from the filesystem's root, which is null when that is not known.</summary>
-    /// <param name="stat">Its place, as <see cref="Libc.StatPlace"/> has it.</param>
-    /// <param name="path">Its path, as /proc has it.</param>
+    /// <summary>
+    /// The place of an object: the device of its filesystem, and its path from the filesystem's root, null when that is
+    /// unknown.
+    /// </summary>
+    /// <param name="stat">The object's attributes from <see cref="Libc.StatPlace"/>.</param>
+    /// <param name="path">The object's path as /proc shows it.</param>
     public (string Device, string? Inside) PlaceOf(in Statx stat, string path)
     {
-        // One that is in no table is attached nowhere: unmounted lazily, or a private copy.
+        // A mount in no table is detached: unmounted lazily, or a private copy.
         return Find(stat.MountId) is { } mount
             ? (mount.Device, Place.InsideOf(mount, path))
             : (string.Create(CultureInfo.InvariantCulture, $"{stat.DevMajor}:{stat.DevMinor}"), null);
     }
 
-    /// <summary>Whether whoever touches a filesystem may have to wait for a server.</summary>
+    /// <summary>Whether touching a filesystem may mean waiting for a server.</summary>
     public static bool MayHang(MountEntry mount) =>
         mount.Type is "autofs" or "cifs" or "smb3" or "9p" or "ceph" or "afs" or "fuse" or "fuseblk"
         || mount.Type.StartsWith("nfs", StringComparison.Ordinal) || mount.Type.StartsWith("fuse.", StringComparison.Ordinal);

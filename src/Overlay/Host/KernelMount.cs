@@ -4,18 +4,21 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>A mount of the kernel's overlayfs, in some mount namespace.</summary>
+/// <summary>A mount of kernel overlayfs in some mount namespace.</summary>
 internal sealed class KernelMount(MountNamespace space, MountEntry mount)
 {
-    /// <summary>The namespace it is seen in.</summary>
+    /// <summary>The mount namespace in which the mount is seen.</summary>
     public MountNamespace Namespace => space;
 
-    /// <summary>The mount.</summary>
+    /// <summary>The mount's entry in the mount table.</summary>
     public MountEntry Mount => mount;
 
     private static ReadOnlySpan<byte> Mark => " - overlay "u8;
 
-    /// <summary>Each overlay that can be seen, once, however many namespaces have copies of it. One is to be looked at before the next is asked for.</summary>
+    /// <summary>
+    /// Enumerates the overlays that can be seen, each once, however many namespaces have copies of it. A returned overlay
+    /// is valid until the next one is asked for.
+    /// </summary>
     public static IEnumerable<KernelMount> All()
     {
         var seen = new HashSet<string>(StringComparer.Ordinal);
@@ -23,18 +26,21 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
         {
             foreach (MountEntry entry in OverlaysOf(space.Table))
             {
-                // One that shows a part tells less than one that shows all.
-                if (entry.Root == "/" ? seen.Add(entry.Device) : !seen.Contains(entry.Device)) { yield return new KernelMount(space, entry); }
+                // A mount of a part tells less than a mount of the whole overlay.
+                if (entry.Root == "/" ? seen.Add(entry.Device) : !seen.Contains(entry.Device))
+                {
+                    yield return new KernelMount(space, entry);
+                }
             }
         }
     }
 
-    /// <summary>Whether this kernel can have any: looking at hundreds of namespaces is not free.</summary>
+    /// <summary>Whether this kernel can have kernel overlays at all: examining hundreds of namespaces takes time.</summary>
     private static bool CanExist()
     {
         if (Libc.ReadWhole("/proc/filesystems\0"u8, out byte[] types).IsError) { return true; }
         if (types.AsSpan().IndexOf("\toverlay\n"u8) < 0) { return false; }
-        // How many there are, where overlayfs is a module.
+        // The number of mounts, where overlayfs is a module.
         return Libc.ReadWhole("/sys/module/overlay/refcnt\0"u8, out byte[] count).IsError || !count.AsSpan().SequenceEqual("0\n"u8);
     }
 
@@ -51,28 +57,36 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
 
     /// <summary>Finds the directories that are the upper or the work of this overlay, or lie in one of them.</summary>
     /// <remarks>
-    /// What the kernel says that the overlay's root is decides; a path is what somebody wrote when it was mounted, and may be
-    /// relative, lead through a mount that is gone, or to what was put there since. Of work there is a path alone.
+    /// What the kernel says about the overlay's root decides. A path is what somebody wrote when it was mounted: it may be
+    /// relative, lead through a mount that is gone, or lead to an object that was put there since. For work there is only a
+    /// path.
     /// </remarks>
-    /// <returns>Each with <c>is the upper</c>, <c>lies in the work</c> and so on.</returns>
+    /// <returns>Each directory with its relation, such as <c>is the upper</c> or <c>lies in the work</c>.</returns>
     public List<(Place Place, string Relation)> UsesOf(IReadOnlyList<Place> places)
     {
         var uses = new List<(Place, string)>();
         if (KernelOverlay.Of(Mount) is not { UpperDirectory: not null } overlay) { return uses; }
-        bool isKnown = false; // whether upper is where it was when it was mounted
-        foreach ((string role, IReadOnlyList<string> readings) in ((string, IReadOnlyList<string>)[])[("upper", overlay.UpperReadings), ("work", overlay.WorkReadings)])
+        bool isKnown = false; // whether upper is still at its path
+        var roles = ((string, IReadOnlyList<string>)[])[("upper", overlay.UpperReadings), ("work", overlay.WorkReadings)];
+        foreach ((string role, IReadOnlyList<string> readings) in roles)
         {
             var found = new HashSet<Place>();
             foreach (string reading in readings)
             {
                 string path = reading.TrimEnd('/');
-                // A name that none of them has, and nothing above them, spares the rest: there may be hundreds of overlays.
+                // If no place has the name in its path, the rest can be skipped: there may be hundreds of overlays.
                 string name = path[(path.LastIndexOf('/') + 1)..];
-                if (name.Length == 0 || places.All(place => place.Inside is null || !place.Inside.Contains(name, StringComparison.Ordinal))) { continue; }
+                if (name.Length == 0 || places.All(place => place.Inside is null || !place.Inside.Contains(name, StringComparison.Ordinal)))
+                {
+                    continue;
+                }
                 if (path[0] != '/')
                 {
-                    // What it leads to is not known, nor what lies below.
-                    foreach (Place place in places) { if (IsRelative(place, path, overlay.UpperReadings) && found.Add(place)) { uses.Add((place, $"is the {role}")); } }
+                    // What the path leads to is unknown, and so is what lies below.
+                    foreach (Place place in places)
+                    {
+                        if (IsRelative(place, path, overlay.UpperReadings) && found.Add(place)) { uses.Add((place, $"is the {role}")); }
+                    }
                     continue;
                 }
                 MountEntry? covering = Namespace.Covering(path);
@@ -81,18 +95,24 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
                 using Fd? directory = Open(covering, path);
                 if (role == "upper" && directory is not null && IsUpper(directory.Value) is { } isUpper)
                 {
-                    if (!isUpper) { continue; } // something else has the path by now
+                    if (!isUpper) { continue; } // another object has the path by now
                     isKnown = true;
                 }
-                (ulong Dev, ulong Ino)? numbers = directory is not null && !Libc.StatAt(directory.Value, Libc.Self, StatxMask.Basic, out Statx stat).IsError ? (stat.Dev, stat.Ino) : null;
+                (ulong Dev, ulong Ino)? numbers = directory is not null
+                    && !Libc.StatAt(directory.Value, Libc.Self, StatxMask.Basic, out Statx stat).IsError
+                    ? (stat.Dev, stat.Ino)
+                    : null;
                 foreach (Place place in places)
                 {
                     bool isSameFileSystem = place.Device == covering.Device && place.Inside is not null && inside is not null;
                     bool isSame = numbers == (place.Status.Dev, place.Status.Ino) || (isSameFileSystem && place.Inside == inside);
-                    if ((isSame || (isSameFileSystem && Place.IsBelow(place.Inside!, inside!))) && found.Add(place)) { uses.Add((place, isSame ? $"is the {role}" : $"lies in the {role}")); }
+                    if ((isSame || (isSameFileSystem && Place.IsBelow(place.Inside!, inside!))) && found.Add(place))
+                    {
+                        uses.Add((place, isSame ? $"is the {role}" : $"lies in the {role}"));
+                    }
                 }
             }
-            // Not where its path still leads to it: a copy of a filesystem has the same handles.
+            // Skipped where upper's path still leads to it: a copy of a filesystem has the same handles.
             if (isKnown || Identity is null) { continue; }
             foreach (Place place in places)
             {
@@ -105,18 +125,24 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
         return uses;
     }
 
-    /// <summary>Whether a directory is the upper, as far as what the overlay's root is tells it; null where it does not.</summary>
+    /// <summary>Whether a directory is the upper, judged by the overlay's root; null where the root does not tell.</summary>
     private bool? IsUpper(int directory)
     {
         if (Identity is not { } root) { return null; }
         if (Mount.Root == "/") { return root.Is(directory); }
-        // Of a part it tells which directory of upper that is, if it is in upper at all.
-        if (Libc.OpenAt(directory, PathText.Encode(Mount.Root[1..]), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.Confined, out int opened).IsError) { return null; }
+        // The root of a mount of a part tells which directory of upper it is, if it is in upper at all.
+        if (Libc.OpenAt(directory, PathText.Encode(Mount.Root[1..]), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.Confined,
+            out int opened).IsError)
+        {
+            return null;
+        }
         using var part = new Fd(opened);
         return root.Is(opened) ? true : null;
     }
 
-    /// <summary>Whether a place lies where work would, if upper and work were moved, or mounted elsewhere, together.</summary>
+    /// <summary>
+    /// Whether a place lies where work would lie if upper and work had been moved, or mounted elsewhere, together.
+    /// </summary>
     private bool IsBesideUpper(Place place, KernelOverlay overlay)
     {
         foreach ((string upper, string work) in overlay.UpperReadings.Zip(overlay.WorkReadings))
@@ -128,7 +154,7 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
         return false;
     }
 
-    /// <summary>Whether a directory above a place, up to the root of the mount that it is seen through, is the one that is meant.</summary>
+    /// <summary>Whether a directory above a place, up to the root of its mount, is the upper.</summary>
     private bool LiesInUpper(Place place)
     {
         if (Libc.Duplicate(place.Descriptor, out int current).IsError) { return false; }
@@ -139,7 +165,11 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
             Libc.Close(current);
             current = parent;
             if (error.IsError) { return false; }
-            if (Libc.StatAt(current, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx above).IsError || above.Dev != below.Dev || above.Ino == below.Ino) { break; }
+            if (Libc.StatAt(current, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx above).IsError
+                || above.Dev != below.Dev || above.Ino == below.Ino)
+            {
+                break;
+            }
             if (IsUpper(current) == true)
             {
                 Libc.Close(current);
@@ -154,7 +184,10 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
     private RootIdentity? identity;
     private bool isIdentified;
 
-    /// <summary>What the mount's root is, or null when that cannot be told: by an older kernel, or where another mount covers it.</summary>
+    /// <summary>
+    /// The real directory of the mount's root; null when it cannot be determined, as on an older kernel, or under another
+    /// mount.
+    /// </summary>
     private RootIdentity? Identity
     {
         get
@@ -162,9 +195,14 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
             if (isIdentified) { return identity; }
             isIdentified = true;
             if (MayHangOnTheWay() || Namespace.Root() < 0) { return null; }
-            if (Libc.OpenAt(Namespace.Root(), PathText.Encode(Mount.MountPoint), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.InRoot, out int opened).IsError) { return null; }
+            if (Libc.OpenAt(Namespace.Root(), PathText.Encode(Mount.MountPoint), OpenFlags.Path | OpenFlags.Directory, 0,
+                ResolveFlags.InRoot, out int opened).IsError)
+            {
+                return null;
+            }
             using var directory = new Fd(opened);
-            bool isIt = !Libc.StatPlace(opened, Libc.Self, out Statx stat).IsError && Mount.Device == string.Create(CultureInfo.InvariantCulture, $"{stat.DevMajor}:{stat.DevMinor}");
+            bool isIt = !Libc.StatPlace(opened, Libc.Self, out Statx stat).IsError
+                && Mount.Device == string.Create(CultureInfo.InvariantCulture, $"{stat.DevMajor}:{stat.DevMinor}");
             return identity = isIt ? RootIdentity.Of(opened) : null;
         }
     }
@@ -172,7 +210,9 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
     private bool MayHangOnTheWay()
     {
         int id = Mount.Parent;
-        for (int steps = 0; steps < 64 && Namespace.Mounts.FirstOrDefault(entry => entry.Id == id) is { } parent && parent.Parent != id; steps++)
+        for (int steps = 0;
+            steps < 64 && Namespace.Mounts.FirstOrDefault(entry => entry.Id == id) is { } parent && parent.Parent != id;
+            steps++)
         {
             if (HostMounts.MayHang(parent)) { return true; }
             id = parent.Parent;
@@ -180,33 +220,51 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
         return false;
     }
 
-    /// <summary>What the path leads to, over symbolic links perhaps. Filesystems whose server may hang are not asked.</summary>
+    /// <summary>
+    /// Opens what a path leads to, following symbolic links. Null when it leads nowhere, or its filesystem's server may
+    /// hang.
+    /// </summary>
     private Fd? Open(MountEntry covering, string path) =>
-        HostMounts.MayHang(covering) || Namespace.Root() < 0 || Libc.OpenAt(Namespace.Root(), PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.InRoot, out int found).IsError ? null : new Fd(found);
+        HostMounts.MayHang(covering) || Namespace.Root() < 0
+            || Libc.OpenAt(Namespace.Root(), PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.InRoot,
+                out int found).IsError
+            ? null
+            : new Fd(found);
 
-    /// <summary>The path, seen from the namespace's root, of what a path leads to over symbolic links; null when it leads nowhere or may hang.</summary>
+    /// <summary>
+    /// Resolves the symbolic links of a path, seen from the namespace's root. Null when it leads nowhere, or its filesystem
+    /// may hang.
+    /// </summary>
     public string? Resolve(MountEntry covering, string path)
     {
         using Fd? directory = Open(covering, path);
         return directory is null ? null : Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{directory.Value}"));
     }
 
-    /// <summary>Whether a path that was relative to a directory nobody knows any more is the place.</summary>
+    /// <summary>Whether a path that was relative to an unknown directory leads to a place.</summary>
     /// <remarks>
-    /// The place must end like it, and from there the overlay's upper must be where it is. Where the kernel does not tell
-    /// what the overlay's root is: it has upper's inode number, below bits that may tell the layer (xino), and the overlay
-    /// has an id that comes from it.
+    /// The place's path must end like it, and the overlay's upper must be where its own relative path leads from there. If
+    /// the kernel does not tell what the overlay's root is, two things must match: the root has upper's inode number,
+    /// without bits that may tell the layer (xino), and the overlay has a filesystem id that comes from upper.
     /// </remarks>
     private bool IsRelative(Place place, string path, IReadOnlyList<string> uppers)
     {
         const ulong withoutLayer = (1UL << 48) - 1;
         string[] parts = [.. path.Split('/').Where(part => part is not ("" or "."))];
-        if (place.Inside is null || Array.IndexOf(parts, "..") >= 0 || !place.Inside.EndsWith("/" + string.Join('/', parts), StringComparison.Ordinal)) { return false; }
+        if (place.Inside is null || Array.IndexOf(parts, "..") >= 0
+            || !place.Inside.EndsWith("/" + string.Join('/', parts), StringComparison.Ordinal))
+        {
+            return false;
+        }
         foreach (string upper in uppers)
         {
             if (upper.Length == 0 || upper[0] == '/') { continue; }
             string fromPlace = string.Concat(Enumerable.Repeat("../", parts.Length)) + upper;
-            if (Libc.OpenAt(place.Descriptor, PathText.Encode(fromPlace), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened).IsError) { continue; }
+            if (Libc.OpenAt(place.Descriptor, PathText.Encode(fromPlace), OpenFlags.Path | OpenFlags.Directory, 0,
+                ResolveFlags.None, out int opened).IsError)
+            {
+                continue;
+            }
             using var wanted = new Fd(opened);
             if (IsUpper(opened) is { } isUpper)
             {
@@ -215,13 +273,17 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
             }
             if (Namespace.Process.Length == 0 || Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { continue; }
             string merged = $"/proc/{Namespace.Process}/root{Mount.MountPoint}";
-            if (!Libc.StatAt(Libc.AtCwd, PathText.Encode(merged), StatxMask.Basic, out Statx found).IsError && (found.Ino & withoutLayer) == (stat.Ino & withoutLayer)
+            if (!Libc.StatAt(Libc.AtCwd, PathText.Encode(merged), StatxMask.Basic, out Statx found).IsError
+                && (found.Ino & withoutLayer) == (stat.Ino & withoutLayer)
                 && HasIdOf(merged, place.Descriptor, fromPlace)) { return true; }
         }
         return false;
     }
 
-    /// <summary>Whether the overlay's f_fsid is that of its upper's filesystem, or that of the UUID that it has given its upper. Kernel: ovl_statfs()</summary>
+    /// <summary>
+    /// Whether the overlay's f_fsid is that of upper's filesystem, or comes from the UUID that the overlay has given its
+    /// upper. Kernel: ovl_statfs().
+    /// </summary>
     private static bool HasIdOf(string merged, int directory, string upper)
     {
         if (!IdOf(Libc.AtCwd, merged, out ulong id) || !IdOf(directory, upper, out ulong ofUpper)) { return true; } // as far as can be told
@@ -241,7 +303,11 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
     private static bool IdOf(int directory, string path, out ulong id)
     {
         id = 0;
-        if (Libc.OpenAt(directory, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int opened).IsError) { return false; }
+        if (Libc.OpenAt(directory, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None,
+            out int opened).IsError)
+        {
+            return false;
+        }
         using var descriptor = new Fd(opened);
         bool isKnown = !Libc.StatFileSystem(opened, out StatFs status).IsError;
         id = status.FsId;

@@ -3,26 +3,26 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>Notices when nobody but servers is left in a mount namespace of its own.</summary>
+/// <summary>Notices when only servers are left in a mount namespace.</summary>
 /// <remarks>
-/// With its last process a mount namespace ends, and all its mounts. But the server of a mount is such a process, so that
-/// namespace, mount and server would keep each other for ever, and the layers with them. The kernel tells nobody: so
-/// processes are looked for that are there, and the end of one of them is waited for. While there is one, nothing is done.
+/// A mount namespace, with all its mounts, ends with its last process. But the server of a mount is such a process, so that
+/// namespace, mount and server would keep each other for ever, and with them the layers. The kernel reports nothing. So the
+/// watch looks for another process in the namespace and waits for its end. While there is one, it does nothing else.
 /// <para>
-/// What is not seen must not be taken for nothing. In the namespace of the first process of all nothing is watched, and
-/// where a process hides its namespace it counts as one that is there, unless it could only have come from outside.
+/// What cannot be seen must not count as absent. The initial mount namespace is not watched, and a process that hides its
+/// namespace counts as being in it, unless it can only have come from outside.
 /// </para>
 /// </remarks>
 public static class NamespaceWatch
 {
-    /// <summary>So long nobody must be there, in milliseconds, and how often that is looked at.</summary>
+    /// <summary>How long to wait between two looks, in milliseconds, and how many looks in a row must find no process.</summary>
     private const int Patience = 250, Looks = 4;
 
-    /// <summary>Something that is no process keeps the namespace: it is looked at again after so long.</summary>
+    /// <summary>How long to wait, in milliseconds, while a bind mount or a descriptor keeps the namespace.</summary>
     private const int Later = 60_000;
 
-    /// <summary>Starts to watch this process's mount namespace, on a thread of its own, if it may end at all.</summary>
-    /// <param name="isAlone">Called once when nobody is left.</param>
+    /// <summary>Starts to watch this process's mount namespace on a separate thread, unless it is the initial one.</summary>
+    /// <param name="isAlone">Called once when only servers are left.</param>
     public static void Start(Action isAlone)
     {
         ulong own = Processes.NamespaceOf("self", "mnt"), first = Processes.NamespaceOf("1", "mnt");
@@ -35,8 +35,13 @@ public static class NamespaceWatch
         for (int looks = 0; looks < Looks;)
         {
             List<int> processes = Processes.All();
-            // Without /proc, with that of another pid namespace, or one that hides processes, nobody can be seen to be alone.
-            if (!processes.Contains(1) || Processes.Link("/proc/self") != Libc.ProcessId.ToString(CultureInfo.InvariantCulture) || Processes.NamespaceOf("self", "mnt") != own) { return; }
+            // Without /proc, with the /proc of another pid namespace, or with one that hides processes, absence cannot be
+            // seen.
+            if (!processes.Contains(1) || Processes.Link("/proc/self") != Libc.ProcessId.ToString(CultureInfo.InvariantCulture)
+                || Processes.NamespaceOf("self", "mnt") != own)
+            {
+                return;
+            }
             if (processes.FirstOrDefault(process => IsThere(process, own), -1) is > 0 and int there)
             {
                 looks = 0;
@@ -55,8 +60,8 @@ public static class NamespaceWatch
         isAlone();
     }
 
-    /// <summary>Waits until a process has ended, or is not there any more.</summary>
-    /// <returns>False where that cannot be waited for.</returns>
+    /// <summary>Waits until a process has ended, or has left the namespace.</summary>
+    /// <returns>False where its end cannot be waited for.</returns>
     private static bool WaitFor(int process, ulong own)
     {
         Errno error = Libc.OpenProcess(process, out int descriptor);
@@ -68,7 +73,7 @@ public static class NamespaceWatch
         return !error.IsError;
     }
 
-    /// <summary>Whether a process, or one of its threads, is in the namespace, and no server or child of one.</summary>
+    /// <summary>Whether a process or one of its threads is in the namespace, and is neither a server nor a child of one.</summary>
     private static bool IsThere(int process, ulong own)
     {
         string name = process.ToString(CultureInfo.InvariantCulture);
@@ -82,12 +87,16 @@ public static class NamespaceWatch
         return false;
     }
 
-    /// <summary>Whether a process that hides its namespace can only have come from outside: the first of all, and to a user namespace all that are not in it.</summary>
+    /// <summary>
+    /// Whether a process that hides its namespace can only have come from outside: process 1, and, seen from a user
+    /// namespace, all processes outside of that.
+    /// </summary>
     private static bool ComesFromOutside(int process) => (process == 1 && Libc.EffectiveUid == 0) || Processes.IsInUserNamespace;
 
-    /// <summary>Whether a process is this program in the background, or started by it.</summary>
+    /// <summary>Whether a process is a background server of this program, or was started by one.</summary>
     private static bool IsServer(string process) =>
-        Processes.Link($"/proc/{process}/exe") is { } program && program == Processes.Link("/proc/self/exe") && Processes.LeadsSession(process);
+        Processes.Link($"/proc/{process}/exe") is { } program && program == Processes.Link("/proc/self/exe")
+            && Processes.LeadsSession(process);
 
     /// <summary>Whether a bind mount or a descriptor keeps the namespace.</summary>
     private static bool IsKept(ulong own)

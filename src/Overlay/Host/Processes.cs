@@ -4,27 +4,35 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>What /proc tells of processes. A process may end while it is looked at: then there is less to tell.</summary>
-/// <remarks>A process is named by its directory in /proc: a number, or <c>self</c>.</remarks>
+/// <summary>Reads /proc. A process may end while it is examined: then less can be read.</summary>
+/// <remarks>A process is named by its directory in /proc: a pid, or <c>self</c>.</remarks>
 internal static class Processes
 {
     private const int MaxPath = 4096;
 
-    /// <summary>The processes that this one can see, in the order of /proc.</summary>
+    /// <summary>The pids of the processes that this one can see, in the order of /proc.</summary>
     public static List<int> All()
     {
         var all = new List<int>();
-        if (Libc.OpenAt(Libc.AtCwd, "/proc\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor).IsError) { return all; }
+        if (Libc.OpenAt(Libc.AtCwd, "/proc\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None,
+            out int descriptor).IsError)
+        {
+            return all;
+        }
         using var proc = new Fd(descriptor);
         Numbers(descriptor, all);
         return all;
     }
 
-    /// <summary>The entries of a directory that are numbers: processes, threads, descriptors.</summary>
+    /// <summary>The entries of a directory in /proc that are numbers: processes, threads, descriptors.</summary>
     public static List<int> NumbersIn(string directory)
     {
         var numbers = new List<int>();
-        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(directory), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor).IsError) { return numbers; }
+        if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(directory), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None,
+            out int descriptor).IsError)
+        {
+            return numbers;
+        }
         using var opened = new Fd(descriptor);
         Numbers(descriptor, numbers);
         return numbers;
@@ -43,32 +51,35 @@ internal static class Processes
     /// <summary>Whether /proc shows the processes of all pid namespaces.</summary>
     public static bool AreAllNamespacesSeen()
     {
-        const ulong first = 0xEFFFFFFC; // PROC_PID_INIT_INO: the pid namespace that all others are in
+        const ulong first = 0xEFFFFFFC; // PROC_PID_INIT_INO: the initial pid namespace, which contains all others
         return (NamespaceOf("1", "pid") is var space and > 0 ? space : NamespaceOf("self", "pid")) == first;
     }
 
-    /// <summary>Whether /proc may leave out processes of others than this user.</summary>
+    /// <summary>Whether /proc may hide the processes of other users.</summary>
     public static bool AreOthersHidden() =>
         Libc.EffectiveUid != 0
         && !MountTable.Read(out List<MountEntry> mounts).IsError
         && mounts.FindLast(entry => entry.MountPoint == "/proc")?.Option("hidepid") is not (null or "0" or "off" or "1" or "noaccess");
 
-    /// <summary>The inode number of a process's namespace, or 0 when that may not be known.</summary>
+    /// <summary>The inode number of a process's namespace, or 0 when it may not be known.</summary>
     /// <param name="process">A process, or <c>PID/task/TID</c>.</param>
-    /// <param name="kind">Such as <c>mnt</c> or <c>pid</c>.</param>
-    public static ulong NamespaceOf(string process, string kind) => Link($"/proc/{process}/ns/{kind}") is { } link ? NamespaceNumber(link) : 0;
+    /// <param name="kind">The kind of namespace, such as <c>mnt</c> or <c>pid</c>.</param>
+    public static ulong NamespaceOf(string process, string kind) =>
+        Link($"/proc/{process}/ns/{kind}") is { } link ? NamespaceNumber(link) : 0;
 
-    /// <summary>The number in <c>mnt:[4026531841]</c>, or 0.</summary>
+    /// <summary>The number in a namespace's name such as <c>mnt:[4026531841]</c>, or 0.</summary>
     public static ulong NamespaceNumber(string name)
     {
         int open = name.IndexOf('[', StringComparison.Ordinal);
-        return open > 0 && name.EndsWith(']') && ulong.TryParse(name.AsSpan(open + 1, name.Length - open - 2), NumberStyles.None, CultureInfo.InvariantCulture, out ulong number) ? number : 0;
+        if (open <= 0 || !name.EndsWith(']')) { return 0; }
+        ReadOnlySpan<char> digits = name.AsSpan(open + 1, name.Length - open - 2);
+        return ulong.TryParse(digits, NumberStyles.None, CultureInfo.InvariantCulture, out ulong number) ? number : 0;
     }
 
-    /// <summary>The number in <c>mnt:[4026531841]</c>; 0 for anything else, namespaces of other kinds among them.</summary>
+    /// <summary>The number in the name of a mount namespace such as <c>mnt:[4026531841]</c>; 0 for any other name.</summary>
     public static ulong MountNamespaceOf(string name) => name.StartsWith("mnt:[", StringComparison.Ordinal) ? NamespaceNumber(name) : 0;
 
-    /// <summary>Whether a process is on its way out, or is gone, and so in no namespace any more.</summary>
+    /// <summary>Whether a process is ending or has ended, and so is in no namespace any more.</summary>
     public static bool HasEnded(string process)
     {
         Span<byte> target = stackalloc byte[64];
@@ -79,10 +90,13 @@ internal static class Processes
     public static string NameOf(string process) =>
         Libc.ReadWhole(PathText.Encode($"/proc/{process}/comm"), out byte[] name).IsError ? "?" : PathText.Decode(name).TrimEnd('\n');
 
-    /// <summary>The command line of a process with spaces between the words, or its name when it has none.</summary>
+    /// <summary>The command line of a process, with spaces between the words; its name when it has none.</summary>
     public static string CommandLineOf(string process)
     {
-        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/cmdline"), out byte[] line).IsError || line.Length == 0) { return NameOf(process); }
+        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/cmdline"), out byte[] line).IsError || line.Length == 0)
+        {
+            return NameOf(process);
+        }
         for (int i = 0; i < line.Length; i++)
         {
             if (line[i] == 0) { line[i] = (byte)' '; }
@@ -90,8 +104,11 @@ internal static class Processes
         return PathText.Decode(line).TrimEnd(' ');
     }
 
-    /// <summary>Whether a process has the right to write a directory, as far as its user tells: as root, as the owner, as root of a namespace that has the owner, or as anybody where a group or all may.</summary>
-    /// <remarks>A process that has ended, or does not let its user be known, has it: it is not for us to say that it has not.</remarks>
+    /// <summary>
+    /// Whether a process may write a directory, judged by its user: root, the owner, root of a user namespace that has the
+    /// owner, or anybody if group or others may write.
+    /// </summary>
+    /// <remarks>True also for a process that has ended or hides its user: it must not be ruled out.</remarks>
     public static bool MayWrite(string process, in Statx directory)
     {
         const uint others = 0x12; // group and others, write
@@ -101,24 +118,32 @@ internal static class Processes
         if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/uid_map"), out byte[] map).IsError) { return true; }
         foreach (string line in PathText.Decode(map).Split('\n'))
         {
-            // First id inside, first one outside as this process has it, how many.
+            // The first id inside, the first id outside as seen by this process, and their number.
             string[] fields = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
-            if (fields is [_, var outside, var count] && uint.TryParse(outside, out uint first) && uint.TryParse(count, out uint number) && directory.Uid >= first && directory.Uid - first < number) { return true; }
+            if (fields is [_, var outside, var count] && uint.TryParse(outside, out uint first)
+                && uint.TryParse(count, out uint number) && directory.Uid >= first && directory.Uid - first < number)
+            {
+                return true;
+            }
         }
         return false;
     }
 
-    /// <summary>When a process was started, in clock ticks since boot: with its id it names a process for ever. Null when it has ended.</summary>
+    /// <summary>
+    /// The start time of a process in clock ticks since boot, which with its pid identifies the process for ever. Null when
+    /// it has ended.
+    /// </summary>
     public static ulong? StartTimeOf(string process) =>
         ulong.TryParse(FieldOf(process, 19), NumberStyles.None, CultureInfo.InvariantCulture, out ulong started) ? started : null;
 
-    /// <summary>When a process was started, to the second; null when it has ended.</summary>
+    /// <summary>The start time of a process, in whole seconds; null when it has ended.</summary>
     public static DateTimeOffset? StartOf(string process)
     {
         const ulong ticksPerSecond = 100; // USER_HZ
         if (StartTimeOf(process) is not { } started || Libc.ReadWhole("/proc/uptime\0"u8, out byte[] uptime).IsError) { return null; }
         if (!Utf8Parser.TryParse(uptime, out double seconds, out _)) { return null; }
-        return DateTimeOffset.FromUnixTimeSeconds(DateTimeOffset.UtcNow.ToUnixTimeSeconds() - (long)(seconds - started / (double)ticksPerSecond));
+        var age = (long)(seconds - started / (double)ticksPerSecond);
+        return DateTimeOffset.FromUnixTimeSeconds(DateTimeOffset.UtcNow.ToUnixTimeSeconds() - age);
     }
 
     /// <summary>The device of the mount that a descriptor of /dev/fuse serves, <c>0:MINOR</c>; null before Linux 6.15.</summary>
@@ -130,9 +155,9 @@ internal static class Processes
         return start >= 0 && Utf8Parser.TryParse(content.AsSpan(start + key.Length), out uint minor, out _) ? $"0:{minor}" : null;
     }
 
-    /// <summary>The files that are registered with an io_uring, as /proc has their paths.</summary>
-    /// <param name="description">Its file in <c>fdinfo</c>.</param>
-    /// <returns>Null when they are not told: the ring was busy just then.</returns>
+    /// <summary>The paths of the files that are registered with an io_uring, as /proc shows them.</summary>
+    /// <param name="description">The path of the ring's file in <c>fdinfo</c>.</param>
+    /// <returns>Null when /proc does not show them, since the ring was busy just then.</returns>
     public static List<string>? RegisteredFiles(string description)
     {
         if (Libc.ReadWhole(PathText.Encode(description), out byte[] content).IsError) { return null; }
@@ -153,7 +178,7 @@ internal static class Processes
     }
 
     /// <summary>The id of the mount that a descriptor is in, or null.</summary>
-    /// <param name="description">Its file in <c>fdinfo</c>.</param>
+    /// <param name="description">The path of the descriptor's file in <c>fdinfo</c>.</param>
     public static int? MountIdOf(string description)
     {
         ReadOnlySpan<byte> key = "mnt_id:\t"u8;
@@ -162,8 +187,8 @@ internal static class Processes
         return start >= 0 && Utf8Parser.TryParse(content.AsSpan(start + key.Length), out int id, out _) ? id : null;
     }
 
-    /// <summary>How many descriptors have been sent to a socket and not yet received; 0 before Linux 5.5.</summary>
-    /// <param name="description">Its file in <c>fdinfo</c>.</param>
+    /// <summary>The number of descriptors that have been sent to a socket and not yet received; 0 before Linux 5.5.</summary>
+    /// <param name="description">The path of the socket's file in <c>fdinfo</c>.</param>
     public static int DescriptorsInFlight(string description)
     {
         ReadOnlySpan<byte> key = "scm_fds: "u8;
@@ -172,10 +197,13 @@ internal static class Processes
         return start >= 0 && Utf8Parser.TryParse(content.AsSpan(start + key.Length), out int count, out _) ? count : 0;
     }
 
-    /// <summary>How a descriptor was opened, and whether it holds an exclusive flock(2).</summary>
+    /// <summary>The flags that a descriptor was opened with, and whether it holds an exclusive flock(2).</summary>
     public static (OpenFlags Flags, bool IsLocked) KindOf(string process, int descriptor)
     {
-        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/fdinfo/{descriptor}"), out byte[] content).IsError) { return (OpenFlags.ReadOnly, false); }
+        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/fdinfo/{descriptor}"), out byte[] content).IsError)
+        {
+            return (OpenFlags.ReadOnly, false);
+        }
         ReadOnlySpan<byte> key = "flags:\t"u8;
         int start = content.AsSpan().IndexOf(key);
         if (start < 0) { return (OpenFlags.ReadOnly, false); }
@@ -188,7 +216,9 @@ internal static class Processes
         return ((OpenFlags)flags, content.AsSpan().IndexOf("FLOCK  ADVISORY  WRITE"u8) >= 0);
     }
 
-    /// <summary>The process that has started this one, or whoever has taken its place; empty when it has ended.</summary>
+    /// <summary>
+    /// The pid of the parent of a process, or of the process that has adopted it; empty when the process has ended.
+    /// </summary>
     public static string ParentOf(string process) => FieldOf(process, 1);
 
     /// <summary>Whether a process leads a session.</summary>
@@ -196,7 +226,10 @@ internal static class Processes
 
     /// <summary>A field of /proc/PID/stat; empty when the process has ended.</summary>
     /// <param name="process">The process.</param>
-    /// <param name="index">Counted from 0 behind the command's name, which may contain anything: 19 is the 22nd of proc_pid_stat(5).</param>
+    /// <param name="index">
+    /// The index of the field, counted from 0 after the command's name, which may contain any character. Index 19 is the
+    /// 22nd field of proc_pid_stat(5).
+    /// </param>
     private static string FieldOf(string process, int index)
     {
         if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/stat"), out byte[] stat).IsError) { return ""; }
@@ -205,21 +238,24 @@ internal static class Processes
         return index < fields.Length ? fields[index] : "";
     }
 
-    /// <summary>Whether this process is in a user namespace in which not all users are.</summary>
+    /// <summary>Whether this process is in a user namespace that does not map all users.</summary>
     public static bool IsInUserNamespace =>
-        !Libc.ReadWhole("/proc/self/uid_map\0"u8, out byte[] map).IsError && !PathText.Decode(map).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries).SequenceEqual(["0", "0", "4294967295"]);
+        !Libc.ReadWhole("/proc/self/uid_map\0"u8, out byte[] map).IsError
+            && !PathText.Decode(map).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries).SequenceEqual(["0", "0", "4294967295"]);
 
-    /// <summary>Where a symbolic link leads, or null.</summary>
+    /// <summary>The target of a symbolic link, or null.</summary>
     public static string? Link(string path)
     {
         Span<byte> target = stackalloc byte[MaxPath];
-        return Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode(path), target, out int length).IsError ? null : PathText.Decode(target[..length]);
+        return Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode(path), target, out int length).IsError
+            ? null
+            : PathText.Decode(target[..length]);
     }
 
-    /// <summary>The process that holds an exclusive flock(2) on an inode, as far as this process can see it.</summary>
-    /// <param name="device">The number of the filesystem's device as mountinfo has it.</param>
+    /// <summary>The pid of the process that holds an exclusive flock(2) on an inode, as far as this process can see it.</summary>
+    /// <param name="device">The device number of the filesystem, as in mountinfo.</param>
     /// <param name="ino">The inode number.</param>
-    /// <returns>0 when nobody does, or nobody who is seen from this pid namespace.</returns>
+    /// <returns>0 when no process holds it, or none that is seen from this pid namespace.</returns>
     public static int HolderOfLock(string device, ulong ino) => HoldersOfLock(device, ino).FirstOrDefault(holder => holder.IsExclusive).Pid;
 
     /// <summary>The processes that hold a flock(2) on an inode, as far as this process can see them.</summary>
@@ -227,14 +263,20 @@ internal static class Processes
     public static List<(int Pid, bool IsExclusive)> HoldersOfLock(string device, ulong ino)
     {
         var holders = new List<(int, bool)>();
-        if (device.Split(':') is not [var major, var minor] || !uint.TryParse(major, out uint a) || !uint.TryParse(minor, out uint b)) { return holders; }
+        if (device.Split(':') is not [var major, var minor] || !uint.TryParse(major, out uint a) || !uint.TryParse(minor, out uint b))
+        {
+            return holders;
+        }
         if (Libc.ReadWhole("/proc/locks\0"u8, out byte[] locks).IsError) { return holders; }
         string wanted = string.Create(CultureInfo.InvariantCulture, $"{a:x2}:{b:x2}:{ino}");
         foreach (string line in PathText.Decode(locks).Split('\n'))
         {
             // 1: FLOCK  ADVISORY  WRITE 14074 00:27:3 0 EOF
             string[] fields = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
-            if (fields is [_, "FLOCK", _, var kind, var pid, var inode, ..] && inode == wanted && int.TryParse(pid, out int process)) { holders.Add((process, kind == "WRITE")); }
+            if (fields is [_, "FLOCK", _, var kind, var pid, var inode, ..] && inode == wanted && int.TryParse(pid, out int process))
+            {
+                holders.Add((process, kind == "WRITE"));
+            }
         }
         return holders;
     }

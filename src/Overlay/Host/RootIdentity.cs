@@ -3,16 +3,19 @@ using Veneer.Overlay.Format;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>The real directory that a directory of a kernel overlay is: of the root, its upper, or its topmost lower where it has none.</summary>
+/// <summary>
+/// The identity of the real directory of a directory in a kernel overlay. The root's real directory is upper, or the
+/// topmost lower without an upper.
+/// </summary>
 /// <remarks>
-/// The kernel tells it as the overlay's own file handle (Linux 6.6), which holds that of the real directory and the UUID of
-/// its filesystem: it stays the same wherever the layers have been moved or mounted since. Kernel: ovl_encode_fh().
+/// The kernel gives it as the overlay's own file handle (Linux 6.6), which holds the handle of the real directory and the
+/// UUID of its filesystem. It stays the same wherever the layers are moved or mounted later. Kernel: ovl_encode_fh().
 /// </remarks>
 internal sealed record RootIdentity
 {
     private const int Type = 0xF8; // OVL_FILEID_V1
 
-    /// <summary>What the handle of an overlay has before the one within, for the alignment.</summary>
+    /// <summary>The bytes in an overlay's handle before the handle of the real directory, for alignment.</summary>
     private const int Padding = 3;
 
     private readonly FileHandle handle;
@@ -24,20 +27,26 @@ internal sealed record RootIdentity
         this.uuid = uuid;
     }
 
-    /// <summary>Reads it.</summary>
+    /// <summary>Reads the identity of a directory.</summary>
     /// <param name="directory">A directory of a kernel overlay; O_PATH will do.</param>
-    /// <returns>Null when the kernel does not tell, or the filesystem of the layer has no handles.</returns>
+    /// <returns>Null when the kernel does not tell it, or the layer's filesystem has no handles.</returns>
     public static RootIdentity? Of(int directory) =>
         !FileHandle.IdentifierOf(directory, Libc.Self, out FileHandle outer).IsError && outer.Type == Type && outer.Content.Length > Padding
         && OriginHandle.TryDecode(outer.Content[Padding..], out FileHandle handle, out ReadOnlySpan<byte> uuid)
             ? new RootIdentity(handle, uuid.ToArray())
             : null;
 
-    /// <summary>Whether it is a directory, which may be another one on a copy of the filesystem, byte for byte.</summary>
-    /// <param name="directory">O_PATH will do.</param>
+    /// <summary>
+    /// Whether a directory is the real directory. True also for that directory on a byte-for-byte copy of the filesystem.
+    /// </summary>
+    /// <param name="directory">A descriptor of the directory; O_PATH will do.</param>
     public bool Is(int directory)
     {
-        if (FileHandle.Of(directory, Libc.Self, out FileHandle other).IsError || other.Type != handle.Type || !other.Content.SequenceEqual(handle.Content)) { return false; }
+        if (FileHandle.Of(directory, Libc.Self, out FileHandle other).IsError || other.Type != handle.Type
+            || !other.Content.SequenceEqual(handle.Content))
+        {
+            return false;
+        }
         byte[] here = FileSystemUuid.OfPath(directory);
         return !here.AsSpan().ContainsAnyExcept((byte)0) || here.AsSpan().SequenceEqual(uuid);
     }

@@ -5,33 +5,35 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>A file that a process uses, and where that lies.</summary>
-/// <param name="Use">The file and what it is to the process.</param>
-/// <param name="Device">The number of its filesystem's device, as mountinfo has it.</param>
+/// <summary>A file that a process uses, and its place.</summary>
+/// <param name="Use">The file, and how the process uses it.</param>
+/// <param name="Device">The device number of its filesystem, as in mountinfo.</param>
 /// <param name="Inside">Its path from the filesystem's root, or null when that is not known.</param>
 internal readonly record struct UsedFile(FileUse Use, string Device, string? Inside);
 
-/// <summary>A directory that a server was given as a layer.</summary>
+/// <summary>A directory that was given to a server as a layer.</summary>
 /// <param name="Role"><c>upper</c>, <c>work</c> or <c>lower</c>.</param>
-/// <param name="Descriptor">The server's descriptor of it.</param>
-/// <param name="Device">The number of its filesystem's device, as mountinfo has it.</param>
+/// <param name="Descriptor">The server's descriptor of the directory.</param>
+/// <param name="Device">The device number of its filesystem, as in mountinfo.</param>
 /// <param name="Inside">Its path from the filesystem's root.</param>
-/// <param name="Owner">What the server says there of itself; null for a lower.</param>
+/// <param name="Owner">The owner record on the directory; null for a lower.</param>
 internal readonly record struct GivenLayer(string Role, int Descriptor, string Device, string Inside, OwnerRecord? Owner);
 
-/// <summary>A socket that a process has.</summary>
-/// <param name="Descriptor">Its descriptor.</param>
-/// <param name="Number">The socket's own number.</param>
-/// <param name="Description">Where /proc tells more of it.</param>
+/// <summary>A socket of a process.</summary>
+/// <param name="Descriptor">The descriptor of the socket.</param>
+/// <param name="Number">The inode number of the socket.</param>
+/// <param name="Description">The path of the descriptor's file in <c>fdinfo</c>.</param>
 internal readonly record struct UsedSocket(int Descriptor, uint Number, string Description);
 
-/// <summary>A process, with what it uses that lies somewhere.</summary>
+/// <summary>A process, with the files, sockets and namespaces that it uses.</summary>
 internal sealed class UsingProcess
 {
-    /// <summary>How long one process may take before the others are looked at without it, in milliseconds.</summary>
+    /// <summary>
+    /// How long examining a process may take before the others are examined without waiting for it, in milliseconds.
+    /// </summary>
     private const int Patience = 500;
 
-    /// <summary>How long one process may take in all, in milliseconds.</summary>
+    /// <summary>How long examining a process may take in all, in milliseconds.</summary>
     private const int LongPatience = 10_000;
 
     private readonly HostMounts mounts;
@@ -44,7 +46,7 @@ internal sealed class UsingProcess
     private readonly HashSet<ulong> spaces = [];
     private readonly Dictionary<ulong, string> networks = [];
     private readonly List<(FileUse Use, int MountId)> revoked = [];
-    private string memory = ""; // the directory in /proc of a thread that has it
+    private string memory = ""; // the directory in /proc of a thread that still has the memory
     private string? formerRecord;
     private List<FormerLayer>? formerLayers;
     private bool hasRing;
@@ -57,28 +59,30 @@ internal sealed class UsingProcess
         this.mounts = mounts;
     }
 
-    /// <summary>The process.</summary>
+    /// <summary>The pid and name of the process.</summary>
     public ProcessName Process { get; }
 
-    /// <summary>The inode number of its mount namespace; 0 when that may not be known.</summary>
+    /// <summary>The inode number of its mount namespace; 0 when it may not be known.</summary>
     public ulong Space { get; private set; }
 
     /// <summary>The mount namespaces that its threads are in.</summary>
     public IReadOnlySet<ulong> Spaces => spaces;
 
-    /// <summary>What it uses.</summary>
+    /// <summary>The files that it uses.</summary>
     public IReadOnlyList<UsedFile> Files => files;
 
-    /// <summary>The namespaces that it keeps by descriptors of them.</summary>
+    /// <summary>The mount namespaces that its descriptors keep.</summary>
     public IReadOnlyList<Keeper> Keeps => keeps;
 
-    /// <summary>Its sockets.</summary>
+    /// <summary>The sockets that it has descriptors of.</summary>
     public IReadOnlyList<UsedSocket> Sockets => sockets;
 
-    /// <summary>The network namespaces that it is in, or has descriptors of, by their numbers, with paths that lead there.</summary>
+    /// <summary>
+    /// The network namespaces that it is in or has descriptors of, by their inode numbers, with paths that lead there.
+    /// </summary>
     public IReadOnlyDictionary<ulong, string> Networks => networks;
 
-    /// <summary>Whether it has an io_uring whose registered files /proc did not tell.</summary>
+    /// <summary>Whether it has an io_uring whose registered files /proc does not show.</summary>
     public bool HasUntoldRing { get; private set; }
 
     /// <summary>Whether it has a group of fanotify(7), whose events hold files until they are read.</summary>
@@ -90,15 +94,16 @@ internal sealed class UsingProcess
     /// <summary>The layers that it was given, if it is a server of Veneer.</summary>
     public IReadOnlyList<GivenLayer> Layers => layers;
 
-    /// <summary>The layers that it had until it was shut down, when users of its files may hold their filesystems still.</summary>
-    public IReadOnlyList<FormerLayer> FormerLayers => formerLayers ??= formerRecord is { } record && layers.Count == 0 ? FormerLayer.Read(record) : [];
+    /// <summary>The layers that it had until it was shut down; users of its files may still hold their filesystems.</summary>
+    public IReadOnlyList<FormerLayer> FormerLayers =>
+        formerLayers ??= formerRecord is { } record && layers.Count == 0 ? FormerLayer.Read(record) : [];
 
-    /// <summary>What a server says of itself on its upper or work, or null.</summary>
+    /// <summary>The owner record on the server's upper or work, or null.</summary>
     public OwnerRecord? Owner => layers.Select(layer => layer.Owner).FirstOrDefault(owner => owner is not null);
 
-    /// <summary>Looks at every process but this one, on threads that are left behind when one keeps them.</summary>
+    /// <summary>Examines every process but this one, on threads that are left behind when a process keeps them.</summary>
     /// <param name="mounts">The mounts of the machine.</param>
-    /// <param name="gaps">Gets a sentence about what could not be looked at.</param>
+    /// <param name="gaps">Receives a sentence about each process that could not be examined.</param>
     public static List<UsingProcess> OfAll(HostMounts mounts, List<string> gaps)
     {
         List<int> all = Processes.All();
@@ -118,12 +123,14 @@ internal sealed class UsingProcess
         List<UsingProcess> hidden = users.FindAll(user => user.Space == 0);
         if (hidden.Count > 0)
         {
-            gaps.Add($"Process {hidden[0].directory} ({hidden[0].Process.Name}) {(hidden.Count == 1 ? "" : $"and {hidden.Count - 1} more ")}may not be looked at by this user.");
+            gaps.Add(
+                $"Process {hidden[0].directory} ({hidden[0].Process.Name}) "
+                + $"{(hidden.Count == 1 ? "" : $"and {hidden.Count - 1} more ")}may not be looked at by this user.");
         }
         return users;
     }
 
-    /// <summary>What this process's standard input, output and error lead to.</summary>
+    /// <summary>The files behind this process's standard input, output and error.</summary>
     public static List<UsedFile> OwnOutput(HostMounts mounts)
     {
         var own = new UsingProcess(Libc.ProcessId, "", 0, mounts);
@@ -131,10 +138,11 @@ internal sealed class UsingProcess
         return own.files;
     }
 
-    /// <summary>A thread that looks at processes until one takes too long.</summary>
+    /// <summary>A thread that examines processes until one takes too long.</summary>
     private sealed class Look
     {
-        private readonly System.Collections.Concurrent.BlockingCollection<UsingProcess?> found = []; // not disposed of: the thread may be left behind
+        // not disposed of, since the thread may be left behind
+        private readonly System.Collections.Concurrent.BlockingCollection<UsingProcess?> found = [];
         private readonly int first;
         private readonly int count;
         private volatile bool isLeft;
@@ -151,8 +159,8 @@ internal sealed class UsingProcess
             }) { IsBackground = true }.Start();
         }
 
-        /// <summary>Takes what it has seen.</summary>
-        /// <returns>The index of the process that took too long, or the number of all.</returns>
+        /// <summary>Takes the processes that the thread has examined.</summary>
+        /// <returns>The index of the process that took too long, or the number of processes.</returns>
         public int Collect(List<UsingProcess> users)
         {
             for (int i = first; i < count; i++)
@@ -167,7 +175,7 @@ internal sealed class UsingProcess
             return count;
         }
 
-        /// <summary>Takes the one that took too long, if it comes at last.</summary>
+        /// <summary>Takes the process that took too long, if it comes in time after all.</summary>
         public bool CollectLast(List<UsingProcess> users) => Take(users, (int)Math.Max(0, began + LongPatience - Environment.TickCount64));
 
         private bool Take(List<UsingProcess> users, int milliseconds)
@@ -178,8 +186,8 @@ internal sealed class UsingProcess
         }
     }
 
-    /// <summary>Looks at a process.</summary>
-    /// <returns>Null when it has ended.</returns>
+    /// <summary>Examines a process.</summary>
+    /// <returns>Null when the process has ended.</returns>
     private static UsingProcess? Of(int pid, HostMounts mounts)
     {
         string process = pid.ToString(CultureInfo.InvariantCulture);
@@ -188,21 +196,24 @@ internal sealed class UsingProcess
         ulong space = Processes.NamespaceOf(process, "mnt");
         List<int> threads = Processes.NumbersIn($"/proc/{process}/task");
         threads.Remove(pid);
-        // The first thread may have ended, and the others not.
+        // The first thread may have ended while others live.
         if (space == 0 && threads.Count == 0 && Processes.HasEnded(process)) { return null; }
         var user = new UsingProcess(pid, name, space, mounts);
         user.LookAt(threads);
         return user;
     }
 
-    /// <param name="others">Its threads, but for the first.</param>
+    /// <param name="others">The ids of its threads, except the first.</param>
     private void LookAt(List<int> others)
     {
         AddNetwork(Processes.Link($"/proc/{directory}/ns/net"), $"/proc/{directory}/ns/net");
         if (Space != 0) { spaces.Add(Space); }
-        // The memory is one for all threads, and the first may have let go of it.
+        // All threads share the memory, and the first may have released it.
         memory = directory;
-        if (others.Count > 0 && Processes.Link($"/proc/{directory}/exe") is null) { memory = string.Create(CultureInfo.InvariantCulture, $"{directory}/task/{others[0]}"); }
+        if (others.Count > 0 && Processes.Link($"/proc/{directory}/exe") is null)
+        {
+            memory = string.Create(CultureInfo.InvariantCulture, $"{directory}/task/{others[0]}");
+        }
         var tables = new List<int>();
         var places = new List<int>();
         LookAt(Process.Pid, directory, tables, places);
@@ -220,11 +231,11 @@ internal sealed class UsingProcess
         AddMaps();
     }
 
-    /// <summary>Looks at what a thread has for itself.</summary>
-    /// <param name="thread">Its id.</param>
-    /// <param name="task">Its directory in /proc.</param>
-    /// <param name="tables">Threads whose descriptors have been looked at.</param>
-    /// <param name="places">Threads whose directories have been looked at.</param>
+    /// <summary>Examines what a thread does not share with the threads examined before.</summary>
+    /// <param name="thread">The thread's id.</param>
+    /// <param name="task">The thread's directory in /proc.</param>
+    /// <param name="tables">The threads whose descriptors have been examined.</param>
+    /// <param name="places">The threads whose directories have been examined.</param>
     private void LookAt(int thread, string task, List<int> tables, List<int> places)
     {
         if (IsOwn(thread, ThreadPart.Directories, places))
@@ -237,7 +248,7 @@ internal sealed class UsingProcess
             foreach (int descriptor in Processes.NumbersIn($"/proc/{task}/fd")) { AddDescriptor(task, descriptor); }
         }
 
-        // Where that cannot be told, each is looked at.
+        // Where sharing cannot be determined, each thread is examined.
         static bool IsOwn(int thread, ThreadPart part, List<int> known)
         {
             foreach (int other in known)
@@ -256,8 +267,14 @@ internal sealed class UsingProcess
         if (Processes.Link(path) is not { Length: > 0 } target) { return; }
         if (target[0] != '/')
         {
-            if (Processes.MountNamespaceOf(target) is var space and > 0) { keeps.Add(new Keeper(space, $"descriptor {descriptor} of {Process.Name} ({directory})", [path])); }
-            else if (target.StartsWith("socket:[", StringComparison.Ordinal)) { sockets.Add(new UsedSocket(descriptor, (uint)Processes.NamespaceNumber(target), description)); }
+            if (Processes.MountNamespaceOf(target) is var space and > 0)
+            {
+                keeps.Add(new Keeper(space, $"descriptor {descriptor} of {Process.Name} ({directory})", [path]));
+            }
+            else if (target.StartsWith("socket:[", StringComparison.Ordinal))
+            {
+                sockets.Add(new UsedSocket(descriptor, (uint)Processes.NamespaceNumber(target), description));
+            }
             else if (target == "anon_inode:[io_uring]") { AddRegistered(description); }
             else if (target == "anon_inode:[fanotify]") { HasEvents = true; }
             else { AddNetwork(target, path); }
@@ -271,10 +288,13 @@ internal sealed class UsingProcess
 
     private void AddNetwork(string? name, string path)
     {
-        if (name is not null && name.StartsWith("net:[", StringComparison.Ordinal)) { networks.TryAdd(Processes.NamespaceNumber(name), path); }
+        if (name is not null && name.StartsWith("net:[", StringComparison.Ordinal))
+        {
+            networks.TryAdd(Processes.NamespaceNumber(name), path);
+        }
     }
 
-    /// <summary>The files that are registered with an io_uring need no descriptor.</summary>
+    /// <summary>Adds the files that are registered with an io_uring: they need no descriptor.</summary>
     private void AddRegistered(string description)
     {
         hasRing = true;
@@ -290,21 +310,22 @@ internal sealed class UsingProcess
         }
     }
 
-    /// <summary>Adds what is known of the sockets that are bound to files.</summary>
-    /// <param name="bound">All of them, by their numbers.</param>
+    /// <summary>Adds the files that its sockets are bound to.</summary>
+    /// <param name="bound">All bound sockets, by their inode numbers.</param>
     public void AddSockets(IReadOnlyDictionary<uint, BoundSocket> bound)
     {
         foreach (UsedSocket socket in sockets)
         {
             if (!bound.TryGetValue(socket.Number, out BoundSocket file)) { continue; }
-            string path = file.Path.StartsWith('/') ? file.Path : $"{Processes.Link($"/proc/{directory}/cwd")}/{file.Path}"; // where it most likely was
+            // where the socket was most likely bound
+            string path = file.Path.StartsWith('/') ? file.Path : $"{Processes.Link($"/proc/{directory}/cwd")}/{file.Path}";
             string device = string.Create(CultureInfo.InvariantCulture, $"{file.DeviceMajor}:{file.DeviceMinor}");
             (string? there, string? inside) = WhereIs(path);
             Add(new UsedFile(new FileUse("socket", socket.Descriptor, file.Path), device, there == device ? inside : null));
         }
     }
 
-    /// <summary>Where a path of this process's mount namespace leads, by the mount table alone.</summary>
+    /// <summary>Finds where a path of this process's mount namespace leads, by the mount table alone.</summary>
     private (string? Device, string? Inside) WhereIs(string path) =>
         mounts.Space(Space)?.Covering(path) is { } covering ? (covering.Device, Place.InsideOf(covering, path)) : (null, null);
 
@@ -313,16 +334,19 @@ internal sealed class UsingProcess
         if (Processes.Link(path) is not { } target || !target.StartsWith('/')) { return; }
         if (Libc.StatPlace(Libc.AtCwd, PathText.Encode(path), out Statx stat).IsError)
         {
-            // As it is with a file of an overlay that was shut down.
-            if (descriptor >= 0 && Processes.MountIdOf(path.Replace("/fd/", "/fdinfo/", StringComparison.Ordinal)) is { } id) { revoked.Add((new FileUse(use, descriptor, target), id)); }
+            // The file may be of an overlay that was shut down.
+            if (descriptor >= 0 && Processes.MountIdOf(path.Replace("/fd/", "/fdinfo/", StringComparison.Ordinal)) is { } id)
+            {
+                revoked.Add((new FileUse(use, descriptor, target), id));
+            }
             return;
         }
         (string device, string? inside) = mounts.PlaceOf(stat, target);
         Add(new UsedFile(new FileUse(use, descriptor, target), device, inside));
     }
 
-    /// <summary>Adds the files that the kernel tells nothing of but the id of their mount.</summary>
-    /// <param name="devices">The devices of mounts that may be in no table any more.</param>
+    /// <summary>Adds the files of which the kernel tells nothing but their mount id.</summary>
+    /// <param name="devices">The devices of mounts that may be in no table any more, by mount id.</param>
     public void AddRevoked(IReadOnlyDictionary<int, string> devices)
     {
         foreach ((FileUse use, int id) in revoked)
@@ -337,8 +361,10 @@ internal sealed class UsingProcess
         if (seen.Add(file.Use)) { files.Add(file); }
     }
 
-    /// <summary>The directories that a server was given are those that it has open by path alone where they were named, and upper and work locked as well.</summary>
-    /// <remarks>Directories in the layers are opened without following a symbolic link, which tells them from these.</remarks>
+    /// <summary>
+    /// Finds the layers of a server: the directories that it has open with O_PATH. Upper and work it has locked as well.
+    /// </summary>
+    /// <remarks>These are opened following symbolic links; directories inside the layers are not, which tells them apart.</remarks>
     private void FindLayers()
     {
         var given = new List<UsedFile>();
@@ -349,9 +375,12 @@ internal sealed class UsingProcess
             (OpenFlags flags, bool isLocked) = Processes.KindOf(directory, file.Use.Descriptor);
             if ((flags & OpenFlags.Directory) == 0) { continue; }
             if (isLocked) { locked.Add(file); }
-            else if ((flags & OpenFlags.Path) != 0 && (flags & OpenFlags.NoFollow) == 0 && !given.Exists(other => AreSame(other, file))) { given.Add(file); }
+            else if ((flags & OpenFlags.Path) != 0 && (flags & OpenFlags.NoFollow) == 0 && !given.Exists(other => AreSame(other, file)))
+            {
+                given.Add(file);
+            }
         }
-        // With that it holds no lock on what others have, and nothing tells an upper from a lower.
+        // With inuse=warn the server locks nothing that others have locked, and an upper cannot be told from a lower.
         string unlocked = Processes.CommandLineOf(directory).Contains("inuse=warn", StringComparison.Ordinal) ? "layer" : "lower";
         foreach (UsedFile layer in given)
         {
@@ -370,11 +399,13 @@ internal sealed class UsingProcess
         using (opened) { return InUseLock.ReadOwner(opened.Value); }
     }
 
-    /// <summary>Opens, O_PATH, what the process has open, or gives null.</summary>
+    /// <summary>Opens what the process has open, with O_PATH, or returns null.</summary>
     public Fd? Open(int descriptor)
     {
         string path = string.Create(CultureInfo.InvariantCulture, $"/proc/{directory}/fd/{descriptor}");
-        return Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path, 0, ResolveFlags.None, out int opened).IsError ? null : new Fd(opened);
+        return Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path, 0, ResolveFlags.None, out int opened).IsError
+            ? null
+            : new Fd(opened);
     }
 
     private void AddMaps()
@@ -385,14 +416,19 @@ internal sealed class UsingProcess
         {
             // 7f00-7f01 r-xp 00000000 fe:00 1234    /path
             ReadOnlySpan<byte> bytes = MountTable.NextLine(ref rest);
-            HasUntoldRing |= !hasRing && bytes.EndsWith("anon_inode:[io_uring]"u8); // it has no descriptor, and so nothing is told of it
+            // the ring has no descriptor, and so /proc shows nothing of it
+            HasUntoldRing |= !hasRing && bytes.EndsWith("anon_inode:[io_uring]"u8);
             int start = bytes.IndexOf((byte)'/');
             if (start < 0) { continue; }
             string path = PathText.Decode(bytes[start..]);
             if (seen.Contains(new FileUse("map", -1, path))) { continue; }
             string[] fields = PathText.Decode(bytes[..start]).Split(' ', StringSplitOptions.RemoveEmptyEntries);
             if (fields is not [_, _, _, var number, ..] || number.Split(':') is not [var major, var minor]) { continue; }
-            if (!uint.TryParse(major, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint a) || !uint.TryParse(minor, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint b)) { continue; }
+            if (!uint.TryParse(major, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint a)
+                || !uint.TryParse(minor, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint b))
+            {
+                continue;
+            }
             string device = string.Create(CultureInfo.InvariantCulture, $"{a}:{b}");
             (string? there, string? inside) = WhereIs(path);
             Add(new UsedFile(new FileUse("map", -1, path), device, there == device ? inside : null));
