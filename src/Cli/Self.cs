@@ -32,7 +32,7 @@ internal static class Self
     /// <summary>
     /// Starts a child in a session of its own, with this process's working directory and none of its descriptors.
     /// </summary>
-    /// <param name="variable">What for.</param>
+    /// <param name="variable">The environment variable that names the purpose.</param>
     /// <param name="arguments">All arguments, the program's name first, in bytes without NUL.</param>
     /// <param name="standardError">The descriptor that becomes its standard error, or -1 for /dev/null.</param>
     /// <param name="pid">The pid of the child.</param>
@@ -59,7 +59,7 @@ internal static class Self
     /// A thread that waits for a hanging server cannot be interrupted, and keeps its process from ending. So a child waits,
     /// which is killed when the time is over. It ends at the latest when the server answers or ends.
     /// </remarks>
-    /// <param name="variable">What for.</param>
+    /// <param name="variable">The environment variable that names the purpose.</param>
     /// <param name="arguments">All arguments, the program's name first, in bytes without NUL.</param>
     /// <param name="milliseconds">
     /// How long to wait from the child's beginning, in milliseconds, or -1 for no limit. It is longer on a machine that

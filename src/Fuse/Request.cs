@@ -102,7 +102,7 @@ internal ref struct RequestReader
     /// <summary>The bytes that have not been taken.</summary>
     public readonly ReadOnlySpan<byte> Rest => rest;
 
-    /// <summary>Takes a structure.</summary>
+    /// <summary>Takes a structure off the front of the request.</summary>
     public bool Take<T>(out T value) where T : unmanaged
     {
         ReadOnlySpan<byte> from = isApart ? structure : rest;

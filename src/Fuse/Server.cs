@@ -89,7 +89,7 @@ public sealed partial class Server : IDisposable
     private ulong lastLookedUp, lastOpened; // nodeids of regular files
     private int deviceThreads;
 
-    /// <summary>What was served.</summary>
+    /// <summary>The counts of what was served.</summary>
     public Statistics Statistics => statistics;
 
     /// <summary>Prepares a server. It reads nothing before <see cref="Initialize"/>.</summary>

@@ -79,7 +79,7 @@ internal sealed class ThreadCounts(bool overRing)
     public long Read(Opcode opcode, int number) =>
         Volatile.Read(ref opcodes[(int)opcode]) is { } one ? Volatile.Read(ref one[Margin + number]) : 0;
 
-    /// <summary>How many files were opened this way.</summary>
+    /// <summary>The number of files that were opened this way.</summary>
     public long Read(OpenWay way) => Volatile.Read(ref ways[Margin + (int)way]);
 }
 
@@ -161,6 +161,6 @@ public sealed class Statistics
         return sum;
     }
 
-    /// <summary>How many files were opened this way.</summary>
+    /// <summary>The number of files that were opened this way.</summary>
     public long Opened(OpenWay way) => threads.Sum(thread => thread.Read(way));
 }

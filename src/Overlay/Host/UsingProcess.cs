@@ -8,7 +8,7 @@ namespace Veneer.Overlay.Host;
 /// <summary>A file that a process uses, and its place.</summary>
 /// <param name="Use">The file, and how the process uses it.</param>
 /// <param name="Device">The device number of its filesystem, as in mountinfo.</param>
-/// <param name="Inside">Its path from the filesystem's root, or null when that is not known.</param>
+/// <param name="Inside">Its path from the filesystem's root, or null when it is unknown.</param>
 internal readonly record struct UsedFile(FileUse Use, string Device, string? Inside);
 
 /// <summary>A directory that was given to a server as a layer.</summary>
