@@ -8,7 +8,9 @@ public unsafe ref struct DirectoryReader
 {
     private const int BufferSize = 64 * 1024;
 
-    /// <summary>The buffer that the thread's last reader had: to allocate and free one costs as much as to read a small directory.</summary>
+    /// <summary>
+    /// The buffer of the thread's last reader: allocating and freeing one takes as long as reading a small directory.
+    /// </summary>
     [ThreadStatic]
     private static void* spare;
 
@@ -17,7 +19,7 @@ public unsafe ref struct DirectoryReader
     private int count;
     private int at;
 
-    /// <summary>Reads from the descriptor's position.</summary>
+    /// <summary>Makes a reader that begins at the descriptor's position. The caller keeps the descriptor.</summary>
     public DirectoryReader(int descriptor)
     {
         this.descriptor = descriptor;
@@ -25,22 +27,22 @@ public unsafe ref struct DirectoryReader
         spare = null;
     }
 
-    /// <summary>What stopped the reading, or None at the end.</summary>
+    /// <summary>The error that ended the reading, or <see cref="Errno.None"/> at the end of the directory.</summary>
     public Errno Error { get; private set; }
 
-    /// <summary>The entry's name with its NUL.</summary>
+    /// <summary>The name of the current entry, with its NUL.</summary>
     public ReadOnlySpan<byte> TerminatedName { get; private set; }
 
-    /// <summary>The entry's name.</summary>
+    /// <summary>The name of the current entry, without NUL.</summary>
     public readonly ReadOnlySpan<byte> Name => TerminatedName[..^1];
 
-    /// <summary>The entry's inode number.</summary>
+    /// <summary>The inode number of the current entry.</summary>
     public ulong Ino { get; private set; }
 
-    /// <summary>The entry's type (DT_).</summary>
+    /// <summary>The type of the current entry (DT_); 0 when the filesystem does not tell it.</summary>
     public byte Type { get; private set; }
 
-    /// <summary>Goes to the next entry.</summary>
+    /// <summary>Moves to the next entry. False at the end, or after an error.</summary>
     public bool MoveNext()
     {
         while (true)
@@ -67,7 +69,7 @@ public unsafe ref struct DirectoryReader
         }
     }
 
-    /// <summary>Gives the buffer to the next reader of this thread.</summary>
+    /// <summary>Leaves the buffer to the next reader of this thread.</summary>
     public void Dispose()
     {
         if (spare is null) { spare = buffer; } else { NativeMemory.Free(buffer); }

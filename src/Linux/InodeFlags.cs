@@ -1,6 +1,6 @@
 namespace Veneer.Linux;
 
-/// <summary>The requests of ioctl_iflags(2), by which chattr(1) works.</summary>
+/// <summary>The requests of ioctl_iflags(2), which chattr(1) uses.</summary>
 public static class InodeFlags
 {
     /// <summary>FS_IOC_GETFLAGS.</summary>

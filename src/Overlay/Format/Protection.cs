@@ -8,19 +8,21 @@ internal enum Protection : byte
 {
     /// <summary>Nothing.</summary>
     None = 0,
-    /// <summary>Immutable: every change.</summary>
+    /// <summary>Immutable: forbids every change.</summary>
     Immutable = 1,
-    /// <summary>Append-only: every change but adding at the end, and names in a directory.</summary>
+    /// <summary>Append-only: forbids every change but appending to a file and adding names to a directory.</summary>
     AppendOnly = 2,
 }
 
-/// <summary>The forms in which files say what is forbidden: letters in the protattr attribute, and the flags of statx(2).</summary>
+/// <summary>
+/// Reads and writes the two forms of a protection: the letters of the protattr attribute, and the flags of statx(2).
+/// </summary>
 internal static class Protections
 {
-    /// <summary>Room for the letters, in bytes.</summary>
+    /// <summary>The most letters, in bytes.</summary>
     public const int MaxLength = 2;
 
-    /// <summary>Reads the letters; an unknown one ends them. Kernel: ovl_check_protattr().</summary>
+    /// <summary>Decodes the letters, up to an unknown one. Kernel: ovl_check_protattr().</summary>
     public static Protection Parse(ReadOnlySpan<byte> letters)
     {
         Protection all = Protection.None;
@@ -33,10 +35,10 @@ internal static class Protections
         return all;
     }
 
-    /// <summary>Writes the letters. Kernel: ovl_set_protattr().</summary>
+    /// <summary>Encodes the letters. Kernel: ovl_set_protattr().</summary>
     /// <param name="protection">What is forbidden.</param>
-    /// <param name="letters">Room for <see cref="MaxLength"/> bytes.</param>
-    /// <returns>How many there are; with none there is no attribute.</returns>
+    /// <param name="letters">A buffer of at least <see cref="MaxLength"/> bytes.</param>
+    /// <returns>The number of letters; if it is zero, there is no attribute.</returns>
     public static int Write(Protection protection, Span<byte> letters)
     {
         int length = 0;
@@ -45,12 +47,15 @@ internal static class Protections
         return length;
     }
 
-    /// <summary>What the object's own flags forbid (STATX_ATTR_IMMUTABLE, STATX_ATTR_APPEND).</summary>
+    /// <summary>The protection by the object's own flags (STATX_ATTR_IMMUTABLE, STATX_ATTR_APPEND).</summary>
     public static Protection Of(in Statx stat) => OfFlags((uint)(stat.Attributes & stat.AttributesMask));
 
-    /// <summary>What the flags of chattr(1) forbid (FS_IMMUTABLE_FL, FS_APPEND_FL), whose values are those of statx(2).</summary>
+    /// <summary>
+    /// The protection by the flags of chattr(1) (FS_IMMUTABLE_FL, FS_APPEND_FL), whose values are those of statx(2).
+    /// </summary>
     public static Protection OfFlags(uint flags) =>
-        ((flags & Immutable) != 0 ? Protection.Immutable : Protection.None) | ((flags & AppendOnly) != 0 ? Protection.AppendOnly : Protection.None);
+        ((flags & Immutable) != 0 ? Protection.Immutable : Protection.None)
+        | ((flags & AppendOnly) != 0 ? Protection.AppendOnly : Protection.None);
 
     private const uint Immutable = 0x10, AppendOnly = 0x20;
 }

@@ -3,7 +3,7 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>What mountinfo says about a mount of kernel overlayfs. The paths are as they were given to mount(2).</summary>
+/// <summary>The options of a kernel overlay as mountinfo shows them. Its paths are as they were given at the mount.</summary>
 public sealed record KernelOverlay
 {
     /// <summary>The lower directories, topmost first.</summary>
@@ -18,20 +18,23 @@ public sealed record KernelOverlay
     /// <summary>The work directory, or null.</summary>
     public string? WorkDirectory { get; init; }
 
-    /// <summary>What <c>upperdir=</c> may mean, the likeliest first: the kernel shows the text that it was given, with its escapes, but of a descriptor the path, without.</summary>
+    /// <summary>
+    /// The possible readings of <c>upperdir=</c>, the likeliest first. The kernel shows a text with the escapes that it was
+    /// given with, but the path of a descriptor without escapes.
+    /// </summary>
     public IReadOnlyList<string> UpperReadings { get; init; } = [];
 
-    /// <summary>As <see cref="UpperReadings"/>, of <c>workdir=</c>.</summary>
+    /// <summary>The possible readings of <c>workdir=</c>, like <see cref="UpperReadings"/>.</summary>
     public IReadOnlyList<string> WorkReadings { get; init; } = [];
 
     /// <summary>Whether the overlay's attributes are <c>user.overlay.*</c>.</summary>
     public bool UserXattr { get; init; }
 
-    /// <summary>The other options, as mountinfo has them.</summary>
+    /// <summary>The other options, as in mountinfo.</summary>
     public required IReadOnlyList<string> Options { get; init; }
 
     /// <summary>Reads the options of a mount.</summary>
-    /// <returns>Null when it is no kernel overlay.</returns>
+    /// <returns>Null when the mount is not a kernel overlay.</returns>
     public static KernelOverlay? Of(MountEntry mount)
     {
         if (mount.Type != "overlay") { return null; }
@@ -51,10 +54,22 @@ public sealed record KernelOverlay
                 default: others.Add(option); break;
             }
         }
-        return new KernelOverlay { LowerDirectories = lowers, DataDirectories = data, UpperDirectory = ReadingsOf(upper).FirstOrDefault(), WorkDirectory = ReadingsOf(work).FirstOrDefault(), UpperReadings = ReadingsOf(upper), WorkReadings = ReadingsOf(work), UserXattr = others.Contains("userxattr"), Options = others };
+        return new KernelOverlay
+        {
+            LowerDirectories = lowers,
+            DataDirectories = data,
+            UpperDirectory = ReadingsOf(upper).FirstOrDefault(),
+            WorkDirectory = ReadingsOf(work).FirstOrDefault(),
+            UpperReadings = ReadingsOf(upper),
+            WorkReadings = ReadingsOf(work),
+            UserXattr = others.Contains("userxattr"),
+            Options = others,
+        };
     }
 
-    /// <summary>Without its escapes, and as it is. Kernel: ovl_unescape(), ovl_parse_layer().</summary>
+    /// <summary>
+    /// Lists the readings of a path: without its escapes, and as it is. Kernel: ovl_unescape(), ovl_parse_layer().
+    /// </summary>
     private static string[] ReadingsOf(string? value)
     {
         if (value is null) { return []; }
@@ -68,7 +83,7 @@ public sealed record KernelOverlay
         return [plain.ToString(), value];
     }
 
-    /// <summary>The value of <c>lowerdir=</c>, with the escapes that it was given with. Kernel: ovl_parse_param_split_lowerdirs().</summary>
+    /// <summary>Splits the value of <c>lowerdir=</c>, which has its escapes. Kernel: ovl_parse_param_split_lowerdirs().</summary>
     private static void Split(string value, List<string> lowers, List<string> data)
     {
         var path = new StringBuilder();

@@ -4,22 +4,22 @@ using Veneer.Overlay.Format;
 
 namespace Veneer.Overlay.Host;
 
-/// <summary>A directory and where it lies in its filesystem, whatever mount it is seen through.</summary>
-/// <param name="Role">What it is to the overlay: <c>lower</c>, <c>upper</c> or <c>work</c>.</param>
-/// <param name="Path">As the user wrote it.</param>
-/// <param name="Descriptor">A descriptor of it, which is not owned; O_PATH will do.</param>
-/// <param name="Status">Its attributes.</param>
-/// <param name="Device">The number of the filesystem's device as mountinfo has it, or null when it is not known.</param>
-/// <param name="Inside">Its path from the filesystem's root, or null when that is not known.</param>
+/// <summary>A directory and its place in its filesystem, whatever mount it is seen through.</summary>
+/// <param name="Role">The role in the overlay: <c>lower</c>, <c>upper</c> or <c>work</c>.</param>
+/// <param name="Path">The path as the user wrote it.</param>
+/// <param name="Descriptor">A descriptor of the directory, borrowed; O_PATH will do.</param>
+/// <param name="Status">The attributes of the directory.</param>
+/// <param name="Device">The device number of the filesystem, as in mountinfo; null when it is unknown.</param>
+/// <param name="Inside">The path from the filesystem's root; null when it is unknown.</param>
 internal sealed record Place(string Role, string Path, int Descriptor, Statx Status, string? Device, string? Inside)
 {
-    /// <summary>Its full path when it was looked at, as /proc has it.</summary>
+    /// <summary>The full path of the directory when it was examined, as /proc shows it.</summary>
     public string FullPath { get; init; } = "";
 
-    /// <summary>What the overlay that has locked it says of itself, if it was asked for.</summary>
+    /// <summary>The owner record of the overlay that has locked the directory, if it was asked for.</summary>
     public OwnerRecord? Owner { get; init; }
 
-    /// <summary>Whether both are the same directory.</summary>
+    /// <summary>Whether two places are the same directory.</summary>
     public bool IsSame(Place other) => Status.Ino == other.Status.Ino && Status.Dev == other.Status.Dev;
 
     /// <summary>Whether this directory lies below the other one.</summary>
@@ -32,24 +32,29 @@ internal sealed record Place(string Role, string Path, int Descriptor, Statx Sta
         && path.StartsWith(directory, StringComparison.Ordinal)
         && (directory is "/" || path[directory.Length] == '/');
 
-    /// <summary>Finds out where a directory lies.</summary>
-    /// <param name="mounts">This process's mounts by their ids.</param>
+    /// <summary>Finds the place of a directory.</summary>
+    /// <param name="mounts">The mounts of this process, by id.</param>
     public static Place Of(string role, string path, int descriptor, IReadOnlyDictionary<ulong, MountEntry> mounts)
     {
         Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx status);
         if (error.IsError)
         {
-            throw new OverlayMountException($"The {role} directory {path} cannot be examined ({error}): see whether its filesystem still answers.");
+            throw new OverlayMountException(
+                $"The {role} directory {path} cannot be examined ({error}): see whether its filesystem still answers.");
         }
         string name = Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{descriptor}")) ?? "";
         MountEntry? mount = mounts.GetValueOrDefault(status.MountId);
-        return new Place(role, path, descriptor, status, mount?.Device, mount is null || name.Length == 0 ? null : InsideOf(mount, name)) { FullPath = name };
+        string? inside = mount is null || name.Length == 0 ? null : InsideOf(mount, name);
+        return new Place(role, path, descriptor, status, mount?.Device, inside) { FullPath = name };
     }
 
-    /// <summary>The path from the root of the filesystem of what is seen at a path through a mount, or null when it is not below its mount point.</summary>
+    /// <summary>
+    /// Translates a path through a mount into a path from the root of its filesystem; null when the path is not below the
+    /// mount point.
+    /// </summary>
     public static string? InsideOf(MountEntry mount, string path)
     {
-        // The part below the mount point, put below what is mounted there.
+        // The part below the mount point, appended to the mount's root.
         string point = mount.MountPoint == "/" ? "" : mount.MountPoint;
         string? below = path == point ? "" : path.StartsWith(point + "/", StringComparison.Ordinal) ? path[point.Length..] : null;
         if (below is null) { return null; }
