@@ -7,23 +7,27 @@ cd "$(dirname "$0")/.."
 mkdir -p artifacts
 log=artifacts/test.log
 
-# As root, in namespaces of their own: no mount and no server outlives the tests.
-own=(unshare --mount --propagation private --pid --fork --kill-child --mount-proc env VENEER_TEST_NAMESPACE=private)
+# As root, in namespaces of their own: no mount and no server outlives the tests. Each project makes further ones for itself.
+own=(setpriv --pdeathsig KILL unshare --mount --propagation private --pid --fork --kill-child --mount-proc)
 "${own[@]}" true 2>/dev/null || own=()
 
 # The tests switch the kernel's offer of io_uring on and off. However they end, it is as it was.
 offer=/sys/module/fuse/parameters/enable_uring
 offered=$(cat "$offer" 2>/dev/null)
-trap '[ -z "$offered" ] || echo "$offered" >"$offer"' EXIT
+trap '[ -z "$offered" ] || echo "$offered" >"$offer"; kill "$parent" 2>/dev/null' EXIT
+
+# Nobody waits for a run whose parent is gone.
+(while [ -e "/proc/$PPID" ] && [ -e "/proc/$$" ]; do sleep 1; done; kill $$) >/dev/null 2>&1 &
+parent=$!
 
 # One project at a time: mounts have time-outs, and should not wait for each other.
 exec 3> >(exec tee "$log")
 copy=$!
-timeout --kill-after=30 2700 "${own[@]}" \
+setpriv --pdeathsig TERM timeout --kill-after=10 2700 "${own[@]}" \
     dotnet test --solution Veneer.slnx --no-build --max-parallel-test-modules 1 </dev/null >&3 2>&1 3>&- &
 tests=$!
 exec 3>&-
-trap 'kill "$tests"; exit 143' TERM INT HUP # their namespaces, and all in them, end with the process that made these
+trap 'kill "$tests" 2>/dev/null; wait "$tests"; exit 143' TERM INT HUP # their namespaces, and all in them, end with the process that made these
 wait "$tests"
 status=$?
 wait "$copy" # the log is whole
