@@ -16,7 +16,7 @@ public sealed class MountFactAttribute : FactAttribute
         set
         {
             field = value;
-            if (Mounter.UnderTest.IsKernel) { Skip ??= value; }
+            Skip ??= MountRequirement.WhereKernel(value);
         }
     }
 
@@ -27,7 +27,7 @@ public sealed class MountFactAttribute : FactAttribute
         set
         {
             field = value;
-            if (!Mounter.UnderTest.IsVeneer) { Skip ??= value; }
+            Skip ??= MountRequirement.WhereOther(value);
         }
     }
 
@@ -49,7 +49,7 @@ public sealed class MountFactAttribute : FactAttribute
         set
         {
             field = value;
-            if (Mounter.UnderTest.IsVeneer) { Skip ??= value; }
+            Skip ??= MountRequirement.WhereVeneer(value);
         }
     }
 }
@@ -68,7 +68,7 @@ public sealed class MountTheoryAttribute : TheoryAttribute
         set
         {
             field = value;
-            if (Mounter.UnderTest.IsKernel) { Skip ??= value; }
+            Skip ??= MountRequirement.WhereKernel(value);
         }
     }
 
@@ -79,7 +79,7 @@ public sealed class MountTheoryAttribute : TheoryAttribute
         set
         {
             field = value;
-            if (!Mounter.UnderTest.IsVeneer) { Skip ??= value; }
+            Skip ??= MountRequirement.WhereOther(value);
         }
     }
 
@@ -90,7 +90,7 @@ public sealed class MountTheoryAttribute : TheoryAttribute
         set
         {
             field = value;
-            if (Mounter.UnderTest.IsVeneer) { Skip ??= value; }
+            Skip ??= MountRequirement.WhereVeneer(value);
         }
     }
 }
@@ -99,6 +99,15 @@ internal static class MountRequirement
 {
     /// <summary>What is missing, or null; in CI nothing is that everybody can put in place, so that the test fails instead.</summary>
     public static string? Missing => OfThisProgram ?? (Environment.GetEnvironmentVariable("CI") is null ? PrivateNamespace.Obstacle : null);
+
+    /// <summary>The reason, where the kernel's overlay is tested.</summary>
+    public static string? WhereKernel(string? reason) => Mounter.UnderTest.IsKernel ? reason : null;
+
+    /// <summary>The reason, where another overlay than Veneer is tested.</summary>
+    public static string? WhereOther(string? reason) => Mounter.UnderTest.IsVeneer ? null : reason;
+
+    /// <summary>The reason, where Veneer is tested.</summary>
+    public static string? WhereVeneer(string? reason) => Mounter.UnderTest.IsVeneer ? reason : null;
 
     /// <summary>What this test program needs beyond the others, and lacks.</summary>
     public static string? OfThisProgram { get; set; }
