@@ -29,7 +29,7 @@ public sealed partial class CliBadInputTests : IDisposable
     /// <summary>FUSE over io_uring, which most kernels have and do not offer.</summary>
     private const string Offer = "/sys/module/fuse/parameters/enable_uring";
 
-    [CliFact]
+    [CliFact(DisableParallelization = true)] // nobody is offered it meanwhile
     public void What_the_kernel_does_not_offer()
     {
         string? was = File.Exists(Offer) ? File.ReadAllText(Offer) : null;
@@ -37,7 +37,7 @@ public sealed partial class CliBadInputTests : IDisposable
         {
             if (was is not null) { File.WriteAllText(Offer, "N"); }
             Assert.Equal(0, sandbox.Run("veneer mount -o $LAYERS,io_uring=auto m && veneer umount m").ExitCode);
-            Assert.Equal("", sandbox.Run("veneer mount -f -o $LAYERS,io_uring=off m & until mountpoint -q m; do sleep 0.05; done; umount m; wait").Error);
+            Assert.Equal("", sandbox.Run("veneer mount -f -o $LAYERS,io_uring=off m & mounted m; umount m; wait").Error);
             Refuses("veneer mount -o $LAYERS,io_uring m", 32, "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux 6.14), or mount with io_uring=auto.");
         }
         finally
@@ -280,7 +280,7 @@ public sealed partial class CliBadInputTests : IDisposable
     public void Unmounting_what_is_in_use()
     {
         Refuses(
-            "veneer mount -o lowerdir=l m; tail -f m/f >/dev/null & sleep 0.3; veneer umount m",
+            "veneer mount -o lowerdir=l m; tail -f m/f >/dev/null & until_that eval 'ls -l /proc/$!/fd | grep m/f'; veneer umount m",
             32,
             "m is in use by tail (PID): end that, or take it out of sight now with veneer umount -l m.");
     }

@@ -1,7 +1,6 @@
 namespace Veneer.Mount.Tests;
 
 /// <summary>An overlay that was checkpointed is mounted again wherever its layers are, and not if they are others.</summary>
-[Collection(typeof(CliCollection))]
 public sealed class CliCheckpointTests : IDisposable
 {
     private const string Veneer = "veneer mount -o lowerdir=l,upperdir=u,workdir=w,redirect_dir=on,noatime,fsname=my\\\\,source m; ";
@@ -33,7 +32,7 @@ public sealed class CliCheckpointTests : IDisposable
     public void The_same_overlay_is_mounted_again(string mount)
     {
         string output = Succeeds(
-            mount + Change + Inodes + "grep -o ' rw.*' /proc/self/mountinfo | grep -E 'overlay|veneer' | sed 's/relatime,//;s/-dir=[^,]*//g'; veneer checkpoint m >c; umount m; sleep 0.2; echo ===; "
+            mount + Change + Inodes + "grep -o ' rw.*' /proc/self/mountinfo | grep -E 'overlay|veneer' | sed 's/relatime,//;s/-dir=[^,]*//g'; veneer checkpoint m >c; umount m; ended; echo ===; "
             + "veneer restore c; " + Inodes + "grep -o ' rw.*' /proc/self/mountinfo | grep -E 'overlay|veneer'; echo again >m/again; umount m; cat u/again; touch u/again; rm u/again");
 
         string[] halves = output.Split("===\n");

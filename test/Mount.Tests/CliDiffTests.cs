@@ -1,7 +1,6 @@
 namespace Veneer.Mount.Tests;
 
 /// <summary>What <c>veneer diff</c> takes, prints and ends with; what a change is, <see cref="ChangesTests"/> say.</summary>
-[Collection(typeof(CliCollection))]
 public sealed class CliDiffTests : IDisposable
 {
     private const string Kernel = "mount -t overlay o -o lowerdir=$PWD/l,upperdir=$PWD/u,workdir=$PWD/w m; ";

@@ -3,7 +3,6 @@ using Veneer.Cli;
 
 namespace Veneer.Mount.Tests;
 
-[Collection(typeof(CliCollection))]
 public sealed class CliHelpTests : IDisposable
 {
     private readonly CliSandbox sandbox = new();

@@ -3,7 +3,6 @@ using System.Text.Json;
 namespace Veneer.Mount.Tests;
 
 /// <summary>What <c>veneer layers</c> and the attributes of a mount say of its layers.</summary>
-[Collection(typeof(CliCollection))]
 public sealed class CliLayersTests : IDisposable
 {
     private const string Veneer = "veneer mount -o lowerdir=l,upperdir=u,workdir=w,redirect_dir=on m; ";

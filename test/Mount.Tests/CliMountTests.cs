@@ -2,7 +2,6 @@ using System.Diagnostics;
 
 namespace Veneer.Mount.Tests;
 
-[Collection(typeof(CliCollection))]
 public sealed class CliMountTests : IDisposable
 {
     private readonly CliSandbox sandbox = new();
@@ -136,7 +135,7 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void In_the_foreground_it_serves_until_it_is_unmounted()
     {
-        string output = Succeeds("veneer mount -f -o $LAYERS,io_uring=off m & until mountpoint -q m; do sleep 0.05; done; cat m/f; umount m; wait $!; echo $?");
+        string output = Succeeds("veneer mount -f -o $LAYERS,io_uring=off m & mounted m; cat m/f; umount m; wait $!; echo $?");
 
         Assert.Equal("old\n0\n", output);
     }
@@ -144,7 +143,7 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void Debug_shows_each_request()
     {
-        Outcome outcome = sandbox.Run("veneer mount -d -o $LAYERS,io_uring=off m & until mountpoint -q m; do sleep 0.05; done; cat m/f; umount m; wait $!");
+        Outcome outcome = sandbox.Run("veneer mount -d -o $LAYERS,io_uring=off m & mounted m; cat m/f; umount m; wait $!");
 
         Assert.Equal((0, "old\n"), (outcome.ExitCode, outcome.Output));
         Assert.Matches("^2 Init protocol=7.* pid=0\n2 Init .* -> OK, 80 bytes, \\d+ us\n", outcome.Error);
@@ -172,7 +171,7 @@ public sealed class CliMountTests : IDisposable
         // Programs are read a little by the kernel, which looks at their beginning, before they are mapped.
         string output = Succeeds(
             "head -c 100000 /dev/zero >l/small; head -c 2000000 /dev/zero >l/large; cp -L $(command -v ls) l/program; "
-            + $"veneer mount -d -o {options} m 2>trace & until mountpoint -q m; do sleep 0.05; done; {{ {use}; }} >/dev/null; umount m; wait $!; "
+            + $"veneer mount -d -o {options} m 2>trace & mounted m; {{ {use}; }} >/dev/null; umount m; wait $!; "
             + "grep -q ' Open \\| Create ' trace; grep -cE ' Read .* -> OK, [0-9]{5,} bytes| Write ' trace || true");
 
         Assert.Equal(comes, output != "0\n");
@@ -201,7 +200,7 @@ public sealed class CliMountTests : IDisposable
     [InlineData("HUP")]
     public void A_signal_unmounts(string signal)
     {
-        string output = Succeeds($"veneer mount -o $LAYERS m; cat m/f; kill -{signal} $(pgrep -x veneer); while pgrep -x veneer >/dev/null; do sleep 0.05; done; ls m; mountpoint -q m || echo gone");
+        string output = Succeeds($"veneer mount -o $LAYERS m; cat m/f; kill -{signal} $(pgrep -x veneer); ended; ls m; mountpoint -q m || echo gone");
 
         Assert.Equal("old\ngone\n", output);
     }
@@ -209,7 +208,7 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void A_signal_unmounts_what_is_in_use_when_its_users_have_gone()
     {
-        string output = Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; kill $(pgrep -x veneer); sleep 0.5; mountpoint -q m || echo hidden; cat <&5; exec 5<&-; while pgrep -x veneer >/dev/null; do sleep 0.05; done");
+        string output = Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; kill $(pgrep -x veneer); hidden m; echo hidden; cat <&5; exec 5<&-; ended");
 
         Assert.Equal("hidden\nold\n", output);
     }
@@ -227,7 +226,7 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void A_second_signal_ends_the_server_though_it_is_in_use()
     {
-        Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; kill $(pgrep -x veneer); sleep 0.5; kill $(pgrep -x veneer); while pgrep -x veneer >/dev/null; do sleep 0.05; done");
+        Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; kill $(pgrep -x veneer); hidden m; kill $(pgrep -x veneer); ended");
     }
 
     [CliTheory]
@@ -272,7 +271,7 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void A_mount_whose_server_was_killed_is_unmounted()
     {
-        Succeeds("veneer mount -o $LAYERS m; kill -KILL $(pgrep -x veneer); while pgrep -x veneer >/dev/null; do sleep 0.05; done; veneer umount m; ls m");
+        Succeeds("veneer mount -o $LAYERS m; kill -KILL $(pgrep -x veneer); ended; veneer umount m; ls m");
     }
 
     [CliFact]

@@ -17,16 +17,13 @@ public sealed class CliTheoryAttribute : TheoryAttribute
     public CliTheoryAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) => Skip = CliSandbox.Missing;
 }
 
-/// <summary>These tests run when no other does: their namespaces would keep copies of the mounts that are there, and hold on to their layers.</summary>
-[CollectionDefinition(DisableParallelization = true)]
-public sealed class CliCollection;
-
 /// <summary>What a script wrote, and how it ended.</summary>
 public sealed record Outcome(int ExitCode, string Output, string Error);
 
 /// <summary>
 /// A directory with <c>l/f</c>, <c>u</c>, <c>w</c> and <c>m</c>, in which shell scripts run the command line, each in
-/// mount and pid namespaces of its own: no mount and no server outlives its script.
+/// mount and pid namespaces of its own: no mount and no server outlives its script. Mounts of other tests are not seen there,
+/// nor kept.
 /// </summary>
 public sealed class CliSandbox : IDisposable
 {
@@ -65,6 +62,16 @@ public sealed class CliSandbox : IDisposable
         "namespace_at() { local file=$1 cpu; shift; for cpu in $(seq 0 $(($(nproc --all) - 1))); do "
         + "taskset -c $cpu unshare --mount=$file --propagation private \"$@\" 2>error && return; done; cat error >&2; return 1; }; export -f namespace_at; ";
 
+    /// <summary>
+    /// Begins each script, in its first line: <c>runs NAME [N]</c> waits until N processes execute NAME, which an
+    /// unshare or a flock before it does last, <c>mounted DIR</c> until something is mounted there, <c>hidden DIR</c> until
+    /// nothing is, <c>ended</c> until no server is left, and <c>until_that COMMAND</c> until it succeeds.
+    /// </summary>
+    private const string Waits =
+        "until_that() { until \"$@\" >/dev/null 2>&1; do sleep 0.02; done; }; "
+        + "runs() { until [ $(pgrep -xc \"$1\") -ge ${2:-1} ]; do sleep 0.02; done; }; "
+        + "mounted() { until_that mountpoint -q \"$1\"; }; hidden() { until_that eval '! mountpoint -q' \"$1\"; }; ended() { until_that eval '! pgrep -x veneer'; }; ";
+
     /// <summary>Runs a script of bash, with <c>veneer</c> in its path and the sandbox as its directory.</summary>
     public Outcome Run(string script, int seconds = 60)
     {
@@ -73,13 +80,12 @@ public sealed class CliSandbox : IDisposable
             RedirectStandardOutput = true,
             RedirectStandardError = true,
             RedirectStandardInput = true,
-            WorkingDirectory = Root,
         };
         string[] words =
         [
-            "-k", "5", $"{seconds}",
-            "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
-            "bash", "-c", script,
+            "-k", "5", $"{seconds}", .. PrivateNamespace.WithoutMounts is { } other ? ["nsenter", $"--mount={other}"] : Array.Empty<string>(),
+            "unshare", $"--wd={Root}", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
+            "bash", "-c", Waits + script,
         ];
         foreach (string word in words) { start.ArgumentList.Add(word); }
         start.Environment["PATH"] = AppContext.BaseDirectory + ":" + start.Environment["PATH"];

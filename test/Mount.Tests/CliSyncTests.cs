@@ -1,7 +1,6 @@
 namespace Veneer.Mount.Tests;
 
 /// <summary><c>veneer sync</c> of an upper whose record somebody else may have written.</summary>
-[Collection(typeof(CliCollection))]
 public sealed class CliSyncTests : IDisposable
 {
     private const string Volatile =

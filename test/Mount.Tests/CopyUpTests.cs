@@ -244,7 +244,7 @@ public sealed class CopyUpTests
         Assert.Equal(500_000ul, Sys.Stat(overlay.Upper / "d/file").Size);
     }
 
-    [MountFact(NotOfKernel = "The kernel holds the directory's lock, and a stat of the same file waits.")]
+    [MountFact(DisableParallelization = true, NotOfKernel = "The kernel holds the directory's lock, and a stat of the same file waits.")]
     public void A_long_copy_up_does_not_delay_a_stat_of_another_file()
     {
         using var overlay = Overlay.With(on: Filesystem.Ext4, lowersOn: Filesystem.Tmpfs, lower: Tree.Of(("d/large", Node.File(new byte[200 << 20])), ("d/small", "x")));

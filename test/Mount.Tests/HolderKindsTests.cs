@@ -4,7 +4,6 @@ using System.Text.RegularExpressions;
 namespace Veneer.Mount.Tests;
 
 /// <summary>Each way in which a mount is kept busy: who does it is named, or it is said that nobody could be found.</summary>
-[Collection(typeof(CliCollection))]
 public sealed partial class HolderKindsTests : IDisposable
 {
     private static readonly CProgram Holder = new("test/Mount.Tests/hold.c", "-pthread");

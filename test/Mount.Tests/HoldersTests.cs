@@ -4,7 +4,6 @@ using System.Text.RegularExpressions;
 namespace Veneer.Mount.Tests;
 
 /// <summary>Who holds a directory or a mount, on leaks as they happen.</summary>
-[Collection(typeof(CliCollection))]
 public sealed partial class HoldersTests : IDisposable
 {
     private readonly CliSandbox sandbox = new();
@@ -52,13 +51,13 @@ public sealed partial class HoldersTests : IDisposable
     [CliFact]
     public void A_daemon_that_has_copied_the_namespace() =>
         Holds(
-            "veneer mount -o $LAYERS m; unshare --mount --propagation private setsid sleep 30 & sleep 0.5; umount m; veneer holders u",
+            "veneer mount -o $LAYERS m; unshare --mount --propagation private setsid sleep 30 & runs sleep; umount m; veneer holders u",
             "u", Upper, "    └── mount namespace N", "        ├── mounted on m", "        └── kept by sleep (N)");
 
     [CliFact]
     public void A_container_with_namespaces_and_a_root_of_its_own()
     {
-        (int exitCode, string text) = Run("veneer mount -o $LAYERS m; mkdir m/old; mkfifo m/pipe; unshare --mount --pid --fork --propagation private bash -c 'exec 9<>m/pipe; cd m; pivot_root . old; cd /; read <&9' & sleep 1; umount m; veneer holders u");
+        (int exitCode, string text) = Run("veneer mount -o $LAYERS m; mkdir m/old; mkfifo m/pipe ready; unshare --mount --pid --fork --propagation private bash -c 'exec 8>ready 9<>m/pipe; cd m; pivot_root . old; cd /; echo >&8; exec 8>&-; read <&9' & read -r _ <ready; umount m; veneer holders u");
 
         Assert.Equal(10, exitCode);
         text = Regex.Replace(text, @".*\w+ is mounted on /old.*\n", "", RegexOptions.None, TimeSpan.FromSeconds(1)); // the host's root
@@ -81,7 +80,7 @@ public sealed partial class HoldersTests : IDisposable
     [CliFact]
     public void A_namespace_that_only_a_descriptor_keeps_shows_whose_it_is()
     {
-        (int exitCode, string text) = Run("veneer mount -o $LAYERS m; mkfifo p; unshare --mount --propagation private sh -c 'exec sleep 3' & s=$!; sleep 0.5; exec 7</proc/$s/ns/mnt; { kill $s; wait $s; } 2>/dev/null; umount m; veneer holders u; exit $?"); // the shell stays
+        (int exitCode, string text) = Run("veneer mount -o $LAYERS m; mkfifo p; unshare --mount --propagation private sh -c 'exec sleep 3' & s=$!; runs sleep; exec 7</proc/$s/ns/mnt; { kill $s; wait $s; } 2>/dev/null; umount m; veneer holders u; exit $?"); // the shell stays
 
         Assert.Equal((10, $"u\n{Upper}\n    └── mount namespace N\n        ├── mounted on m\n        └── kept by descriptor N of bash (N)\n"), (exitCode, text.Replace("descriptor 7", "descriptor N", StringComparison.Ordinal)));
     }
@@ -90,7 +89,7 @@ public sealed partial class HoldersTests : IDisposable
     public void A_thread_with_a_namespace_of_its_own()
     {
         const string program = "#define _GNU_SOURCE\\n#include <pthread.h>\\n#include <sched.h>\\n#include <unistd.h>\\nvoid *f(void *p) { unshare(CLONE_NEWNS); sleep(30); return p; } int main() { pthread_t t; pthread_create(&t, 0, f, 0); sleep(30); }";
-        (int exitCode, string text) = Run($"printf '{program}' | gcc -x c - -pthread -o threads; veneer mount -o $LAYERS m; mount --make-rprivate /; ./threads & sleep 1; umount m; veneer holders u");
+        (int exitCode, string text) = Run($"printf '{program}' | gcc -x c - -pthread -o threads; veneer mount -o $LAYERS m; mount --make-rprivate /; ./threads & until [ $(readlink /proc/$!/task/*/ns/mnt | sort -u | wc -l) = 2 ]; do sleep 0.02; done; umount m; veneer holders u");
 
         Assert.Equal((10, $"u\n{Upper}\n    └── mount namespace N\n        ├── mounted on m\n        └── kept by threads (N)\n"), (exitCode, text));
     }
@@ -102,7 +101,7 @@ public sealed partial class HoldersTests : IDisposable
     [CliFact]
     public void The_pins_of_a_mount_and_those_that_were_left() =>
         Holds(
-            "veneer mount -o $LAYERS,pin m; veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g' | grep -v ' of the overlay'; until pgrep -f 'veneer /run/veneer' >/dev/null; do sleep 0.05; done; kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m'); umount -l m; sleep 0.3; veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g'; exit ${PIPESTATUS[0]}",
+            "mount -t tmpfs t /run; veneer mount -o $LAYERS,pin m; veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g' | grep -v ' of the overlay'; until pgrep -f 'veneer /run/veneer' >/dev/null; do sleep 0.05; done; kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m'); umount -l m; ended; veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g'; exit ${PIPESTATUS[0]}",
             "u", "│   └── mounted on m", "└── pinned by /run/veneer/N/upper", "u", "└── pinned by /run/veneer/N/upper");
 
     [CliFact]
@@ -114,19 +113,19 @@ public sealed partial class HoldersTests : IDisposable
     [CliFact]
     public void A_process_with_a_working_directory_an_open_file_and_a_program() =>
         Holds(
-            "cp $(which sleep) l/prog; veneer mount -o $LAYERS m; (cd m; exec ./prog 30 <f) & sleep 0.5; veneer holders m",
+            "cp $(which sleep) l/prog; veneer mount -o $LAYERS m; (cd m; exec ./prog 30 <f) & runs prog; veneer holders m",
             "m  fuse.veneer, served by veneer (N)", "└── prog (N)", "    ├── cwd m", "    ├── exe m/prog", "    ├── open m/f (descriptor N)", "    └── map m/prog");
 
     [CliFact]
     public void A_mount_that_is_out_of_sight_and_held_by_an_open_file() =>
         Holds(
-            "veneer mount -o $LAYERS m; sleep 30 <m/f & sleep 0.5; umount -l m; veneer holders u",
+            "veneer mount -o $LAYERS m; sleep 30 <m/f & runs sleep; umount -l m; veneer holders u",
             "u", Upper, "    ├── sleep (N)", "    │   └── open /f (descriptor N)", "    └── unmounted lazily: it ends with those who use it");
 
     [CliFact]
     public void A_server_that_hangs_hinders_nobody() =>
         Holds(
-            "veneer mount -o $LAYERS m; mkdir m/d; sleep 30 <m/f & sleep 0.5; kill -STOP $(pgrep -x veneer); timeout 20 veneer holders m/d/nothing; timeout 20 veneer holders m; code=$?; kill -CONT $(pgrep -x veneer); exit $code",
+            "veneer mount -o $LAYERS m; mkdir m/d; sleep 30 <m/f & runs sleep; kill -STOP $(pgrep -x veneer); timeout 20 veneer holders m/d/nothing; timeout 20 veneer holders m; code=$?; kill -CONT $(pgrep -x veneer); exit $code",
             "m/d/nothing: nothing holds it", "m  fuse.veneer, served by veneer (N)", "└── sleep (N)", "    └── open m/f (descriptor N)");
 
     [CliFact]
@@ -138,7 +137,7 @@ public sealed partial class HoldersTests : IDisposable
     [CliFact]
     public void A_kernel_overlay_in_another_namespace_that_was_given_symbolic_links() =>
         Holds(
-            "mkdir k; mount -t tmpfs t k; cd k; mkdir l u w m; ln -s . s; unshare --mount --propagation private sh -c \"mount -t overlay o -o lowerdir=$PWD/s/l,upperdir=$PWD/s/u,workdir=$PWD/s/w m; exec sleep 30\" & sleep 0.5; veneer holders u",
+            "mkdir k; mount -t tmpfs t k; cd k; mkdir l u w m; ln -s . s; unshare --mount --propagation private sh -c \"mount -t overlay o -o lowerdir=$PWD/s/l,upperdir=$PWD/s/u,workdir=$PWD/s/w m; exec sleep 30\" & runs sleep; veneer holders u",
             "k/u", "└── upper of the kernel overlay on k/m", "    └── mount namespace N", "        ├── mounted on k/m", "        └── kept by sleep (N)");
 
     [CliFact]
@@ -163,7 +162,7 @@ public sealed partial class HoldersTests : IDisposable
     [CliFact]
     public void In_json()
     {
-        Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; sleep 30 <m/f & sleep 0.5; veneer holders --json u");
+        Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; sleep 30 <m/f & runs sleep; veneer holders --json u");
 
         using JsonDocument report = JsonDocument.Parse(outcome.Output);
         JsonElement overlay = report.RootElement.GetProperty("overlays")[0];
@@ -243,7 +242,7 @@ public sealed partial class HoldersTests : IDisposable
     [CliFact]
     public void The_options_and_the_layers_are_the_servers_own()
     {
-        (_, string text) = Run("mkdir m2; veneer mount -o $LAYERS,pin m; veneer mount -o $LAYERS,inuse=warn,metacopy=on m2 2>/dev/null; veneer list | grep -v filesystem");
+        (_, string text) = Run("mount -t tmpfs t /run; mkdir m2; veneer mount -o $LAYERS,pin m; veneer mount -o $LAYERS,inuse=warn,metacopy=on m2 2>/dev/null; veneer list | grep -v filesystem");
 
         Assert.Matches(
             @"^overlays\n├── m  process \d+, up [:0-9]+, \d+ requests\n│   ├── options rw,relatime,pin\n│   ├── upper u\n│   ├── lower l\n│   ├── work w\n│   └── veneer mount .*\n"
@@ -271,7 +270,7 @@ public sealed partial class HoldersTests : IDisposable
     [CliFact]
     public void Of_another_mount_namespace_too()
     {
-        (int exitCode, string text) = Run("unshare --mount --propagation private sh -c 'veneer mount -o $LAYERS m; exec sleep 30' & sleep 1; veneer list");
+        (int exitCode, string text) = Run("unshare --mount --propagation private sh -c 'veneer mount -o $LAYERS m; exec sleep 30' & runs sleep; veneer list");
 
         Assert.Equal(0, exitCode);
         Assert.Matches(@"^overlays\n└── m  process \d+, up 00:00:0\d, \d+ requests\n    ├── in mount namespace N on m\n", text);

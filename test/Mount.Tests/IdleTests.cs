@@ -1,6 +1,7 @@
 namespace Veneer.Mount.Tests;
 
 /// <summary>A mount that nobody uses costs nothing.</summary>
+[Collection<Alone>] // others have the kernel drop its caches, which it tells every server
 public sealed class IdleTests
 {
     [MountFact(NotOfKernel = "It has no server.")]

@@ -4,7 +4,6 @@ using System.Text.RegularExpressions;
 namespace Veneer.Mount.Tests;
 
 /// <summary>Upper and work belong to one overlay at a time, and who finds them taken is told by whom.</summary>
-[Collection(typeof(CliCollection))]
 public sealed partial class InUseTests : IDisposable
 {
     private const string Remedy = ": unmount that, use another directory, or mount anyway with -o inuse=warn.";
@@ -74,7 +73,7 @@ public sealed partial class InUseTests : IDisposable
     [CliFact]
     public void A_copy_of_the_mount_in_another_namespace_keeps_the_lock()
     {
-        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS m; unshare --mount --propagation private sleep 30 & sleep 0.5; umount m; veneer mount -o $LAYERS m2");
+        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS m; unshare --mount --propagation private sleep 30 & runs sleep; umount m; veneer mount -o $LAYERS m2");
 
         Assert.Equal([$"veneer: The upper directory u is the upper {Holder()}{Remedy}"], sentences);
         Assert.Equal(32, exitCode);
@@ -96,7 +95,7 @@ public sealed partial class InUseTests : IDisposable
     [CliFact]
     public void A_record_that_a_killed_server_left_is_not_believed_of_another_who_locks_the_directory()
     {
-        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS m; kill -9 $(pgrep -x veneer); umount -l m; getfattr -n trusted.overlay.veneer.owner u >/dev/null || exit 1; flock u sleep 9 & sleep 0.5; veneer mount -o $LAYERS m");
+        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS m; kill -9 $(pgrep -x veneer); umount -l m; getfattr -n trusted.overlay.veneer.owner u >/dev/null || exit 1; flock u sleep 9 & runs sleep; veneer mount -o $LAYERS m");
 
         Assert.Equal(["veneer: The upper directory u is locked by process N (flock u sleep 9)" + Remedy], sentences);
         Assert.Equal(32, exitCode);
@@ -107,7 +106,7 @@ public sealed partial class InUseTests : IDisposable
     {
         var (_, _, sentences) = Run(
             "veneer mount -o $LAYERS m; kill -9 $(pgrep -x veneer); umount -l m; echo 01234567-89ab-cdef-0123-456789abcdef >id; "
-            + "flock u sleep 9 & sleep 0.5; mount --bind id /proc/sys/kernel/random/boot_id; unshare --pid --fork --mount-proc sh -c 'mount --bind id /proc/sys/kernel/random/boot_id; veneer mount -o lowerdir=u m'");
+            + "flock u sleep 9 & runs sleep; mount --bind id /proc/sys/kernel/random/boot_id; unshare --pid --fork --mount-proc sh -c 'mount --bind id /proc/sys/kernel/random/boot_id; veneer mount -o lowerdir=u m'");
 
         Assert.Equal(["veneer: The lower directory u is locked by a process that cannot be seen from here and has left no record that can be read" + Remedy], sentences);
     }
@@ -115,7 +114,7 @@ public sealed partial class InUseTests : IDisposable
     [CliFact]
     public void Locks_of_others_on_a_lower_directory_and_above_the_layers_are_none_of_our_business()
     {
-        var (exitCode, _, sentences) = Run("flock l sleep 9 & flock . sleep 9 & sleep 0.5; veneer mount -o $LAYERS m");
+        var (exitCode, _, sentences) = Run("flock l sleep 9 & flock . sleep 9 & runs sleep 2; veneer mount -o $LAYERS m");
 
         Assert.Equal(0, exitCode);
         Assert.Empty(sentences);
@@ -226,7 +225,7 @@ public sealed partial class InUseTests : IDisposable
     {
         var (exitCode, _, sentences) = Run(
             "mkdir k; mount -t tmpfs t k; cd k; d=$PWD; mkdir l u w m m2 w2; "
-            + $"unshare --mount --propagation private sh -c \"mount -t overlay o -o {options} m; exec sleep 30\" & sleep 1; veneer mount -o lowerdir=l,upperdir=u,workdir=w2 m2");
+            + $"unshare --mount --propagation private sh -c \"mount -t overlay o -o {options} m; exec sleep 30\" & runs sleep; veneer mount -o lowerdir=l,upperdir=u,workdir=w2 m2");
 
         Assert.Equal(["veneer: The upper directory u is the upper of the kernel overlay that is mounted on k/m in the mount namespace of process N (sleep)" + Remedy], sentences);
         Assert.Equal(32, exitCode);
@@ -275,7 +274,7 @@ public sealed partial class InUseTests : IDisposable
         const string consequence = ": mounted all the same, as inuse=warn asks; what both do to it is undefined";
         var (exitCode, output, sentences) = Run(
             "veneer mount -o $LAYERS m; touch m/kept w/work/#left; getfattr -n trusted.overlay.veneer.owner --only-values u >before; "
-            + "veneer mount -f -o $LAYERS,inuse=warn,io_uring=off m2 & sleep 1; echo new >m2/f; rm m2/kept; cat u/f; umount m2; wait %1; "
+            + "veneer mount -f -o $LAYERS,inuse=warn,io_uring=off m2 & mounted m2; echo new >m2/f; rm m2/kept; cat u/f; umount m2; wait %1; "
             + "getfattr -n trusted.overlay.veneer.owner --only-values u | cmp - before; ls -A w/work; veneer mount -o lowerdir=u m2");
 
         Assert.Equal((32, "new\n#left\n"), (exitCode, output.Replace("#whiteout\n", "", StringComparison.Ordinal)));
@@ -314,7 +313,7 @@ public sealed partial class InUseTests : IDisposable
     {
         var (code, output, sentences) = Run(
             $"mount -t tmpfs t /mnt; chmod 755 {directory} /mnt; cp $(command -v flock) /mnt/veneer-not; setpriv --reuid nobody --regid nogroup --clear-groups /mnt/veneer-not {how}{directory} sleep 20 & "
-            + $"while flock -n {directory} true; do sleep 0.01; done; veneer mount -f -o $LAYERS,io_uring=off m & while ! mountpoint -q m; do sleep 0.01; done; cat m/f; veneer mount -o $LAYERS m2; echo $?");
+            + $"while flock -n {directory} true; do sleep 0.01; done; veneer mount -f -o $LAYERS,io_uring=off m & mounted m; cat m/f; veneer mount -o $LAYERS m2; echo $?");
 
         Assert.Equal((exitCode, "old\n32\n"), (code, output));
         Assert.Equal([.. sentence.Length > 0 ? (string[])[sentence] : [], $"veneer: The upper directory u is the upper {Holder("veneer mount -f -o lowerdir=l,upperdir=u,workdir=w,io_uring=off m")}{Remedy}"], sentences);
@@ -325,7 +324,7 @@ public sealed partial class InUseTests : IDisposable
     public void Names_in_sentences_stay_on_their_line()
     {
         var (_, _, sentences) = Run(
-            "mkdir \"$(printf 'm\\033[31m\\nveneer: all is well')\"; veneer mount -o $LAYERS \"$(echo m*well)\"; veneer mount -f -o $LAYERS,inuse=warn,io_uring=off m & while ! mountpoint -q m; do sleep 0.01; done; umount m");
+            "mkdir \"$(printf 'm\\033[31m\\nveneer: all is well')\"; veneer mount -o $LAYERS \"$(echo m*well)\"; veneer mount -f -o $LAYERS,inuse=warn,io_uring=off m & mounted m; umount m");
 
         Assert.All(sentences, sentence => Assert.DoesNotContain("\u001b", sentence, StringComparison.Ordinal));
         Assert.Contains(sentences, sentence => sentence.Contains(@"m\x1b[31m\x0aveneer: all is well", StringComparison.Ordinal));

@@ -9,7 +9,7 @@ namespace Veneer.Mount.Tests;
 /// What stands after a line with <c>$</c>, and further lines of the command with <c>&gt;</c>, must be what it prints, to both
 /// outputs; a number stands for any number.
 /// </remarks>
-[Collection(typeof(CliCollection))]
+[Collection<Alone>] // it has the kernel offer io_uring to all
 public sealed partial class LifecycleTests
 {
     private const string Separator = "\u0001";
@@ -50,7 +50,7 @@ public sealed partial class LifecycleTests
     [MemberData(nameof(Titles))]
     public void The_examples_do_what_they_show(string title)
     {
-        _ = IoUringSwitch.TurnOn(); // where it is off, status has one more line
+        using IDisposable offer = IoUringSwitch.OnForNow(out _); // where it is off, status has one more line
         using var sandbox = new CliSandbox();
         List<(string Command, string Output)> examples = Examples(title);
         Assert.NotEmpty(examples);

@@ -1,7 +1,7 @@
 namespace Veneer.Mount.Tests;
 
 /// <summary>What the server takes and gives back.</summary>
-[Collection<CliCollection>] // another test that drops the caches would have the inodes used again, and leave less than is worth giving back
+[Collection<Alone>] // another test that drops the caches would have the inodes used again, and leave less than is worth giving back
 public sealed class MemoryTests
 {
     /// <summary>So many that their memory, 6 MB, is worth giving back: from 4 MiB on it is.</summary>

@@ -1,7 +1,6 @@
 namespace Veneer.Mount.Tests;
 
 /// <summary>Layers that cannot be moved or removed while mounted, and those that are all the same.</summary>
-[Collection(typeof(CliCollection))]
 public sealed class PinTests : IDisposable
 {
     private const string Options = "lowerdir=l:l2,upperdir=u,workdir=w";
@@ -52,7 +51,7 @@ public sealed class PinTests : IDisposable
     [InlineData("umount -l m; veneer mount -o $o,pin m; veneer umount m")]
     public void What_even_the_watcher_left_goes_with_the_next_command(string command)
     {
-        (_, string text) = Run($"veneer mount -o $o,pin m; kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m'); sleep 0.3; {Marks}; {command}; {Marks}; ls /run/veneer; mv u v && echo moved");
+        (_, string text) = Run($"veneer mount -o $o,pin m; kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m'); ended; {Marks}; {command}; {Marks}; ls /run/veneer; mv u v && echo moved");
 
         Assert.Equal("9\n0\nmoved\n", text);
     }
@@ -61,9 +60,9 @@ public sealed class PinTests : IDisposable
     public void What_is_left_of_a_namespace_that_is_gone_goes_and_those_of_one_that_lives_stay()
     {
         (_, string text) = Run(
-            "unshare --mount --propagation private sh -c 'veneer mount -o $0,pin m; exec sleep 30' $o & p=$!; sleep 1; mkdir /run/veneer/1-2-3; "
+            "unshare --mount --propagation private sh -c 'veneer mount -o $0,pin m; exec sleep 30' $o & p=$!; runs sleep; mkdir /run/veneer/1-2-3; "
             + "mkdir m2; veneer mount -o lowerdir=l,pin m2; veneer umount m2; ls /run/veneer | wc -l; grep -c ' /run/veneer' /proc/$p/mountinfo; nsenter --mount=/proc/$p/ns/mnt rmdir $PWD/l2; "
-            + "kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m') $p; wait $p 2>/dev/null; sleep 0.3; veneer mount -o lowerdir=l m2; veneer umount m2; ls /run/veneer");
+            + "kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m') $p; wait $p 2>/dev/null; ended; veneer mount -o lowerdir=l m2; veneer umount m2; ls /run/veneer");
 
         Assert.Equal("1\n9\nrmdir: failed to remove 'l2': Device or resource busy\n", text);
     }
@@ -92,7 +91,7 @@ public sealed class PinTests : IDisposable
     public void Namespaces_of_others_are_left_alone()
     {
         (_, string text) = Run(
-            "mount --make-rshared /; unshare --mount --propagation slave sleep 30 & unshare --mount --propagation shared sleep 30 & sleep 0.5; veneer mount -o $o,pin m; "
+            "mount --make-rshared /; unshare --mount --propagation slave sleep 30 & unshare --mount --propagation shared sleep 30 & runs sleep 2; veneer mount -o $o,pin m; "
             + "for p in $(pgrep -x sleep); do grep -c ' /run/veneer/[^ /]*/' /proc/$p/mountinfo; done; veneer umount m; for p in $(pgrep -x sleep); do grep -c ' /run/veneer' /proc/$p/mountinfo; done; ls /run/veneer");
 
         Assert.Equal("0\n0\n0\n0\n", text);
@@ -115,18 +114,18 @@ public sealed class PinTests : IDisposable
     [InlineData("mkdir x; mv -T x l2", "the lower directory l2 was removed while it is mounted")]
     public void A_layer_that_is_lost_is_told_of_once(string loss, string sentence)
     {
-        (_, string text) = Run($"veneer mount -f -o $o,io_uring=off m 2>log & while ! mountpoint -q m; do sleep 0.05; done; {loss}; sleep 0.3; mv x y 2>/dev/null; sleep 0.3; cat m/f; umount m; wait; cat log");
+        (_, string text) = Run($"veneer mount -f -o $o,io_uring=off m 2>log & mounted m; {loss}; until_that test -s log; mv x y 2>/dev/null; sleep 0.3; cat m/f; umount m; wait; cat log");
 
         Assert.Equal($"old\nveneer: {sentence}: see who did it, and unmount\n", text);
     }
 
     [CliTheory]
-    [InlineData("continue", "old\n", "veneer: the upper directory u was moved to x while it is mounted: see who did it, and unmount\n")]
-    [InlineData("remount-ro", "old\nbash: line 1: m/g: Read-only file system\n", "veneer: the overlay cannot be changed any more: the upper directory u was moved to x while it is mounted\n")]
-    [InlineData("shutdown", "cat: m/f: Input/output error\nbash: line 1: m/g: Input/output error\n", "veneer: the overlay is shut down: the upper directory u was moved to x while it is mounted\n")]
-    public void What_happens_then_is_as_errors_says(string errors, string shown, string log)
+    [InlineData("continue", "test -s log", "old\n", "veneer: the upper directory u was moved to x while it is mounted: see who did it, and unmount\n")]
+    [InlineData("remount-ro", "eval ! touch m/f", "old\nbash: line 1: m/g: Read-only file system\n", "veneer: the overlay cannot be changed any more: the upper directory u was moved to x while it is mounted\n")]
+    [InlineData("shutdown", "flock -n x true", "cat: m/f: Input/output error\nbash: line 1: m/g: Input/output error\n", "veneer: the overlay is shut down: the upper directory u was moved to x while it is mounted\n")]
+    public void What_happens_then_is_as_errors_says(string errors, string happened, string shown, string log)
     {
-        (_, string text) = Run($"veneer mount -f -o $o,io_uring=off,errors={errors} m 2>log & while ! mountpoint -q m; do sleep 0.05; done; cat m/f >/dev/null; mv u x; sleep 0.7; cat m/f; echo new >m/g; veneer mount -o lowerdir=l,upperdir=x,workdir=w l2 2>/dev/null && echo free; umount -l l2; umount m; wait; cat log");
+        (_, string text) = Run($"veneer mount -f -o $o,io_uring=off,errors={errors} m 2>log & mounted m; cat m/f >/dev/null; mv u x; until_that {happened}; cat m/f; echo new >m/g; veneer mount -o lowerdir=l,upperdir=x,workdir=w l2 2>/dev/null && echo free; umount -l l2; umount m; wait; cat log");
 
         Assert.Equal(shown + (errors == "shutdown" ? "free\n" : "umount: l2: not mounted.\n") + log, text);
     }
@@ -135,7 +134,7 @@ public sealed class PinTests : IDisposable
     [CliFact]
     public void A_mount_that_has_become_read_only_answers_questions()
     {
-        (int code, string text) = Run("veneer mount -o $o,volatile,errors=remount-ro m; echo new >m/g; mv u x; sleep 0.7; chattr +d m/g; veneer status m | tail -n 2; veneer layers m g | tail -n 1 | sed 's/  inode.*//'; veneer diff m; veneer sync m | head -n 1; veneer checkpoint m | head -n 2; veneer stats m >stats && veneer shutdown m; cat m/f");
+        (int code, string text) = Run("veneer mount -o $o,volatile,errors=remount-ro m; echo new >m/g; mv u x; until_that eval ! touch m/g; chattr +d m/g; veneer status m | tail -n 2; veneer layers m g | tail -n 1 | sed 's/  inode.*//'; veneer diff m; veneer sync m | head -n 1; veneer checkpoint m | head -n 2; veneer stats m >stats && veneer shutdown m; cat m/f");
 
         Assert.Equal("""
             chattr: Read-only file system while setting flags on m/g
@@ -163,7 +162,7 @@ public sealed class PinTests : IDisposable
     [CliFact]
     public void What_happens_beside_a_layer_is_no_loss()
     {
-        (_, string text) = Run("mkdir beside; veneer mount -f -o $o,io_uring=off m 2>log & while ! mountpoint -q m; do sleep 0.05; done; rmdir beside; touch a; mv a b; rm b; mkdir u/x; rmdir u/x; echo new >m/f; rm m/f; sleep 0.3; umount m; wait; cat log");
+        (_, string text) = Run("mkdir beside; veneer mount -f -o $o,io_uring=off m 2>log & mounted m; rmdir beside; touch a; mv a b; rm b; mkdir u/x; rmdir u/x; echo new >m/f; rm m/f; sleep 0.3; umount m; wait; cat log");
 
         Assert.Equal("", text);
     }

@@ -3,7 +3,7 @@ using System.Diagnostics;
 namespace Veneer.Mount.Tests;
 
 /// <summary>A shutdown ends the overlay, not the mount: the layers are free, whoever still has a copy of the mount gets EIO.</summary>
-[Collection<CliCollection>]
+[Collection<Alone>] // what leaks keeps the mounts of all
 public sealed class ShutdownTests
 {
     private const string OnlyVeneer = "Nobody else can be shut down.";

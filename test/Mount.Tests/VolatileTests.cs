@@ -1,7 +1,7 @@
 namespace Veneer.Mount.Tests;
 
 /// <summary>What cannot be written back is never passed over in silence, and a volatile upper is used again only when all is there.</summary>
-[Collection<CliCollection>] // a copy of the disk's mount in another test's namespace would keep the filesystem mounted
+[Collection<Alone>] // a copy of the disk's mount in another test's namespace would keep the filesystem mounted
 public sealed class VolatileTests
 {
     private const string OnlyVeneer = "Nobody else has this.";

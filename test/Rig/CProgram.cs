@@ -9,8 +9,11 @@ public sealed class CProgram(string source, params string[] options)
 {
     private readonly Lazy<FilePath> path = new(() =>
     {
-        FilePath built = Scratch.New() / System.IO.Path.GetFileNameWithoutExtension(source);
-        Command.Require(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", .. options, "-o", built, System.IO.Path.Combine(Repository, source)]);
+        // Where scripts in namespaces of their own see it as well.
+        string built = System.IO.Path.Combine(AppContext.BaseDirectory, System.IO.Path.GetFileNameWithoutExtension(source));
+        string begun = $"{built}.{Environment.ProcessId}";
+        Command.Require(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", .. options, "-o", begun, System.IO.Path.Combine(Repository, source)]);
+        File.Move(begun, built, overwrite: true); // another run may be running the old one
         return built;
     });
 

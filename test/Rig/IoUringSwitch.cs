@@ -29,4 +29,21 @@ public static class IoUringSwitch
         }
         return null;
     }
+
+    /// <summary>Switches it on, if that is possible, until the result is disposed of.</summary>
+    /// <param name="missing">Why the kernel does not offer it, or null.</param>
+    public static IDisposable OnForNow(out string? missing)
+    {
+        string? before = File.Exists(Parameter) ? File.ReadAllText(Parameter) : null;
+        missing = TurnOn();
+        return new Restorer(missing is null ? before : null);
+    }
+
+    private sealed class Restorer(string? before) : IDisposable
+    {
+        public void Dispose()
+        {
+            if (before is not null) { File.WriteAllText(Parameter, before); }
+        }
+    }
 }

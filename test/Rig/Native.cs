@@ -11,8 +11,14 @@ internal static unsafe partial class Native
 
     public const long SysSetResUid = 117, SysSetResGid = 119, SysSetGroups = 116, SysGetTid = 186;
 
+    public const int SetDescriptorFlags = 2, CloseOnExec = 1; // F_SETFD, FD_CLOEXEC
+
     [LibraryImport(Library, SetLastError = true)]
     public static partial long syscall(long number, nint a, nint b, nint c, nint d, nint e, nint f);
+
+    /// <summary>Unlike <see cref="Libc"/>'s, for a descriptor that the programs have that are started.</summary>
+    [LibraryImport(Library, SetLastError = true)]
+    public static partial int open(byte* path, int flags);
 
     [LibraryImport(Library, SetLastError = true)]
     public static partial int statx(int directory, byte* path, int flags, uint mask, Statx* result);

@@ -3,11 +3,8 @@ using System.Text.RegularExpressions;
 namespace Veneer.Mount.Tests;
 
 /// <summary>What a server gets from outside: signals, a connection that somebody else has mounted, a kernel that lacks something.</summary>
-[Collection(typeof(CliCollection))]
 public sealed class CliSurroundingsTests : IDisposable
 {
-    private const string WhenMounted = "until mountpoint -q m; do sleep 0.05; done; ";
-
     private readonly CliSandbox sandbox = new();
 
     public void Dispose() => sandbox.Dispose();
@@ -24,7 +21,7 @@ public sealed class CliSurroundingsTests : IDisposable
     public void Signals_that_mean_nothing_end_nothing()
     {
         string output = Succeeds(
-            "veneer mount -f -o $LAYERS m & " + WhenMounted
+            "veneer mount -f -o $LAYERS m & " + "mounted m; "
             + "for signal in USR1 USR2 PIPE ALRM STKFLT XCPU XFSZ VTALRM PROF IO PWR CHLD URG WINCH CONT RTMIN+1 RTMIN+5 RTMAX; do kill -$signal $!; done; "
             + "cat m/f; echo new >m/f; cat u/f; umount m; wait $!; echo $?");
 
@@ -38,7 +35,7 @@ public sealed class CliSurroundingsTests : IDisposable
     [InlineData("QUIT")]
     public void Signals_that_ask_for_the_end_unmount(string signal)
     {
-        string output = Succeeds($"veneer mount -o $LAYERS m; kill -{signal} $(pgrep -x veneer); while pgrep -x veneer >/dev/null; do sleep 0.05; done; ls m; mountpoint -q m || echo gone");
+        string output = Succeeds($"veneer mount -o $LAYERS m; kill -{signal} $(pgrep -x veneer); ended; ls m; mountpoint -q m || echo gone");
 
         Assert.Equal("gone\n", output);
     }
@@ -59,7 +56,7 @@ public sealed class CliSurroundingsTests : IDisposable
     [InlineData(",drop_privileges")]
     public void The_helper_of_libfuse_mounts(string option)
     {
-        string output = Succeeds($"PATH=$PATH:/usr/sbin:/sbin; mount.fuse3 source $PWD/m -o lowerdir=$PWD/l{option} -t veneer; cat m/f; grep -c ' fuse.veneer ' /proc/self/mountinfo; umount m; while pgrep -x veneer >/dev/null; do sleep 0.05; done; ls m");
+        string output = Succeeds($"PATH=$PATH:/usr/sbin:/sbin; mount.fuse3 source $PWD/m -o lowerdir=$PWD/l{option} -t veneer; cat m/f; grep -c ' fuse.veneer ' /proc/self/mountinfo; umount m; ended; ls m");
 
         Assert.Equal("old\n1\n", output);
     }
@@ -71,7 +68,7 @@ public sealed class CliSurroundingsTests : IDisposable
     {
         const string mounted = "exec 9<>/dev/fuse; mount -i -t fuse.veneer -o fd=9,rootmode=40000,user_id=0,group_id=0,allow_other source m; ";
         string output = Succeeds(mounted + $"veneer mount {foreground}-o $LAYERS /dev/fd/9 & exec 9>&-; until stat -f m >/dev/null; do sleep 0.05; done; echo new >m/f; cat u/f; "
-            + "setpriv --reuid nobody --clear-groups sh -c 'echo no 2>/dev/null >m/g || echo refused' 2>/dev/null; kill -TERM $(pgrep -x veneer | head -1); while pgrep -x veneer >/dev/null; do sleep 0.05; done; ls m");
+            + "setpriv --reuid nobody --clear-groups sh -c 'echo no 2>/dev/null >m/g || echo refused' 2>/dev/null; kill -TERM $(pgrep -x veneer | head -1); ended; ls m");
 
         Assert.Equal("new\nrefused\n", output);
     }
@@ -104,7 +101,7 @@ public sealed class CliSurroundingsTests : IDisposable
     [CliFact]
     public void A_mount_says_nothing_and_the_status_says_what_it_does_without()
     {
-        string output = Succeeds("veneer mount -f -o $LAYERS m & " + WhenMounted + "veneer status --json m; umount m; wait");
+        string output = Succeeds("veneer mount -f -o $LAYERS m & " + "mounted m; " + "veneer status --json m; umount m; wait");
 
         Match ring = new Regex("\"io_uring\":\"(?<state>on|the kernel does not offer it for FUSE.*?|setting it up was refused .*?)\"", RegexOptions.ExplicitCapture, TimeSpan.FromSeconds(1)).Match(output);
         Assert.True(ring.Success, output);
@@ -143,7 +140,7 @@ public sealed class CliSurroundingsTests : IDisposable
         {
             Outcome outcome = sandbox.Run(
                 $"set -e; mkdir -p l/d; echo old >l/d/f; {OlderKernel.Without(numbers)} veneer mount -o $LAYERS m; cat m/f; echo new >m/d/f; chmod 600 m/f; setfattr -n user.x -v y m/f; setfattr -x user.x m/f; mv m/d/f m/d/g; mkdir m/n; rm m/f; cat u/d/g; "
-                + "umount m; while pgrep -x veneer >/dev/null; do sleep 0.05; done; rm -rf u/* w/*");
+                + "umount m; ended; rm -rf u/* w/*");
             Assert.True(outcome is { ExitCode: 0, Output: "old\nnew\n", Error: "" }, $"{name}: {outcome}");
         }
     }
