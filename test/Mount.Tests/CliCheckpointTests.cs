@@ -126,9 +126,9 @@ public sealed class CliCheckpointTests : IDisposable
     {
         string all = mount.Replace(",noatime", ",$f", StringComparison.Ordinal);
         string output = Succeeds(
-            $"{Lines}for f in strictatime noatime nodiratime,noatime nosymfollow sync dirsync nosuid,nodev,noexec; do {all}a=$(line m); veneer checkpoint m >c; umount m; veneer restore c; b=$(line m); [ \"$a\" = \"$b\" ] || echo \"$f: $a, then $b\"; umount m; done; "
-            + $"f=nodev; {all} mount -o remount,bind,ro m; mount --make-shared m; a=$(line m); veneer checkpoint m >c; umount m; veneer restore c; [ \"${{a//shared:*-/}}\" = \"$(line m | sed 's/shared:.*-//')\" ] || {{ echo \"$a\"; line m; }}; umount m; "
-            + $"{all} mount --make-unbindable m; veneer checkpoint m >c; umount m; veneer restore c; line m | grep -c unbindable");
+            $"{Lines}for f in strictatime noatime nodiratime,noatime nosymfollow sync dirsync nosuid,nodev,noexec; do {all}a=$(line m); veneer checkpoint m >c; umount m; ended; veneer restore c; b=$(line m); [ \"$a\" = \"$b\" ] || echo \"$f: $a, then $b\"; umount m; ended; done; "
+            + $"f=nodev; {all} mount -o remount,bind,ro m; mount --make-shared m; a=$(line m); veneer checkpoint m >c; umount m; ended; veneer restore c; [ \"${{a//shared:*-/}}\" = \"$(line m | sed 's/shared:.*-//')\" ] || {{ echo \"$a\"; line m; }}; umount m; ended; "
+            + $"{all} mount --make-unbindable m; veneer checkpoint m >c; umount m; ended; veneer restore c; line m | grep -c unbindable");
 
         Assert.Equal("1\n", output);
     }
@@ -147,7 +147,7 @@ public sealed class CliCheckpointTests : IDisposable
     [InlineData(Kernel)]
     public void A_mount_of_a_part_shows_that_part_again(string mount)
     {
-        const string again = "mkdir b; mount --bind m/d b; veneer checkpoint b >c; umount b; umount m; veneer restore c; ls b; findmnt -n -o FSROOT b; echo 3 >b/y; umount b; cat u/d/y; ";
+        const string again = "mkdir b; mount --bind m/d b; veneer checkpoint b >c; umount b; umount m; ended; veneer restore c; ls b; findmnt -n -o FSROOT b; echo 3 >b/y; umount b; cat u/d/y; ";
         Assert.Equal("x\n/d\n3\n", Succeeds("mkdir l/d; echo 2 >l/d/x; " + mount + again));
         Refuses(8, "The mount showed d of the overlay, and that cannot be opened any more \\(ENOENT\\): .*", "rm -rf l/d u/d; veneer restore c; code=$?; mountpoint -q b && echo mounted; exit $code");
     }

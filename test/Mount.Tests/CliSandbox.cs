@@ -27,7 +27,7 @@ public sealed record Outcome(int ExitCode, string Output, string Error);
 /// </summary>
 public sealed class CliSandbox : IDisposable
 {
-    private static readonly string Binary = Path.Combine(AppContext.BaseDirectory, "veneer");
+    private static readonly string Binary = Path.GetFullPath(Mounter.Binary);
 
     public CliSandbox()
     {
@@ -50,7 +50,7 @@ public sealed class CliSandbox : IDisposable
 
     /// <summary>Begins a script that runs commands <c>as</c> a user who may do little, and who can reach the binary.</summary>
     public const string AsNobody =
-        "mount -t tmpfs -o mode=755 t /mnt; cp $(dirname $VENEER)/{veneer,Veneer,System,Spectre}* /mnt; VENEER=/mnt/veneer; PATH=/mnt:$PATH; "
+        "mount -t tmpfs -o mode=755 t /mnt; cp $VENEER /mnt; VENEER=/mnt/veneer; PATH=/mnt:$PATH; "
         + "as() { setpriv --reuid nobody --regid nogroup --clear-groups \"$@\"; }; ";
 
     /// <summary>
@@ -88,7 +88,7 @@ public sealed class CliSandbox : IDisposable
             "bash", "-c", Waits + script,
         ];
         foreach (string word in words) { start.ArgumentList.Add(word); }
-        start.Environment["PATH"] = AppContext.BaseDirectory + ":" + start.Environment["PATH"];
+        start.Environment["PATH"] = Path.GetDirectoryName(Binary) + ":" + start.Environment["PATH"];
         start.Environment["VENEER"] = Binary;
         start.Environment["LAYERS"] = Layers;
         using Process process = Process.Start(start)!;

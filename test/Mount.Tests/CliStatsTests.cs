@@ -48,7 +48,7 @@ public sealed partial class CliStatsTests : IDisposable
     }
 
     /// <summary>Else the kernel may keep what the first reader has got for what the second one has: see ListingReaders.</summary>
-    [CliFact]
+    [CliFact(DisableParallelization = true)] // other tests have the kernel drop its caches
     public void A_listing_is_not_kept_while_others_may_have_begun_before_the_last_change()
     {
         JsonElement[] stats = Documents(Succeeds(

@@ -82,7 +82,7 @@ public sealed partial class InUseTests : IDisposable
     [CliTheory]
     [InlineData("veneer umount m")]
     [InlineData("umount m")] // the server may still be on its way out
-    [InlineData("kill -9 $(pgrep -x veneer); umount -l m")]
+    [InlineData("kill -9 $(pgrep -x veneer); ended; umount -l m")]
     [InlineData("kill -TERM $(pgrep -x veneer)")]
     public void After_its_end_everything_is_free(string end)
     {
@@ -95,7 +95,7 @@ public sealed partial class InUseTests : IDisposable
     [CliFact]
     public void A_record_that_a_killed_server_left_is_not_believed_of_another_who_locks_the_directory()
     {
-        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS m; kill -9 $(pgrep -x veneer); umount -l m; getfattr -n trusted.overlay.veneer.owner u >/dev/null || exit 1; flock u sleep 9 & runs sleep; veneer mount -o $LAYERS m");
+        var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS m; kill -9 $(pgrep -x veneer); ended; umount -l m; getfattr -n trusted.overlay.veneer.owner u >/dev/null || exit 1; flock u sleep 9 & runs sleep; veneer mount -o $LAYERS m");
 
         Assert.Equal(["veneer: The upper directory u is locked by process N (flock u sleep 9)" + Remedy], sentences);
         Assert.Equal(32, exitCode);
@@ -105,7 +105,7 @@ public sealed partial class InUseTests : IDisposable
     public void A_record_of_another_boot_is_not_believed()
     {
         var (_, _, sentences) = Run(
-            "veneer mount -o $LAYERS m; kill -9 $(pgrep -x veneer); umount -l m; echo 01234567-89ab-cdef-0123-456789abcdef >id; "
+            "veneer mount -o $LAYERS m; kill -9 $(pgrep -x veneer); ended; umount -l m; echo 01234567-89ab-cdef-0123-456789abcdef >id; "
             + "flock u sleep 9 & runs sleep; mount --bind id /proc/sys/kernel/random/boot_id; unshare --pid --fork --mount-proc sh -c 'mount --bind id /proc/sys/kernel/random/boot_id; veneer mount -o lowerdir=u m'");
 
         Assert.Equal(["veneer: The lower directory u is locked by a process that cannot be seen from here and has left no record that can be read" + Remedy], sentences);
@@ -124,7 +124,7 @@ public sealed partial class InUseTests : IDisposable
     public void The_record_is_seen_by_nobody_through_a_mount()
     {
         var (_, output, sentences) = Run(
-            "veneer mount -o $LAYERS m; getfattr -d -m - m; getfattr -n trusted.overlay.veneer.owner m 2>&1 | grep -c 'No such attribute'; kill -9 $(pgrep -x veneer); umount -l m; "
+            "veneer mount -o $LAYERS m; getfattr -d -m - m; getfattr -n trusted.overlay.veneer.owner m 2>&1 | grep -c 'No such attribute'; kill -9 $(pgrep -x veneer); ended; umount -l m; "
             + "mount -t tmpfs t /tmp; cp -a l u w m /tmp; cd /tmp; setfattr -n trusted.overlay.veneer.owner -v left u; mount -t overlay o -o $LAYERS m && getfattr -d -m - m && cat m/f; umount m");
 
         Assert.Equal("1\nold\n", output);
