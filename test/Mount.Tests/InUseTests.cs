@@ -82,8 +82,8 @@ public sealed partial class InUseTests : IDisposable
     [CliTheory]
     [InlineData("veneer umount m")]
     [InlineData("umount m")] // the server may still be on its way out
-    [InlineData("kill -9 $(pgrep -x veneer); ended; umount -l m")]
-    [InlineData("kill -TERM $(pgrep -x veneer)")]
+    [InlineData("kill -9 $(pgrep -x veneer); umount -l m")]
+    [InlineData("kill -TERM $(pgrep -x veneer); hidden m")]
     public void After_its_end_everything_is_free(string end)
     {
         var (exitCode, output, sentences) = Run($"veneer mount -o $LAYERS m; {end}; veneer mount -o $LAYERS m2 && veneer umount m2; veneer mount -o lowerdir=u:w m2; getfattr -d -m trusted.overlay.veneer u w");
