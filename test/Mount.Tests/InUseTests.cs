@@ -274,7 +274,7 @@ public sealed partial class InUseTests : IDisposable
         const string consequence = ": mounted all the same, as inuse=warn asks; what both do to it is undefined";
         var (exitCode, output, sentences) = Run(
             "veneer mount -o $LAYERS m; touch m/kept w/work/#left; getfattr -n trusted.overlay.veneer.owner --only-values u >before; "
-            + "veneer mount -f -o $LAYERS,inuse=warn,io_uring=off m2 & mounted m2; echo new >m2/f; rm m2/kept; cat u/f; umount m2; wait %1; "
+            + "veneer mount -f -o $LAYERS,inuse=warn,io_uring=off m2 & mounted m2; echo new >m2/f; rm m2/kept; cat u/f; umount m2; wait $!; "
             + "getfattr -n trusted.overlay.veneer.owner --only-values u | cmp - before; ls -A w/work; veneer mount -o lowerdir=u m2");
 
         Assert.Equal((32, "new\n#left\n"), (exitCode, output.Replace("#whiteout\n", "", StringComparison.Ordinal)));
