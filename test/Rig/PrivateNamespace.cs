@@ -23,6 +23,7 @@ public static unsafe class PrivateNamespace
     /// <param name="lastSignal">What this process gets when the one that has started it is gone.</param>
     public static void Enter(string lastSignal = "KILL")
     {
+        if (WithoutMounts is not null) { return; }
         _ = Libc.SetUmask(Octal.Oct(22));
         Obstacle = Prepare(lastSignal);
     }

@@ -10,6 +10,7 @@ internal static class OverIoUring
     [ModuleInitializer]
     internal static void Demand()
     {
+        MountRequirement.Enter(); // starts this program again, which then puts the switch back
         Environment.SetEnvironmentVariable("VENEER_TEST_OPTIONS", "io_uring");
         MountRequirement.OfThisProgram = IoUringSwitch.TurnOn();
     }
