@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Publishes out/veneer with NativeAOT, or, called with --checked, out/veneer-checked, which checks the order of its locks.
+# Publishes out/veneer with NativeAOT, or, called with --checked, out-checked/veneer, which checks the order of its locks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,15 +10,15 @@ if [ "$(uname -m)" != x86_64 ]; then
 fi
 rid=linux-x64
 
-name=veneer checks=()
+out=out checks=()
 if [ "${1:-}" = --checked ]; then
-    name=veneer-checked checks=(-p:LockOrder=true)
+    out=out-checked checks=(-p:LockOrder=true)
 fi
-staging=artifacts/publish-$name
+staging=artifacts/publish/$out
 dotnet publish src/Cli/Veneer.Cli.csproj --configuration Release --runtime "$rid" -p:VeneerNative=true "${checks[@]}" \
     --output "$staging" --verbosity quiet
 
 # One rename, so that a mount that runs the old binary keeps it.
-mkdir -p out
-cp "$staging/veneer" "out/.$name.new"
-mv "out/.$name.new" "out/$name"
+mkdir -p "$out"
+cp "$staging/veneer" "$out/.veneer.new"
+mv "$out/.veneer.new" "$out/veneer"

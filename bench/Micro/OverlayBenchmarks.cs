@@ -33,7 +33,7 @@ public class OverlayBenchmarks
         foreach (string name in (string[])["one", "other"]) { Directory.CreateDirectory($"{lowers[0]}/{name}"); }
         volume = OverlayMount.OpenVolume(new OverlayOptions { LowerDirectories = lowers, MountPoint = "/nowhere" }, static _ => { }, opened);
         fileSystem = new OverlayFileSystem(volume);
-        volume.Inodes.FindDirectory(InodeTable.RootId, out root);
+        volume.Tree.Inodes.FindDirectory(InodeTable.RootId, out root);
         one = new RealDirectory(root.Lowers[0], "one\0"u8.ToArray());
         other = new RealDirectory(root.Lowers[0], "other\0"u8.ToArray());
         tiny = new DirectoryCache(1);
@@ -70,7 +70,7 @@ public class OverlayBenchmarks
     [Benchmark]
     public void Pin_an_open_directory()
     {
-        volume.Directories.Borrow(root.Lowers[0], out BorrowedDirectory borrowed);
+        volume.Tree.Directories.Borrow(root.Lowers[0], out BorrowedDirectory borrowed);
         borrowed.Dispose();
     }
 
@@ -85,5 +85,5 @@ public class OverlayBenchmarks
     }
 
     [Benchmark(OperationsPerInvoke = Entries)]
-    public int Merge_per_entry() => volume.Listings.Read(root.Stack, 0, out MergedDirectory merged).IsError ? 0 : merged.Count;
+    public int Merge_per_entry() => volume.Tree.Listings.Read(root.Stack, 0, out MergedDirectory merged).IsError ? 0 : merged.Count;
 }

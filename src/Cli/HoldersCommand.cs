@@ -4,7 +4,7 @@ using Spectre.Console;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Documents;
-using Veneer.Overlay.Host;
+using Veneer.Overlay.Usage;
 
 namespace Veneer.Cli;
 

@@ -6,8 +6,8 @@ using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Documents;
-using Veneer.Overlay.Host;
 using Veneer.Overlay.Topology;
+using Veneer.Overlay.Usage;
 
 namespace Veneer.Cli;
 

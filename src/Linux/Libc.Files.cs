@@ -375,3 +375,13 @@ public static unsafe partial class Libc
         fixed (StatFs* p = &result) { return Check(fstatfs(descriptor, p)); }
     }
 }
+
+/// <summary>Questions about open flags.</summary>
+public static class OpenFlagsExtensions
+{
+    extension(OpenFlags flags)
+    {
+        /// <summary>Whether the file may be written.</summary>
+        public bool Writes => (flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly;
+    }
+}

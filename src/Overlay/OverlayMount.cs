@@ -30,15 +30,16 @@ public sealed class OverlayMount : IDisposable
     {
         this.volume = volume;
         this.held = held;
-        fileSystem = new OverlayFileSystem(volume) { LetGo = Dispose };
-        if (LayerWatch.Start(volume.Places, fileSystem.ActOnLoss) is { } watch) { held.Add(watch); }
+        fileSystem = new OverlayFileSystem(volume);
+        fileSystem.Shutdown.LetGo = Dispose;
+        if (LayerWatch.Start(volume.Places, fileSystem.Response.ActOnLoss) is { } watch) { held.Add(watch); }
     }
 
     /// <summary>A sentence for the user about what is not as he asked for; or null.</summary>
     public string? Warning { get; private set; }
 
     /// <summary>Whether it cannot be written, for want of an upper or because its work directory cannot be.</summary>
-    public bool IsReadOnly => !volume.IsWritable;
+    public bool IsReadOnly => !volume.Upper.IsWritable;
 
     /// <summary>What answers the kernel's requests.</summary>
     public IFileSystem FileSystem => fileSystem;
@@ -156,37 +157,47 @@ public sealed class OverlayMount : IDisposable
             Owners = owners,
             Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],
         };
-        var overlay = new Volume
+        var tree = new ObjectTree
         {
             RenameLock = renameLock,
-            Options = options,
             Layers = layers,
-            IsUserXattrAsked = isUserXattrAsked,
-            Features = features,
             Directories = directories,
             Numbers = numbers,
             Keys = new ObjectKeys(numbers, layers),
             Inodes = new InodeTable(directories, log) { KeepsAllNames = layers.UpperIdentity == RealIdentity.Names },
-            Listings = new Listings(names ?? NameHash.Secret, layers, lookup),
             Objects = new RealObjects(directories, workRoot, renameLock),
+            Listings = new Listings(names ?? NameHash.Secret, layers, lookup),
             Lookup = lookup,
             Owners = owners,
-            Work = workDirectory,
-            NamedWork = work,
-            InUse = inUse,
+        };
+        var overlay = new Volume
+        {
+            Options = options,
+            IsUserXattrAsked = isUserXattrAsked,
+            Tree = tree,
+            Upper = new UpperLayer
+            {
+                Path = options.UpperDirectory,
+                Features = features,
+                Work = workDirectory,
+                WorkRoot = workRoot,
+                Options = options,
+                IsOnXfs = upper >= 0 && !Libc.StatFileSystem(upper, out StatFs upperStatus).IsError && upperStatus.Type == StatFs.XfsMagic,
+                IsInMemory = mark?.Now.IsInMemory ?? true,
+                IsReadOnly = options.ReadOnly,
+                Orphans = () => tree.Inodes.Orphans + directories.KeptOpen,
+                MaxOrphans = reserve / 4,
+            },
             Mark = options.Sync == Sync.Volatile ? mark : null,
-            IsInMemory = mark?.Now.IsInMemory ?? true,
-            IsReadOnly = options.ReadOnly,
-            IsOnXfs = upper >= 0 && !Libc.StatFileSystem(upper, out StatFs upperStatus).IsError && upperStatus.Type == StatFs.XfsMagic,
             Sentinel = sentinel,
+            NamedWork = work,
             Pin = pin,
             Places = places,
-            Log = log,
-            WorkRoot = workRoot,
-            MaxOrphans = reserve / 4,
+            InUse = inUse,
             MaxOpenFiles = Math.Max(quarter, (4 * quarter) - Math.Min(quarter, MaxDirectories) - reserve - Math.Max(0, DescriptorsOf(layers) - (reserve / 4))),
+            Log = log,
         };
-        AddRoot(overlay);
+        AddRoot(tree);
         return overlay;
     }
 
@@ -309,16 +320,16 @@ public sealed class OverlayMount : IDisposable
         return next;
     }
 
-    private static void AddRoot(Volume overlay)
+    private static void AddRoot(ObjectTree tree)
     {
-        var root = new DirectoryInode(new DirectoryStack(overlay.Layers.Upper?.Root, overlay.Layers.LowerRoots)) { Type = FileType.Directory };
+        var root = new DirectoryInode(new DirectoryStack(tree.Layers.Upper?.Root, tree.Layers.LowerRoots)) { Type = FileType.Directory };
         Statx stat = StatOf(root.Topmost);
-        RealKey key = overlay.Numbers.Key(stat.Dev, stat.Ino);
+        RealKey key = tree.Numbers.Key(stat.Dev, stat.Ino);
         root.Key = root.Topmost.Layer.Identity.IsByName(stat) ? InodeNumbers.KeyOfName(0, Libc.Self) : key;
-        root.Ino = overlay.Numbers.Number(key); // upper's, though it is merged: ovl_get_root()
+        root.Ino = tree.Numbers.Number(key); // upper's, though it is merged: ovl_get_root()
         Span<byte> impure = stackalloc byte[1];
-        root.IsImpure = root.Upper is { } upper && !Libc.GetXattrAt(upper.Descriptor, Libc.Self, overlay.Xattr.Impure, impure, out _).IsError;
-        overlay.Inodes.AddRoot(root);
+        root.IsImpure = root.Upper is { } upper && !Libc.GetXattrAt(upper.Descriptor, Libc.Self, tree.Xattr.Impure, impure, out _).IsError;
+        tree.Inodes.AddRoot(root);
     }
 
     private static (ulong Device, ulong Ino) IdentityOf(int directory, string path)
@@ -342,19 +353,22 @@ public sealed class OverlayMount : IDisposable
     /// <param name="device">The number of the mount's device, as mountinfo has it.</param>
     public void Announce(string mountPoint, int mountId, string device)
     {
-        fileSystem.Device = device;
+        fileSystem.Shutdown.Device = device;
         volume.InUse.Announce(mountPoint, mountId, device);
     }
 
     /// <summary>After the mount is gone, and before <see cref="Dispose"/>: what <see cref="OverlayOptions.SyncOnUnmount"/> asks for. Takes as long as it takes.</summary>
-    public void SyncAtEnd() => fileSystem.SyncAtEnd();
+    public void SyncAtEnd()
+    {
+        if (!fileSystem.Shutdown.IsShutDown) { fileSystem.Sync.RunAtEnd(); }
+    }
 
     /// <summary>
     /// Has another process look up names in a directory, which is a mount point of this overlay: <see cref="Gate.RevokedPrefix"/>
     /// with each number from 0 to below the one given; it says whether all were found. That is how a shutdown reaches files
     /// that are passed through; null: it does not reach them.
     /// </summary>
-    public Func<string, int, bool>? LookUpRevoked { get => fileSystem.LookUpRevoked; set => fileSystem.LookUpRevoked = value; }
+    public Func<string, int, bool>? LookUpRevoked { get => fileSystem.Shutdown.LookUpRevoked; set => fileSystem.Shutdown.LookUpRevoked = value; }
 
     /// <summary>
     /// Lets go of upper, of work and of the pins, although a thread may still hang in a lower layer that does not answer:
@@ -364,7 +378,7 @@ public sealed class OverlayMount : IDisposable
     {
         fileSystem.Abandon();
         volume.InUse.Dispose();
-        volume.Directories.CloseAll();
+        volume.Tree.Directories.CloseAll();
         for (int i = held.Count - 1; i >= 0; i--) // what was made is taken away by what was opened before
         {
             if (held[i] is not LayerWatch) { held[i].Dispose(); } // which waits for its thread

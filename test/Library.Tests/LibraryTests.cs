@@ -2,8 +2,8 @@ using Veneer.Mount.Tests;
 using Veneer.Overlay;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
-using Veneer.Overlay.Host;
 using Veneer.Overlay.Topology;
+using Veneer.Overlay.Usage;
 
 namespace Veneer.Library.Tests;
 

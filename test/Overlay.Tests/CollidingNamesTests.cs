@@ -53,7 +53,7 @@ public sealed class CollidingNamesTests : IDisposable
         Assert.Equal([".", "..", .. Enumerable.Range(0, Names).Select(i => $"name{i:00}")], read.Order(StringComparer.Ordinal));
         fileSystem.Stop();
         opened.ForEach(one => one.Dispose());
-        volume.RenameLock.Dispose();
+        volume.Tree.RenameLock.Dispose();
     }
 
     [Fact]
@@ -77,7 +77,7 @@ public sealed class CollidingNamesTests : IDisposable
         Assert.Equal(Names + 2, places.Count);
         fileSystem.Stop();
         opened.ForEach(one => one.Dispose());
-        volume.RenameLock.Dispose();
+        volume.Tree.RenameLock.Dispose();
     }
 
     /// <summary>Numbers that differ in their upper bits only, as a filesystem may choose them.</summary>

@@ -7,8 +7,8 @@ using System.Text.RegularExpressions;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Documents;
-using Veneer.Overlay.Host;
 using Veneer.Overlay.Topology;
+using Veneer.Overlay.Usage;
 
 namespace Veneer.Overlay.Tests;
 

@@ -1,8 +1,8 @@
 using System.Text.Json.Serialization;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
-using Veneer.Overlay.Host;
 using Veneer.Overlay.Topology;
+using Veneer.Overlay.Usage;
 
 namespace Veneer.Overlay.Documents;
 

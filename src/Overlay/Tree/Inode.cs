@@ -219,6 +219,19 @@ internal class Inode(bool hasUpper = false)
     /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, <see cref="WorkName"/>, or the lower object stands in. A hard-linked copy has <see cref="HardLinks.Hold"/>.</summary>
     public bool IsNameless { get => isNameless; set => isNameless = value; }
 
+    /// <summary>Whether the data is in upper.</summary>
+    public bool HasUpperData => HasUpper && Metacopy is null;
+
+    /// <summary>Whether the object may be changed at all. Kernel: IS_IMMUTABLE() and IS_APPEND(), which FUSE inodes never are.</summary>
+    /// <param name="onlyAdds">Whether the change is one that append-only allows.</param>
+    /// <returns><see cref="Errno.EPERM"/> when it may not.</returns>
+    public Errno CheckChange(bool onlyAdds = false)
+    {
+        Format.Protection protection = Protection;
+        bool refused = (protection & Format.Protection.Immutable) != 0 || ((protection & Format.Protection.AppendOnly) != 0 && !onlyAdds);
+        return refused ? Errno.EPERM : Errno.None;
+    }
+
     /// <summary>Whether this is a directory.</summary>
     public bool IsDirectory => Type == FileType.Directory;
 

@@ -25,7 +25,7 @@ internal readonly record struct Truncation(long Size, bool DropsSetId);
 /// under its own lock alone.
 /// </para>
 /// </remarks>
-internal sealed class CopyUp(Volume volume, Remove remove)
+internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession session, Remove remove, ImpureMark impure)
 {
     /// <summary>Blocks requests of others no longer than this many bytes take to copy.</summary>
     private const long SmallFile = 128 * 1024;
@@ -45,12 +45,6 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <summary>How much data of files that was.</summary>
     public long CopiedBytes => Interlocked.Read(ref copiedBytes);
 
-    /// <summary>Set once the connection is up: long copies announce themselves there.</summary>
-    public Workers? Workers { get; set; }
-
-    /// <summary>Set once the connection is up: the kernel did not ask for the change of a directory that a copy-up makes.</summary>
-    public Notifier? Notifier { get; set; }
-
     /// <summary>Makes sure that the object is in upper, under every name that the kernel knows.</summary>
     /// <param name="inode">The object. The caller holds no lock.</param>
     /// <param name="request">Who waits for it: a fatal signal stops the copying of data.</param>
@@ -60,7 +54,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     public Errno Ensure(Inode inode, in Request request, bool needsData = true, Truncation? truncation = null)
     {
         if (IsDone(inode, needsData)) { return Errno.None; }
-        if (!volume.IsWritable) { return Errno.EROFS; }
+        if (!upper.IsWritable) { return Errno.EROFS; }
 
         if (inode.Parent is { HasUpper: false, IsUnlinked: false })
         {
@@ -132,18 +126,13 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     private bool TryLock(Inode inode, in Request request, out ObjectLock.Scope scope)
     {
         if (inode.TryLockCopyUp(0, out scope)) { return true; }
-        Workers?.BeginBlocking();
-        try
+        using (session.Block())
         {
             while (!inode.TryLockCopyUp(LockPatience, out scope))
             {
                 if (request.IsCallerDead) { return false; }
             }
             return true;
-        }
-        finally
-        {
-            Workers?.EndBlocking();
         }
     }
 
@@ -164,13 +153,13 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         inode.AssertCopyUpLocked();
         RealDirectory lower = inode.Lowers[0];
-        Errno error = volume.Objects.Of(lower, Libc.Self, out RealReference source);
+        Errno error = tree.Objects.Of(lower, Libc.Self, out RealReference source);
         if (error.IsError) { return error; }
         using (source)
         {
             Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-            ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-            int work = volume.Work.Descriptor;
+            ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
+            int work = upper.Work.Descriptor;
             error = StatSource(source, out Statx stat);
             if (error.IsError) { return error; }
             error = Libc.MakeDirectoryAt(work, temporary, 0x1C0);
@@ -179,11 +168,11 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             if (!error.IsError)
             {
                 error = CopyAttributes(inode, source, stat, copy, Libc.Self);
-                if (!error.IsError && volume.IsStrict) { error = SyncDirectory(copy); }
+                if (!error.IsError && upper.IsStrict) { error = SyncDirectory(copy); }
                 Libc.Close(copy);
             }
             if (!error.IsError) { error = PublishLocked(inode, temporary); }
-            if (error.IsError) { volume.Work.Discard(temporary); }
+            if (error.IsError) { upper.Work.Discard(temporary); }
             return error;
         }
     }
@@ -193,7 +182,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         Errno error = Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out stat);
         if (error.IsError) { return error; }
-        volume.Owners.Mark(source.Directory, source.Name, ref stat);
+        tree.Owners.Mark(source.Directory, source.Name, ref stat);
         return stat.Uid == Owners.Unmapped || stat.Gid == Owners.Unmapped ? Errno.EOVERFLOW : Errno.None;
     }
 
@@ -201,9 +190,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         Errno error = Libc.Reopen(path, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
         if (error.IsError) { return error; }
-        Workers?.BeginBlocking();
-        try { error = Libc.Sync(descriptor, dataOnly: false); }
-        finally { Workers?.EndBlocking(); }
+        using (session.Block()) { error = Libc.Sync(descriptor, dataOnly: false); }
         Libc.Close(descriptor);
         return error;
     }
@@ -212,13 +199,13 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     private Errno CopyOtherLocked(Inode inode)
     {
         inode.AssertCopyUpLocked();
-        Errno error = volume.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
+        Errno error = tree.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
         if (error.IsError) { return error; }
         using (source)
         {
             Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-            ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-            int work = volume.Work.Descriptor;
+            ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
+            int work = upper.Work.Descriptor;
             error = StatSource(source, out Statx stat);
             if (error.IsError) { return error; }
             if (stat.IsSymbolicLink)
@@ -237,7 +224,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             error = CopyAttributes(inode, source, stat, work, temporary);
             if (!error.IsError) { error = PublishLocked(inode, temporary); }
             if (!error.IsError) { inode.HasOrigin = stat.Nlink == 1; }
-            if (error.IsError || inode.Links is not null) { volume.Work.Discard(temporary); }
+            if (error.IsError || inode.Links is not null) { upper.Work.Discard(temporary); }
             return error;
         }
     }
@@ -247,7 +234,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         inode.AssertCopyUpLocked();
         // What holds the attributes; CopyData finds the data, which may be in a layer further down.
-        Errno error = volume.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
+        Errno error = tree.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
         if (error.IsError) { return error; }
         using (source)
         {
@@ -256,24 +243,23 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
             scoped ReadOnlySpan<byte> temporary = default;
             int copy;
-            if (volume.Work!.Features.TemporaryFiles)
+            if (upper.Work!.Features.TemporaryFiles)
             {
-                error = Libc.OpenAt(volume.Work.Descriptor, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.Confined, out copy);
+                error = Libc.OpenAt(upper.Work.Descriptor, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.Confined, out copy);
             }
             else
             {
-                temporary = volume.Work.NewName(space);
-                error = Libc.OpenAt(volume.Work.Descriptor, temporary, OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.ReadWrite | OpenFlags.NoFollow, 0x180, ResolveFlags.Confined, out copy);
+                temporary = upper.Work.NewName(space);
+                error = Libc.OpenAt(upper.Work.Descriptor, temporary, OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.ReadWrite | OpenFlags.NoFollow, 0x180, ResolveFlags.Confined, out copy);
             }
             if (error.IsError) { return error; }
 
             // All names of a hard-linked file are one copy, which would lose its data with the first name that is moved.
             RealName? below = needsData || inode.Links is not null ? null : DataOf(inode);
             long size = below is not null ? 0 : Math.Min((long)stat.Size, truncation?.Size ?? long.MaxValue);
-            bool syncs = volume.IsDurable && (size > 0 || volume.IsStrict);
+            bool syncs = upper.IsDurable && (size > 0 || upper.IsStrict);
             bool isLong = size > SmallFile || syncs;
-            if (isLong) { Workers?.BeginBlocking(); }
-            try
+            using (session.Block(isLong))
             {
                 error = below is not null
                     ? LeaveData(copy, (long)stat.Size)
@@ -282,13 +268,9 @@ internal sealed class CopyUp(Volume volume, Remove remove)
                 if (!error.IsError && below is null && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value, request); }
                 if (!error.IsError && syncs) { error = Libc.Sync(copy, dataOnly: false); }
             }
-            finally
-            {
-                if (isLong) { Workers?.EndBlocking(); }
-            }
             if (!error.IsError) { error = PublishLocked(inode, copy, temporary, stat, below); }
             Libc.Close(copy);
-            if (temporary.Length > 0) { volume.Work.Discard(temporary); } // after a link it is one name too many, after an error all there is
+            if (temporary.Length > 0) { upper.Work.Discard(temporary); } // after a link it is one name too many, after an error all there is
             return error;
         }
     }
@@ -296,7 +278,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     /// <summary>Makes the copy a metacopy: a hole as long as the data, which stays below. Kernel: ovl_set_metacopy_xattr(), ovl_set_size().</summary>
     private Errno LeaveData(int copy, long size)
     {
-        Errno error = Libc.SetXattrAt(copy, Libc.Self, volume.Xattr.Metacopy, default, XattrFlags.None);
+        Errno error = Libc.SetXattrAt(copy, Libc.Self, tree.Xattr.Metacopy, default, XattrFlags.None);
         return error.IsError ? error : Libc.Truncate(copy, size);
     }
 
@@ -318,7 +300,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         inode.AssertCopyUpLocked();
         Errno error = OpenMetacopy(inode, out int copy, out Statx stat);
         if (error.IsError) { return error; }
-        Errno isMarked = Libc.GetXattrAt(copy, Libc.Self, volume.Xattr.Metacopy, default, out _);
+        Errno isMarked = Libc.GetXattrAt(copy, Libc.Self, tree.Xattr.Metacopy, default, out _);
         if (isMarked.IsError)
         {
             Libc.Close(copy);
@@ -329,15 +311,10 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         }
         Span<byte> capability = stackalloc byte[64];
         Errno hasCapability = Libc.GetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability, out int capabilityLength);
-        Workers?.BeginBlocking();
-        try
+        using (session.Block())
         {
             error = CopyData(inode, copy, (long)stat.Size, mayHaveHoles: true, request);
-            if (!error.IsError && volume.IsDurable) { error = Libc.Sync(copy, dataOnly: false); }
-        }
-        finally
-        {
-            Workers?.EndBlocking();
+            if (!error.IsError && upper.IsDurable) { error = Libc.Sync(copy, dataOnly: false); }
         }
         // Writing drops the capability, also when it fails; the data is no change of the user's. Kernel: ovl_copy_up_meta_inode_data()
         if (!hasCapability.IsError)
@@ -346,13 +323,13 @@ internal sealed class CopyUp(Volume volume, Remove remove)
             if (!error.IsError) { error = restored; }
         }
         if (!error.IsError) { error = Libc.ChangeTimesAt(copy, Libc.Self, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
-        if (!error.IsError) { error = Libc.RemoveXattrAt(copy, Libc.Self, volume.Xattr.Metacopy); }
+        if (!error.IsError) { error = Libc.RemoveXattrAt(copy, Libc.Self, tree.Xattr.Metacopy); }
         Libc.Close(copy);
         if (error.IsError) { return error; }
         inode.Metacopy = null;
         // A lookup that read the attribute before it went must not make an inode of what it has found.
-        if (inode.Parent is { } parent) { volume.Inodes.Changed(parent); }
-        foreach (Alias alias in inode.Aliases) { volume.Inodes.Changed(alias.Parent); }
+        if (inode.Parent is { } parent) { tree.Inodes.Changed(parent); }
+        foreach (Alias alias in inode.Aliases) { tree.Inodes.Changed(alias.Parent); }
         return Errno.None;
     }
 
@@ -361,10 +338,10 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         copy = -1;
         stat = default;
-        using (volume.RenameLock.Share())
+        using (tree.RenameLock.Share())
         {
             using var held = new HeldName(inode);
-            Errno error = volume.Objects.ResolveLocked(inode, out RealReference real);
+            Errno error = tree.Objects.ResolveLocked(inode, out RealReference real);
             if (error.IsError) { return error; }
             using (real)
             {
@@ -381,7 +358,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         if (size == 0) { return Errno.None; }
         RealName data = DataOf(inode);
-        Errno error = volume.Objects.Of(data.Directory, data.Name, out RealReference source);
+        Errno error = tree.Objects.Of(data.Directory, data.Name, out RealReference source);
         if (error.IsError) { return error; }
         int original;
         using (source) { error = source.OpenData(OpenFlags.ReadOnly, out original); }
@@ -402,13 +379,13 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     private Errno CopyAttributes(Inode inode, in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name)
     {
         // What was made a moment ago is ours already.
-        Errno error = stat.Uid == 0 && stat.Gid == 0 && volume.Work!.GivesRoot ? Errno.None : Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
+        Errno error = stat.Uid == 0 && stat.Gid == 0 && upper.Work!.GivesRoot ? Errno.None : Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
         if (error.IsError) { return error; }
-        error = XattrCopy.Run(source.Directory, source.Name, volume.LowerXattr, directory, name, volume.Xattr);
+        error = XattrCopy.Run(source.Directory, source.Name, tree.LowerXattr, directory, name, tree.Xattr);
         if (error.IsError) { return error; }
         if (stat.IsRegular || stat.IsDirectory)
         {
-            error = FileFlags.CopyUp(source, stat, directory, name, volume.Xattr);
+            error = FileFlags.CopyUp(source, stat, directory, name, tree.Xattr);
             if (error.IsError) { return error; }
         }
         if (stat.IsDirectory || stat.Nlink == 1)
@@ -434,7 +411,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         {
             length = OriginHandle.Encode(handle, source.Layer.Uuid, value);
         }
-        Errno error = Libc.SetXattrAt(directory, name, volume.Xattr.Origin, value[..length], XattrFlags.None);
+        Errno error = Libc.SetXattrAt(directory, name, tree.Xattr.Origin, value[..length], XattrFlags.None);
         isFound = !error.IsError && length > 0 && source.Layer.FindsOrigins;
         // user.* attributes are refused on symbolic links and special files.
         return error is Errno.EPERM or Errno.EOPNOTSUPP ? Errno.None : error;
@@ -445,19 +422,19 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     private Errno PublishLocked(Inode inode, ReadOnlySpan<byte> temporary)
     {
         inode.AssertCopyUpLocked();
-        Errno error = Libc.StatAt(volume.Work!.Descriptor, temporary, StatxMask.Basic, out Statx stat);
+        Errno error = Libc.StatAt(upper.Work!.Descriptor, temporary, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
-        RealKey key = volume.Keys.InUpper(inode.Parent, inode.Name, stat);
+        RealKey key = tree.Keys.InUpper(inode.Parent, inode.Name, stat);
         bool isExpected = false;
         try
         {
-            using (volume.RenameLock.Share())
+            using (tree.RenameLock.Share())
             {
                 if (inode.Links is { } links)
                 {
-                    volume.Inodes.Expect(inode, key);
+                    tree.Inodes.Expect(inode, key);
                     isExpected = true;
-                    error = Libc.OpenAt(volume.Work.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
+                    error = Libc.OpenAt(upper.Work.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
                     if (error.IsError) { return error; }
                     error = PublishLinksLocked(inode, links, descriptor, temporary, stat);
                     Libc.Close(descriptor);
@@ -468,17 +445,17 @@ internal sealed class CopyUp(Volume volume, Remove remove)
                 {
                     // A removed directory is not the one to be found under its name.
                     if (inode is DirectoryInode { IsUnlinked: true } removed) { return OrphanLocked(removed, temporary); }
-                    volume.Inodes.Expect(inode, key);
+                    tree.Inodes.Expect(inode, key);
                     isExpected = true;
                     if (inode.IsUnlinked) { return OrphanLocked(inode, temporary, stat); }
-                    error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
+                    error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
                     if (error.IsError) { return error; }
                     using (target)
                     {
-                        error = SetImpure(parent);
+                        error = impure.Set(parent);
                         if (error.IsError) { return error; }
                         Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                        error = volume.Work.Publish(temporary, target.Directory, inode.Name);
+                        error = upper.Work.Publish(temporary, target.Directory, inode.Name);
                         if (error.IsError) { return error; }
                         Settle(parent, target.Directory, hasTimes, times);
                     }
@@ -489,7 +466,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         }
         finally
         {
-            if (isExpected) { volume.Inodes.ExpectNoMore(key); }
+            if (isExpected) { tree.Inodes.ExpectNoMore(key); }
         }
     }
 
@@ -501,11 +478,11 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         inode.AssertCopyUpLocked();
         Errno error = Libc.StatAt(copy, Libc.Self, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
-        RealKey key = volume.Numbers.Key(stat.Dev, stat.Ino);
-        volume.Inodes.Expect(inode, key);
+        RealKey key = tree.Numbers.Key(stat.Dev, stat.Ino);
+        tree.Inodes.Expect(inode, key);
         try
         {
-            using (volume.RenameLock.Share())
+            using (tree.RenameLock.Share())
             {
                 if (inode.Links is { } links) { return PublishLinksLocked(inode, links, copy, temporary, stat); }
                 DirectoryInode parent = inode.Parent!;
@@ -514,25 +491,25 @@ internal sealed class CopyUp(Volume volume, Remove remove)
                     if (inode.IsUnlinked)
                     {
                         // Open, or its descriptor held, but without a name: the copy never gets one in upper.
-                        if (!volume.HasManyOrphans || !remove.LinkInWork(inode, copy, Libc.Self))
+                        if (!upper.HasManyOrphans || !remove.LinkInWork(inode, copy, Libc.Self))
                         {
                             error = Libc.Duplicate(copy, out int descriptor);
                             if (error.IsError) { return error; }
-                            volume.Inodes.SetOrphan(inode, descriptor);
+                            tree.Inodes.SetOrphan(inode, descriptor);
                         }
                         SetUpperLocked(inode, stat, keepLower: false, below);
                         return Errno.None;
                     }
-                    error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
+                    error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
                     if (error.IsError) { return error; }
                     using (target)
                     {
-                        error = SetImpure(parent);
+                        error = impure.Set(parent);
                         if (error.IsError) { return error; }
                         Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
                         error = temporary.Length == 0 ? Libc.LinkDescriptor(copy, target.Directory, inode.Name)
-                            : volume.Work!.Features.Links ? Libc.LinkAt(volume.Work.Descriptor, temporary, target.Directory, inode.Name)
-                            : volume.Work.Publish(temporary, target.Directory, inode.Name);
+                            : upper.Work!.Features.Links ? Libc.LinkAt(upper.Work.Descriptor, temporary, target.Directory, inode.Name)
+                            : upper.Work.Publish(temporary, target.Directory, inode.Name);
                         if (error.IsError) { return error; }
                         Settle(parent, target.Directory, hasTimes, times);
                     }
@@ -544,7 +521,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         }
         finally
         {
-            volume.Inodes.ExpectNoMore(key);
+            tree.Inodes.ExpectNoMore(key);
         }
     }
 
@@ -554,17 +531,17 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         removed.AssertCopyUpLocked();
         byte[] name = temporary.ToArray();
-        var upper = new RealDirectory(volume.WorkRoot!, name);
-        bool staysInWork = volume.HasManyOrphans;
+        var orphan = new RealDirectory(upper.WorkRoot!, name);
+        bool staysInWork = upper.HasManyOrphans;
         if (!staysInWork)
         {
-            Errno error = volume.Directories.KeepOpen(upper);
+            Errno error = tree.Directories.KeepOpen(orphan);
             if (error.IsError) { return error; }
         }
         removed.WorkName = staysInWork ? name : null;
-        removed.Upper = upper;
-        if (!staysInWork) { volume.Work!.Discard(name); }
-        Notifier?.InvalidateAttributes(removed.NodeId);
+        removed.Upper = orphan;
+        if (!staysInWork) { upper.Work!.Discard(name); }
+        session.Notifier?.InvalidateAttributes(removed.NodeId);
         return Errno.None;
     }
 
@@ -572,14 +549,14 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     private Errno OrphanLocked(Inode inode, ReadOnlySpan<byte> temporary, in Statx stat)
     {
         inode.AssertCopyUpLocked();
-        if (!volume.HasManyOrphans || !remove.LinkInWork(inode, volume.Work!.Descriptor, temporary))
+        if (!upper.HasManyOrphans || !remove.LinkInWork(inode, upper.Work!.Descriptor, temporary))
         {
-            Errno error = Libc.OpenAt(volume.Work!.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
+            Errno error = Libc.OpenAt(upper.Work!.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
             if (error.IsError) { return error; }
-            volume.Inodes.SetOrphan(inode, descriptor);
+            tree.Inodes.SetOrphan(inode, descriptor);
         }
         SetUpperLocked(inode, stat, keepLower: false);
-        volume.Work.Discard(temporary);
+        upper.Work.Discard(temporary);
         return Errno.None;
     }
 
@@ -593,15 +570,15 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         inode.AssertCopyUpLocked();
         LockOrder.AssertHeld(OverlayLocks.Rename);
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        byte[] hold = volume.Work!.NewName(space).ToArray();
+        byte[] hold = upper.Work!.NewName(space).ToArray();
         Errno error = temporary.Length > 0
-            ? Libc.LinkAt(volume.Work.Descriptor, temporary, volume.Work.Descriptor, hold)
-            : Libc.LinkDescriptor(copy, volume.Work.Descriptor, hold);
+            ? Libc.LinkAt(upper.Work.Descriptor, temporary, upper.Work.Descriptor, hold)
+            : Libc.LinkDescriptor(copy, upper.Work.Descriptor, hold);
         if (error.IsError) { return error; }
         error = LinkKnownNamesLocked(inode, hold);
         if (error.IsError && !HasUpperName(inode))
         {
-            volume.Work.Discard(hold);
+            upper.Work.Discard(hold);
             return error;
         }
         links.Hold = hold;
@@ -623,7 +600,7 @@ internal sealed class CopyUp(Volume volume, Remove remove)
     {
         inode.AssertCopyUpLocked();
         if (inode.Links?.Hold is not { } hold) { return Errno.None; }
-        using (volume.RenameLock.Share()) { return LinkKnownNamesLocked(inode, hold); }
+        using (tree.RenameLock.Share()) { return LinkKnownNamesLocked(inode, hold); }
     }
 
     private Errno LinkKnownNamesLocked(Inode inode, byte[] hold)
@@ -634,24 +611,24 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         {
             if (alias.IsUpper) { continue; }
             // A name that was looked up a moment ago: its directory is copied up by the next change.
-            if (alias.Parent.Upper is not { } upper) { continue; }
+            if (alias.Parent.Upper is not { } upperDirectory) { continue; }
             using (alias.Parent.LockNames())
             {
                 if (alias.IsRemoved || alias.IsUpper) { continue; }
-                Errno error = volume.Objects.Of(upper, Libc.Self, out RealReference target);
+                Errno error = tree.Objects.Of(upperDirectory, Libc.Self, out RealReference target);
                 if (error.IsError) { return error; }
                 using (target)
                 {
-                    error = SetImpure(alias.Parent);
+                    error = impure.Set(alias.Parent);
                     if (error.IsError) { return error; }
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                    error = Libc.LinkAt(volume.Work!.Descriptor, hold, target.Directory, alias.Name);
+                    error = Libc.LinkAt(upper.Work!.Descriptor, hold, target.Directory, alias.Name);
                     if (error.IsError) { return error; }
-                    volume.Moves?.Add(target.Directory, alias.Name);
+                    upper.Moves?.Add(target.Directory, alias.Name);
                     Settle(alias.Parent, target.Directory, hasTimes, times);
                 }
                 alias.IsUpper = true;
-                volume.Inodes.Changed(alias.Parent);
+                tree.Inodes.Changed(alias.Parent);
             }
         }
         return Errno.None;
@@ -664,27 +641,15 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         {
             directory.HasOrigin = true;
             directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name.ToArray());
-            Notifier?.InvalidateAttributes(directory.NodeId);
+            session.Notifier?.InvalidateAttributes(directory.NodeId);
         }
         // In this order: whoever opens the data meanwhile, without a lock, finds it below or in upper, and never a hole.
         if (below is not null) { inode.Metacopy = below; }
         inode.HasUpper = true;
         if (below is null) { inode.Metacopy = null; }
-        RealKey key = volume.Keys.InUpper(inode.Parent, inode.Name, stat);
-        if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { volume.Numbers.Remember(key, inode.Ino); }
-        volume.Inodes.Rekey(inode, key, keepLower);
-    }
-
-    /// <summary>Marks an upper directory: some of its entries have an origin. Kernel: ovl_set_impure().</summary>
-    public Errno SetImpure(DirectoryInode directory)
-    {
-        if (directory.IsImpure) { return Errno.None; }
-        if (!volume.Work!.Features.HasOpaque) { return Errno.None; } // there are no origins either. Kernel: ovl_set_impure()
-        Errno error = volume.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);
-        if (error.IsError) { return error; }
-        using (real) { error = Libc.SetXattrAt(real.Directory, real.Name, volume.Xattr.Impure, "y"u8, XattrFlags.None); }
-        if (!error.IsError) { directory.IsImpure = true; }
-        return error;
+        RealKey key = tree.Keys.InUpper(inode.Parent, inode.Name, stat);
+        if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { tree.Numbers.Remember(key, inode.Ino); }
+        tree.Inodes.Rekey(inode, key, keepLower);
     }
 
     /// <summary>A copy-up is no change of the directory that the user made, but its st_ctime and st_size are others now.</summary>
@@ -694,6 +659,6 @@ internal sealed class CopyUp(Volume volume, Remove remove)
         {
             _ = Libc.ChangeTimesAt(directory, Libc.Self, TimeSpec.From(times.AccessTime), TimeSpec.From(times.ModifyTime)); // best effort, as in ovl_set_timestamps()
         }
-        Notifier?.InvalidateAttributes(parent.NodeId);
+        session.Notifier?.InvalidateAttributes(parent.NodeId);
     }
 }

@@ -45,13 +45,13 @@ internal readonly ref struct NewObject(uint mode, uint device = 0)
 /// rename; killed before it, the name still shows nothing, and the next mount empties work.
 /// </para>
 /// </remarks>
-internal sealed class Create(Volume volume)
+internal sealed class Create(ObjectTree tree, UpperLayer upper)
 {
     /// <summary>Whether a directory is made in more than one step, in between which nobody may look.</summary>
-    public bool IsLong => volume.Work is { Features: not { Exchange: true, HasOpaque: true } };
+    public bool IsLong => upper.Work is { Features: not { Exchange: true, HasOpaque: true } };
 
     /// <summary>Whether a directory that was made may merge with lower ones, all of whose entries it hides one by one.</summary>
-    public bool MayMerge => volume.Work is { Features.HasOpaque: false };
+    public bool MayMerge => upper.Work is { Features.HasOpaque: false };
 
     /// <summary>Makes an object.</summary>
     /// <param name="parent">The directory.</param>
@@ -67,7 +67,7 @@ internal sealed class Create(Volume volume)
         parent.AssertNamesLocked();
         stat = default;
         descriptor = -1;
-        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        Errno error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
         using (directory)
         {
@@ -76,12 +76,12 @@ internal sealed class Create(Volume volume)
             {
                 error = Libc.StatAt(directory.Directory, name, StatxMask.Basic, out stat);
                 if (error.IsError) { return error; }
-                if (!volume.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
+                if (!tree.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
                 error = OverWhiteout(parent, directory.Directory, name, what, below, out descriptor);
             }
-            else if (!error.IsError && (what.Mode & FileType.Mask) == FileType.Directory && parent.IsMerged && !volume.AllowsOfflineChanges)
+            else if (!error.IsError && (what.Mode & FileType.Mask) == FileType.Directory && parent.IsMerged && !upper.AllowsOfflineChanges)
             {
-                _ = Libc.SetXattrAt(directory.Directory, name, volume.Xattr.Opaque, "y"u8, XattrFlags.None); // best effort: it only spares lookups, as in ovl_create_upper()
+                _ = Libc.SetXattrAt(directory.Directory, name, tree.Xattr.Opaque, "y"u8, XattrFlags.None); // best effort: it only spares lookups, as in ovl_create_upper()
             }
             if (error.IsError) { return error; }
             error = descriptor >= 0
@@ -108,7 +108,7 @@ internal sealed class Create(Volume volume)
         parent.AssertNamesLocked();
         stat = default;
         descriptor = -1;
-        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        Errno error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
         using (directory)
         {
@@ -187,8 +187,8 @@ internal sealed class Create(Volume volume)
         }
 
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-        int work = volume.Work.Descriptor;
+        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
+        int work = upper.Work.Descriptor;
         error = Make(work, temporary, new NewObject(mode, what.Device) { Target = what.Target, Uid = what.Uid, Gid = gid, Open = what.Open }, out descriptor);
         if (error.IsError) { return error; }
 
@@ -200,12 +200,12 @@ internal sealed class Create(Volume volume)
         byte[]? aside = null;
         if (!error.IsError)
         {
-            error = isDirectory && !volume.Work.Features.Exchange
-                ? volume.Work.Steps.Replace(new UpperName(parent.Upper!, directory, name), temporary, out aside)
+            error = isDirectory && !upper.Work.Features.Exchange
+                ? upper.Work.Steps.Replace(new UpperName(parent.Upper!, directory, name), temporary, out aside)
                 : Libc.RenameAt(work, temporary, directory, name, isDirectory ? RenameFlags.Exchange : RenameFlags.None);
         }
-        if (aside is not null && !error.IsError) { volume.Work.Discard(aside); }
-        else if (isDirectory || error.IsError) { volume.Work.Discard(temporary); } // the whiteout, or what could not be placed
+        if (aside is not null && !error.IsError) { upper.Work.Discard(aside); }
+        else if (isDirectory || error.IsError) { upper.Work.Discard(temporary); } // the whiteout, or what could not be placed
         if (error.IsError && descriptor >= 0)
         {
             Libc.Close(descriptor);
@@ -221,20 +221,20 @@ internal sealed class Create(Volume volume)
     public Errno ListBelow(DirectoryInode parent, ReadOnlySpan<byte> name, out MergedDirectory? below)
     {
         below = null;
-        Below known = volume.Lookup.FindBelow(parent.Stack, name);
+        Below known = tree.Lookup.FindBelow(parent.Stack, name);
         if (known.Error.IsError || known.Found is not { Exists: true, Stat.IsDirectory: true }) { return known.Error; }
-        Errno error = volume.Lookup.Complete(parent.Stack, name, known.Found, out Whole whole);
-        return error.IsError || whole.Lowers.Length == 0 ? error : volume.Listings.Read(new DirectoryStack(null, whole.Lowers), 0, out below);
+        Errno error = tree.Lookup.Complete(parent.Stack, name, known.Found, out Whole whole);
+        return error.IsError || whole.Lowers.Length == 0 ? error : tree.Listings.Read(new DirectoryStack(null, whole.Lowers), 0, out below);
     }
 
     /// <summary>Nothing of what the lowers have under a name may be seen in the directory that is to get it.</summary>
     private Errno HideLower(MergedDirectory? below, int work, ReadOnlySpan<byte> made)
     {
-        if (!MayMerge) { return Libc.SetXattrAt(work, made, volume.Xattr.Opaque, "y"u8, XattrFlags.None); }
+        if (!MayMerge) { return Libc.SetXattrAt(work, made, tree.Xattr.Opaque, "y"u8, XattrFlags.None); }
         if (below is null) { return Errno.None; }
         Errno error = Libc.OpenAt(work, made, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int directory);
         if (error.IsError) { return error; }
-        for (int i = 0; i < below.Count && !error.IsError; i++) { error = volume.Work!.MakeWhiteout(directory, below.NameOf(i)); }
+        for (int i = 0; i < below.Count && !error.IsError; i++) { error = upper.Work!.MakeWhiteout(directory, below.NameOf(i)); }
         Libc.Close(directory);
         return error;
     }
@@ -247,13 +247,13 @@ internal sealed class Create(Volume volume)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
         parent.AssertNamesLocked();
-        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        Errno error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
         using (directory)
         {
             error = LinkTo(source, directory.Directory, name);
             if (error == Errno.EEXIST) { error = LinkOverWhiteout(source, parent, directory.Directory, name); }
-            if (!error.IsError) { volume.Moves?.Add(directory.Directory, name); }
+            if (!error.IsError) { upper.Moves?.Add(directory.Directory, name); }
             return error;
         }
     }
@@ -262,14 +262,14 @@ internal sealed class Create(Volume volume)
     {
         Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
-        if (!volume.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
+        if (!tree.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
 
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-        error = LinkTo(source, volume.Work.Descriptor, temporary);
+        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
+        error = LinkTo(source, upper.Work.Descriptor, temporary);
         if (error.IsError) { return error; }
-        error = Libc.RenameAt(volume.Work.Descriptor, temporary, directory, name, RenameFlags.None);
-        if (error.IsError) { volume.Work.Discard(temporary); }
+        error = Libc.RenameAt(upper.Work.Descriptor, temporary, directory, name, RenameFlags.None);
+        if (error.IsError) { upper.Work.Discard(temporary); }
         return error;
     }
 

@@ -28,7 +28,7 @@ internal enum StandIn
 /// <see cref="Steps"/>. What is left in work goes at the next mount.
 /// </para>
 /// </remarks>
-internal sealed class Remove(Volume volume)
+internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession session)
 {
     /// <summary>Removes a name of something that is not a directory.</summary>
     /// <param name="parent">The directory.</param>
@@ -43,16 +43,16 @@ internal sealed class Remove(Volume volume)
         LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: exclusive);
         parent.AssertNamesLocked();
         isHeld = false;
-        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        Errno error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
         using (directory)
         {
             StandIn standIn = found.HasUpper ? ProvideStandIn(parent, name, inode, directory.Directory) : StandIn.None;
-            bool leavesNames = !volume.Work!.Features.ForgetsNames && found.Stat.IsRegular;
-            if (positive) { error = volume.Work.AnnounceWhiteout(directory.Directory); }
+            bool leavesNames = !upper.Work!.Features.ForgetsNames && found.Stat.IsRegular;
+            if (positive) { error = upper.Work.AnnounceWhiteout(directory.Directory); }
             if (!error.IsError)
             {
-                error = !found.HasUpper ? volume.Work.MakeWhiteout(directory.Directory, name)
+                error = !found.HasUpper ? upper.Work.MakeWhiteout(directory.Directory, name)
                     : positive ? CoverFile(new UpperName(parent.Upper!, directory.Directory, name), leavesNames)
                     : leavesNames ? UnlinkInWork(directory.Directory, name)
                     : Libc.UnlinkAt(directory.Directory, name);
@@ -63,7 +63,7 @@ internal sealed class Remove(Volume volume)
                 return error;
             }
         }
-        volume.Inodes.Changed(parent); // at once: who is about to enter what he found before looks again
+        tree.Inodes.Changed(parent); // at once: who is about to enter what he found before looks again
         AfterUnlinkLocked(parent, name, inode, found);
         return Errno.None;
     }
@@ -73,15 +73,15 @@ internal sealed class Remove(Volume volume)
     private Errno CoverFile(in UpperName file, bool leavesNames)
     {
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-        Errno error = volume.Work.MakeWhiteout(volume.Work.Descriptor, temporary);
+        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
+        Errno error = upper.Work.MakeWhiteout(upper.Work.Descriptor, temporary);
         if (error.IsError) { return error; }
         byte[]? aside = null;
         error = leavesNames
-            ? volume.Work.Steps.Replace(file, temporary, out aside)
-            : Libc.RenameAt(volume.Work.Descriptor, temporary, file.Descriptor, file.Name, RenameFlags.None);
-        if (error.IsError) { volume.Work.Discard(temporary); }
-        else if (aside is not null) { volume.Work.Discard(aside); }
+            ? upper.Work.Steps.Replace(file, temporary, out aside)
+            : Libc.RenameAt(upper.Work.Descriptor, temporary, file.Descriptor, file.Name, RenameFlags.None);
+        if (error.IsError) { upper.Work.Discard(temporary); }
+        else if (aside is not null) { upper.Work.Discard(aside); }
         return error;
     }
 
@@ -89,9 +89,9 @@ internal sealed class Remove(Volume volume)
     private Errno UnlinkInWork(int directory, ReadOnlySpan<byte> name)
     {
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-        Errno error = volume.Work.Withdraw(directory, name, temporary);
-        if (!error.IsError) { volume.Work.Discard(temporary); }
+        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
+        Errno error = upper.Work.Withdraw(directory, name, temporary);
+        if (!error.IsError) { upper.Work.Discard(temporary); }
         return error;
     }
 
@@ -107,17 +107,17 @@ internal sealed class Remove(Volume volume)
         foreach (Alias other in inode.Aliases)
         {
             if (!other.IsUpper || other.IsRemoved || (ReferenceEquals(other.Parent, parent) && name.SequenceEqual(other.Name))) { continue; }
-            volume.Inodes.Move(inode, other.Parent, other.Name);
+            tree.Inodes.Move(inode, other.Parent, other.Name);
             return StandIn.OtherName;
         }
         if (inode.Orphan < 0 && inode.WorkName is null) // else it is there from a removal that failed
         {
-            if (volume.HasManyOrphans && LinkInWork(inode, directory, name)) { return StandIn.Descriptor; }
+            if (upper.HasManyOrphans && LinkInWork(inode, directory, name)) { return StandIn.Descriptor; }
             if (Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
             {
                 return StandIn.None; // out of descriptors: the file is removed all the same, and answers ESTALE to those who still ask
             }
-            volume.Inodes.SetOrphan(inode, descriptor);
+            tree.Inodes.SetOrphan(inode, descriptor);
         }
         inode.IsNameless = true;
         return StandIn.Descriptor;
@@ -127,12 +127,12 @@ internal sealed class Remove(Volume volume)
     /// <returns>True when what was to stand in is still there, since the rename lock is shared and others may use it.</returns>
     public bool Undo(StandIn standIn, DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, bool exclusive)
     {
-        if (standIn == StandIn.OtherName) { volume.Inodes.Move(inode, parent, name.ToArray()); }
+        if (standIn == StandIn.OtherName) { tree.Inodes.Move(inode, parent, name.ToArray()); }
         if (standIn != StandIn.Descriptor) { return false; }
         inode.IsNameless = false;
         if (!exclusive) { return true; }
-        if (volume.Inodes.TakeOrphan(inode) is >= 0 and int descriptor) { Libc.Close(descriptor); }
-        if (inode.WorkName is { } workName) { volume.Work!.Discard(workName); }
+        if (tree.Inodes.TakeOrphan(inode) is >= 0 and int descriptor) { Libc.Close(descriptor); }
+        if (inode.WorkName is { } workName) { upper.Work!.Discard(workName); }
         inode.WorkName = null;
         return false;
     }
@@ -145,10 +145,10 @@ internal sealed class Remove(Volume volume)
     public bool LinkInWork(Inode inode, int directory, ReadOnlySpan<byte> name)
     {
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        byte[] workName = volume.Work!.NewName(space).ToArray();
+        byte[] workName = upper.Work!.NewName(space).ToArray();
         Errno error = name.Length > 1
-            ? Libc.LinkAt(directory, name, volume.Work.Descriptor, workName)
-            : Libc.LinkDescriptor(directory, volume.Work.Descriptor, workName);
+            ? Libc.LinkAt(directory, name, upper.Work.Descriptor, workName)
+            : Libc.LinkDescriptor(directory, upper.Work.Descriptor, workName);
         if (error.IsError) { return false; }
         inode.WorkName = workName;
         inode.IsNameless = true;
@@ -159,53 +159,53 @@ internal sealed class Remove(Volume volume)
     public void AfterUnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
-        if (volume.Inodes.FindAlias(inode, parent, name) is { } alias) { volume.Inodes.RemoveAlias(inode, alias); }
+        if (tree.Inodes.FindAlias(inode, parent, name) is { } alias) { tree.Inodes.RemoveAlias(inode, alias); }
         if (inode.Links is { } links)
         {
-            if (!inode.HasUpper) { volume.Inodes.RetainHardLink(inode, inode.Key); }
+            if (!inode.HasUpper) { tree.Inodes.RetainHardLink(inode, inode.Key); }
             if (links.Count > 0) { links.Count--; }
             if (links.Count > 0) { return; }
             if (links.Hold is { } hold) { LetGo(inode, links, hold); }
             inode.IsUnlinked = true;
-            volume.Inodes.Unhash(inode);
-            volume.Inodes.ReleaseHardLink(inode);
+            tree.Inodes.Unhash(inode);
+            tree.Inodes.ReleaseHardLink(inode);
             return;
         }
         if (found.HasUpper && HasOtherNames(inode, found)) { return; }
         inode.IsUnlinked = true;
-        volume.Numbers.Release(inode.Key);
-        volume.Inodes.Unhash(inode);
+        tree.Numbers.Release(inode.Key);
+        tree.Inodes.Unhash(inode);
     }
 
     private bool HasOtherNames(Inode inode, in Found found)
     {
         if (inode.WorkName is not { } workName) { return found.Stat.Nlink > 1; }
-        return !Libc.StatAt(volume.Work!.Descriptor, workName, StatxMask.Basic, out Statx stat).IsError && stat.Nlink > 1;
+        return !Libc.StatAt(upper.Work!.Descriptor, workName, StatxMask.Basic, out Statx stat).IsError && stat.Nlink > 1;
     }
 
     /// <summary>The last name of a hard-linked copy is gone: from now on a descriptor keeps it for those who have it open.</summary>
     private void LetGo(Inode inode, HardLinks links, byte[] hold)
     {
-        if (volume.HasManyOrphans)
+        if (upper.HasManyOrphans)
         {
             inode.WorkName = hold;
             inode.IsNameless = true;
             links.Hold = null;
             return;
         }
-        if (Libc.OpenAt(volume.Work!.Descriptor, hold, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
+        if (Libc.OpenAt(upper.Work!.Descriptor, hold, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
         {
             return; // out of descriptors: the copy stays until unmount
         }
-        volume.Inodes.SetOrphan(inode, descriptor);
+        tree.Inodes.SetOrphan(inode, descriptor);
         links.Hold = null;
-        volume.Work.Discard(hold);
+        upper.Work.Discard(hold);
     }
 
     /// <summary>A directory that was moved to work stays there, and is found there, for those who have it open.</summary>
     public void LeaveInWork(DirectoryInode removed, byte[] name)
     {
-        removed.Upper!.Move(volume.WorkRoot!, name);
+        removed.Upper!.Move(upper.WorkRoot!, name);
         removed.WorkName = name;
     }
 
@@ -224,15 +224,15 @@ internal sealed class Remove(Volume volume)
         parent.AssertNamesLocked();
         removed.AssertNamesLocked();
         leftover = null;
-        Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+        Errno error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
         if (error.IsError) { return error; }
         using (directory)
         {
-            if (positive) { error = volume.Work!.AnnounceWhiteout(directory.Directory); }
+            if (positive) { error = upper.Work!.AnnounceWhiteout(directory.Directory); }
             if (error.IsError) { return error; }
             if (!found.HasUpper)
             {
-                error = volume.Work!.MakeWhiteout(directory.Directory, name);
+                error = upper.Work!.MakeWhiteout(directory.Directory, name);
             }
             else
             {
@@ -248,16 +248,16 @@ internal sealed class Remove(Volume volume)
                 }
                 else
                 {
-                    _ = volume.Directories.KeepOpen(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
+                    _ = tree.Directories.KeepOpen(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
                     error = positive ? CoverDirectory(target, whiteouts, out leftover)
                         : whiteouts > 0 ? MoveAway(directory.Directory, name, whiteouts, out leftover)
                         : Libc.RemoveDirectoryAt(directory.Directory, name);
-                    if (error.IsError) { volume.Directories.KeepOpenNoMore(removed.Upper!); }
+                    if (error.IsError) { tree.Directories.KeepOpenNoMore(removed.Upper!); }
                 }
             }
         }
         if (error.IsError) { return error; }
-        volume.Inodes.Changed(parent); // at once: who is about to enter what he found before looks again
+        tree.Inodes.Changed(parent); // at once: who is about to enter what he found before looks again
         AfterRemoveLocked(removed);
         return Errno.None;
     }
@@ -267,7 +267,7 @@ internal sealed class Remove(Volume volume)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
         removed.IsUnlinked = true;
-        volume.Inodes.Unhash(removed);
+        tree.Inodes.Unhash(removed);
     }
 
     /// <summary>A whiteout takes the directory's place; the directory, with nothing but whiteouts in it, goes in work.</summary>
@@ -275,14 +275,14 @@ internal sealed class Remove(Volume volume)
     {
         leftover = null;
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-        Errno error = volume.Work.MakeWhiteout(volume.Work.Descriptor, temporary);
+        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
+        Errno error = upper.Work.MakeWhiteout(upper.Work.Descriptor, temporary);
         if (error.IsError) { return error; }
         byte[]? aside = null;
-        error = volume.Work.Features.Exchange
-            ? Libc.RenameAt(volume.Work.Descriptor, temporary, directory.Descriptor, directory.Name, RenameFlags.Exchange)
-            : volume.Work.Steps.Replace(directory, temporary, out aside);
-        if (error.IsError) { volume.Work.Discard(temporary); }
+        error = upper.Work.Features.Exchange
+            ? Libc.RenameAt(upper.Work.Descriptor, temporary, directory.Descriptor, directory.Name, RenameFlags.Exchange)
+            : upper.Work.Steps.Replace(directory, temporary, out aside);
+        if (error.IsError) { upper.Work.Discard(temporary); }
         else { leftover = new Leftover(aside ?? temporary.ToArray(), whiteouts); }
         return error;
     }
@@ -290,9 +290,20 @@ internal sealed class Remove(Volume volume)
     private Errno MoveAway(int directory, ReadOnlySpan<byte> name, int whiteouts, out Leftover? leftover)
     {
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-        Errno error = volume.Work.Withdraw(directory, name, temporary);
+        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
+        Errno error = upper.Work.Withdraw(directory, name, temporary);
         leftover = error.IsError ? null : new Leftover(temporary.ToArray(), whiteouts);
         return error;
+    }
+
+    /// <summary>From how many whiteouts on their removal is announced; fewer are gone before another worker is awake.</summary>
+    public const int ManyWhiteouts = 100;
+
+    /// <summary>A directory may hold any number of whiteouts. Caller holds no lock.</summary>
+    public void Discard(Leftover? leftover)
+    {
+        if (leftover is null) { return; }
+        bool isLong = leftover.Entries >= ManyWhiteouts;
+        using (session.Block(isLong)) { upper.Work!.Discard(leftover.Name); }
     }
 }

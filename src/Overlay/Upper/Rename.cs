@@ -49,10 +49,10 @@ internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
 /// cannot do it like this, <see cref="Steps"/> does.
 /// </para>
 /// </remarks>
-internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
+internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, ImpureMark impure)
 {
     /// <summary>Whether an object may change its directory or name. Kernel: ovl_can_move().</summary>
-    public bool CanMove(Inode inode) => volume.WritesRedirects || inode is not DirectoryInode directory || directory.IsPureUpper;
+    public bool CanMove(Inode inode) => upper.WritesRedirects || inode is not DirectoryInode directory || directory.IsPureUpper;
 
     /// <summary>Does it.</summary>
     /// <returns><see cref="Errno.EXDEV"/> when it would need a redirect that cannot be written; the caller copies instead.</returns>
@@ -60,7 +60,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
         bool sameDirectory = ReferenceEquals(from.Parent, to.Parent);
-        UpperFeatures features = volume.Work!.Features;
+        UpperFeatures features = upper.Work!.Features;
         RenameFlags flags = exchange ? RenameFlags.Exchange : RenameFlags.None;
         Left left = exchange ? Left.Other : Left.Nothing;
         bool whiteoutIsLeft = false;
@@ -84,7 +84,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
             }
             if (to.Directory is not null && to.Found.HasUpper) { whiteouts = to.Whiteouts; }
         }
-        bool staysInWork = !exchange && to is { Directory: not null, Found.HasUpper: true } && volume.HasManyOrphans;
+        bool staysInWork = !exchange && to is { Directory: not null, Found.HasUpper: true } && upper.HasManyOrphans;
         // What a rename cannot replace, or would leave a name of in the directory.
         bool leavesNames = !features.ForgetsNames && !exchange && to.Found is { HasUpper: true, Stat.IsRegular: true };
         bool setAside = leavesNames || exchange || (to.Found.IsWhiteout && from.Directory is not null) || whiteouts > 0 || staysInWork;
@@ -111,11 +111,11 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
             if (error.IsError) { return error; }
         }
 
-        error = volume.Objects.Of(from.Parent.Upper!, Libc.Self, out RealReference oldDirectory);
+        error = tree.Objects.Of(from.Parent.Upper!, Libc.Self, out RealReference oldDirectory);
         if (error.IsError) { return error; }
         using (oldDirectory)
         {
-            error = volume.Objects.Of(to.Parent.Upper!, Libc.Self, out RealReference newDirectory);
+            error = tree.Objects.Of(to.Parent.Upper!, Libc.Self, out RealReference newDirectory);
             if (error.IsError) { return error; }
             using (newDirectory)
             {
@@ -123,13 +123,13 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 {
                     if (to.Directory is { } replaced)
                     {
-                        if (!staysInWork) { _ = volume.Directories.KeepOpen(replaced.Upper!); } // best effort: without it, whoever stands in the directory gets ESTALE
+                        if (!staysInWork) { _ = tree.Directories.KeepOpen(replaced.Upper!); } // best effort: without it, whoever stands in the directory gets ESTALE
                         if ((whiteouts > 0 || staysInWork) && !inSteps)
                         {
                             error = ReplaceByEmpty(newDirectory.Directory, whiteouts, ref to);
                             if (error.IsError)
                             {
-                                volume.Directories.KeepOpenNoMore(replaced.Upper!);
+                                tree.Directories.KeepOpenNoMore(replaced.Upper!);
                                 return error;
                             }
                         }
@@ -141,26 +141,26 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
                 }
                 if (inSteps)
                 {
-                    error = volume.Work.Steps.Move(
+                    error = upper.Work.Steps.Move(
                         new UpperName(from.Parent.Upper!, oldDirectory.Directory, from.Name), new UpperName(to.Parent.Upper!, newDirectory.Directory, to.Name), left, setAside, out byte[]? aside);
                     if (aside is not null) { to.Leftover = new Leftover(aside, whiteouts); }
                     whiteoutIsLeft = false;
                 }
                 else
                 {
-                    error = left == Left.Whiteout || whiteoutIsLeft ? volume.Work.AnnounceWhiteout(oldDirectory.Directory) : Errno.None;
+                    error = left == Left.Whiteout || whiteoutIsLeft ? upper.Work.AnnounceWhiteout(oldDirectory.Directory) : Errno.None;
                     if (!error.IsError) { error = Libc.RenameAt(oldDirectory.Directory, from.Name, newDirectory.Directory, to.Name, flags); }
                 }
                 if (error.IsError)
                 {
                     if (to.Leftover is { } replaced) { PutBack(newDirectory.Directory, to.Name, replaced); }
-                    if (!exchange && to is { Found.HasUpper: true, Directory: { } stays }) { volume.Directories.KeepOpenNoMore(stays.Upper!); }
+                    if (!exchange && to is { Found.HasUpper: true, Directory: { } stays }) { tree.Directories.KeepOpenNoMore(stays.Upper!); }
                     if (standIn != StandIn.None) { remove.Undo(standIn, to.Parent, to.Name, to.Inode!, exclusive: true); }
                     return error;
                 }
-                volume.Inodes.Changed(from.Parent); // at once: who is about to enter what he found before looks again
-                volume.Inodes.Changed(to.Parent);
-                if (volume.Moves is { } moves)
+                tree.Inodes.Changed(from.Parent); // at once: who is about to enter what he found before looks again
+                tree.Inodes.Changed(to.Parent);
+                if (upper.Moves is { } moves)
                 {
                     moves.Add(newDirectory.Directory, to.Name);
                     if (exchange) { moves.Add(oldDirectory.Directory, from.Name); }
@@ -198,18 +198,18 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     private void Move(Inode inode, DirectoryInode parent, byte[] name)
     {
         if (inode is DirectoryInode directory) { directory.Upper!.Move(parent.Upper!, name); }
-        volume.Inodes.Move(inode, parent, name);
+        tree.Inodes.Move(inode, parent, name);
     }
 
     private void MoveAlias(Inode inode, DirectoryInode oldParent, byte[] oldName, DirectoryInode newParent, byte[] newName)
     {
-        if (volume.Inodes.FindAlias(inode, oldParent, oldName) is not { } alias) { return; }
-        volume.Inodes.RemoveAlias(inode, alias);
-        volume.Inodes.AddAlias(inode, newParent, newName, isUpper: true);
+        if (tree.Inodes.FindAlias(inode, oldParent, oldName) is not { } alias) { return; }
+        tree.Inodes.RemoveAlias(inode, alias);
+        tree.Inodes.AddAlias(inode, newParent, newName, isUpper: true);
     }
 
     private Errno CarryOrigin(Inode inode, DirectoryInode parent) =>
-        inode.HasOrigin || inode is DirectoryInode { IsMerged: true } ? copyUp.SetImpure(parent) : Errno.None;
+        inode.HasOrigin || inode is DirectoryInode { IsMerged: true } ? impure.Set(parent) : Errno.None;
 
     /// <summary>What is partly below leaves word of where that is; any other directory must not merge with what lies below its new name.</summary>
     private Errno Prepare(Inode moved, DirectoryInode newParent, in Below below, bool sameDirectory)
@@ -217,8 +217,8 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         if (moved is not DirectoryInode directory) { return SetRedirect(moved, sameDirectory); }
         if (directory.IsMerged) { return SetRedirect(directory, sameDirectory); }
         if (directory.IsOpaque || !newParent.IsMerged) { return Errno.None; }
-        if (!volume.Work!.Features.HasOpaque) { return below is { IsKnown: true, IsPositive: false } ? Errno.None : Errno.EXDEV; }
-        Errno error = SetOnUpper(directory, volume.Xattr.Opaque, "y"u8);
+        if (!upper.Work!.Features.HasOpaque) { return below is { IsKnown: true, IsPositive: false } ? Errno.None : Errno.EXDEV; }
+        Errno error = SetOnUpper(directory, tree.Xattr.Opaque, "y"u8);
         // Without the attribute, mv copies. Kernel: ovl_set_opaque_xerr()
         if (error == Errno.EOPNOTSUPP) { return Errno.EXDEV; }
         if (!error.IsError) { directory.IsOpaque = true; }
@@ -232,16 +232,16 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     public Errno SetRedirect(Inode file, bool sameDirectory)
     {
         if (file.Metacopy is null) { return Errno.None; }
-        Errno error = volume.Objects.ResolveLocked(file, out RealReference real);
+        Errno error = tree.Objects.ResolveLocked(file, out RealReference real);
         if (error.IsError) { return error; }
         using (real)
         {
             Span<byte> space = stackalloc byte[Redirect.MaxLength];
-            error = Libc.GetXattrAt(real.Directory, real.Name, volume.Xattr.Redirect, space, out int length);
+            error = Libc.GetXattrAt(real.Directory, real.Name, tree.Xattr.Redirect, space, out int length);
             if (error.IsError && !error.IsNoXattr) { return Errno.EXDEV; }
             byte[]? known = error.IsError ? null : space[..length].ToArray();
             if (known is [var first, ..] && (sameDirectory || first == '/')) { return Errno.None; }
-            return RedirectOf(file, known, sameDirectory) is { } redirect && !Libc.SetXattrAt(real.Directory, real.Name, volume.Xattr.Redirect, redirect, XattrFlags.None).IsError
+            return RedirectOf(file, known, sameDirectory) is { } redirect && !Libc.SetXattrAt(real.Directory, real.Name, tree.Xattr.Redirect, redirect, XattrFlags.None).IsError
                 ? Errno.None
                 : Errno.EXDEV;
         }
@@ -251,7 +251,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     {
         if (directory.Redirect is { } known && (sameDirectory || known[0] == '/')) { return Errno.None; }
         // Kernel: ovl_set_redirect(), which makes every failure EXDEV
-        if (RedirectOf(directory, directory.Redirect, sameDirectory) is not { } redirect || SetOnUpper(directory, volume.Xattr.Redirect, redirect).IsError) { return Errno.EXDEV; }
+        if (RedirectOf(directory, directory.Redirect, sameDirectory) is not { } redirect || SetOnUpper(directory, tree.Xattr.Redirect, redirect).IsError) { return Errno.EXDEV; }
         directory.Redirect = redirect;
         return Errno.None;
     }
@@ -279,7 +279,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
 
     private Errno SetOnUpper(DirectoryInode directory, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value)
     {
-        Errno error = volume.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);
+        Errno error = tree.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);
         if (error.IsError) { return error; }
         using (real) { return Libc.SetXattrAt(real.Directory, real.Name, attribute, value, XattrFlags.None); }
     }
@@ -291,17 +291,17 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
         Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = volume.Work!.NewName(space);
-        int work = volume.Work.Descriptor;
+        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
+        int work = upper.Work.Descriptor;
         error = Libc.MakeDirectoryAt(work, temporary, 0x1C0);
         if (error.IsError) { return error; }
         error = Libc.ChangeOwnerAt(work, temporary, stat.Uid, stat.Gid);
-        if (!error.IsError) { error = XattrCopy.Run(directory, name, volume.Xattr, work, temporary, volume.Xattr); }
-        if (!error.IsError) { error = Libc.SetXattrAt(work, temporary, volume.Xattr.Opaque, "y"u8, XattrFlags.None); }
+        if (!error.IsError) { error = XattrCopy.Run(directory, name, tree.Xattr, work, temporary, tree.Xattr); }
+        if (!error.IsError) { error = Libc.SetXattrAt(work, temporary, tree.Xattr.Opaque, "y"u8, XattrFlags.None); }
         if (!error.IsError) { error = Libc.ChangeModeAt(work, temporary, stat.Mode & ModeBits.Mask); }
         if (!error.IsError) { error = Libc.ChangeTimesAt(work, temporary, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
         if (!error.IsError) { error = Libc.RenameAt(work, temporary, directory, name, RenameFlags.Exchange); }
-        if (error.IsError) { volume.Work.Discard(temporary); }
+        if (error.IsError) { upper.Work.Discard(temporary); }
         else { to.Leftover = new Leftover(temporary.ToArray(), whiteouts); }
         return error;
     }
@@ -309,7 +309,7 @@ internal sealed class Rename(Volume volume, CopyUp copyUp, Remove remove)
     /// <summary>Undoes <see cref="ReplaceByEmpty"/>: the inode stands for the directory that it had before, with its descriptor and its number.</summary>
     private void PutBack(int directory, ReadOnlySpan<byte> name, Leftover replaced)
     {
-        _ = Libc.RenameAt(volume.Work!.Descriptor, replaced.Name, directory, name, RenameFlags.Exchange); // best effort: a lookup finds the empty one
-        volume.Moves?.Add(directory, name);
+        _ = Libc.RenameAt(upper.Work!.Descriptor, replaced.Name, directory, name, RenameFlags.Exchange); // best effort: a lookup finds the empty one
+        upper.Moves?.Add(directory, name);
     }
 }

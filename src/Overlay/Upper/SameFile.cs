@@ -12,7 +12,7 @@ namespace Veneer.Overlay.Upper;
 /// Crash safety. The link is made in work, which the next mount empties.
 /// </para>
 /// </remarks>
-internal sealed class SameFile(Volume volume)
+internal sealed class SameFile(ObjectTree tree, UpperLayer upper, Action<string> log)
 {
     private int isLogged;
 
@@ -25,25 +25,25 @@ internal sealed class SameFile(Volume volume)
     /// <returns><see cref="Errno.EAGAIN"/> when it is to be found again; <see cref="Errno.EIO"/> when it is another file, or may be.</returns>
     public Errno Check(Inode inode, DirectoryInode parent, ReadOnlySpan<byte> name, int version, in Statx found)
     {
-        using (volume.RenameLock.Exclude()) // nobody gives either of them a name meanwhile
+        using (tree.RenameLock.Exclude()) // nobody gives either of them a name meanwhile
         {
-            if (volume.Inodes.VersionOf(parent) != version || !inode.HasUpper) { return Errno.EAGAIN; }
-            Errno error = volume.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
+            if (tree.Inodes.VersionOf(parent) != version || !inode.HasUpper) { return Errno.EAGAIN; }
+            Errno error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
             if (error.IsError) { return error; }
             using (directory)
             {
-                error = volume.Objects.ResolveLocked(inode, out RealReference known);
+                error = tree.Objects.ResolveLocked(inode, out RealReference known);
                 if (error.IsError) { return error; }
                 using (known)
                 {
                     if (Libc.StatAnew(known.Directory, known.Name, StatxMask.Basic, out Statx now).IsError || now.Ino != found.Ino)
                     {
-                        volume.Inodes.Unhash(inode); // the number was its own, and is another one's now
+                        tree.Inodes.Unhash(inode); // the number was its own, and is another one's now
                         return Errno.EAGAIN;
                     }
                     if (IsSame(known, directory.Directory, name))
                     {
-                        volume.Inodes.AddAlias(inode, parent, name, isUpper: true);
+                        tree.Inodes.AddAlias(inode, parent, name, isUpper: true);
                         return Errno.None;
                     }
                 }
@@ -51,7 +51,7 @@ internal sealed class SameFile(Volume volume)
         }
         if (Interlocked.Exchange(ref isLogged, 1) == 0)
         {
-            volume.Log($"veneer: the filesystem of the upper directory {volume.Options.UpperDirectory} gives several files one inode number, such as {Text.Printable(name[..^1])} and one that is in use: what cannot be told from it gives EIO. Put upper where each file has a number of its own");
+            log($"veneer: the filesystem of the upper directory {upper.Path} gives several files one inode number, such as {Text.Printable(name[..^1])} and one that is in use: what cannot be told from it gives EIO. Put upper where each file has a number of its own");
         }
         return Errno.EIO;
     }
@@ -64,13 +64,13 @@ internal sealed class SameFile(Volume volume)
         for (int i = 0; i < tries; i++)
         {
             if (Libc.StatAnew(directory, name, StatxMask.Basic, out Statx before).IsError) { return false; }
-            ReadOnlySpan<byte> link = volume.Work!.NewName(space);
+            ReadOnlySpan<byte> link = upper.Work!.NewName(space);
             Errno error = known.Name.Length > 1
-                ? Libc.LinkAt(known.Directory, known.Name, volume.Work.Descriptor, link)
-                : Libc.LinkDescriptor(known.Directory, volume.Work.Descriptor, link);
+                ? Libc.LinkAt(known.Directory, known.Name, upper.Work.Descriptor, link)
+                : Libc.LinkDescriptor(known.Directory, upper.Work.Descriptor, link);
             if (error.IsError) { return false; }
             error = Libc.StatAnew(directory, name, StatxMask.Basic, out Statx after);
-            volume.Work.Discard(link);
+            upper.Work.Discard(link);
             if (error.IsError) { return false; }
             if (after.Nlink == before.Nlink + 1) { return true; }
         }

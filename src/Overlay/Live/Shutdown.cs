@@ -6,22 +6,32 @@ using Veneer.Overlay.Host;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Locking;
 using Veneer.Overlay.Tree;
+using Veneer.Overlay.Usage;
 
-namespace Veneer.Overlay;
+namespace Veneer.Overlay.Live;
 
 /// <summary>The end of an overlay whose mount stays: nothing of the layers is held any more, and every operation gives EIO.</summary>
-internal sealed partial class OverlayFileSystem
+/// <param name="inodes">What the kernel knows.</param>
+/// <param name="session">The connection to the kernel.</param>
+/// <param name="files">The open files.</param>
+/// <param name="places">The layers as they were named.</param>
+/// <param name="log">For what is told to no caller.</param>
+internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFiles files, IReadOnlyList<Place> places, Action<string> log)
 {
     /// <summary>How long requests are waited for that were begun before, in milliseconds. A lower may never answer them.</summary>
     private const int Patience = 5_000;
 
     /// <summary>FS_IOC_SHUTDOWN.</summary>
-    internal const uint ShutdownRequest = 0x8004587D;
+    public const uint ShutdownRequest = 0x8004587D;
 
     private readonly object downLock = new();
+
     private bool isDown; // under downLock, as what follows
+
     private Errno downError = Errno.EIO; // of one that was cut short
+
     private int shutdowns;
+
     private Fd? formerLayers; // until the process ends
 
     /// <summary>Set by who owns the layers: lets go of them.</summary>
@@ -36,6 +46,9 @@ internal sealed partial class OverlayFileSystem
     /// <summary>Whether the overlay is down, or on its way there.</summary>
     public bool IsShutDown => Volatile.Read(ref shutdowns) > 0;
 
+    /// <summary>Set by who can: ends what uses the layers. Told whether a lower hangs.</summary>
+    public required Action<bool> Stop { get; init; }
+
     /// <summary>Ends the overlay. Returns when the layers are free, but for what users have mapped or are reading by themselves.</summary>
     /// <param name="reason">For the log: the end of a sentence that begins with "the overlay is shut down".</param>
     /// <remarks>
@@ -47,32 +60,32 @@ internal sealed partial class OverlayFileSystem
     /// <see cref="Errno.EBUSY"/> when somebody may go on reading and writing files that are passed through;
     /// <see cref="Errno.ETIMEDOUT"/> when a request does not end: it got EIO, and holds what it uses until its lower answers.
     /// </returns>
-    public Errno ShutDown(string reason)
+    public Errno Run(string reason)
     {
-        if (gate is not { } entrance) { return Errno.None; } // not served yet
+        if (session.Gate is not { } entrance) { return Errno.None; } // not served yet
         Gate.ExpectClosing();
         if (Interlocked.Increment(ref shutdowns) > 1)
         {
             return WritebackErrors.IsOwnThread || LayerWatch.IsOwnThread ? Errno.None : WaitForShutdown(); // those threads are waited for themselves
         }
         Errno error = Errno.EIO;
-        volume.Log($"veneer: the overlay is shut down{reason}");
-        workers?.BeginBlocking();
+        log($"veneer: the overlay is shut down{reason}");
+        using KernelSession.BlockingScope blocking = session.Block();
         try
         {
             bool hangs = !entrance.Close(Service.Ending, Patience);
             HashSet<ulong> left = hangs ? GiveUp() : [];
-            List<ulong> nodes = volume.Inodes.NodeIds();
-            foreach (ulong node in nodes.Where(node => !left.Contains(node))) { notifier?.DropInode(node); }
+            List<ulong> nodes = inodes.NodeIds();
+            foreach (ulong node in nodes.Where(node => !left.Contains(node))) { session.Notifier?.DropInode(node); }
             bool isRevoked = Revoke(entrance);
-            if (files.ToList().Exists(file => file.Backing is { IsPassthrough: true })) { formerLayers = FormerLayer.Leave(volume.Places, Device); }
+            if (files.ToList().Exists(file => file.Backing is { IsPassthrough: true })) { formerLayers = FormerLayer.Leave(places, Device); }
             if (!entrance.Close(Service.Nothing, hangs ? 0 : Patience) && !hangs)
             {
                 hangs = true;
                 left = GiveUp();
             }
-            if (!left.Contains(InodeTable.RootId)) { notifier?.DropInode(InodeTable.RootId); }
-            notifier?.DropNames();
+            if (!left.Contains(InodeTable.RootId)) { session.Notifier?.DropInode(InodeTable.RootId); }
+            session.Notifier?.DropNames();
             Stop(hangs);
             LetGo?.Invoke();
             error = hangs ? Errno.ETIMEDOUT : isRevoked ? Errno.None : Errno.EBUSY;
@@ -80,7 +93,6 @@ internal sealed partial class OverlayFileSystem
         }
         finally
         {
-            workers?.EndBlocking();
             using (ObjectLock.Enter(downLock, OverlayLocks.Shutdown))
             {
                 isDown = true;
@@ -90,13 +102,21 @@ internal sealed partial class OverlayFileSystem
         }
     }
 
+    /// <summary>The ioctl.</summary>
+    /// <returns>As the other one; <see cref="Errno.EPERM"/> for those without CAP_SYS_ADMIN in the mount's user namespace, and for those of whom that cannot be told.</returns>
+    public Errno Run(in Veneer.Fuse.Request request)
+    {
+        if (!Privilege.IsAdministrator(request.Header.Pid) && !(request.Header.Uid == Libc.EffectiveUid && Libc.EffectiveUid != 0)) { return Errno.EPERM; }
+        return Run($" by user {request.Header.Uid}, process {request.Header.Pid}");
+    }
+
     /// <summary>Requests do not end: their callers get an answer, and what is closed from now on is not opened under the same number.</summary>
     /// <returns>The inodes of those that could not be answered. The kernel would wait for them before it forgets what it has of them.</returns>
     private HashSet<ulong> GiveUp()
     {
-        volume.Log("veneer: a layer does not answer: what waits for it gets EIO, and holds it until it does");
+        log("veneer: a layer does not answer: what waits for it gets EIO, and holds it until it does");
         Libc.UseNumbersOnce();
-        return workers?.AnswerAll(Errno.EIO) ?? [];
+        return session.Workers?.AnswerAll(Errno.EIO) ?? [];
     }
 
     private Errno WaitForShutdown()
@@ -112,7 +132,7 @@ internal sealed partial class OverlayFileSystem
     /// <returns>False when it could not be told.</returns>
     private bool Revoke(Gate entrance)
     {
-        if (backings is null || LookUpRevoked is null) { return true; }
+        if (session.Backings is null || LookUpRevoked is null) { return true; }
         ulong[] nodes = [.. files.ToList().Where(file => file.Backing is { IsPassthrough: true }).Select(file => file.NodeId).Distinct()];
         if (nodes.Length == 0) { return true; }
         entrance.Revoke(nodes);
@@ -126,15 +146,7 @@ internal sealed partial class OverlayFileSystem
                 isFound = true;
             }
         }
-        volume.Log($"veneer: {nodes.Length} files that the kernel reads and writes by itself stay open to who has them, since {(isFound ? "the process that tells it so could not do its work" : "the mount is found nowhere any more")}: end who has them, see veneer holders");
+        log($"veneer: {nodes.Length} files that the kernel reads and writes by itself stay open to who has them, since {(isFound ? "the process that tells it so could not do its work" : "the mount is found nowhere any more")}: end who has them, see veneer holders");
         return false;
-    }
-
-    /// <summary>The ioctl.</summary>
-    /// <returns>As the other one; <see cref="Errno.EPERM"/> for those without CAP_SYS_ADMIN in the mount's user namespace, and for those of whom that cannot be told.</returns>
-    private Errno ShutDown(in Request request)
-    {
-        if (!Privilege.IsAdministrator(request.Header.Pid) && !(request.Header.Uid == Libc.EffectiveUid && Libc.EffectiveUid != 0)) { return Errno.EPERM; }
-        return ShutDown($" by user {request.Header.Uid}, process {request.Header.Pid}");
     }
 }

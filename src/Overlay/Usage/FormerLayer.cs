@@ -1,8 +1,9 @@
 using System.Globalization;
 using System.Text;
 using Veneer.Linux;
+using Veneer.Overlay.Host;
 
-namespace Veneer.Overlay.Host;
+namespace Veneer.Overlay.Usage;
 
 /// <summary>A directory that was a layer of an overlay until the overlay was shut down.</summary>
 /// <remarks>

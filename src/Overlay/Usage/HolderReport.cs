@@ -2,7 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using Veneer.Overlay.Documents;
 
-namespace Veneer.Overlay.Host;
+namespace Veneer.Overlay.Usage;
 
 /// <summary>Who holds a directory or a mount, so that it cannot be unmounted, removed or used by another overlay.</summary>
 /// <remarks>It is its own document, see docs/lifecycle.md.</remarks>

@@ -1,6 +1,6 @@
 using Veneer.Linux;
 
-namespace Veneer.Overlay.Host;
+namespace Veneer.Overlay.Usage;
 
 /// <summary>Asks the kernel whether a mount is in use, as umount(2) would find, without unmounting it.</summary>
 /// <remarks>

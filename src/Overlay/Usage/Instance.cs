@@ -1,6 +1,6 @@
 using Veneer.Linux;
 
-namespace Veneer.Overlay.Host;
+namespace Veneer.Overlay.Usage;
 
 /// <summary>An overlay of Veneer on this machine, as far as it can be seen without asking its server.</summary>
 public sealed record Instance

@@ -1,9 +1,10 @@
 using System.Globalization;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
+using Veneer.Overlay.Host;
 using Veneer.Overlay.Layers;
 
-namespace Veneer.Overlay.Host;
+namespace Veneer.Overlay.Usage;
 
 /// <summary>A file that a process uses, and its place.</summary>
 /// <param name="Use">The file, and how the process uses it.</param>

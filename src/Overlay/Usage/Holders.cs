@@ -1,8 +1,9 @@
 using System.Globalization;
 using Veneer.Linux;
+using Veneer.Overlay.Host;
 using Veneer.Overlay.Layers;
 
-namespace Veneer.Overlay.Host;
+namespace Veneer.Overlay.Usage;
 
 /// <summary>Finds the holders of a directory or a mount.</summary>
 /// <remarks>

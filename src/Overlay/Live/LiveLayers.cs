@@ -3,28 +3,27 @@ using System.Text.Json;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
-using Veneer.Overlay.Documents;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Topology;
 using Veneer.Overlay.Tree;
 
-namespace Veneer.Overlay;
+namespace Veneer.Overlay.Live;
 
-/// <summary>What the layers contribute, and what upper changes, for those who ask the mount.</summary>
-internal sealed partial class OverlayFileSystem
+/// <summary>What the layers of a live mount contribute: the question layers, and the attributes that tell of one object.</summary>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="options">As the user asked.</param>
+/// <param name="namedWork">A descriptor, O_PATH, of work through the mount that it was named in; -1 when read-only.</param>
+internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int namedWork)
 {
-    /// <summary>One answer about changes ends after so many, so that no worker is away for long and no document too large.</summary>
-    private const int MaxChanges = 20_000;
-
     /// <summary>The argument is the object's path from the root; empty for none, "/" for the root.</summary>
-    private Errno AnswerLayers(in Request request, ReadOnlySpan<byte> argument, Utf8JsonWriter document)
+    public Errno Answer(in Request request, ReadOnlySpan<byte> argument, Utf8JsonWriter document)
     {
         string? path = argument.IsEmpty ? null : PathText.Decode(argument.Trim((byte)'/'));
         bool mayKnow = IsInOurMountNamespace(request);
         var described = new List<LayerDescription>();
-        foreach (Layer layer in volume.Layers.All) { described.Add(Describe(layer.Index, layer.Path, layer.Named, mayKnow)); }
-        if (volume.NamedWork >= 0) { described.Add(Describe(-1, volume.Options.WorkDirectory!, volume.NamedWork, mayKnow)); }
-        var topology = new OverlayTopology { Layers = described, UserXattr = volume.LowerXattr.IsUser, UpperUserXattr = volume.Xattr.IsUser, Options = volume.Options.Spelled };
+        foreach (Layer layer in tree.Layers.All) { described.Add(Describe(layer.Index, layer.Path, layer.Named, mayKnow)); }
+        if (namedWork >= 0) { described.Add(Describe(-1, options.WorkDirectory!, namedWork, mayKnow)); }
+        var topology = new OverlayTopology { Layers = described, UserXattr = tree.LowerXattr.IsUser, UpperUserXattr = tree.Xattr.IsUser, Options = options.Spelled };
         if (path is not null)
         {
             Errno error = PartsOf(PathText.Encode(path).AsSpan()[..^1], out IReadOnlyList<ObjectPart> parts);
@@ -45,7 +44,7 @@ internal sealed partial class OverlayFileSystem
 
     private Errno PartsOf(ReadOnlySpan<byte> path, out IReadOnlyList<ObjectPart> parts)
     {
-        using LayerSet layers = LayerSet.Borrow(volume.Layers, volume.Directories, volume.Options);
+        using LayerSet layers = LayerSet.Borrow(tree.Layers, tree.Directories, options);
         return new ObjectParts(layers).Find(path, out parts);
     }
 
@@ -59,11 +58,14 @@ internal sealed partial class OverlayFileSystem
             && ours[..length].SequenceEqual(theirs[..other]);
     }
 
-    private Errno LayerAttribute(Inode inode, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
+    /// <summary>Answers who asks an object for an attribute of <see cref="LayerAttributes"/>.</summary>
+    public Errno GetAttribute(ulong nodeId, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
     {
         size = 0;
+        Errno error = tree.Inodes.Find(nodeId, out Inode inode);
+        if (error.IsError) { return error; }
         if (PathOf(inode) is not { } path || PartsOf(path, out IReadOnlyList<ObjectPart> parts).IsError) { return Errno.ENODATA; }
-        byte[] content = LayerAttributes.Value(attribute, parts, index => volume.Layers[index].Uuid);
+        byte[] content = LayerAttributes.Value(attribute, parts, index => tree.Layers[index].Uuid);
         if (content.Length == 0) { return Errno.ENODATA; }
         size = content.Length;
         if (value.IsEmpty) { return Errno.None; }
@@ -74,7 +76,7 @@ internal sealed partial class OverlayFileSystem
     private byte[]? PathOf(Inode inode)
     {
         var names = new List<byte[]>();
-        using (volume.RenameLock.Share())
+        using (tree.RenameLock.Share())
         {
             if (inode.IsUnlinked || inode.IsNameless) { return null; }
             for (Inode? at = inode; at is { Parent: not null }; at = at.Parent) { names.Add(at.Name.ToArray()); }
@@ -86,31 +88,5 @@ internal sealed partial class OverlayFileSystem
             if (i > 0) { path.WriteByte((byte)'/'); }
         }
         return path.ToArray();
-    }
-
-    /// <summary>The argument is empty, or what the last answer said is <c>next</c>.</summary>
-    private Errno AnswerChanges(ReadOnlySpan<byte> argument, Utf8JsonWriter document)
-    {
-        if (!DiffPosition.TryParse(argument, out DiffPosition position)) { return Errno.EINVAL; }
-        var changes = new List<Change>();
-        string? next = null;
-        IReadOnlyList<Disturbance> disturbances = [];
-        if (volume.Layers.Upper is not null)
-        {
-            using OverlayDiff diff = OverlayDiff.Open([.. volume.Layers.All.Select(layer => (layer.Root.Descriptor, layer.Path))], volume.Xattr.IsUser, volume.LowerXattr.IsUser);
-            int bytes = 0;
-            foreach (Change change in diff.Changes(position))
-            {
-                changes.Add(change);
-                bytes += ChangesPart.MostBytesOf(change);
-                if (changes.Count < MaxChanges && bytes < Control.ControlChannel.MaxBytes / 2) { continue; }
-                next = new DiffPosition(position.Since, PathText.Encode(change.Path)[..^1]).ToString();
-                break;
-            }
-            disturbances = diff.Disturbances;
-        }
-        var part = new ChangesPart { Changes = changes, Disturbances = disturbances, Next = next };
-        JsonSerializer.Serialize(document, part, DocumentJson.Default.ChangesPart);
-        return Errno.None;
     }
 }

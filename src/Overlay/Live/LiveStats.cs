@@ -1,51 +1,32 @@
-using System.Text.Json;
 using Veneer.Fuse;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
-using Veneer.Overlay.Documents;
+using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
 
-namespace Veneer.Overlay;
+namespace Veneer.Overlay.Live;
 
-/// <summary>What tools ask of a live mount; docs/control.md has the form of each answer.</summary>
-internal sealed partial class OverlayFileSystem
+/// <summary>What a live mount tells of what it has done: the question stats.</summary>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="session">The connection to the kernel.</param>
+/// <param name="files">The open files.</param>
+/// <param name="copyUp">Brings objects to upper.</param>
+/// <param name="maxOpenFiles">How many files users may have open at once.</param>
+internal sealed class LiveStats(ObjectTree tree, KernelSession session, OpenFiles files, CopyUp copyUp, int maxOpenFiles)
 {
-    private Errno Answer(in Request request, Query query, ReadOnlySpan<byte> argument, Utf8JsonWriter document)
+    /// <summary>Reads all counts.</summary>
+    public Stats Read()
     {
-        switch (query)
-        {
-            case Query.Stats:
-                if (!argument.IsEmpty) { return Errno.EINVAL; }
-                JsonSerializer.Serialize(document, ReadStats(), DocumentJson.Default.Stats);
-                return Errno.None;
-            case Query.Layers:
-                return AnswerLayers(request, argument, document);
-            case Query.Changes:
-                return AnswerChanges(argument, document);
-            case Query.Durability:
-                if (!argument.IsEmpty) { return Errno.EINVAL; }
-                WriteDurability(document);
-                return Errno.None;
-            case Query.Sync:
-                return StartSync(argument, document);
-            case Query.Remounted:
-                return FollowRemount(argument, document);
-            default:
-                return Errno.EOPNOTSUPP;
-        }
-    }
-
-    private Stats ReadStats()
-    {
-        (int open, long hits, long opened, long evicted) = volume.Directories.Counts;
-        Statistics served = connection!.Statistics;
+        (int open, long hits, long opened, long evicted) = tree.Directories.Counts;
+        Statistics served = session.Connection!.Statistics;
         return new Stats
         {
             UptimeSeconds = served.Uptime.TotalSeconds,
             Requests = [.. served.Requests.Select(StatsOf)],
             OverDevice = served.CameOver(ring: false),
             OverIoUring = served.CameOver(ring: true),
-            InProgress = connection.Workers.Busy,
+            InProgress = session.Connection!.Workers.Busy,
             Opens = new OpenStats
             {
                 PassedThrough = served.Opened(OpenWay.PassedThrough),
@@ -55,14 +36,14 @@ internal sealed partial class OverlayFileSystem
                 Direct = served.Opened(OpenWay.Direct),
             },
             OpenFiles = files.Count,
-            MaxOpenFiles = volume.MaxOpenFiles,
-            BackingIds = backings?.Held ?? 0,
-            BackingIdsRefused = backings?.Failures ?? 0,
-            Inodes = volume.Inodes.Count,
-            Directories = new DirectoryStats { Open = open, Capacity = volume.Directories.Capacity, Hits = hits, Misses = opened, Evictions = evicted },
+            MaxOpenFiles = maxOpenFiles,
+            BackingIds = session.Backings?.Held ?? 0,
+            BackingIdsRefused = session.Backings?.Failures ?? 0,
+            Inodes = tree.Inodes.Count,
+            Directories = new DirectoryStats { Open = open, Capacity = tree.Directories.Capacity, Hits = hits, Misses = opened, Evictions = evicted },
             CopyUps = new CopyUpStats { Count = copyUp.Copies, Bytes = copyUp.CopiedBytes },
-            Notifications = connection.Notifier.Sent,
-            Process = ReadProcess(connection.Workers.Count),
+            Notifications = session.Connection!.Notifier.Sent,
+            Process = ReadProcess(session.Connection!.Workers.Count),
         };
     }
 

@@ -1,7 +1,7 @@
 using System.Globalization;
 using Veneer.Linux;
 
-namespace Veneer.Overlay;
+namespace Veneer.Overlay.Host;
 
 /// <summary>What the caller of a request may do beyond its user id, which is all that the request says.</summary>
 internal static class Privilege

@@ -1,0 +1,42 @@
+using System.Text.Json;
+using Veneer.Linux;
+using Veneer.Overlay.Changes;
+using Veneer.Overlay.Control;
+using Veneer.Overlay.Documents;
+using Veneer.Overlay.Tree;
+
+namespace Veneer.Overlay.Live;
+
+/// <summary>What upper of a live mount changes: the question changes.</summary>
+/// <param name="tree">The tree of the overlay.</param>
+internal sealed class LiveChanges(ObjectTree tree)
+{
+    /// <summary>One answer about changes ends after so many, so that no worker is away for long and no document too large.</summary>
+    private const int MaxChanges = 20_000;
+
+    /// <summary>The argument is empty, or what the last answer said is <c>next</c>.</summary>
+    public Errno Answer(ReadOnlySpan<byte> argument, Utf8JsonWriter document)
+    {
+        if (!DiffPosition.TryParse(argument, out DiffPosition position)) { return Errno.EINVAL; }
+        var changes = new List<Change>();
+        string? next = null;
+        IReadOnlyList<Disturbance> disturbances = [];
+        if (tree.Layers.Upper is not null)
+        {
+            using OverlayDiff diff = OverlayDiff.Open([.. tree.Layers.All.Select(layer => (layer.Root.Descriptor, layer.Path))], tree.Xattr.IsUser, tree.LowerXattr.IsUser);
+            int bytes = 0;
+            foreach (Change change in diff.Changes(position))
+            {
+                changes.Add(change);
+                bytes += ChangesPart.MostBytesOf(change);
+                if (changes.Count < MaxChanges && bytes < ControlChannel.MaxBytes / 2) { continue; }
+                next = new DiffPosition(position.Since, PathText.Encode(change.Path)[..^1]).ToString();
+                break;
+            }
+            disturbances = diff.Disturbances;
+        }
+        var part = new ChangesPart { Changes = changes, Disturbances = disturbances, Next = next };
+        JsonSerializer.Serialize(document, part, DocumentJson.Default.ChangesPart);
+        return Errno.None;
+    }
+}

@@ -1,0 +1,255 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+using Veneer.Overlay.Durability;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
+
+namespace Veneer.Overlay.Requests;
+
+/// <summary>Reads, writes and syncs open files.</summary>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="upper">Upper, as it is written.</param>
+/// <param name="session">The connection to the kernel.</param>
+/// <param name="policy">How open files reach their data.</param>
+/// <param name="files">The open files.</param>
+/// <param name="errors">Errors of writing to upper.</param>
+/// <param name="smallReads">Whether small files are read.</param>
+internal sealed class FileRequests(
+    ObjectTree tree, UpperLayer upper, KernelSession session, OpenPolicy policy, OpenFiles files,
+    WritebackErrors errors, SmallReads smallReads)
+{
+    /// <summary>The unit that O_DIRECT works in at the least.</summary>
+    private const int SectorSize = 512;
+
+    [ThreadStatic]
+    private static AlignedBuffer? aligned;
+
+    /// <summary>The descriptor of an open file, which since its copy-up means the copy.</summary>
+    public Errno DescriptorOf(ulong fh, out int descriptor, out OpenFile file, bool reads = false)
+    {
+        descriptor = -1;
+        Errno error = files.Find(fh, out file);
+        if (error.IsError) { return error; }
+        descriptor = file.Descriptor;
+        if (descriptor >= 0 && (!file.IsLower || !file.Inode.HasUpperData)) { return Errno.None; }
+        error = Refresh(file, reads);
+        descriptor = file.Descriptor;
+        return error;
+    }
+
+    private Errno Refresh(OpenFile file, bool reads)
+    {
+        using (file.Lock())
+        {
+            if (file.Descriptor >= 0 && (!file.IsLower || !file.Inode.HasUpperData)) { return Errno.None; }
+            Errno error = tree.OpenReal(file.Inode, policy.RealFlags(file.Flags & ~OpenFlags.Truncate), out int descriptor, out bool isLower, out _);
+            if (error.IsError) { return error; }
+            if (file.Descriptor < 0)
+            {
+                if (reads) { smallReads.SawRead(); }
+                file.IsLower = isLower;
+                file.IsDirect = (file.Flags & OpenFlags.Direct) != 0;
+                file.Descriptor = descriptor;
+                return Errno.None;
+            }
+            // In place: a read under way on another thread ends on the lower file, the next begins on the copy.
+            error = Libc.Duplicate(descriptor, file.Descriptor);
+            Libc.Close(descriptor);
+            if (error.IsError) { return error; }
+            file.IsLower = isLower;
+            file.IsDirect = (file.Flags & OpenFlags.Direct) != 0;
+            return error;
+        }
+    }
+
+    public Errno Read(in Request request, in ReadIn input, ref ContentWriter content)
+    {
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file, reads: true);
+        if (error.IsError) { return error; }
+        bool isDirect = (input.Flags & OpenFlags.Direct) != 0;
+        error = Follow(file, descriptor, isDirect);
+        if (error.IsError) { return error; }
+        return isDirect ? ReadDirect(file, descriptor, input, ref content) : content.TakeFrom(descriptor, (long)input.Offset);
+    }
+
+    /// <summary>Gives the real file the O_DIRECT that the caller's descriptor has by now. Kernel: ovl_change_flags()</summary>
+    private static Errno Follow(OpenFile file, int descriptor, bool isDirect)
+    {
+        if (file.IsDirect == isDirect) { return Errno.None; }
+        using (file.Lock())
+        {
+            Errno error = Libc.SetDirect(descriptor, isDirect);
+            if (!error.IsError) { file.IsDirect = isDirect; }
+            return error;
+        }
+    }
+
+    private static Errno ReadDirect(OpenFile file, int descriptor, in ReadIn input, ref ContentWriter content)
+    {
+        Span<byte> buffer = (aligned ??= new AlignedBuffer()).Take((int)input.Size);
+        int count = 0;
+        while (count < buffer.Length)
+        {
+            Errno error = Libc.ReadAt(descriptor, buffer[count..], (long)input.Offset + count, out int step);
+            if (error == Errno.EINVAL && IsOfSectors((long)input.Offset + count, buffer.Length - count))
+            {
+                error = Follow(file, descriptor, isDirect: false);
+                if (!error.IsError) { error = Libc.ReadAt(descriptor, buffer[count..], (long)input.Offset + count, out step); }
+            }
+            if (error.IsError) { return error; }
+            count += step;
+            if (!IsOfSectors(step, 0) || step == 0) { break; } // the end of the file
+        }
+        content.Add(buffer[..count]);
+        return Errno.None;
+    }
+
+    /// <summary>
+    /// Whether O_DIRECT may well allow this on the real file. The kernel cuts what it is asked for into requests, and may cut
+    /// between the blocks of a device with large ones: then what the caller may do is done without O_DIRECT.
+    /// </summary>
+    private static bool IsOfSectors(long offset, int length) => ((offset | (uint)length) & (SectorSize - 1)) == 0;
+
+    /// <summary>Whether something may be written to an append-only file, by an open that is for appending alone.</summary>
+    /// <remarks>
+    /// The kernel lets nobody take O_APPEND away from such an open, nor pass it by with RWF_NOAPPEND, but does not know that
+    /// a FUSE inode is one: setfl(), kiocb_set_rw_flags().
+    /// </remarks>
+    private static Errno CheckAppends(OpenFile file, int descriptor, in WriteIn input)
+    {
+        if ((file.Inode.Protection & Protection.AppendOnly) == 0 || (file.Flags & OpenFlags.Append) == 0 || (input.WriteFlags & WriteFlags.Cache) != 0) { return Errno.None; }
+        Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
+        if (error.IsError) { return error; }
+        return input.Offset < stat.Size ? Errno.EPERM : Errno.None;
+    }
+
+    public Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count)
+    {
+        count = 0;
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
+        if (error.IsError) { return error; }
+        if (file.IsLower) { return Errno.EBADF; } // never: an open that may write has copied up
+        error = CheckAppends(file, descriptor, input);
+        if (error.IsError) { return error; }
+        errors.Touch();
+        if ((input.WriteFlags & WriteFlags.KillSuidGid) != 0)
+        {
+            error = SetId.Clear(descriptor, Libc.Self, request);
+            if (error.IsError) { return error; }
+        }
+        // The pages of a map are of whatever length.
+        bool isDirect = (input.Flags & OpenFlags.Direct) != 0 && (input.WriteFlags & WriteFlags.Cache) == 0;
+        error = Follow(file, descriptor, isDirect);
+        if (error.IsError) { return error; }
+        if (isDirect)
+        {
+            Span<byte> buffer = (aligned ??= new AlignedBuffer()).Take(data.Length);
+            data.CopyTo(buffer);
+            data = buffer;
+        }
+        while (count < data.Length)
+        {
+            error = Libc.WriteAt(descriptor, data[count..], (long)input.Offset + count, out int step);
+            if (error == Errno.EINVAL && isDirect && IsOfSectors((long)input.Offset + count, data.Length - count))
+            {
+                error = Follow(file, descriptor, isDirect: false);
+                if (!error.IsError) { error = Libc.WriteAt(descriptor, data[count..], (long)input.Offset + count, out step); }
+            }
+            if (error.IsError)
+            {
+                // What was written counts; the rest fails next time. But pages of a map are written once, and what the
+                // kernel is not told is missing is lost in silence.
+                return count > 0 && (input.WriteFlags & WriteFlags.Cache) == 0 ? Errno.None : error;
+            }
+            count += step;
+        }
+        return SyncWritten(file, descriptor, input);
+    }
+
+    /// <summary>
+    /// RWF_DSYNC and RWF_SYNC of a single write: the kernel asks us to sync what went to its pages, and says by flags what
+    /// goes past them. Where the file was opened so, so is the real one.
+    /// </summary>
+    private Errno SyncWritten(OpenFile file, int descriptor, in WriteIn input)
+    {
+        OpenFlags added = input.Flags & ~file.Flags & OpenFlags.Sync;
+        if (added == 0 || !upper.IsDurable || (input.WriteFlags & WriteFlags.Cache) != 0) { return Errno.None; }
+        return SyncDescriptor(descriptor, dataOnly: added == OpenFlags.DataSync);
+    }
+
+    public Errno FSync(in Request request, in FSyncIn input)
+    {
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
+        if (error.IsError) { return error; }
+        if (file.IsLower) { return Failed(); }
+        return upper.IsDurable ? SyncDescriptor(descriptor, input.DataOnly) : errors.Check(descriptor);
+    }
+
+    /// <summary>What a sync gives that has nothing to do.</summary>
+    private Errno Failed() => errors.Failure.IsError ? Errno.EIO : Errno.None;
+
+    private Errno SyncDescriptor(int descriptor, bool dataOnly)
+    {
+        if (errors.Failure.IsError) { return Errno.EIO; }
+        using (session.Block()) { return errors.Synced(Libc.Sync(descriptor, dataOnly)); }
+    }
+
+    public Errno FAllocate(in Request request, in FAllocateIn input)
+    {
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
+        if (error.IsError) { return error; }
+        if (file.IsLower) { return Errno.EBADF; }
+        errors.Touch();
+        error = file.Inode.CheckChange(onlyAdds: (input.Mode & ~AllocateMode.KeepSize) == 0); // Kernel: vfs_fallocate()
+        return error.IsError ? error : Libc.Allocate(descriptor, input.Mode, (long)input.Offset, (long)input.Length);
+    }
+
+    public Errno LSeek(in Request request, in LSeekIn input, out ulong offset)
+    {
+        offset = 0;
+        Errno error = DescriptorOf(input.Fh, out int descriptor, out _);
+        if (error.IsError) { return error; }
+        error = Libc.Seek(descriptor, (long)input.Offset, input.Whence, out long position);
+        if (!error.IsError) { offset = (ulong)position; }
+        return error;
+    }
+
+    public Errno CopyFileRange(in Request request, in CopyFileRangeIn input, out ulong copied)
+    {
+        copied = 0;
+        Errno error = DescriptorOf(input.FhIn, out int source, out _);
+        if (error.IsError) { return error; }
+        error = DescriptorOf(input.FhOut, out int target, out OpenFile file);
+        if (error.IsError) { return error; }
+        if (file.IsLower) { return Errno.EBADF; }
+        // Kernel: generic_copy_file_checks(), and generic_file_rw_checks() as long as nobody takes O_APPEND away.
+        if ((file.Inode.Protection & Protection.Immutable) != 0) { return Errno.EPERM; }
+        if ((file.Inode.Protection & Protection.AppendOnly) != 0 && (file.Flags & OpenFlags.Append) != 0) { return Errno.EBADF; }
+        errors.Touch();
+        long from = (long)input.OffsetIn, to = (long)input.OffsetOut;
+        using (session.Block()) { error = Libc.CopyFileRange(source, ref from, target, ref to, (long)Math.Min(input.Length, long.MaxValue), out long count); copied = error.IsError ? 0 : (ulong)count; }
+        return error;
+    }
+
+    public Errno FSyncDir(in Request request, in FSyncIn input)
+    {
+        if (!upper.IsDurable) { return errors.Check(-1); }
+        Errno error = tree.Inodes.FindDirectory(request.NodeId, out DirectoryInode directory);
+        if (error.IsError) { return error; }
+        int descriptor;
+        using (tree.RenameLock.Share())
+        {
+            if (directory.Upper is not { } upper) { return Failed(); } // nothing of it is ours to write
+            error = tree.Objects.Of(upper, Libc.Self, out RealReference real);
+            if (error.IsError) { return error; }
+            using (real) { error = real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor); }
+            if (error.IsError) { return error; }
+        }
+        error = SyncDescriptor(descriptor, input.DataOnly);
+        Libc.Close(descriptor);
+        return error;
+    }
+}

@@ -1,0 +1,200 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Locking;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+using Veneer.Overlay.Durability;
+using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
+
+namespace Veneer.Overlay.Requests;
+
+/// <summary>Opens files, creates them opened, and closes them.</summary>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="upper">Upper, as it is written.</param>
+/// <param name="session">The connection to the kernel.</param>
+/// <param name="maker">Makes inodes of what was found.</param>
+/// <param name="policy">How open files reach their data.</param>
+/// <param name="files">The open files.</param>
+/// <param name="errors">Errors of writing to upper.</param>
+/// <param name="copyUp">Brings objects to upper.</param>
+/// <param name="create">Makes objects in upper.</param>
+/// <param name="remove">Takes names away.</param>
+/// <param name="names">Makes objects.</param>
+/// <param name="smallReads">Whether small files are read.</param>
+internal sealed class OpenRequests(
+    ObjectTree tree, UpperLayer upper, KernelSession session, InodeMaker maker, OpenPolicy policy, OpenFiles files,
+    WritebackErrors errors, CopyUp copyUp, Create create, Remove remove, NameRequests names, SmallReads smallReads)
+{
+    public Errno Open(in Request request, in OpenIn input, out OpenOut result)
+    {
+        result = default;
+        Errno error = tree.Inodes.Find(request.NodeId, out Inode inode, out bool isSuperseded);
+        if (error.IsError) { return error; }
+        // The kernel looks the name up again, and finds the inode's new nodeid.
+        if (isSuperseded) { return Errno.ESTALE; }
+        if (files.AreTooMany(request.Header.Uid)) { return Errno.ENFILE; }
+        bool truncates = (input.Flags & OpenFlags.Truncate) != 0;
+        bool writes = (input.Flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly || truncates;
+        if (writes)
+        {
+            error = inode.CheckChange(onlyAdds: !truncates && (input.Flags & OpenFlags.Append) != 0);
+            if (error.IsError) { return error; }
+            // A copy-up for truncation leaves the data behind: make sure that the open cannot fail for want of a descriptor.
+            int reserve = -1;
+            if (truncates && !inode.HasUpper)
+            {
+                error = Libc.Duplicate(tree.Layers.Topmost.Root.Descriptor, out reserve);
+                if (error.IsError) { return error; }
+            }
+            bool wasUpper = inode.HasUpperData;
+            error = copyUp.Ensure(inode, request, truncation: truncates ? new Truncation(0, input.KillSuidGid) : null);
+            if (reserve >= 0) { Libc.Close(reserve); }
+            if (error.IsError) { return error; }
+            // The copy has another st_ctime, and this answer has no place for attributes.
+            if (!wasUpper) { session.Notifier?.InvalidateAttributes(request.NodeId); }
+        }
+        else if (inode.IsSmall && !inode.HasUpper && policy.IsCached(inode) && (input.Flags & OpenFlags.Direct) == 0)
+        {
+            FillPages(inode, request.NodeId);
+        }
+        while (true)
+        {
+            int descriptor = -1;
+            bool isLower = true, isPrivate = false;
+            // Whether the filesystem has O_DIRECT the open is to tell.
+            if (writes || inode.HasUpperData || !policy.IsCached(inode) || (input.Flags & OpenFlags.Direct) != 0)
+            {
+                error = tree.OpenReal(inode, policy.RealFlags(input.Flags), out descriptor, out isLower, out isPrivate);
+                if (error.IsError) { return error; }
+            }
+            if (truncates)
+            {
+                // Privileges go first: a crash in between must not leave them on changed data.
+                if (input.KillSuidGid) { error = SetId.Clear(descriptor, Libc.Self, request); }
+                if (!error.IsError) { error = Libc.Truncate(descriptor, 0); }
+                if (error.IsError)
+                {
+                    Libc.Close(descriptor);
+                    return error;
+                }
+            }
+            bool wasTrusted = !inode.ChangesUnseen;
+            error = Admit(inode, request.NodeId, request.Header.Uid, input.Flags, descriptor, isLower, isPrivate, out result);
+            if (error.IsError)
+            {
+                if (descriptor >= 0) { Libc.Close(descriptor); }
+                return error;
+            }
+            if (wasTrusted && inode.ChangesUnseen) { session.Notifier?.InvalidateAttributes(request.NodeId); }
+            // Copied up between opening and admission: the lower file is the wrong one by now.
+            if (!isLower || !inode.HasUpperData) { return Errno.None; }
+            Release(result.Fh);
+        }
+    }
+
+    /// <summary>Saves the READ that would come for the content of a small lower file. If that fails, the READ comes and says why.</summary>
+    private void FillPages(Inode inode, ulong nodeId)
+    {
+        if (session.Notifier is not { } notifier || !tree.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing) || !backing.HasNoPages || !smallReads.IsLikely()) { return; }
+        Span<byte> message = stackalloc byte[Notifier.StoreHeader + (int)InodeMaker.SmallestImage];
+        // Whoever changes the file, be it only its size, copies it up first. While somebody does, which may take long, the READ comes.
+        if (!inode.TryLockCopyUp(0, out ObjectLock.Scope scope)) { return; }
+        using (scope)
+        {
+            if (inode.HasUpper || tree.OpenReal(inode, policy.RealFlags(OpenFlags.ReadOnly), out int descriptor, out _, out _).IsError) { return; }
+            Errno error = Libc.ReadAt(descriptor, message[Notifier.StoreHeader..], 0, out int count);
+            Libc.Close(descriptor);
+            // As much as there was room for is not the whole of it: the file is not what it was.
+            if (error.IsError || count == 0 || count == (int)InodeMaker.SmallestImage) { return; }
+            backing.Fill(notifier, nodeId, message[..(Notifier.StoreHeader + count)]);
+        }
+    }
+
+    public Errno Create(in Request request, ReadOnlySpan<byte> name, in CreateIn input, out CreateOut result)
+    {
+        result = default;
+        if (files.AreTooMany(request.Header.Uid)) { return Errno.ENFILE; }
+        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = policy.RealFlags(input.Flags & ~OpenFlags.Truncate) };
+        Errno error = names.MakeObject(request, name, what, out result.Entry, out Inode inode, out int descriptor);
+        if (error.IsError) { return error; }
+        return AdmitNew(inode, request.Header.Uid, input.Flags, descriptor, ref result);
+    }
+
+    private Errno AdmitNew(Inode inode, uint uid, OpenFlags flags, int descriptor, ref CreateOut result)
+    {
+        Errno error = Admit(inode, result.Entry.NodeId, uid, flags, descriptor, isLower: false, isPrivate: true, out result.Open);
+        if (error.IsError)
+        {
+            Libc.Close(descriptor);
+            tree.Inodes.Forget(result.Entry.NodeId, 1);
+            return error;
+        }
+        result.Entry.AttrValid = Replies.AttrValidOf(inode);
+        return error;
+    }
+
+    public Errno TmpFile(in Request request, in CreateIn input, out CreateOut result)
+    {
+        result = default;
+        if (!upper.IsWritable) { return Errno.EROFS; }
+        if (!upper.Features.TemporaryFiles) { return Errno.EOPNOTSUPP; }
+        if (files.AreTooMany(request.Header.Uid)) { return Errno.ENFILE; }
+        Errno error = tree.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
+        if (error.IsError) { return error; }
+        error = parent.CheckChange(onlyAdds: true);
+        if (error.IsError) { return error; }
+        error = copyUp.Ensure(parent, request);
+        if (error.IsError) { return error; }
+        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = policy.RealFlags(input.Flags & ~OpenFlags.Truncate) | (input.Flags & OpenFlags.Exclusive) };
+        bool staysInWork = upper.HasManyOrphans;
+        Inode inode;
+        int descriptor;
+        using (tree.RenameLock.Share())
+        {
+            using (parent.LockNames())
+            {
+                error = create.TemporaryLocked(parent, what, isLinkable: staysInWork, out Statx stat, out descriptor);
+                if (error.IsError) { return error; }
+                inode = maker.NewUpperInode(null, Libc.Self, stat);
+                if (!staysInWork || !remove.LinkInWork(inode, descriptor, Libc.Self))
+                {
+                    error = Libc.Duplicate(descriptor, out int kept);
+                    if (error.IsError)
+                    {
+                        Libc.Close(descriptor);
+                        return error;
+                    }
+                    tree.Inodes.SetOrphan(inode, kept);
+                }
+                inode.IsUnlinked = true;
+                tree.Inodes.AddAndLend(inode);
+                result.Entry = Replies.EntryOf(inode, inode.NodeId, stat);
+            }
+        }
+        return AdmitNew(inode, request.Header.Uid, input.Flags, descriptor, ref result);
+    }
+
+    public void Release(ulong fh)
+    {
+        if (files.Take(fh) is not { } file) { return; }
+        if (file.Flags.Writes)
+        {
+            if (!errors.IsExact) { _ = errors.Check(file.Descriptor); } // kept for the next fsync
+            errors.Touch();
+        }
+        file.Backing.Leave(file.Flags.Writes, session.Backings);
+        if (file.Descriptor >= 0)
+        {
+            if (file.Inode.IsUnlinked) { session.CloseLast(file.Descriptor); }
+            else { Libc.Close(file.Descriptor); }
+        }
+        files.Return(fh);
+    }
+
+    private Errno Admit(Inode inode, ulong nodeId, uint uid, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
+    {
+        Errno error = policy.Admit(inode, nodeId, uid, flags, descriptor, isLower, isPrivate, out result);
+        if (!error.IsError && flags.Writes) { errors.Touch(); }
+        return error;
+    }
+}

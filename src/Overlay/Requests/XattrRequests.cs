@@ -1,0 +1,130 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Wire;
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Tree;
+using Veneer.Overlay.Upper;
+
+namespace Veneer.Overlay.Requests;
+
+/// <summary>Requests about extended attributes.</summary>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="upper">Upper, as it is written.</param>
+/// <param name="session">The connection to the kernel.</param>
+/// <param name="copyUp">Brings objects to upper.</param>
+/// <param name="change">Changes attributes of upper.</param>
+internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSession session, CopyUp copyUp, ObjectChange change)
+{
+    private const int MaxXattrList = 64 * 1024;
+
+    [ThreadStatic]
+    private static byte[]? xattrList;
+
+    public Errno GetXattr(in Request request, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
+    {
+        size = 0;
+        Errno error = tree.Inodes.Find(request.NodeId, out Inode inode);
+        if (error.IsError) { return error; }
+        error = GetReal(inode, attribute, value, out size);
+        // A layer without ACLs has none: everything else becomes the answer to whoever is not the owner. Kernel: ovl_get_acl()
+        if (!PosixAcl.IsOne(attribute)) { return error; }
+        if (!error.IsError && size <= value.Length) { size = PosixAcl.WithoutUnmapped(value[..size]); }
+        return error == Errno.EOPNOTSUPP ? Errno.ENODATA : error;
+    }
+
+    /// <summary>An attribute of the real object.</summary>
+    /// <param name="inode">The object.</param>
+    /// <param name="attribute">As the user says it.</param>
+    /// <param name="value">Room for the value.</param>
+    /// <param name="size">Its size.</param>
+    private Errno GetReal(Inode inode, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
+    {
+        size = 0;
+        Errno error = tree.Objects.Resolve(inode, out RealReference real);
+        if (error.IsError) { return error; }
+        using (real)
+        {
+            error = XattrOf(real).Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
+            return error.IsError ? error : Libc.GetXattrAt(real.Directory, real.Name, stored, value, out size);
+        }
+    }
+
+    /// <summary>The names that a real object's attributes have.</summary>
+    private OverlayXattr XattrOf(in RealReference real) => real.Layer is { } layer ? tree.Layers.XattrOf(layer) : tree.Xattr;
+
+    public Errno ListXattr(in Request request, Span<byte> list, out int size)
+    {
+        size = 0;
+        Errno error = tree.Inodes.Find(request.NodeId, out Inode inode);
+        if (error.IsError) { return error; }
+        Span<byte> all = xattrList ??= new byte[MaxXattrList];
+        error = tree.Objects.Resolve(inode, out RealReference real);
+        if (error.IsError) { return error; }
+        OverlayXattr names = XattrOf(real);
+        using (real) { error = Libc.ListXattrAt(real.Directory, real.Name, all, out size); }
+        if (error.IsError) { return error; }
+        size = names.Filter(all[..size]);
+        // trusted.* is for the privileged; the request tells the caller's id, not its capabilities.
+        if (request.Header.Uid != 0) { size = WithoutTrusted(all[..size]); }
+        if (list.IsEmpty) { return Errno.None; }
+        return all[..size].TryCopyTo(list) ? Errno.None : Errno.ERANGE;
+    }
+
+    private static int WithoutTrusted(Span<byte> list)
+    {
+        int written = 0;
+        for (int read = 0; read < list.Length;)
+        {
+            Span<byte> name = list.Slice(read, list[read..].IndexOf((byte)0) + 1);
+            read += name.Length;
+            if (((ReadOnlySpan<byte>)name).StartsWith("trusted."u8)) { continue; }
+            name.CopyTo(list[written..]);
+            written += name.Length;
+        }
+        return written;
+    }
+
+    /// <summary>Whether an attribute is an ACL that a copy could not have, so that nothing is copied up for it. Kernel: ovl_set_acl()</summary>
+    private bool LacksAcls(Inode inode, ReadOnlySpan<byte> attribute) =>
+        !inode.HasUpper && PosixAcl.IsOne(attribute) && tree.Layers.Upper is { HasAcls: false };
+
+    public Errno SetXattr(in Request request, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value, in SetXattrIn input)
+    {
+        Errno error = tree.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
+        if (error.IsError) { return error; }
+        error = tree.Inodes.Find(request.NodeId, out Inode inode, out bool isSuperseded);
+        if (error.IsError) { return error; }
+        error = inode.CheckChange();
+        if (error.IsError) { return error; }
+        if (LacksAcls(inode, attribute)) { return Errno.EOPNOTSUPP; }
+        error = copyUp.Ensure(inode, request, needsData: !upper.WritesMetacopies);
+        if (error.IsError) { return error; }
+        error = change.SetXattr(inode, stored, value, input.Flags, input.KillSgid && attribute.SequenceEqual(PosixAcl.AccessName));
+        session.TellSuccessor(inode, isSuperseded);
+        return error;
+    }
+
+    public Errno RemoveXattr(in Request request, ReadOnlySpan<byte> attribute)
+    {
+        Errno error = tree.Xattr.Escape(attribute, stackalloc byte[256], out ReadOnlySpan<byte> stored);
+        if (error.IsError) { return error; }
+        error = tree.Inodes.Find(request.NodeId, out Inode inode, out bool isSuperseded);
+        if (error.IsError) { return error; }
+        if (!upper.IsWritable) { return Errno.EROFS; }
+        error = inode.CheckChange();
+        if (error.IsError) { return error; }
+        if (LacksAcls(inode, attribute)) { return Errno.EOPNOTSUPP; }
+        if (!inode.HasUpper)
+        {
+            // What is not there need not be copied up to be removed. Kernel: ovl_xattr_set()
+            error = GetReal(inode, attribute, default, out _);
+            if (error.IsError) { return error; }
+        }
+        error = copyUp.Ensure(inode, request, needsData: !upper.WritesMetacopies);
+        if (error.IsError) { return error; }
+        error = change.RemoveXattr(inode, stored);
+        session.TellSuccessor(inode, isSuperseded);
+        return error;
+    }
+}

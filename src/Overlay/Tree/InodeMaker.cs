@@ -1,0 +1,101 @@
+using Veneer.Linux;
+using Veneer.Overlay.Format;
+using Veneer.Overlay.Layers;
+using Veneer.Overlay.Lookup;
+
+namespace Veneer.Overlay.Tree;
+
+/// <summary>Makes inodes of what was found in the layers.</summary>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="isWritable">Whether there is an upper.</param>
+internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
+{
+    /// <summary>Below this size nobody looks whether a lower file is an image: programs and libraries are larger.</summary>
+    public const ulong SmallestImage = 8 << 10;
+
+    /// <summary>The inode of an object that was found, which enters the table next.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="found">What is on top.</param>
+    /// <param name="whole">What is behind it.</param>
+    /// <param name="key">Its key.</param>
+    /// <param name="ino">Which st_ino it is to have.</param>
+    public Inode NewInode(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, in Whole whole, RealKey key, out InoChoice ino)
+    {
+        Inode inode;
+        if (found.Stat.IsDirectory)
+        {
+            byte[] ownName = name.ToArray();
+            var directory = new DirectoryInode(parent.Stack.Child(ownName, found.HasUpper, whole))
+            {
+                Redirect = whole.Redirect,
+                Type = found.Stat.Type,
+                IsOpaque = whole.IsOpaque,
+                IsImpure = whole.IsImpure,
+            };
+            directory.SetName(ownName);
+            inode = directory;
+        }
+        else
+        {
+            inode = tree.Inodes.Make(name);
+            inode.LowerDirectory = whole.LowerDirectory;
+            inode.Type = found.Stat.Type;
+            inode.Metacopy = whole.Metacopy;
+            inode.HasUpper = found.HasUpper;
+            inode.IsSmall = !found.HasUpper && found.Stat.Size < SmallestImage;
+            inode.HasOrigin = whole.HasOrigin || (found.HasUpper && tree.Numbers.TryGetRemembered(key, out _));
+            if (whole.LowerName is { } lowerName) { inode.SetLowerName(lowerName); }
+            if (isWritable && !found.HasUpper && found.Stat.Nlink > 1 && !key.IsByName) { inode.Links = new HardLinks(found.Stat.Nlink); }
+        }
+        inode.Parent = parent;
+        Layer layer = (found.HasUpper ? parent.Upper! : found.LowerDirectory!).Layer;
+        inode.Protection = whole.Protection | (layer.HasFileFlags ? Protections.Of(found.Stat) : Protection.None);
+        inode.Key = key;
+        ino = InoOf(name, found, whole, key);
+        inode.Ino = ino.Ino;
+        return inode;
+    }
+
+    /// <summary>The number of what the object was copied up from, else its own.</summary>
+    public InoChoice InoOf(ReadOnlySpan<byte> name, in Found found, in Whole whole, RealKey key)
+    {
+        if (!found.HasUpper && key.IsByName) { return InoChoice.Own(InodeNumbers.NumberOfName(found.LowerDirectory!, name)); }
+        ulong own = tree.Numbers.Number(tree.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
+        if (found.Stat.IsDirectory && whole.Lowers is [var lower, ..])
+        {
+            if (lower.Layer.Identity.IsByName(whole.LowerStat)) { return new InoChoice(InodeNumbers.NumberOfName(lower.Parent!, lower.Name), own, null); }
+            RealKey merged = tree.Numbers.Key(whole.LowerStat.Dev, whole.LowerStat.Ino);
+            return new InoChoice(tree.Numbers.Number(merged), own, merged);
+        }
+        if (whole.HasOrigin)
+        {
+            RealKey origin = tree.Numbers.Key(whole.OriginDevice, whole.OriginIno);
+            return new InoChoice(tree.Numbers.Number(origin), own, origin);
+        }
+        return found.HasUpper && tree.Numbers.TryGetRemembered(key, out ulong kept) ? new InoChoice(kept, own, null) : InoChoice.Own(own);
+    }
+
+    /// <summary>The inode of an object that was just made, with nothing below it.</summary>
+    public Inode NewUpperInode(DirectoryInode? parent, ReadOnlySpan<byte> name, in Statx stat)
+    {
+        RealKey key = tree.Keys.InUpper(parent, name, stat);
+        Inode inode;
+        if (stat.IsDirectory)
+        {
+            byte[] ownName = name.ToArray();
+            inode = new DirectoryInode(new DirectoryStack(new RealDirectory(parent!.Upper!, ownName), []));
+            inode.SetName(ownName);
+        }
+        else
+        {
+            inode = tree.Inodes.Make(name);
+            inode.HasUpper = true;
+        }
+        inode.Type = stat.Type;
+        inode.Parent = parent;
+        inode.Key = key;
+        inode.Ino = tree.Numbers.Number(tree.Numbers.Key(stat.Dev, stat.Ino));
+        return inode;
+    }
+}
