@@ -31,7 +31,7 @@ build:
 	@tools/setup.sh build
 	@dotnet build Veneer.slnx --verbosity quiet
 
-test: out/veneer
+test: out/veneer out-checked/veneer
 	@tools/setup.sh test
 	@dotnet build Veneer.slnx --verbosity quiet
 	@tools/test.sh

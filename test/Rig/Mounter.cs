@@ -23,6 +23,9 @@ public abstract class Mounter
         Environment.GetEnvironmentVariable("VENEER_TEST_BINARY")
         ?? Path.Combine(CProgram.Repository, "out/veneer");
 
+    /// <summary>The one that checks the order of its locks; <c>make out-checked/veneer</c> builds it.</summary>
+    public static string CheckedBinary => Path.Combine(CProgram.Repository, "out-checked/veneer");
+
     public bool IsKernel => this == Kernel;
 
     public abstract bool IsVeneer { get; }
