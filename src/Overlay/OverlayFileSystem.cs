@@ -44,7 +44,7 @@ internal sealed class OverlayFileSystem : IFileSystem
 
         var impure = new ImpureMark(tree, upper, session);
         var remove = new Remove(tree, upper, session);
-        var copyUp = new CopyUp(tree, upper, session, remove, impure);
+        var copyUp = new CopyUp(tree, upper, session, new Publication(tree, upper, session, remove, impure));
         var create = new Create(tree, upper);
         var rename = new Rename(tree, upper, remove, impure);
         var change = new ObjectChange(tree);

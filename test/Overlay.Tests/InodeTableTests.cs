@@ -131,11 +131,12 @@ public sealed class InodeTableTests
         used.SetLowerName([1, 0]);
         used.Links = new HardLinks(2);
         using (new OrderedLock(OverlayLocks.InodeTable).Enter()) { used.MakeAliasListLocked().Add(new Alias(root, [1, 0])); }
-        (used.Metacopy, used.Orphan) = (new RealName(directory, [1, 0]), 1);
+        used.Metacopy = new RealName(directory, [1, 0]);
+        used.BecomeOrphaned(1);
         (used.NextByKey, used.NextByNodeId, used.LowerDirectory) = (fresh, fresh, directory);
         (used.Backing, fresh.Backing) = (new BackingFile(), new BackingFile());
-        fresh.Orphan = 1; // has what few inodes have, with nothing in it
-        fresh.Orphan = -1;
+        fresh.LieInWork([1, 0]); // has what few inodes have, with nothing in it
+        fresh.BecomeNamed(out _, out _);
         Fill(used);
         Fill(used.Backing);
 

@@ -179,7 +179,7 @@ internal sealed class NameRequests(
                     else if (inode.Links is null && !inode.IsNameless) { tree.Inodes.AddAlias(inode, inode.Parent!, inode.Name, isUpper: true); }
                     tree.Inodes.AddAlias(inode, parent, newName, isUpper: true);
                     if (inode.Links is { } links) { links.Count++; }
-                    inode.IsUnlinked = false;
+                    inode.BecomeLinked();
                     tree.Inodes.Changed(parent);
                 }
             }
@@ -215,9 +215,7 @@ internal sealed class NameRequests(
     private void Rehome(Inode inode, DirectoryInode parent, byte[] name)
     {
         tree.Inodes.Move(inode, parent, name);
-        if (tree.Inodes.TakeOrphan(inode) is >= 0 and int orphan) { Libc.Close(orphan); }
-        if (inode.WorkName is { } workName) { upper.Work!.Discard(workName); }
-        inode.WorkName = null;
+        remove.DropStandIn(inode);
     }
 
     public Errno Unlink(in Request request, ReadOnlySpan<byte> name) => RemoveName(request, name, directory: false);

@@ -166,7 +166,7 @@ internal sealed class OpenRequests(
                     }
                     tree.Inodes.SetOrphan(inode, kept);
                 }
-                inode.IsUnlinked = true;
+                inode.BecomeUnlinked();
                 tree.Inodes.AddAndLend(inode);
                 result.Entry = Replies.EntryOf(inode, inode.NodeId, stat);
             }

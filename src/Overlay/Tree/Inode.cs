@@ -9,6 +9,19 @@ using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Tree;
 
+/// <summary>What leads to an object.</summary>
+internal enum ObjectPlace : byte
+{
+    /// <summary>Its name; or it is in a lower layer, where it stays.</summary>
+    Named,
+    /// <summary>A name in work, since any of its names may go.</summary>
+    Held,
+    /// <summary>A descriptor, or a name in work: its name is gone.</summary>
+    Orphaned,
+    /// <summary>Nothing: its last name went when there was no descriptor to spare.</summary>
+    Gone,
+}
+
 /// <summary>One overlay object as the kernel knows it.</summary>
 /// <remarks>
 /// Lives while the kernel holds a reference, or a child names it, or it is retained. Where a field is not said to be
@@ -68,9 +81,6 @@ internal class Inode(bool hasUpper = false)
 
     /// <summary>Whether the table finds the inode by <see cref="Key"/>. Protected by the table.</summary>
     public bool IsKeyed;
-
-    /// <summary>Whether the object has no name left in the overlay: st_nlink is 0.</summary>
-    public bool IsUnlinked;
 
     /// <summary>Whether upper says where the object came from, so that its directory must be impure. Kernel: OVL_TYPE_ORIGIN().</summary>
     public bool HasOrigin;
@@ -151,28 +161,14 @@ internal class Inode(bool hasUpper = false)
         }
     }
 
-    /// <summary>A descriptor (O_PATH) of the real object once <see cref="Name"/> does not lead to it any more, or -1. Closed when the inode dies. Set by the table.</summary>
-    public int Orphan
-    {
-        get => rareFields?.Orphan ?? -1;
-        set
-        {
-            if (value >= 0 || rareFields is not null) { Rare.Orphan = value; }
-        }
-    }
+    /// <summary>A descriptor (O_PATH) of the real object once <see cref="Name"/> does not lead to it any more, or -1. Closed when the inode dies.</summary>
+    public int Orphan => rareFields?.Orphan ?? -1;
 
     /// <summary>
     /// The name in work, with its NUL, that leads to a real object without a name in upper, where there was no descriptor to
     /// spare for <see cref="Orphan"/>; else null. The object is discarded when the inode dies.
     /// </summary>
-    public byte[]? WorkName
-    {
-        get => rareFields?.WorkName;
-        set
-        {
-            if (value is not null || rareFields is not null) { Rare.WorkName = value; }
-        }
-    }
+    public byte[]? WorkName => rareFields?.WorkName;
 
     /// <summary>For a file that has several names in a lower layer; null for all others.</summary>
     public HardLinks? Links { get => rareFields?.Links; set => Rare.Links = value; }
@@ -216,8 +212,71 @@ internal class Inode(bool hasUpper = false)
     /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under the copy-up lock.</summary>
     public bool HasUpper { get => hasUpper; set => hasUpper = value; }
 
-    /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/>, <see cref="WorkName"/>, or the lower object stands in. A hard-linked copy has <see cref="HardLinks.Hold"/>.</summary>
-    public bool IsNameless { get => isNameless; set => isNameless = value; }
+    /// <summary>What leads to the object. Changed by the methods that follow, and by nothing else.</summary>
+    /// <remarks>
+    /// Callers hold the rename lock and, to change it, the names lock of the directory; the place of an object that others may
+    /// reach by its name goes back to <see cref="ObjectPlace.Named"/> under the exclusive rename lock alone. Some readers have no lock:
+    /// what stands in for the name is there before <see cref="IsNameless"/> says so, and goes after it has said the contrary.
+    /// </remarks>
+    public ObjectPlace Place =>
+        Links?.Hold is not null ? ObjectPlace.Held : isNameless ? ObjectPlace.Orphaned : IsUnlinked && HasUpper ? ObjectPlace.Gone : ObjectPlace.Named;
+
+    /// <summary>Whether <see cref="Name"/> is gone and <see cref="Orphan"/> or <see cref="WorkName"/> stands in. A hard-linked copy has <see cref="HardLinks.Hold"/>.</summary>
+    public bool IsNameless => isNameless;
+
+    /// <summary>Whether the object has no name left in the overlay: st_nlink is 0.</summary>
+    public bool IsUnlinked { get; private set; }
+
+    /// <summary>A name in work keeps the copy of a hard-linked file linkable, whichever of its names goes.</summary>
+    /// <param name="workName">With its NUL.</param>
+    public void BecomeHeld(byte[] workName) => Links!.Hold = workName;
+
+    /// <summary>The name goes, and a descriptor leads to the object. <see cref="InodeTable"/> counts them.</summary>
+    public void BecomeOrphaned(int descriptor)
+    {
+        Rare.Orphan = descriptor;
+        StandIn();
+    }
+
+    /// <summary>The name goes, and a name in work leads to the object.</summary>
+    /// <param name="workName">With its NUL.</param>
+    public void BecomeOrphaned(byte[] workName)
+    {
+        Rare.WorkName = workName;
+        StandIn();
+    }
+
+    /// <summary>The name goes once more: what stood in when it did not go after all is there still.</summary>
+    public void BecomeOrphanedAgain() => StandIn();
+
+    private void StandIn()
+    {
+        isNameless = true;
+        if (Links is { Hold: not null } links) { links.Hold = null; }
+    }
+
+    /// <summary>The name has not gone after all; what stands in stays, since others may use it.</summary>
+    public void BecomeNamedAgain() => isNameless = false;
+
+    /// <summary>The object is reached by its name, and nobody is on the way through what stood in. <see cref="InodeTable"/> counts descriptors.</summary>
+    /// <param name="descriptor">What stood in, for the caller to close; or -1.</param>
+    /// <param name="workName">What stood in, for the caller to discard; or null.</param>
+    public void BecomeNamed(out int descriptor, out byte[]? workName)
+    {
+        isNameless = false;
+        (descriptor, workName) = (Orphan, WorkName);
+        if (rareFields is { } rare) { (rare.Orphan, rare.WorkName) = (-1, null); }
+    }
+
+    /// <summary>A removed directory lies in work under this name, and is found there by its real directory.</summary>
+    /// <param name="workName">With its NUL.</param>
+    public void LieInWork(byte[] workName) => Rare.WorkName = workName;
+
+    /// <summary>The last name is gone.</summary>
+    public void BecomeUnlinked() => IsUnlinked = true;
+
+    /// <summary>The object has got a name again, as a file from O_TMPFILE does.</summary>
+    public void BecomeLinked() => IsUnlinked = false;
 
     /// <summary>Whether the data is in upper.</summary>
     public bool HasUpperData => HasUpper && Metacopy is null;
@@ -283,7 +342,7 @@ internal sealed class HardLinks(uint count)
     /// before copy-up and after the last name is gone. A descriptor would do as well, but a tree may have more such
     /// files than a process may have descriptors.
     /// </summary>
-    public byte[]? Hold { get => hold; set => hold = value; }
+    public byte[]? Hold { get => hold; set => hold = value; } // by Inode alone
 
     /// <summary>The lower object's key, under which the table keeps the inode for as long as the mount lives.</summary>
     public RealKey? RetainedUnder;

@@ -627,19 +627,15 @@ internal sealed class InodeTable
     public void SetOrphan(Inode inode, int descriptor)
     {
         Interlocked.Increment(ref orphanCount);
-        inode.Orphan = descriptor;
-        inode.IsNameless = true;
+        inode.BecomeOrphaned(descriptor);
     }
 
-    /// <summary>The object has a name again. Caller holds the rename lock exclusively, and closes the descriptor.</summary>
-    /// <returns>The descriptor, or -1.</returns>
-    public int TakeOrphan(Inode inode)
+    /// <summary>The object is reached by its name again. Caller holds the rename lock exclusively.</summary>
+    /// <inheritdoc cref="Inode.BecomeNamed"/>
+    public void TakeStandIn(Inode inode, out int descriptor, out byte[]? workName)
     {
-        int descriptor = inode.Orphan;
-        inode.IsNameless = false;
-        inode.Orphan = -1;
+        inode.BecomeNamed(out descriptor, out workName);
         if (descriptor >= 0) { Interlocked.Decrement(ref orphanCount); }
-        return descriptor;
     }
 
     /// <summary>The name in work of an object without another one that nobody knows any more. The caller discards it, under no lock.</summary>

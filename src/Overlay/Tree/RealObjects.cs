@@ -51,31 +51,27 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
         if (inode is DirectoryInode directory) { return Of(directory.Topmost, Libc.Self, out real); }
-        if (inode.Links?.Hold is { } hold)
+        // What stands in is looked at first: before a name goes, it is there.
+        switch (inode.Place)
         {
-            real = new RealReference(work!.Descriptor, hold);
-            return Errno.None;
-        }
-        // First: before a name goes, the descriptor is there.
-        if (inode.IsNameless && inode.Orphan is >= 0 and int orphan)
-        {
-            real = new RealReference(orphan);
-            return Errno.None;
-        }
-        if (inode.IsNameless && inode.WorkName is { } name)
-        {
-            real = new RealReference(work!.Descriptor, name);
-            return Errno.None;
+            case ObjectPlace.Held when inode.Links!.Hold is { } hold:
+                real = new RealReference(work!.Descriptor, hold);
+                return Errno.None;
+            case ObjectPlace.Orphaned when inode.Orphan is >= 0 and int orphan:
+                real = new RealReference(orphan);
+                return Errno.None;
+            case ObjectPlace.Orphaned when inode.WorkName is { } name:
+                real = new RealReference(work!.Descriptor, name);
+                return Errno.None;
+            case ObjectPlace.Gone: // its name may be another file's by now
+                real = default;
+                return Errno.ESTALE;
         }
         if (inode.HasUpper)
         {
-            // Unlinked when there was no descriptor to keep it by: its name may be another file's by now.
-            if (inode.IsUnlinked || inode.Parent?.Upper is not { } parent)
-            {
-                real = default;
-                return Errno.ESTALE;
-            }
-            return Of(parent, inode.Name, out real);
+            if (inode.Parent?.Upper is { } parent) { return Of(parent, inode.Name, out real); }
+            real = default;
+            return Errno.ESTALE;
         }
         return Of(inode.LowerDirectory!, inode.LowerName, out real);
     }

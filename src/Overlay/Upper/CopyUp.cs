@@ -3,7 +3,6 @@ using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
-using Veneer.Overlay.Locking;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
@@ -25,7 +24,7 @@ internal readonly record struct Truncation(long Size, bool DropsSetId);
 /// under its own lock alone.
 /// </para>
 /// </remarks>
-internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession session, Remove remove, ImpureMark impure)
+internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession session, Publication publication)
 {
     /// <summary>Blocks requests of others no longer than this many bytes take to copy.</summary>
     private const long SmallFile = 128 * 1024;
@@ -108,7 +107,7 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
                     Errno error = CopyDataOfMetacopyLocked(inode, request);
                     if (error.IsError) { return error; }
                 }
-                return LinkAliasesLocked(inode);
+                return publication.LinkAliasesLocked(inode);
             }
             Errno copied = inode.Type switch
             {
@@ -152,28 +151,21 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
     private Errno CopyDirectoryLocked(DirectoryInode inode)
     {
         inode.AssertCopyUpLocked();
-        RealDirectory lower = inode.Lowers[0];
-        Errno error = tree.Objects.Of(lower, Libc.Self, out RealReference source);
+        Errno error = tree.Objects.Of(inode.Lowers[0], Libc.Self, out RealReference source);
         if (error.IsError) { return error; }
         using (source)
         {
-            Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-            ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
-            int work = upper.Work.Descriptor;
             error = StatSource(source, out Statx stat);
             if (error.IsError) { return error; }
-            error = Libc.MakeDirectoryAt(work, temporary, 0x1C0);
+            using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+            error = Libc.MakeDirectoryAt(temporary.Directory, temporary.Name, 0x1C0);
             if (error.IsError) { return error; }
-            error = Libc.OpenAt(work, temporary, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int copy);
-            if (!error.IsError)
-            {
-                error = CopyAttributes(inode, source, stat, copy, Libc.Self);
-                if (!error.IsError && upper.IsStrict) { error = SyncDirectory(copy); }
-                Libc.Close(copy);
-            }
-            if (!error.IsError) { error = PublishLocked(inode, temporary); }
-            if (error.IsError) { upper.Work.Discard(temporary); }
-            return error;
+            error = Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int copy);
+            if (error.IsError) { return error; }
+            error = CopyAttributes(inode, source, stat, copy, Libc.Self);
+            if (!error.IsError && upper.IsStrict) { error = SyncDirectory(copy); }
+            Libc.Close(copy);
+            return error.IsError ? error : publication.RunLocked(new Copy(inode, stat), temporary);
         }
     }
 
@@ -203,30 +195,23 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         if (error.IsError) { return error; }
         using (source)
         {
-            Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-            ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
-            int work = upper.Work.Descriptor;
             error = StatSource(source, out Statx stat);
             if (error.IsError) { return error; }
-            if (stat.IsSymbolicLink)
-            {
-                Span<byte> target = stackalloc byte[4097];
-                error = Libc.ReadLinkAt(source.Directory, source.Name, target[..4096], out int length);
-                if (error.IsError) { return error; }
-                target[length] = 0;
-                error = Libc.SymbolicLinkAt(target[..(length + 1)], work, temporary);
-            }
-            else
-            {
-                error = Libc.MakeNodeAt(work, temporary, stat.Mode, stat.Rdev);
-            }
-            if (error.IsError) { return error; }
-            error = CopyAttributes(inode, source, stat, work, temporary);
-            if (!error.IsError) { error = PublishLocked(inode, temporary); }
-            if (!error.IsError) { inode.HasOrigin = stat.Nlink == 1; }
-            if (error.IsError || inode.Links is not null) { upper.Work.Discard(temporary); }
-            return error;
+            using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+            error = MakeOther(source, stat, temporary.Directory, temporary.Name);
+            if (!error.IsError) { error = CopyAttributes(inode, source, stat, temporary.Directory, temporary.Name); }
+            return error.IsError ? error : publication.RunLocked(new Copy(inode, stat), temporary);
         }
+    }
+
+    private static Errno MakeOther(in RealReference source, in Statx stat, int work, ReadOnlySpan<byte> name)
+    {
+        if (!stat.IsSymbolicLink) { return Libc.MakeNodeAt(work, name, stat.Mode, stat.Rdev); }
+        Span<byte> target = stackalloc byte[4097];
+        Errno error = Libc.ReadLinkAt(source.Directory, source.Name, target[..4096], out int length);
+        if (error.IsError) { return error; }
+        target[length] = 0;
+        return Libc.SymbolicLinkAt(target[..(length + 1)], work, name);
     }
 
     /// <remarks>Caller holds the copy-up lock.</remarks>
@@ -240,38 +225,42 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         {
             error = StatSource(source, out Statx stat);
             if (error.IsError) { return error; }
-            Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-            scoped ReadOnlySpan<byte> temporary = default;
-            int copy;
-            if (upper.Work!.Features.TemporaryFiles)
-            {
-                error = Libc.OpenAt(upper.Work.Descriptor, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.Confined, out copy);
-            }
-            else
-            {
-                temporary = upper.Work.NewName(space);
-                error = Libc.OpenAt(upper.Work.Descriptor, temporary, OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.ReadWrite | OpenFlags.NoFollow, 0x180, ResolveFlags.Confined, out copy);
-            }
+            var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+            bool isNamed = !upper.Features.TemporaryFiles;
+            error = isNamed
+                ? Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.ReadWrite | OpenFlags.NoFollow, 0x180, ResolveFlags.Confined, out int copy)
+                : Libc.OpenAt(temporary.Directory, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.Confined, out copy);
             if (error.IsError) { return error; }
-
             // All names of a hard-linked file are one copy, which would lose its data with the first name that is moved.
             RealName? below = needsData || inode.Links is not null ? null : DataOf(inode);
-            long size = below is not null ? 0 : Math.Min((long)stat.Size, truncation?.Size ?? long.MaxValue);
-            bool syncs = upper.IsDurable && (size > 0 || upper.IsStrict);
-            bool isLong = size > SmallFile || syncs;
-            using (session.Block(isLong))
-            {
-                error = below is not null
-                    ? LeaveData(copy, (long)stat.Size)
-                    : CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
-                if (!error.IsError) { error = CopyAttributes(inode, source, stat, copy, Libc.Self); }
-                if (!error.IsError && below is null && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value, request); }
-                if (!error.IsError && syncs) { error = Libc.Sync(copy, dataOnly: false); }
-            }
-            if (!error.IsError) { error = PublishLocked(inode, copy, temporary, stat, below); }
+            error = Fill(inode, source, stat, copy, below, truncation, request);
+            if (!error.IsError) { error = publication.RunLocked(new Copy(inode, stat) { Descriptor = copy, IsNamed = isNamed, Below = below }, temporary); }
             Libc.Close(copy);
-            if (temporary.Length > 0) { upper.Work.Discard(temporary); } // after a link it is one name too many, after an error all there is
+            if (isNamed) { temporary.Dispose(); } // after a link it is one name too many
             return error;
+        }
+    }
+
+    /// <summary>Gives a new file the data and the attributes of a lower one.</summary>
+    /// <param name="inode">The object.</param>
+    /// <param name="source">What has the attributes.</param>
+    /// <param name="stat">Its attributes.</param>
+    /// <param name="copy">The new file.</param>
+    /// <param name="below">Where the data stays; null when it is copied.</param>
+    /// <param name="truncation">That the caller is about to truncate the file.</param>
+    /// <param name="request">Who waits for it.</param>
+    private Errno Fill(Inode inode, in RealReference source, in Statx stat, int copy, RealName? below, Truncation? truncation, in Request request)
+    {
+        long size = below is not null ? 0 : Math.Min((long)stat.Size, truncation?.Size ?? long.MaxValue);
+        bool syncs = upper.IsDurable && (size > 0 || upper.IsStrict);
+        using (session.Block(size > SmallFile || syncs))
+        {
+            Errno error = below is not null
+                ? LeaveData(copy, (long)stat.Size)
+                : CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
+            if (!error.IsError) { error = CopyAttributes(inode, source, stat, copy, Libc.Self); }
+            if (!error.IsError && below is null && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value, request); }
+            return !error.IsError && syncs ? Libc.Sync(copy, dataOnly: false) : error;
         }
     }
 
@@ -415,250 +404,5 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         isFound = !error.IsError && length > 0 && source.Layer.FindsOrigins;
         // user.* attributes are refused on symbolic links and special files.
         return error is Errno.EPERM or Errno.EOPNOTSUPP ? Errno.None : error;
-    }
-
-    /// <summary>Gives a temporary of work its name in upper.</summary>
-    /// <remarks>Caller holds the copy-up lock.</remarks>
-    private Errno PublishLocked(Inode inode, ReadOnlySpan<byte> temporary)
-    {
-        inode.AssertCopyUpLocked();
-        Errno error = Libc.StatAt(upper.Work!.Descriptor, temporary, StatxMask.Basic, out Statx stat);
-        if (error.IsError) { return error; }
-        RealKey key = tree.Keys.InUpper(inode.Parent, inode.Name, stat);
-        bool isExpected = false;
-        try
-        {
-            using (tree.RenameLock.Share())
-            {
-                if (inode.Links is { } links)
-                {
-                    tree.Inodes.Expect(inode, key);
-                    isExpected = true;
-                    error = Libc.OpenAt(upper.Work.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
-                    if (error.IsError) { return error; }
-                    error = PublishLinksLocked(inode, links, descriptor, temporary, stat);
-                    Libc.Close(descriptor);
-                    return error;
-                }
-                DirectoryInode parent = inode.Parent!;
-                using (parent.LockNames())
-                {
-                    // A removed directory is not the one to be found under its name.
-                    if (inode is DirectoryInode { IsUnlinked: true } removed) { return OrphanLocked(removed, temporary); }
-                    tree.Inodes.Expect(inode, key);
-                    isExpected = true;
-                    if (inode.IsUnlinked) { return OrphanLocked(inode, temporary, stat); }
-                    error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
-                    if (error.IsError) { return error; }
-                    using (target)
-                    {
-                        error = impure.Set(parent);
-                        if (error.IsError) { return error; }
-                        Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                        error = upper.Work.Publish(temporary, target.Directory, inode.Name);
-                        if (error.IsError) { return error; }
-                        Settle(parent, target.Directory, hasTimes, times);
-                    }
-                    SetUpperLocked(inode, stat, keepLower: false);
-                    return Errno.None;
-                }
-            }
-        }
-        finally
-        {
-            if (isExpected) { tree.Inodes.ExpectNoMore(key); }
-        }
-    }
-
-    /// <summary>Gives the copy of a regular file its name in upper.</summary>
-    /// <param name="below">Where the data is that a metacopy leaves out; null when the copy has it.</param>
-    /// <remarks>Caller holds the copy-up lock.</remarks>
-    private Errno PublishLocked(Inode inode, int copy, ReadOnlySpan<byte> temporary, in Statx original, RealName? below)
-    {
-        inode.AssertCopyUpLocked();
-        Errno error = Libc.StatAt(copy, Libc.Self, StatxMask.Basic, out Statx stat);
-        if (error.IsError) { return error; }
-        RealKey key = tree.Numbers.Key(stat.Dev, stat.Ino);
-        tree.Inodes.Expect(inode, key);
-        try
-        {
-            using (tree.RenameLock.Share())
-            {
-                if (inode.Links is { } links) { return PublishLinksLocked(inode, links, copy, temporary, stat); }
-                DirectoryInode parent = inode.Parent!;
-                using (parent.LockNames())
-                {
-                    if (inode.IsUnlinked)
-                    {
-                        // Open, or its descriptor held, but without a name: the copy never gets one in upper.
-                        if (!upper.HasManyOrphans || !remove.LinkInWork(inode, copy, Libc.Self))
-                        {
-                            error = Libc.Duplicate(copy, out int descriptor);
-                            if (error.IsError) { return error; }
-                            tree.Inodes.SetOrphan(inode, descriptor);
-                        }
-                        SetUpperLocked(inode, stat, keepLower: false, below);
-                        return Errno.None;
-                    }
-                    error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference target);
-                    if (error.IsError) { return error; }
-                    using (target)
-                    {
-                        error = impure.Set(parent);
-                        if (error.IsError) { return error; }
-                        Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                        error = temporary.Length == 0 ? Libc.LinkDescriptor(copy, target.Directory, inode.Name)
-                            : upper.Work!.Features.Links ? Libc.LinkAt(upper.Work.Descriptor, temporary, target.Directory, inode.Name)
-                            : upper.Work.Publish(temporary, target.Directory, inode.Name);
-                        if (error.IsError) { return error; }
-                        Settle(parent, target.Directory, hasTimes, times);
-                    }
-                    inode.HasOrigin = original.Nlink == 1;
-                    SetUpperLocked(inode, stat, keepLower: false, below);
-                    return Errno.None;
-                }
-            }
-        }
-        finally
-        {
-            tree.Inodes.ExpectNoMore(key);
-        }
-    }
-
-    /// <summary>The directory was removed: whoever has it open can change its attributes, as those of any directory without a name.</summary>
-    /// <remarks>It is not entered in the table again, which would find it by the name, or by a number that comes again.</remarks>
-    private Errno OrphanLocked(DirectoryInode removed, ReadOnlySpan<byte> temporary)
-    {
-        removed.AssertCopyUpLocked();
-        byte[] name = temporary.ToArray();
-        var orphan = new RealDirectory(upper.WorkRoot!, name);
-        bool staysInWork = upper.HasManyOrphans;
-        if (!staysInWork)
-        {
-            Errno error = tree.Directories.KeepOpen(orphan);
-            if (error.IsError) { return error; }
-        }
-        removed.WorkName = staysInWork ? name : null;
-        removed.Upper = orphan;
-        if (!staysInWork) { upper.Work!.Discard(name); }
-        session.Notifier?.InvalidateAttributes(removed.NodeId);
-        return Errno.None;
-    }
-
-    /// <summary>The object was unlinked while it was copied: only its descriptor leads to it.</summary>
-    private Errno OrphanLocked(Inode inode, ReadOnlySpan<byte> temporary, in Statx stat)
-    {
-        inode.AssertCopyUpLocked();
-        if (!upper.HasManyOrphans || !remove.LinkInWork(inode, upper.Work!.Descriptor, temporary))
-        {
-            Errno error = Libc.OpenAt(upper.Work!.Descriptor, temporary, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
-            if (error.IsError) { return error; }
-            tree.Inodes.SetOrphan(inode, descriptor);
-        }
-        SetUpperLocked(inode, stat, keepLower: false);
-        upper.Work.Discard(temporary);
-        return Errno.None;
-    }
-
-    /// <summary>Gives the copy of a hard-linked file all names that are known, and one in work that keeps it linkable.</summary>
-    /// <remarks>
-    /// Caller holds the copy-up lock and, shared, the rename lock. Killed between two names: some show the copy and some
-    /// the lower file, which still are the same.
-    /// </remarks>
-    private Errno PublishLinksLocked(Inode inode, HardLinks links, int copy, ReadOnlySpan<byte> temporary, in Statx stat)
-    {
-        inode.AssertCopyUpLocked();
-        LockOrder.AssertHeld(OverlayLocks.Rename);
-        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        byte[] hold = upper.Work!.NewName(space).ToArray();
-        Errno error = temporary.Length > 0
-            ? Libc.LinkAt(upper.Work.Descriptor, temporary, upper.Work.Descriptor, hold)
-            : Libc.LinkDescriptor(copy, upper.Work.Descriptor, hold);
-        if (error.IsError) { return error; }
-        error = LinkKnownNamesLocked(inode, hold);
-        if (error.IsError && !HasUpperName(inode))
-        {
-            upper.Work.Discard(hold);
-            return error;
-        }
-        links.Hold = hold;
-        SetUpperLocked(inode, stat, keepLower: true);
-        return error;
-    }
-
-    private static bool HasUpperName(Inode inode)
-    {
-        foreach (Alias alias in inode.Aliases)
-        {
-            if (alias.IsUpper && !alias.IsRemoved) { return true; }
-        }
-        return false;
-    }
-
-    /// <remarks>Caller holds the copy-up lock.</remarks>
-    private Errno LinkAliasesLocked(Inode inode)
-    {
-        inode.AssertCopyUpLocked();
-        if (inode.Links?.Hold is not { } hold) { return Errno.None; }
-        using (tree.RenameLock.Share()) { return LinkKnownNamesLocked(inode, hold); }
-    }
-
-    private Errno LinkKnownNamesLocked(Inode inode, byte[] hold)
-    {
-        inode.AssertCopyUpLocked();
-        LockOrder.AssertHeld(OverlayLocks.Rename);
-        foreach (Alias alias in inode.Aliases)
-        {
-            if (alias.IsUpper) { continue; }
-            // A name that was looked up a moment ago: its directory is copied up by the next change.
-            if (alias.Parent.Upper is not { } upperDirectory) { continue; }
-            using (alias.Parent.LockNames())
-            {
-                if (alias.IsRemoved || alias.IsUpper) { continue; }
-                Errno error = tree.Objects.Of(upperDirectory, Libc.Self, out RealReference target);
-                if (error.IsError) { return error; }
-                using (target)
-                {
-                    error = impure.Set(alias.Parent);
-                    if (error.IsError) { return error; }
-                    Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-                    error = Libc.LinkAt(upper.Work!.Descriptor, hold, target.Directory, alias.Name);
-                    if (error.IsError) { return error; }
-                    upper.Moves?.Add(target.Directory, alias.Name);
-                    Settle(alias.Parent, target.Directory, hasTimes, times);
-                }
-                alias.IsUpper = true;
-                tree.Inodes.Changed(alias.Parent);
-            }
-        }
-        return Errno.None;
-    }
-
-    private void SetUpperLocked(Inode inode, in Statx stat, bool keepLower, RealName? below = null)
-    {
-        inode.AssertCopyUpLocked();
-        if (inode is DirectoryInode directory)
-        {
-            directory.HasOrigin = true;
-            directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name.ToArray());
-            session.Notifier?.InvalidateAttributes(directory.NodeId);
-        }
-        // In this order: whoever opens the data meanwhile, without a lock, finds it below or in upper, and never a hole.
-        if (below is not null) { inode.Metacopy = below; }
-        inode.HasUpper = true;
-        if (below is null) { inode.Metacopy = null; }
-        RealKey key = tree.Keys.InUpper(inode.Parent, inode.Name, stat);
-        if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { tree.Numbers.Remember(key, inode.Ino); }
-        tree.Inodes.Rekey(inode, key, keepLower);
-    }
-
-    /// <summary>A copy-up is no change of the directory that the user made, but its st_ctime and st_size are others now.</summary>
-    private void Settle(DirectoryInode parent, int directory, Errno known, in Statx times)
-    {
-        if (!known.IsError)
-        {
-            _ = Libc.ChangeTimesAt(directory, Libc.Self, TimeSpec.From(times.AccessTime), TimeSpec.From(times.ModifyTime)); // best effort, as in ovl_set_timestamps()
-        }
-        session.Notifier?.InvalidateAttributes(parent.NodeId);
     }
 }

@@ -186,31 +186,32 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
             if (isDirectory) { mode |= ModeBits.SetGid; }
         }
 
-        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
-        int work = upper.Work.Descriptor;
-        error = Make(work, temporary, new NewObject(mode, what.Device) { Target = what.Target, Uid = what.Uid, Gid = gid, Open = what.Open }, out descriptor);
+        using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+        int work = temporary.Directory;
+        error = Make(work, temporary.Name, new NewObject(mode, what.Device) { Target = what.Target, Uid = what.Uid, Gid = gid, Open = what.Open }, out descriptor);
         if (error.IsError) { return error; }
 
         // The set-group-id bit of work itself, or a mode that creation would not give.
-        if (hasMode) { error = Libc.ChangeModeAt(work, temporary, mode & ModeBits.Mask); }
-        if (!error.IsError && isExtended) { error = Libc.SetXattrAt(work, temporary, PosixAcl.AccessName, acl[..aclLength], XattrFlags.None); }
-        if (!error.IsError && isDirectory && aclLength > 0) { error = Libc.SetXattrAt(work, temporary, PosixAcl.DefaultName, inherited, XattrFlags.None); }
-        if (!error.IsError && isDirectory) { error = HideLower(below, work, temporary); }
-        byte[]? aside = null;
-        if (!error.IsError)
-        {
-            error = isDirectory && !upper.Work.Features.Exchange
-                ? upper.Work.Steps.Replace(new UpperName(parent.Upper!, directory, name), temporary, out aside)
-                : Libc.RenameAt(work, temporary, directory, name, isDirectory ? RenameFlags.Exchange : RenameFlags.None);
-        }
-        if (aside is not null && !error.IsError) { upper.Work.Discard(aside); }
-        else if (isDirectory || error.IsError) { upper.Work.Discard(temporary); } // the whiteout, or what could not be placed
+        if (hasMode) { error = Libc.ChangeModeAt(work, temporary.Name, mode & ModeBits.Mask); }
+        if (!error.IsError && isExtended) { error = Libc.SetXattrAt(work, temporary.Name, PosixAcl.AccessName, acl[..aclLength], XattrFlags.None); }
+        if (!error.IsError && isDirectory && aclLength > 0) { error = Libc.SetXattrAt(work, temporary.Name, PosixAcl.DefaultName, inherited, XattrFlags.None); }
+        if (!error.IsError && isDirectory) { error = HideLower(below, work, temporary.Name); }
+        if (!error.IsError) { error = PutOverWhiteout(new UpperName(parent.Upper!, directory, name), isDirectory, temporary); }
         if (error.IsError && descriptor >= 0)
         {
             Libc.Close(descriptor);
             descriptor = -1;
         }
+        return error;
+    }
+
+    /// <summary>An object of work takes the place of a whiteout.</summary>
+    private Errno PutOverWhiteout(in UpperName whiteout, bool isDirectory, in Temporary temporary)
+    {
+        if (!isDirectory) { return temporary.Replace(whiteout.Descriptor, whiteout.Name); }
+        if (upper.Features.Exchange) { return temporary.Exchange(whiteout.Descriptor, whiteout.Name); }
+        Errno error = temporary.Over(upper.Work!.Steps.Replace(whiteout, temporary.Name, out byte[] aside));
+        if (!error.IsError) { upper.Work.Discard(aside); }
         return error;
     }
 
@@ -264,13 +265,9 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
         if (error.IsError) { return error; }
         if (!tree.Lookup.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
 
-        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
-        error = LinkTo(source, upper.Work.Descriptor, temporary);
-        if (error.IsError) { return error; }
-        error = Libc.RenameAt(upper.Work.Descriptor, temporary, directory, name, RenameFlags.None);
-        if (error.IsError) { upper.Work.Discard(temporary); }
-        return error;
+        using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+        error = LinkTo(source, temporary.Directory, temporary.Name);
+        return error.IsError ? error : temporary.Replace(directory, name);
     }
 
     private static Errno LinkTo(in RealReference source, int directory, ReadOnlySpan<byte> name) =>

@@ -72,27 +72,20 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     /// <param name="leavesNames">Whether the filesystem would give it another name in its directory, were it open.</param>
     private Errno CoverFile(in UpperName file, bool leavesNames)
     {
-        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
-        Errno error = upper.Work.MakeWhiteout(upper.Work.Descriptor, temporary);
+        using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+        Errno error = upper.Work!.MakeWhiteout(temporary.Directory, temporary.Name);
         if (error.IsError) { return error; }
-        byte[]? aside = null;
-        error = leavesNames
-            ? upper.Work.Steps.Replace(file, temporary, out aside)
-            : Libc.RenameAt(upper.Work.Descriptor, temporary, file.Descriptor, file.Name, RenameFlags.None);
-        if (error.IsError) { upper.Work.Discard(temporary); }
-        else if (aside is not null) { upper.Work.Discard(aside); }
+        if (!leavesNames) { return temporary.Replace(file.Descriptor, file.Name); }
+        error = temporary.Over(upper.Work.Steps.Replace(file, temporary.Name, out byte[]? aside));
+        if (!error.IsError && aside is not null) { upper.Work.Discard(aside); }
         return error;
     }
 
     /// <summary>What stays of an open file under another name stays where no user sees it, and where no directory has to be empty.</summary>
     private Errno UnlinkInWork(int directory, ReadOnlySpan<byte> name)
     {
-        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
-        Errno error = upper.Work.Withdraw(directory, name, temporary);
-        if (!error.IsError) { upper.Work.Discard(temporary); }
-        return error;
+        using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+        return upper.Work!.Withdraw(directory, name, temporary.Name);
     }
 
     /// <summary>Before a name goes: the inode's descriptor, or a name in work, so that whoever has the file open keeps it.</summary>
@@ -119,7 +112,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             }
             tree.Inodes.SetOrphan(inode, descriptor);
         }
-        inode.IsNameless = true;
+        else { inode.BecomeOrphanedAgain(); }
         return StandIn.Descriptor;
     }
 
@@ -129,12 +122,21 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     {
         if (standIn == StandIn.OtherName) { tree.Inodes.Move(inode, parent, name.ToArray()); }
         if (standIn != StandIn.Descriptor) { return false; }
-        inode.IsNameless = false;
-        if (!exclusive) { return true; }
-        if (tree.Inodes.TakeOrphan(inode) is >= 0 and int descriptor) { Libc.Close(descriptor); }
-        if (inode.WorkName is { } workName) { upper.Work!.Discard(workName); }
-        inode.WorkName = null;
+        if (!exclusive)
+        {
+            inode.BecomeNamedAgain();
+            return true;
+        }
+        DropStandIn(inode);
         return false;
+    }
+
+    /// <summary>The object is reached by its name: what stood in goes. Caller holds the rename lock exclusively.</summary>
+    public void DropStandIn(Inode inode)
+    {
+        tree.Inodes.TakeStandIn(inode, out int descriptor, out byte[]? workName);
+        if (descriptor >= 0) { Libc.Close(descriptor); }
+        if (workName is not null) { upper.Work!.Discard(workName); }
     }
 
     /// <summary>Lets a name in work lead to an object that has no name, or is about to lose it.</summary>
@@ -150,8 +152,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             ? Libc.LinkAt(directory, name, upper.Work.Descriptor, workName)
             : Libc.LinkDescriptor(directory, upper.Work.Descriptor, workName);
         if (error.IsError) { return false; }
-        inode.WorkName = workName;
-        inode.IsNameless = true;
+        inode.BecomeOrphaned(workName);
         return true;
     }
 
@@ -165,14 +166,14 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             if (!inode.HasUpper) { tree.Inodes.RetainHardLink(inode, inode.Key); }
             if (links.Count > 0) { links.Count--; }
             if (links.Count > 0) { return; }
-            if (links.Hold is { } hold) { LetGo(inode, links, hold); }
-            inode.IsUnlinked = true;
+            if (links.Hold is { } hold) { LetGo(inode, hold); }
+            inode.BecomeUnlinked();
             tree.Inodes.Unhash(inode);
             tree.Inodes.ReleaseHardLink(inode);
             return;
         }
         if (found.HasUpper && HasOtherNames(inode, found)) { return; }
-        inode.IsUnlinked = true;
+        inode.BecomeUnlinked();
         tree.Numbers.Release(inode.Key);
         tree.Inodes.Unhash(inode);
     }
@@ -184,13 +185,11 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     }
 
     /// <summary>The last name of a hard-linked copy is gone: from now on a descriptor keeps it for those who have it open.</summary>
-    private void LetGo(Inode inode, HardLinks links, byte[] hold)
+    private void LetGo(Inode inode, byte[] hold)
     {
         if (upper.HasManyOrphans)
         {
-            inode.WorkName = hold;
-            inode.IsNameless = true;
-            links.Hold = null;
+            inode.BecomeOrphaned(hold);
             return;
         }
         if (Libc.OpenAt(upper.Work!.Descriptor, hold, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
@@ -198,7 +197,6 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             return; // out of descriptors: the copy stays until unmount
         }
         tree.Inodes.SetOrphan(inode, descriptor);
-        links.Hold = null;
         upper.Work.Discard(hold);
     }
 
@@ -206,7 +204,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     public void LeaveInWork(DirectoryInode removed, byte[] name)
     {
         removed.Upper!.Move(upper.WorkRoot!, name);
-        removed.WorkName = name;
+        removed.LieInWork(name);
     }
 
     /// <summary>Removes a directory that is empty to the user. If it stays in work, caller holds the rename lock exclusively.</summary>
@@ -266,7 +264,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     public void AfterRemoveLocked(DirectoryInode removed)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
-        removed.IsUnlinked = true;
+        removed.BecomeUnlinked();
         tree.Inodes.Unhash(removed);
     }
 
@@ -274,25 +272,25 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     private Errno CoverDirectory(in UpperName directory, int whiteouts, out Leftover? leftover)
     {
         leftover = null;
-        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
-        Errno error = upper.Work.MakeWhiteout(upper.Work.Descriptor, temporary);
+        using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+        Errno error = upper.Work!.MakeWhiteout(temporary.Directory, temporary.Name);
         if (error.IsError) { return error; }
-        byte[]? aside = null;
-        error = upper.Work.Features.Exchange
-            ? Libc.RenameAt(upper.Work.Descriptor, temporary, directory.Descriptor, directory.Name, RenameFlags.Exchange)
-            : upper.Work.Steps.Replace(directory, temporary, out aside);
-        if (error.IsError) { upper.Work.Discard(temporary); }
-        else { leftover = new Leftover(aside ?? temporary.ToArray(), whiteouts); }
+        if (upper.Features.Exchange)
+        {
+            error = temporary.Exchange(directory.Descriptor, directory.Name);
+            if (!error.IsError) { leftover = new Leftover(temporary.Keep(), whiteouts); }
+            return error;
+        }
+        error = temporary.Over(upper.Work.Steps.Replace(directory, temporary.Name, out byte[] aside));
+        if (!error.IsError) { leftover = new Leftover(aside, whiteouts); }
         return error;
     }
 
     private Errno MoveAway(int directory, ReadOnlySpan<byte> name, int whiteouts, out Leftover? leftover)
     {
-        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
-        Errno error = upper.Work.Withdraw(directory, name, temporary);
-        leftover = error.IsError ? null : new Leftover(temporary.ToArray(), whiteouts);
+        using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+        Errno error = upper.Work!.Withdraw(directory, name, temporary.Name);
+        leftover = error.IsError ? null : new Leftover(temporary.Keep(), whiteouts);
         return error;
     }
 

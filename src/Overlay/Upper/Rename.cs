@@ -290,19 +290,17 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
         ReadOnlySpan<byte> name = to.Name;
         Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
-        Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
-        ReadOnlySpan<byte> temporary = upper.Work!.NewName(space);
-        int work = upper.Work.Descriptor;
-        error = Libc.MakeDirectoryAt(work, temporary, 0x1C0);
+        using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
+        int work = temporary.Directory;
+        error = Libc.MakeDirectoryAt(work, temporary.Name, 0x1C0);
         if (error.IsError) { return error; }
-        error = Libc.ChangeOwnerAt(work, temporary, stat.Uid, stat.Gid);
-        if (!error.IsError) { error = XattrCopy.Run(directory, name, tree.Xattr, work, temporary, tree.Xattr); }
-        if (!error.IsError) { error = Libc.SetXattrAt(work, temporary, tree.Xattr.Opaque, "y"u8, XattrFlags.None); }
-        if (!error.IsError) { error = Libc.ChangeModeAt(work, temporary, stat.Mode & ModeBits.Mask); }
-        if (!error.IsError) { error = Libc.ChangeTimesAt(work, temporary, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
-        if (!error.IsError) { error = Libc.RenameAt(work, temporary, directory, name, RenameFlags.Exchange); }
-        if (error.IsError) { upper.Work.Discard(temporary); }
-        else { to.Leftover = new Leftover(temporary.ToArray(), whiteouts); }
+        error = Libc.ChangeOwnerAt(work, temporary.Name, stat.Uid, stat.Gid);
+        if (!error.IsError) { error = XattrCopy.Run(directory, name, tree.Xattr, work, temporary.Name, tree.Xattr); }
+        if (!error.IsError) { error = Libc.SetXattrAt(work, temporary.Name, tree.Xattr.Opaque, "y"u8, XattrFlags.None); }
+        if (!error.IsError) { error = Libc.ChangeModeAt(work, temporary.Name, stat.Mode & ModeBits.Mask); }
+        if (!error.IsError) { error = Libc.ChangeTimesAt(work, temporary.Name, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
+        if (!error.IsError) { error = temporary.Exchange(directory, name); }
+        if (!error.IsError) { to.Leftover = new Leftover(temporary.Keep(), whiteouts); }
         return error;
     }
 

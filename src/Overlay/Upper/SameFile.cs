@@ -64,13 +64,16 @@ internal sealed class SameFile(ObjectTree tree, UpperLayer upper, Action<string>
         for (int i = 0; i < tries; i++)
         {
             if (Libc.StatAnew(directory, name, StatxMask.Basic, out Statx before).IsError) { return false; }
-            ReadOnlySpan<byte> link = upper.Work!.NewName(space);
-            Errno error = known.Name.Length > 1
-                ? Libc.LinkAt(known.Directory, known.Name, upper.Work.Descriptor, link)
-                : Libc.LinkDescriptor(known.Directory, upper.Work.Descriptor, link);
-            if (error.IsError) { return false; }
-            error = Libc.StatAnew(directory, name, StatxMask.Basic, out Statx after);
-            upper.Work.Discard(link);
+            Errno error;
+            Statx after;
+            using (var link = new Temporary(upper.Work!, space))
+            {
+                error = known.Name.Length > 1
+                    ? Libc.LinkAt(known.Directory, known.Name, link.Directory, link.Name)
+                    : Libc.LinkDescriptor(known.Directory, link.Directory, link.Name);
+                if (error.IsError) { return false; }
+                error = Libc.StatAnew(directory, name, StatxMask.Basic, out after);
+            }
             if (error.IsError) { return false; }
             if (after.Nlink == before.Nlink + 1) { return true; }
         }

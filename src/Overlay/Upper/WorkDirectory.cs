@@ -180,12 +180,9 @@ internal sealed class WorkDirectory : IDisposable
             }
         }
         if (Features.Whiteouts == WhiteoutForm.Device) { return Whiteout.Make(target, name, WhiteoutForm.Device, xattr); }
-        ReadOnlySpan<byte> temporary = NewName(stackalloc byte[NameLength]);
-        Errno made = Whiteout.MakeFile(directory.Value, temporary, xattr);
-        if (made.IsError) { return made; }
-        made = Publish(temporary, target, name);
-        if (made.IsError) { Discard(temporary); }
-        return made;
+        using var temporary = new Temporary(this, stackalloc byte[NameLength]);
+        Errno made = Whiteout.MakeFile(directory.Value, temporary.Name, xattr);
+        return made.IsError ? made : temporary.Publish(target, name);
     }
 
     /// <summary>Says on a directory of upper that it is about to get a whiteout.</summary>
