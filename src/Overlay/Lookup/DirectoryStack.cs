@@ -4,9 +4,9 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>The offset of an entry in listings, where it is not the hash of its name.</summary>
-/// <param name="Name">With its NUL.</param>
-/// <param name="Offset">The offset.</param>
+/// <summary>The offset of a directory entry that is not the hash of the entry's name, since another name has that hash.</summary>
+/// <param name="Name">The entry's name with its NUL.</param>
+/// <param name="Offset">The entry's offset in listings.</param>
 internal sealed record OwnOffset(byte[] Name, ulong Offset);
 
 /// <summary>The real directories behind one directory of the overlay, and what is remembered of the names in them.</summary>
@@ -18,7 +18,7 @@ internal sealed class DirectoryStack(RealDirectory? upper, RealDirectory[] lower
     private LowerNames? lowerNames;
     private OwnOffset[]? ownOffsets;
 
-    /// <summary>The directory in upper, or null. Set once, by the copy-up.</summary>
+    /// <summary>The directory in upper, or null. Copy-up sets it, once.</summary>
     public RealDirectory? Upper { get => Volatile.Read(ref upper); set => Volatile.Write(ref upper, value); }
 
     /// <summary>The directories of the lower layers that show through, topmost first.</summary>
@@ -33,33 +33,37 @@ internal sealed class DirectoryStack(RealDirectory? upper, RealDirectory[] lower
     /// <summary>The topmost real directory.</summary>
     public RealDirectory Topmost => Upper ?? Lowers[0];
 
-    /// <summary>What the lowers alone show.</summary>
+    /// <summary>The same directory without upper: what the lowers alone show.</summary>
     public DirectoryStack Below => new(null, Lowers);
 
-    /// <summary>A directory that was found in this one.</summary>
-    /// <param name="name">With its NUL. Nobody changes it any more.</param>
-    /// <param name="hasUpper">Whether upper has it.</param>
-    /// <param name="whole">What is behind it.</param>
-    public DirectoryStack Child(byte[] name, bool hasUpper, in Whole whole) => new(hasUpper ? new RealDirectory(Upper!, name) : null, whole.Lowers);
+    /// <summary>Makes the stack of a directory that was found in this one.</summary>
+    /// <param name="name">The directory's name with its NUL. The array must not change afterwards.</param>
+    /// <param name="hasUpper">Whether upper has the directory.</param>
+    /// <param name="whole">What is behind the directory.</param>
+    public DirectoryStack Child(byte[] name, bool hasUpper, in Whole whole) =>
+        new(hasUpper ? new RealDirectory(Upper!, name) : null, whole.Lowers);
 
-    /// <summary>Where names are in the lowers; null as long as it is not worth knowing. Set once.</summary>
+    /// <summary>Which lower has which names; null until reading them all is worthwhile. Set once.</summary>
     public LowerNames? LowerNames { get => Volatile.Read(ref lowerNames); set => Volatile.Write(ref lowerNames, value); }
 
-    /// <summary>How many lowers were asked for a name that they do not have. Counts are lost when threads meet.</summary>
+    /// <summary>How many times a lower was asked for a name that it does not have. Threads that count at once may lose counts.</summary>
     public int Misses;
 
-    /// <summary>What the directory lists, while somebody reads it. Protected by <see cref="Listings"/>.</summary>
+    /// <summary>The directory's listing while somebody reads it, otherwise null. Protected by <see cref="Listings"/>.</summary>
     public MergedDirectory? Listing { get; set; }
 
-    /// <summary>Who reads the directory. Counts are lost when threads meet.</summary>
+    /// <summary>The last readers of the directory. Threads that write at once may lose a write.</summary>
     public ListingReaders Readers;
 
-    /// <summary>Entries whose offset is not their hash, which another name has; null as long as there was none. Protected by <see cref="Listings"/>.</summary>
+    /// <summary>
+    /// The entries whose offset is not their hash, which another name has; null while there is none. Protected by
+    /// <see cref="Listings"/>.
+    /// </summary>
     public OwnOffset[]? OwnOffsets => Volatile.Read(ref ownOffsets);
 
-    /// <summary>An entry has this offset for as long as the directory is known. Caller holds the gate of <see cref="Listings"/>.</summary>
-    /// <param name="name">With its NUL.</param>
-    /// <param name="offset">The offset.</param>
+    /// <summary>Gives an entry an offset for as long as the directory is known. Caller holds the gate of <see cref="Listings"/>.</summary>
+    /// <param name="name">The entry's name with its NUL.</param>
+    /// <param name="offset">The entry's offset in listings.</param>
     public void AddOwnOffsetLocked(ReadOnlySpan<byte> name, ulong offset)
     {
         LockOrder.AssertHeld(OverlayLocks.Listings);

@@ -4,24 +4,24 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>What the lowers of a directory have under a name, which never changes; upper may have something over it.</summary>
+/// <summary>What the lowers of a directory have under a name. Lowers do not change, but upper may cover the name.</summary>
 internal struct Below
 {
-    /// <summary>Whether they were asked.</summary>
+    /// <summary>Whether the lowers were asked.</summary>
     public bool IsKnown;
 
-    /// <summary>Why they did not answer.</summary>
+    /// <summary>Why the lowers could not be asked; <see cref="Errno.None"/> when they answered.</summary>
     public Errno Error;
 
-    /// <summary>What is found where upper has nothing.</summary>
+    /// <summary>What a lookup finds if upper has nothing under the name.</summary>
     public Found Found;
 
-    /// <summary>Whether they show something. Kernel: ovl_lower_positive().</summary>
-    /// <remarks>If something is there that we cannot reach: a whiteout more does no harm, one less would uncover it.</remarks>
+    /// <summary>Whether the lowers show an object, or may show one. Kernel: ovl_lower_positive().</summary>
+    /// <remarks>After an error the answer is yes: a needless whiteout does no harm, a missing one would uncover the object.</remarks>
     public readonly bool IsPositive => Error.IsError || Found.Exists;
 }
 
-/// <summary>What is on top under a name in a directory of the overlay. It is enough to know an inode again.</summary>
+/// <summary>The topmost real object under a name in a directory of the overlay. It suffices to recognise an inode.</summary>
 internal struct Found
 {
     /// <summary>Whether users see an object under the name.</summary>
@@ -33,32 +33,34 @@ internal struct Found
     /// <summary>Whether upper has a whiteout under the name.</summary>
     public bool IsWhiteout;
 
-    /// <summary>Attributes of the topmost real object.</summary>
+    /// <summary>The attributes of the topmost real object.</summary>
     public Statx Stat;
 
     /// <summary>The directory that holds the topmost object, when that is in a lower.</summary>
     public RealDirectory? LowerDirectory;
 
-    /// <summary>Position of <see cref="LowerDirectory"/> among the lowers of the directory that was looked in.</summary>
+    /// <summary>The position of <see cref="LowerDirectory"/> among the lowers of the directory in which the name was looked up.</summary>
     public int LowerPosition;
 }
 
-/// <summary>All that is behind an object of the overlay: what upper's attributes say of it, and what the lowers have of it.</summary>
+/// <summary>Everything behind an object of the overlay: what the attributes in upper say of it, and its lower objects.</summary>
 internal struct Whole
 {
-    /// <summary>The directory that holds the topmost lower object; null where there is none, and for a directory.</summary>
+    /// <summary>The directory that holds the topmost lower object; null if there is no such object, and for a directory.</summary>
     public RealDirectory? LowerDirectory;
 
-    /// <summary>The topmost lower object's name there, with its NUL; null means the name that was looked up.</summary>
+    /// <summary>
+    /// The topmost lower object's name in <see cref="LowerDirectory"/>, with its NUL; null means the name that was looked up.
+    /// </summary>
     public byte[]? LowerName;
 
-    /// <summary>Attributes of the topmost lower object, when there is one.</summary>
+    /// <summary>The attributes of the topmost lower object, if there is one.</summary>
     public Statx LowerStat;
 
     /// <summary>For a directory: every lower directory that shows through, topmost first.</summary>
     public RealDirectory[] Lowers;
 
-    /// <summary>The upper directory's redirect, without NUL.</summary>
+    /// <summary>The upper directory's redirect, without a NUL; null if it has none.</summary>
     public byte[]? Redirect;
 
     /// <summary>Whether the upper directory is opaque.</summary>
@@ -67,13 +69,13 @@ internal struct Whole
     /// <summary>Whether the upper directory is impure.</summary>
     public bool IsImpure;
 
-    /// <summary>What upper's protattr attribute forbids.</summary>
+    /// <summary>What the protattr attribute in upper forbids.</summary>
     public Protection Protection;
 
-    /// <summary>Where the data of a metacopy is.</summary>
+    /// <summary>The file that holds the data of a metacopy; null if the object is no metacopy.</summary>
     public RealName? Metacopy;
 
-    /// <summary>Whether upper names an origin that exists.</summary>
+    /// <summary>Whether the origin attribute in upper leads to a lower object that exists.</summary>
     public bool HasOrigin;
 
     /// <summary>The origin's device.</summary>

@@ -10,15 +10,18 @@ namespace Veneer.Overlay.Lookup;
 
 /// <summary>Finds a name in the layers: upper first; a whiteout, an opaque directory or a non-directory ends the search.</summary>
 /// <remarks>
-/// Mirrors the kernel's ovl_lookup(). In two steps, since most lookups lead to an inode that is known already:
-/// <see cref="Find(DirectoryStack, ReadOnlySpan{byte}, out Found, int)"/> finds the topmost real object, <see cref="Complete"/> everything that lies below it.
-/// Upper is asked under the rename lock, shared. No lock is held while lowers are asked, which may take any time: they do
-/// not change. So callers hold none, but for what ends in Locked, which asks upper only.
+/// Mirrors the kernel's ovl_lookup(), but in two steps, since most lookups lead to an inode that is known already:
+/// <see cref="Find(DirectoryStack, ReadOnlySpan{byte}, out Found, int)"/> finds the topmost real object, and
+/// <see cref="Complete"/> finds everything below it.
+/// <para>
+/// Upper is read under the rename lock, shared. No lock is held while lowers are read: that may take any time, and lowers
+/// do not change. So callers hold no lock. Methods that end in Locked are the exception; they read upper only.
+/// </para>
 /// </remarks>
 /// <param name="directories">Descriptors of real directories.</param>
 /// <param name="layers">The layers.</param>
-/// <param name="followRedirects">Whether redirects are followed; else they give EPERM.</param>
-/// <param name="followMetacopies">Whether metacopies are followed to their data; else they give EPERM.</param>
+/// <param name="followRedirects">Whether redirects are followed. If not, they give EPERM.</param>
+/// <param name="followMetacopies">Whether metacopies are followed to their data. If not, they give EPERM.</param>
 internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layers, bool followRedirects, bool followMetacopies)
 {
     [ThreadStatic]
@@ -27,7 +30,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
     private readonly OverlayXattr upperXattr = layers.UpperXattr;
     private readonly OverlayXattr xattr = layers.LowerXattr;
 
-    /// <summary>Held while upper is asked; null where nothing is renamed.</summary>
+    /// <summary>The lock that is held, shared, while upper is read; null where nothing is renamed.</summary>
     public SharedLock? RenameLock { get; init; }
 
     private SharedLock.Scope ShareNames() => RenameLock is { } renames ? renames.Share() : default;
@@ -38,21 +41,21 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         if (RenameLock is not null) { LockOrder.AssertHeld(OverlayLocks.Rename, member: member); }
     }
 
-    /// <summary>A lower may take any time to answer. See ADR 20.</summary>
+    /// <summary>Checks that the rename lock is not held, since a lower may take any time to answer. See ADR 20.</summary>
     [Conditional("LOCK_ORDER")]
     private void AssertMayWait([CallerMemberName] string member = "")
     {
         if (RenameLock is not null) { LockOrder.AssertNotHeld(OverlayLocks.Rename, member); }
     }
 
-    /// <summary>Whether many lookups are to come, so that directories with many lowers are worth reading.</summary>
+    /// <summary>Whether many lookups will follow, so that reading all names of directories with many lowers is worthwhile.</summary>
     public bool RemembersLowers { get; init; }
 
-    /// <summary>Whose the objects are; null for those who need not know.</summary>
+    /// <summary>Finds the owners of objects; null for callers that do not need owners.</summary>
     public Owners? Owners { get; init; }
 
-    /// <summary>Upper and work, as they are seen when they lie in a lower layer: st_dev and st_ino.</summary>
-    /// <remarks>Nobody may enter them from there: ELOOP. Kernel: ovl_lookup_trap_inode().</remarks>
+    /// <summary>Upper and work as they appear if they lie inside a lower layer: st_dev and st_ino.</summary>
+    /// <remarks>To enter them through a lower gives ELOOP. Kernel: ovl_lookup_trap_inode().</remarks>
     public (ulong Device, ulong Ino)[] Traps { get; init; } = [];
 
     /// <summary>Finds the topmost real object under a name.</summary>
@@ -66,7 +69,11 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return error.IsError || isDecided ? error : FindLower(parent, name, firstLower, ref found);
     }
 
-    /// <summary>As the other one; what the lowers have is kept for the next time, if they are asked.</summary>
+    /// <summary>Finds the topmost real object under a name, and keeps what the lowers have for the caller's next call.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="below">What the lowers have under the name. It is filled in if upper has nothing and it is not yet known.</param>
+    /// <param name="found">What was found; <see cref="Found.Exists"/> is false when users see nothing.</param>
     public Errno Find(DirectoryStack parent, ReadOnlySpan<byte> name, ref Below below, out Found found)
     {
         Errno error = FindUpper(parent, name, out found, out bool isDecided);
@@ -76,8 +83,12 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return below.Error;
     }
 
-    /// <summary>The same again, for who knows what the lowers have. Caller holds the rename lock.</summary>
-    /// <returns><see cref="Errno.EAGAIN"/> when he does not, and the lowers would have to be asked.</returns>
+    /// <summary>Finds the topmost real object under a name without reading the lowers. Caller holds the rename lock.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="below">What the lowers have under the name, if that is known.</param>
+    /// <param name="found">What was found; <see cref="Found.Exists"/> is false when users see nothing.</param>
+    /// <returns><see cref="Errno.EAGAIN"/> when the answer depends on the lowers, and <paramref name="below"/> is not known.</returns>
     public Errno FindLocked(DirectoryStack parent, ReadOnlySpan<byte> name, in Below below, out Found found)
     {
         AssertNamesShared();
@@ -88,7 +99,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return below.Error;
     }
 
-    /// <summary>What the lowers have under a name, whatever upper has. That does not change.</summary>
+    /// <summary>Finds what the lowers have under a name, regardless of upper. The answer does not change.</summary>
     public Below FindBelow(DirectoryStack parent, ReadOnlySpan<byte> name)
     {
         var below = new Below { IsKnown = true };
@@ -107,7 +118,11 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return CheckLength(name);
     }
 
-    /// <param name="isDecided">Whether upper has something under the name, be it a whiteout.</param>
+    /// <summary>Looks for a name in upper.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="found">What upper has under the name.</param>
+    /// <param name="isDecided">Whether upper has something under the name, an object or a whiteout.</param>
     private Errno FindUpperLocked(DirectoryStack parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
     {
         AssertNamesShared();
@@ -154,17 +169,24 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return Errno.None;
     }
 
-    /// <summary>Where the parent's lowers have which names, once so many were asked in vain that to read them all costs no more.</summary>
+    /// <summary>
+    /// Which of the parent's lowers have which names. They are read once so many lowers were asked in vain that reading them
+    /// all costs no more. Null before that, and when they cannot be read.
+    /// </summary>
     private LowerNames? NamesOf(DirectoryStack parent)
     {
-        const int worthwhile = 4, asDear = 8;
-        if (!RemembersLowers || parent.LowerNames is not null || parent.Lowers.Length < worthwhile || parent.Misses < parent.Lowers.Length * asDear) { return parent.LowerNames; }
+        const int worthwhile = 4, missesPerLower = 8;
+        if (!RemembersLowers || parent.LowerNames is not null || parent.Lowers.Length < worthwhile
+            || parent.Misses < parent.Lowers.Length * missesPerLower)
+        {
+            return parent.LowerNames;
+        }
         parent.LowerNames = LowerNames.Read(directories, parent.Lowers);
         if (parent.LowerNames is null) { parent.Misses = int.MinValue; } // not again soon
         return parent.LowerNames;
     }
 
-    /// <summary>Finds what lies below the topmost object.</summary>
+    /// <summary>Finds everything behind an object whose topmost real object was found.</summary>
     /// <returns>
     /// <see cref="Errno.EPERM"/> for a redirect or a metacopy that may not be followed; <see cref="Errno.EIO"/> for a metacopy
     /// without data: only a regular file is data.
@@ -172,7 +194,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
     /// <param name="found">What <see cref="Find(DirectoryStack, ReadOnlySpan{byte}, out Found, int)"/> has found, which exists.</param>
-    /// <param name="whole">What is behind it.</param>
+    /// <param name="whole">What is behind the object.</param>
     public Errno Complete(DirectoryStack parent, ReadOnlySpan<byte> name, in Found found, out Whole whole)
     {
         whole = new Whole { Lowers = [] };
@@ -263,21 +285,29 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return Errno.None;
     }
 
-    /// <summary>Whether upper's attributes can be written by whoever owns a file, though the lowers' cannot: what leads elsewhere is not followed, as with userxattr.</summary>
+    /// <summary>
+    /// Whether any owner of a file can write the overlay's attributes in upper, but not those in the lowers. Redirects and
+    /// metacopies of upper are then not followed, as with userxattr.
+    /// </summary>
     private bool IsUpperForeign => upperXattr.IsUser && !xattr.IsUser;
 
-    /// <summary>Either leads, like a symbolic link without the permission checks, into the layers below. Kernel: ovl_lookup().</summary>
+    /// <summary>Whether the search must end with EPERM.</summary>
+    /// <remarks>
+    /// Metacopy and redirect both lead into the layers below, like a symbolic link, but without its permission checks.
+    /// Kernel: ovl_lookup().
+    /// </remarks>
     private bool MayNotFollow(bool metacopy, bool redirect) => (metacopy && !followMetacopies) || (redirect && !followRedirects);
 
     /// <summary>Reads what upper's attributes say about the object and about the layers below.</summary>
     /// <param name="parent">The directory in upper.</param>
     /// <param name="name">With its NUL.</param>
-    /// <param name="found">What is on top.</param>
-    /// <param name="whole">What is behind it.</param>
-    /// <param name="search">What is learned.</param>
-    /// <param name="origin">Room for what says where the object was copied from.</param>
-    /// <param name="originLength">How much of it is used.</param>
-    private Errno ReadUpperLocked(RealDirectory parent, ReadOnlySpan<byte> name, in Found found, ref Whole whole, ref Search search, scoped Span<byte> origin, out int originLength)
+    /// <param name="found">The topmost real object.</param>
+    /// <param name="whole">What is behind the object.</param>
+    /// <param name="search">What the search has learned.</param>
+    /// <param name="origin">Room for the origin handle, which names the object that this one was copied from.</param>
+    /// <param name="originLength">The length of the origin handle in bytes; 0 when there is none.</param>
+    private Errno ReadUpperLocked(RealDirectory parent, ReadOnlySpan<byte> name, in Found found, ref Whole whole, ref Search search,
+        scoped Span<byte> origin, out int originLength)
     {
         AssertNamesShared();
         originLength = 0;
@@ -287,10 +317,11 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
     }
 
     /// <inheritdoc cref="ReadUpperLocked" path="/param"/>
-    private Errno ReadUpper(int directory, ReadOnlySpan<byte> name, in Found found, ref Whole whole, ref Search search, scoped Span<byte> origin, out int originLength)
+    private Errno ReadUpper(int directory, ReadOnlySpan<byte> name, in Found found, ref Whole whole, ref Search search,
+        scoped Span<byte> origin, out int originLength)
     {
         originLength = 0;
-        // Most objects have none of the attributes: one call tells.
+        // Most objects have none of the attributes, which one call tells.
         var present = new XattrNames(directory, name, stackalloc byte[XattrNames.Room]);
         if (present.MayHave(upperXattr.ProtAttr)) { whole.Protection = ProtectionAttribute.Read(directory, name, upperXattr); }
         if (found.Stat.IsDirectory)
@@ -310,7 +341,11 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
             whole.Redirect = path[..^1];
             return Errno.None;
         }
-        if (present.MayHave(upperXattr.Origin) && Libc.GetXattrAt(directory, name, upperXattr.Origin, origin, out originLength).IsError) { originLength = 0; }
+        if (present.MayHave(upperXattr.Origin)
+            && Libc.GetXattrAt(directory, name, upperXattr.Origin, origin, out originLength).IsError)
+        {
+            originLength = 0;
+        }
         if (found.Stat.IsRegular && present.MayHave(upperXattr.Metacopy))
         {
             Errno error = ReadMetacopy(directory, name, upperXattr, out search.IsMetacopy);
@@ -321,10 +356,10 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return search.IsMetacopy && !search.IsLast ? ReadRedirect(directory, name, name, default, ref search, upperXattr) : Errno.None;
     }
 
-    /// <summary>The names of an object's attributes, read at once.</summary>
+    /// <summary>The names of an object's extended attributes, read by one call.</summary>
     private readonly ref struct XattrNames
     {
-        /// <summary>Room for the names, in bytes; with more, every attribute is asked for.</summary>
+        /// <summary>Room for the names, in bytes. When they need more, every attribute is read.</summary>
         public const int Room = 1024;
 
         private readonly ReadOnlySpan<byte> list;
@@ -337,28 +372,32 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
             list = error.IsError ? default : space[..length];
         }
 
-        /// <summary>Whether it is worth asking for an attribute.</summary>
-        /// <param name="attribute">With its NUL, which keeps a longer name from matching.</param>
+        /// <summary>Whether the object may have an attribute, so that reading it is worthwhile.</summary>
+        /// <param name="attribute">The attribute's name. Its NUL keeps a longer name from matching.</param>
         public bool MayHave(ReadOnlySpan<byte> attribute) => isUnknown || list.IndexOf(attribute) >= 0;
     }
 
     /// <summary>What a search through the layers has learned so far. Kernel: struct ovl_lookup_data.</summary>
     private ref struct Search(bool isDirectory)
     {
-        /// <summary>Whether a directory is looked for.</summary>
+        /// <summary>Whether the search is for a directory.</summary>
         public bool IsDirectory = isDirectory;
-        /// <summary>Nothing below counts.</summary>
+        /// <summary>Whether the search has ended: nothing in the layers below counts.</summary>
         public bool Stop;
-        /// <summary>This is the lowest layer: what would lead further down is not read.</summary>
+        /// <summary>Whether this is the lowest layer, so that attributes which lead further down are not read.</summary>
         public bool IsLast;
-        /// <summary>The last file found has attributes only.</summary>
+        /// <summary>Whether the last file that was found is a metacopy.</summary>
         public bool IsMetacopy;
-        /// <summary>What to look for instead of the name: a name, or a path from the root; with a NUL.</summary>
+        /// <summary>
+        /// The redirect to look for instead of the name: a name, or a path from the root; with its NUL. Null without a
+        /// redirect.
+        /// </summary>
         public byte[]? Path;
     }
 
-    /// <summary>Looks for the name, or for where a redirect led, in one layer.</summary>
-    private Errno FindInLayer(RealDirectory lower, ReadOnlySpan<byte> name, ref Search search, out RealDirectory? directory, out byte[]? realName, out Statx stat)
+    /// <summary>Looks in one layer for the name, or for the target of the redirect that was followed.</summary>
+    private Errno FindInLayer(RealDirectory lower, ReadOnlySpan<byte> name, ref Search search, out RealDirectory? directory,
+        out byte[]? realName, out Statx stat)
     {
         directory = null;
         stat = default;
@@ -370,8 +409,8 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
             return error;
         }
 
-        // From the root, component by component. A redirect on the way changes the path for the layers below only, so
-        // what is left is counted from the end.
+        // An absolute path is walked component by component. A redirect on the way changes the path only for the layers
+        // below, so the position is counted from the end of the path.
         RealDirectory current = lower.Layer.Root;
         int left = realName.Length - 1;
         while (true)
@@ -381,7 +420,8 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
             int length = rest.IndexOfAny((byte)'/', (byte)0);
             bool isEnd = rest[length] == 0;
             byte[] component = [.. rest[..length], 0];
-            Errno error = FindOne(current, component, path.AsSpan(0, path.Length - left), rest[length..], isEnd, ref search, out bool exists, out stat);
+            Errno error = FindOne(current, component, path.AsSpan(0, path.Length - left), rest[length..], isEnd, ref search,
+                out bool exists, out stat);
             if (error.IsError || !exists) { return error; }
             if (isEnd)
             {
@@ -397,13 +437,14 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
     /// <summary>Looks for one name in one real directory. Kernel: ovl_lookup_single().</summary>
     /// <param name="directory">The real directory.</param>
     /// <param name="name">With its NUL.</param>
-    /// <param name="before">The path up to the name.</param>
-    /// <param name="after">The path behind the name, with its NUL.</param>
-    /// <param name="isEnd">Whether nothing follows.</param>
-    /// <param name="search">What was learned.</param>
-    /// <param name="exists">Whether it counts.</param>
-    /// <param name="stat">Its attributes.</param>
-    private Errno FindOne(RealDirectory directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, bool isEnd, ref Search search, out bool exists, out Statx stat)
+    /// <param name="before">The part of the path before the name.</param>
+    /// <param name="after">The part of the path after the name, with its NUL.</param>
+    /// <param name="isEnd">Whether the name is the last component.</param>
+    /// <param name="search">What the search has learned.</param>
+    /// <param name="exists">Whether there is an object that counts.</param>
+    /// <param name="stat">The object's attributes.</param>
+    private Errno FindOne(RealDirectory directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after,
+        bool isEnd, ref Search search, out bool exists, out Statx stat)
     {
         exists = false;
         stat = default;
@@ -419,9 +460,10 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return Weigh(directory, name, before, after, isEnd, stat, ref search, out exists);
     }
 
-    /// <summary>What a real object that is there, and is no whiteout, means for the search.</summary>
+    /// <summary>Judges what a real object that exists, and is no whiteout, means for the search.</summary>
     /// <inheritdoc cref="FindOne" path="/param"/>
-    private Errno Weigh(RealDirectory directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, bool isEnd, in Statx stat, ref Search search, out bool exists)
+    private Errno Weigh(RealDirectory directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after,
+        bool isEnd, in Statx stat, ref Search search, out bool exists)
     {
         exists = true;
         Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
@@ -465,7 +507,8 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         }
     }
 
-    private static Errno ReadRedirect(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after, ref Search search, OverlayXattr xattr, bool relative = true)
+    private static Errno ReadRedirect(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after,
+        ref Search search, OverlayXattr xattr, bool relative = true)
     {
         Span<byte> value = stackalloc byte[1024];
         Errno error = Libc.GetXattrAt(directory, name, xattr.Redirect, value, out int length);
@@ -491,7 +534,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return Errno.None;
     }
 
-    /// <summary>Finds the lower object that a copy came from.</summary>
+    /// <summary>Finds the lower object that an object in upper was copied from.</summary>
     private void FindOrigin(ReadOnlySpan<byte> value, uint type, ref Whole whole)
     {
         if (!OriginHandle.TryDecode(value, out FileHandle handle, out ReadOnlySpan<byte> uuid)) { return; }
@@ -516,7 +559,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         const int shortest = 4;
         isMetacopy = false;
         Errno error = Libc.GetXattrAt(directory, name, xattr.Metacopy, default, out int length);
-        // Whoever may not read the file may not read its user.* attributes either.
+        // A server that may not read the file may not read its user.* attributes either.
         if (error.IsNoXattr || (error == Errno.EACCES && xattr.IsUser)) { return Errno.None; }
         if (error.IsError) { return error; }
         if (length is > 0 and < shortest) { return Errno.EIO; }
@@ -524,7 +567,8 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         return Errno.None;
     }
 
-    /// <summary>The first byte of an attribute of one byte, or 0.</summary>
+    /// <summary>Reads an attribute whose value is one byte.</summary>
+    /// <returns>The byte, or 0 when there is no such attribute or its value is longer.</returns>
     private static byte ReadFlag(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> attribute)
     {
         Span<byte> value = stackalloc byte[1];
@@ -541,11 +585,14 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
         using (borrowed) { return IsWhiteout(borrowed.Descriptor, name, stat, directory.Layer.IsUpper); }
     }
 
-    /// <summary>As the other one, in a directory that is open.</summary>
+    /// <summary>Whether a real object in an open directory is a whiteout.</summary>
     public bool IsWhiteout(int directory, ReadOnlySpan<byte> name, in Statx stat, bool isUpper) =>
-        stat.IsWhiteoutDevice || (stat.IsRegular && stat.Size == 0 && !Libc.GetXattrAt(directory, name, (isUpper ? upperXattr : xattr).Whiteout, default, out _).IsError);
+        stat.IsWhiteoutDevice || (stat.IsRegular && stat.Size == 0
+            && !Libc.GetXattrAt(directory, name, (isUpper ? upperXattr : xattr).Whiteout, default, out _).IsError);
 
-    /// <summary>Opens a real directory to be listed. Caller holds no lock.</summary>
+    /// <summary>Opens a real directory for listing. Caller holds no lock.</summary>
+    /// <param name="directory">The real directory.</param>
+    /// <param name="descriptor">Its descriptor, which the caller closes; -1 after an error.</param>
     public Errno OpenDirectory(RealDirectory directory, out int descriptor)
     {
         using SharedLock.Scope names = directory.Layer.IsUpper ? ShareNames() : default;
@@ -581,7 +628,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
             if (!error.IsError) { Owners?.Mark(borrowed.Descriptor, name, ref stat); }
         }
         exists = !error.IsError;
-        // A lower may allow shorter names than upper: there it cannot exist. Kernel: ovl_lookup_single()
+        // The name limit of a lower may be shorter than upper's: a longer name cannot exist there. Kernel: ovl_lookup_single()
         return error is Errno.ENOENT or Errno.ENAMETOOLONG ? Errno.None : error;
     }
 }

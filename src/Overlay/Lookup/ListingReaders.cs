@@ -1,16 +1,16 @@
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>Who began to read a directory a moment ago: whether the kernel may take what one of them has read for what another one has.</summary>
+/// <summary>The last readers of a directory: tells whether the kernel may have kept entries of several versions of it.</summary>
 /// <remarks>
-/// The kernel keeps one listing for all readers. It notes the state of the directory when somebody begins, but keeps the
-/// first entries that arrive: those of who began before a change and got to it late, with the state after the change.
-/// Until the next one, a new name would be missing there, and one that is gone be listed. When two have begun with a
-/// change between them, the kernel is told, at the end of each listing, to drop what it has, until the earlier one must
-/// have got to it. A thread alone does not meet itself.
+/// The kernel keeps one listing for all readers. It notes the directory's state when a reader begins, but keeps the first
+/// entries that arrive. These may be those of a reader that began before a change and was slow, kept under the state after
+/// the change. Until the next change, a new name would be missing from the listing, or a removed one would be listed. When
+/// two readers have begun with a change between them, the kernel is told at the end of each listing to drop what it keeps,
+/// until the earlier reader must have arrived. A single thread cannot overtake itself.
 /// </remarks>
 internal struct ListingReaders
 {
-    /// <summary>So long, in milliseconds, a thread may take from its answer to the kernel's note of it.</summary>
+    /// <summary>The longest time that a thread may need from our answer until the kernel notes it, in milliseconds.</summary>
     private const int Patience = 100;
 
     private int version;
@@ -18,9 +18,9 @@ internal struct ListingReaders
     private int began;
     private int mixedUntil;
 
-    /// <summary>Somebody begins.</summary>
-    /// <param name="listed">The version that he is shown.</param>
-    /// <param name="thread">Who; 0 is anybody, from another pid namespace.</param>
+    /// <summary>Notes that a reader begins.</summary>
+    /// <param name="listed">The version of the directory that the reader is shown.</param>
+    /// <param name="thread">The reader's thread; 0 is any thread of another pid namespace.</param>
     /// <param name="now">The time, in milliseconds.</param>
     public void Began(int listed, uint thread, int now)
     {
@@ -38,7 +38,7 @@ internal struct ListingReaders
         began = now;
     }
 
-    /// <summary>Whether what the kernel has read may be of several versions.</summary>
+    /// <summary>Whether the entries that the kernel has kept may belong to several versions.</summary>
     /// <param name="now">The time, in milliseconds.</param>
     public readonly bool HaveMixed(int now) => mixedUntil != 0 && mixedUntil - now > 0;
 }

@@ -5,18 +5,18 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>The listings of directories: who uses each, and those that nobody uses any more, whose memory serves the next.</summary>
+/// <summary>The listings of directories: counts the users of each, and recycles the memory of unused ones.</summary>
 /// <remarks>
-/// Whoever has got one gives it back by <see cref="Return"/> and does not touch it afterwards; a directory that shows
-/// one is a user like any other. What is never given back, as by a directory that is forgotten while somebody reads it, is
-/// garbage. The lock is a leaf.
+/// A caller that got a listing gives it back by <see cref="Return"/> and does not touch it afterwards. A directory that
+/// shows a listing counts as a user. A listing that is never given back, as by a directory that is forgotten while somebody
+/// reads it, is left to the garbage collector. The lock is a leaf.
 /// </remarks>
-/// <param name="hash">What gives names their offsets.</param>
+/// <param name="hash">Gives names their offsets.</param>
 /// <param name="layers">The layers.</param>
-/// <param name="lookup">Opens directories, and tells whiteouts.</param>
+/// <param name="lookup">Opens directories, and recognises whiteouts.</param>
 internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup lookup)
 {
-    /// <summary>So much memory may wait for a directory, in bytes.</summary>
+    /// <summary>The most memory that is kept for recycling, in bytes.</summary>
     private const long MostRecycled = 2 << 20;
 
     private readonly OrderedLock gate = new(OverlayLocks.Listings);
@@ -24,13 +24,13 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     private long recycledBytes;
     private long discarded;
 
-    /// <summary>Bytes of listings that were left to the collector, unless they were never given back.</summary>
+    /// <summary>The bytes of listings that were given back and left to the garbage collector.</summary>
     public long Discarded => Interlocked.Read(ref discarded);
 
     /// <summary>Reads a directory. The caller holds no lock, and gives the listing back by <see cref="Return"/>.</summary>
     /// <param name="directory">The directory.</param>
-    /// <param name="version">Which version of the directory this is.</param>
-    /// <param name="listing">What it lists; null after an error.</param>
+    /// <param name="version">The directory's version.</param>
+    /// <param name="listing">The listing; null after an error.</param>
     /// <param name="onlyWhetherEmpty">Whether to stop at the first entry that users see.</param>
     public Errno Read(DirectoryStack directory, int version, out MergedDirectory listing, bool onlyWhetherEmpty = false)
     {
@@ -46,7 +46,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
         return Errno.None;
     }
 
-    /// <summary>One to be filled.</summary>
+    /// <summary>Takes an empty listing, recycled if possible.</summary>
     private MergedDirectory Take()
     {
         using (gate.Enter())
@@ -58,7 +58,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
         }
     }
 
-    /// <summary>What the directory shows, or null.</summary>
+    /// <summary>The listing that the directory shows, with one user more; null if it shows none.</summary>
     public MergedDirectory? Find(DirectoryStack directory)
     {
         using (gate.Enter())
@@ -68,14 +68,14 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
         }
     }
 
-    /// <summary>One user more.</summary>
+    /// <summary>Adds a user to a listing.</summary>
     public MergedDirectory Share(MergedDirectory listing)
     {
         using (gate.Enter()) { listing.Users++; }
         return listing;
     }
 
-    /// <summary>One user less.</summary>
+    /// <summary>Removes a user from a listing; the last one recycles it.</summary>
     public void Return(MergedDirectory? listing)
     {
         if (listing is null) { return; }
@@ -96,8 +96,8 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
         recycled.Push(listing);
     }
 
-    /// <summary>The directory shows this listing from now on, unless another thread was faster and has a newer one, or one as new.</summary>
-    /// <remarks>An older one would hide names from whoever goes on in the newer one.</remarks>
+    /// <summary>Makes the directory show a listing, unless it already shows one that is as new or newer.</summary>
+    /// <remarks>An older listing would hide names from a reader who goes on in the newer one.</remarks>
     public void Show(DirectoryStack directory, MergedDirectory listing)
     {
         using (gate.Enter())
@@ -110,7 +110,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
         }
     }
 
-    /// <summary>The directory shows none any more, if it is this one.</summary>
+    /// <summary>Makes the directory show no listing, if it shows this one.</summary>
     public void Hide(DirectoryStack directory, MergedDirectory listing)
     {
         using (gate.Enter())
@@ -121,13 +121,13 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
         }
     }
 
-    /// <summary>Gives the entries of a directory offsets of their own, where names have one hash, or once had.</summary>
+    /// <summary>Gives entries of a directory offsets of their own where several names have one hash, or once had.</summary>
     private void Separate(DirectoryStack directory, MergedDirectory listing)
     {
         using (gate.Enter()) { listing.SeparateLocked(directory); }
     }
 
-    /// <summary>Leaves what waits for a directory to the collector, which is about to be called.</summary>
+    /// <summary>Leaves the recycled listings to the garbage collector, which is about to be called.</summary>
     public void DropRecycled()
     {
         using (gate.Enter())

@@ -3,15 +3,15 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>Which of a directory's lowers is the first that has anything under a name, be it a whiteout.</summary>
+/// <summary>Tells which of a directory's lowers is the first with an object or a whiteout under a name.</summary>
 /// <remarks>
-/// Images have dozens of layers, and most names are in one of them: without this each lookup asks all that lie above.
-/// Lower layers do not change, so it stays true. It is a hint only in one direction: a layer that is named may not have
-/// the name after all (two names with one hash), one above it has it never.
+/// Images have dozens of layers, and most names are in one of them: without this, each lookup asks all layers above that
+/// one. Lower layers do not change, so the answers stay true. A layer that is named may lack the name (two names may have
+/// one hash); the layers above it certainly lack it.
 /// </remarks>
 internal sealed class LowerNames
 {
-    /// <summary>Larger directories are asked name by name, as a bound to memory and to the time that the reading takes.</summary>
+    /// <summary>The most names that are read. Larger directories are asked name by name, which bounds memory and reading time.</summary>
     private const int MaxNames = 16 << 10;
 
     private readonly Dictionary<ulong, short> firsts = [];
@@ -23,9 +23,9 @@ internal sealed class LowerNames
     public int FirstOf(ReadOnlySpan<byte> name) => firsts.TryGetValue(NameHash.Secret.Of(name), out short first) ? first : -1;
 
     /// <summary>Reads all lowers of a directory.</summary>
-    /// <param name="directories">Where their descriptors are.</param>
+    /// <param name="directories">Lends the descriptors of the lowers.</param>
     /// <param name="lowers">The lowers, topmost first.</param>
-    /// <returns>Null when they cannot be read, have too many names, or find names that they do not list.</returns>
+    /// <returns>Null when the lowers cannot be read, have too many names, or find names that they do not list.</returns>
     public static LowerNames? Read(DirectoryCache directories, RealDirectory[] lowers)
     {
         var names = new LowerNames();
@@ -67,8 +67,8 @@ internal sealed class LowerNames
         }
     }
 
-    /// <summary>Whether a directory finds a name as it is written only, as far as this name tells; false when it has no letter.</summary>
-    /// <remarks>Others exist (vfat, casefold of ext4 and tmpfs), and find what they do not list.</remarks>
+    /// <summary>Whether a directory finds names only as they are written, judged by one name. False when the name has no letter.</summary>
+    /// <remarks>Directories that ignore case (vfat, casefold of ext4 and tmpfs) find names that they do not list.</remarks>
     private static bool IsExact(int directory, ReadOnlySpan<byte> name)
     {
         int letter = name.IndexOfAnyInRange((byte)'a', (byte)'z');
@@ -78,7 +78,8 @@ internal sealed class LowerNames
         name.CopyTo(other);
         other[letter] ^= 0x20;
         Errno error = Libc.StatAt(directory, other[..name.Length], StatxMask.Basic, out Statx found);
-        // Not what readdir(3) says of the number: vfat makes one up for what is in no cache.
-        return error == Errno.ENOENT || (!error.IsError && !Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat).IsError && found.Ino != stat.Ino);
+        // The number of readdir(3) would not do: vfat makes one up for an entry that is in no cache.
+        return error == Errno.ENOENT
+            || (!error.IsError && !Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat).IsError && found.Ino != stat.Ino);
     }
 }

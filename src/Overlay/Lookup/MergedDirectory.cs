@@ -7,13 +7,16 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>What a directory of the overlay lists: the entries of its real directories, the first of each name wins, whiteouts gone.</summary>
+/// <summary>
+/// The listing of an overlay directory: the entries of its real directories. The first of each name wins, and whiteouts are
+/// left out.
+/// </summary>
 /// <remarks>
-/// Entries are sorted by a hash of their names, and the hash is the offset on the wire, as with ext4: an entry keeps its
-/// offset whatever comes and goes, in this snapshot and in every later one. So a reader may go on anywhere, and the
-/// kernel may keep what it has read. Offset 0 is before ".", 1 before "..", 2 before the entries.
+/// Entries are sorted by a hash of their names, and the hash is the offset on the wire, as with ext4. So an entry keeps its
+/// offset in this snapshot and in every later one, even if others come and go. A reader may go on anywhere, and the kernel
+/// may keep what it has read. Offset 0 is before ".", 1 before "..", 2 before the entries.
 /// </remarks>
-/// <param name="hash">What gives names their offsets.</param>
+/// <param name="hash">Gives names their offsets.</param>
 internal sealed class MergedDirectory(NameHash hash)
 {
     private const byte WhiteoutType = 14; // DT_WHT
@@ -34,7 +37,7 @@ internal sealed class MergedDirectory(NameHash hash)
         public ulong Device;
         public ulong Ino;
         public byte Type;
-        /// <summary>Which of the directory's lowers, or <see cref="InUpper"/>.</summary>
+        /// <summary>The position of the entry's lower among the directory's lowers, or <see cref="InUpper"/>.</summary>
         public short Lower;
     }
 
@@ -43,13 +46,14 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <summary>How many entries there are, without "." and "..".</summary>
     public int Count => count;
 
-    /// <summary>How many use it. Protected by <see cref="Listings"/>.</summary>
+    /// <summary>The number of users of this listing. Protected by <see cref="Listings"/>.</summary>
     public int Users { get; set; }
 
-    /// <summary>Bytes of memory that it takes.</summary>
-    public long Size => names.Length + (entries.Length * (long)Unsafe.SizeOf<Entry>()) + (offsets.Length * sizeof(ulong)) + (table.Length * sizeof(int)) + (recycledPrefetched?.Size ?? 0);
+    /// <summary>The memory that this listing takes, in bytes.</summary>
+    public long Size => names.Length + (entries.Length * (long)Unsafe.SizeOf<Entry>()) + (offsets.Length * sizeof(ulong))
+        + (table.Length * sizeof(int)) + (recycledPrefetched?.Size ?? 0);
 
-    /// <summary>As new, for another directory. Nobody uses it.</summary>
+    /// <summary>Empties the listing, so that it can serve another directory. It must have no users.</summary>
     public void Clear()
     {
         count = namesLength = Version = UpperWhiteouts = 0;
@@ -58,10 +62,10 @@ internal sealed class MergedDirectory(NameHash hash)
         ahead = null;
     }
 
-    /// <summary>The offset behind an entry: where a reader goes on.</summary>
+    /// <summary>The offset after an entry, at which a reader goes on.</summary>
     public ulong OffsetOf(int index) => offsets[index];
 
-    /// <summary>The first entry behind an offset.</summary>
+    /// <summary>The index of the first entry after an offset; <see cref="Count"/> when there is none.</summary>
     public int FirstBehind(ulong offset)
     {
         int index = Array.BinarySearch(offsets, 0, count, offset);
@@ -71,7 +75,7 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <summary>The directory's version when the snapshot was taken.</summary>
     public int Version { get; private set; }
 
-    /// <summary>How many whiteouts upper has in the directory.</summary>
+    /// <summary>The number of whiteouts in upper's directory.</summary>
     public int UpperWhiteouts { get; private set; }
 
     /// <summary>An entry's name with its NUL.</summary>
@@ -83,30 +87,34 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <summary>Whether the entry comes from upper, so that its inode number may be that of an origin.</summary>
     public bool IsUpper(int index) => entries[index].Lower == InUpper;
 
-    /// <summary>The first of the directory's lowers that can have the entry; those above were read and do not. Lowers do not change.</summary>
+    /// <summary>
+    /// The position of the first of the directory's lowers that can have the entry. The lowers above were read and lack it;
+    /// they do not change.
+    /// </summary>
     public int FirstLower(int index) => Math.Max((int)entries[index].Lower, 0);
 
-    /// <summary>What has been looked at ahead of the reader; null when nothing was.</summary>
+    /// <summary>The entries that were looked up ahead of the reader; null when none were.</summary>
     public Prefetched? Ahead => Volatile.Read(ref ahead);
 
-    /// <summary>Makes room for what is looked at ahead. For the one thread that looks.</summary>
-    /// <param name="first">The first entry.</param>
-    /// <param name="most">So many at most.</param>
+    /// <summary>Makes room for entries that are looked up ahead. Only the look-ahead thread may call it.</summary>
+    /// <param name="first">The index of the first entry.</param>
+    /// <param name="most">The most entries to make room for.</param>
     public Prefetched LookAhead(int first, int most)
     {
-        // The first is that of another directory, which nobody reads any more; who reads this one may still use the last.
+        // A recycled one stems from another directory, which has no reader any more. The last one of this directory is not
+        // reused, since a reader may still use it.
         Prefetched prefetched = Interlocked.Exchange(ref recycledPrefetched, null) ?? new Prefetched();
         prefetched.Begin(first, Math.Min(most, count - first));
         Volatile.Write(ref ahead, prefetched);
         return prefetched;
     }
 
-    /// <summary>The entry of a name, or -1.</summary>
+    /// <summary>The index of the entry with a name, or -1.</summary>
     /// <param name="name">With its NUL.</param>
     public int IndexOf(ReadOnlySpan<byte> name)
     {
         int index = FirstBehind(Offset(name) - 1);
-        // Entries whose names have one hash follow each other.
+        // Entries whose names have the same hash follow each other.
         for (int i = index; i < count && offsets[i] - offsets[index] <= (ulong)(i - index); i++)
         {
             if (name.SequenceEqual(NameOf(i))) { return i; }
@@ -114,19 +122,22 @@ internal sealed class MergedDirectory(NameHash hash)
         return -1;
     }
 
-    /// <summary>The real object's filesystem and number.</summary>
+    /// <summary>The real object's filesystem (st_dev) and number (st_ino).</summary>
     public (ulong Device, ulong Ino) RealNumber(int index) => (entries[index].Device, entries[index].Ino);
 
-    /// <summary>Reads the real directories of one that is new, or was cleared. <see cref="Sort"/> follows, unless it is only to be known whether it is empty.</summary>
+    /// <summary>
+    /// Reads the real directories into a listing that is new or cleared. <see cref="Sort"/> must follow, unless only emptiness
+    /// is asked.
+    /// </summary>
     /// <inheritdoc cref="Listings.Read" path="/param"/>
     /// <param name="layers">The layers.</param>
-    /// <param name="lookup">Opens directories, and tells whiteouts.</param>
+    /// <param name="lookup">Opens directories, and recognises whiteouts.</param>
     public Errno Read(LayerStack layers, LayeredLookup lookup, DirectoryStack directory, int version, bool onlyWhetherEmpty)
     {
         Version = version;
         RealDirectory? upper = directory.Upper; // a copy-up may set it meanwhile
         bool isMerge = directory.Lowers.Length + (upper is null ? 0 : 1) > 1;
-        // First: a read that failed leaves the names behind that it had found.
+        // Cleared before reading: a read that failed has left names in the table.
         if (isMerge) { Array.Clear(table); }
         if (upper is not null)
         {
@@ -169,7 +180,7 @@ internal sealed class MergedDirectory(NameHash hash)
                         type = (byte)(entry.Type >> 12);
                         isWhiteout = lookup.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == InUpper);
                     }
-                    // What a layer lists and does not show hides nothing, and is listed. Kernel: ovl_check_whiteouts().
+                    // An entry that a layer lists but does not find hides nothing, and is listed. Kernel: ovl_check_whiteouts().
                 }
                 if (isWhiteout)
                 {
@@ -201,12 +212,13 @@ internal sealed class MergedDirectory(NameHash hash)
         if (namesLength + name.Length > names.Length) { Array.Resize(ref names, Math.Max(names.Length * 2, namesLength + name.Length)); }
         if (count == entries.Length) { Array.Resize(ref entries, entries.Length * 2); }
         name.CopyTo(names.AsSpan(namesLength));
-        entries[count++] = new Entry { Name = namesLength, NameLength = name.Length, Device = device, Ino = ino, Type = type, Lower = lower };
+        entries[count++] = new Entry { Name = namesLength, NameLength = name.Length, Device = device, Ino = ino, Type = type,
+            Lower = lower };
         namesLength += name.Length;
         if (type != WhiteoutType) { HasVisible = true; }
     }
 
-    /// <summary>Puts the next entry's name into the set of names; false when it is there.</summary>
+    /// <summary>Puts the next entry's name into the set of names. False when the name is in the set already.</summary>
     private bool TryEnterName(ReadOnlySpan<byte> name)
     {
         if (count * 2 >= table.Length) { GrowTable(); }
@@ -235,11 +247,14 @@ internal sealed class MergedDirectory(NameHash hash)
 
     private uint Hash(ReadOnlySpan<byte> name) => (uint)hash.Of(name);
 
-    /// <summary>Where a name is, but for the rare one whose hash another has, too. Offsets are signed for user space, and the lowest ones are taken.</summary>
+    /// <summary>
+    /// The offset before a name's entry, except for the rare name whose hash another one has, too. Offsets are signed for user
+    /// space, and the lowest ones are taken.
+    /// </summary>
     private ulong Offset(ReadOnlySpan<byte> name) => Math.Max(hash.Of(name) >> 1, FirstOffset + 1);
 
     /// <summary>Gives the entries their offsets.</summary>
-    /// <returns>Whether <see cref="SeparateLocked"/> is to follow, since names have one hash, or once had.</returns>
+    /// <returns>Whether <see cref="SeparateLocked"/> must follow, since several names have one hash, or once had.</returns>
     public bool Sort(DirectoryStack directory)
     {
         if (offsets.Length < count) { offsets = new ulong[entries.Length]; }
@@ -250,10 +265,13 @@ internal sealed class MergedDirectory(NameHash hash)
         return !areSeparate;
     }
 
-    /// <summary>Names with one hash get neighbouring offsets, or a reader would miss all but the first. Caller holds the gate of <see cref="Listings"/>.</summary>
+    /// <summary>
+    /// Gives names with the same hash neighbouring offsets; otherwise a reader would miss all but the first. Caller holds the
+    /// gate of <see cref="Listings"/>.
+    /// </summary>
     /// <remarks>
-    /// Each keeps its own for as long as the directory is known, also when the others have gone: who has read those goes
-    /// on behind them.
+    /// Each entry keeps its own offset for as long as the directory is known, also after the others have gone: a reader of
+    /// those goes on after them.
     /// </remarks>
     public void SeparateLocked(DirectoryStack directory)
     {
@@ -269,7 +287,7 @@ internal sealed class MergedDirectory(NameHash hash)
         Array.Sort(offsets, entries, 0, count);
         for (int i = 1; i < count; i++)
         {
-            // In the order of the names, so that it is the same in every listing.
+            // Equal offsets are put in the order of the names, which is the same in every listing.
             for (int j = i; j > 0 && offsets[j] == offsets[j - 1] && NameOf(j).SequenceCompareTo(NameOf(j - 1)) < 0; j--)
             {
                 (entries[j], entries[j - 1]) = (entries[j - 1], entries[j]);

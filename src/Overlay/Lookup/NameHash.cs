@@ -4,20 +4,20 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>A hash of names that nobody can foresee: SipHash-1-3, with a key of its own in each process.</summary>
+/// <summary>A hash of names that users cannot predict: SipHash-1-3, with a key of its own in each process.</summary>
 /// <remarks>
-/// Users choose names. With a hash that they know they choose thousands that collide, and whoever lists such a directory
-/// compares each name with all others. The offsets of entries, which users see, do not tell the key.
+/// Users choose names. If they knew the hash, they could choose thousands that collide, and listing such a directory would
+/// compare each name with all others. The offsets of entries, which users see, do not reveal the key.
 /// </remarks>
 /// <param name="key0">One half of the key.</param>
 /// <param name="key1">The other half.</param>
-/// <param name="mask">The bits of the hash that are kept: fewer let names collide.</param>
+/// <param name="mask">The bits of the hash that are kept. Fewer bits make names collide, for tests.</param>
 internal sealed class NameHash(ulong key0, ulong key1, ulong mask = ulong.MaxValue)
 {
-    /// <summary>That of this process. A process serves one mount, for which the hash stays the same.</summary>
+    /// <summary>The hash of this process. A process serves one mount, for which the hash stays the same.</summary>
     public static NameHash Secret { get; } = New();
 
-    /// <summary>One with a key that nobody else has.</summary>
+    /// <summary>Makes a hash with a random key.</summary>
     public static NameHash New() => new(Libc.RandomNumber(), Libc.RandomNumber());
 
     /// <summary>The hash of a name.</summary>
@@ -33,7 +33,8 @@ internal sealed class NameHash(ulong key0, ulong key1, ulong mask = ulong.MaxVal
 
     private ref struct State(ulong key0, ulong key1)
     {
-        private ulong v0 = key0 ^ 0x736f6d6570736575, v1 = key1 ^ 0x646f72616e646f6d, v2 = key0 ^ 0x6c7967656e657261, v3 = key1 ^ 0x7465646279746573;
+        private ulong v0 = key0 ^ 0x736f6d6570736575, v1 = key1 ^ 0x646f72616e646f6d, v2 = key0 ^ 0x6c7967656e657261,
+            v3 = key1 ^ 0x7465646279746573;
 
         public void Add(ulong word)
         {

@@ -4,8 +4,10 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>What the look-ahead (Requests/LookAhead) has seen of some entries of a listing, all of them lower objects with nothing below.</summary>
-/// <remarks>One thread adds, any number reads. True for as long as the directory is not in upper: lower layers do not change.</remarks>
+/// <summary>The results of the look-ahead (Requests/LookAhead) for some entries of a listing: lower objects with nothing below.</summary>
+/// <remarks>
+/// One thread adds, any number read. The results are true for as long as upper lacks the directory: lower layers do not change.
+/// </remarks>
 internal sealed class Prefetched
 {
     private Entry[] seen = [];
@@ -21,19 +23,19 @@ internal sealed class Prefetched
         public bool IsSet;
     }
 
-    /// <summary>The first entry, as an index into the listing.</summary>
+    /// <summary>The index of the first entry in the listing.</summary>
     public int First => first;
 
-    /// <summary>The entry behind the last one.</summary>
+    /// <summary>The index after the last entry.</summary>
     public int End => first + count;
 
-    /// <summary>Bytes of memory that it takes.</summary>
+    /// <summary>The memory that this object takes, in bytes.</summary>
     public long Size => seen.Length * (long)Unsafe.SizeOf<Entry>();
 
-    /// <summary>The last entry that somebody asked for in vain, and so looks at himself.</summary>
+    /// <summary>The last entry that a reader asked for in vain, and therefore looks up itself; -1 when there is none.</summary>
     public int Reader => reader;
 
-    /// <summary>With nothing seen yet. Nobody else knows it.</summary>
+    /// <summary>Begins anew with no entry looked up. No reader may know this object yet.</summary>
     public void Begin(int firstEntry, int entries)
     {
         first = firstEntry;
@@ -43,7 +45,9 @@ internal sealed class Prefetched
         else { seen.AsSpan(0, entries).Clear(); }
     }
 
-    /// <summary>Remembers what was found, when it is simple enough: most objects are.</summary>
+    /// <summary>
+    /// Remembers what was found under an entry if it is simple: no upper, no metacopy, no redirected name. Most objects are.
+    /// </summary>
     public void Add(int index, in Found found, in Whole whole)
     {
         if (found.HasUpper || whole.Metacopy is not null || whole.LowerName is not null) { return; }
@@ -54,7 +58,8 @@ internal sealed class Prefetched
         Volatile.Write(ref entry.IsSet, true);
     }
 
-    /// <summary>What lookup would find under an entry, and what is behind it.</summary>
+    /// <summary>Gets what a lookup would find under an entry, and what is behind it.</summary>
+    /// <returns>False when the entry was not looked up ahead.</returns>
     public bool TryGet(DirectoryStack directory, int index, out Found found, out Whole whole)
     {
         found = default;
