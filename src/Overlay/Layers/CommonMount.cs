@@ -2,8 +2,8 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Layers;
 
-/// <summary>A private copy of the mount that holds upper and work, rooted where both can be reached.</summary>
-/// <remarks>A rename between two copies of a mount is EXDEV, so upper and work must be reached through one.</remarks>
+/// <summary>Makes a private copy of the mount that holds upper and work, rooted where both can be reached.</summary>
+/// <remarks>A rename between two copies of a mount gives EXDEV, so upper and work must be reached through one copy.</remarks>
 internal static class CommonMount
 {
     private const int MaxPath = 4096;
@@ -11,9 +11,9 @@ internal static class CommonMount
     /// <summary>Copies the mount.</summary>
     /// <param name="upper">A descriptor of upper.</param>
     /// <param name="work">A descriptor of work, in the same mount.</param>
-    /// <param name="mount">The copy.</param>
-    /// <param name="upperPath">Upper, from the copy's root, without NUL.</param>
-    /// <param name="workPath">Work, from the copy's root, without NUL.</param>
+    /// <param name="mount">A descriptor of the copy, which the caller closes; -1 after a failure.</param>
+    /// <param name="upperPath">The path of upper from the copy's root, without a NUL.</param>
+    /// <param name="workPath">The path of work from the copy's root, without a NUL.</param>
     /// <returns>False when a private copy is refused, or the directories cannot be found in it.</returns>
     public static bool TryClone(int upper, int work, out int mount, out byte[] upperPath, out byte[] workPath)
     {
@@ -22,7 +22,10 @@ internal static class CommonMount
         if (!TryPath(upper, out byte[] fromUpper) || !TryPath(work, out byte[] fromWork)) { return false; }
         int common = CommonLength(fromUpper, fromWork);
         byte[] ancestor = common == 0 ? [(byte)'/', 0] : [.. fromUpper[..common], 0];
-        if (Libc.OpenAt(Libc.AtCwd, ancestor, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int directory).IsError) { return false; }
+        if (Libc.OpenAt(Libc.AtCwd, ancestor, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int directory).IsError)
+        {
+            return false;
+        }
         Errno error = SameMount(directory, upper) ? Libc.CloneMount(directory, out mount) : Errno.EXDEV;
         Libc.Close(directory);
         if (error.IsError) { return false; }
@@ -38,13 +41,14 @@ internal static class CommonMount
         return false;
     }
 
-    /// <summary>How a mount with these flags keeps access times.</summary>
+    /// <summary>The way in which a mount with these flags keeps access times, as attributes for mount_setattr(2).</summary>
     public static MountAttributes TimesOf(MountFlags flags) =>
         ((flags & (MountFlags.NoAccessTime | MountFlags.ReadOnly)) != 0 ? MountAttributes.NoAccessTime
         : (flags & MountFlags.StrictAccessTime) != 0 ? MountAttributes.StrictAccessTime
-        : MountAttributes.None) | ((flags & MountFlags.NoDirectoryAccessTime) != 0 ? MountAttributes.NoDirectoryAccessTime : MountAttributes.None);
+        : MountAttributes.None)
+        | ((flags & MountFlags.NoDirectoryAccessTime) != 0 ? MountAttributes.NoDirectoryAccessTime : MountAttributes.None);
 
-    /// <summary>Where one directory is, seen from another, without NUL; empty when that cannot be said.</summary>
+    /// <summary>The relative path from one directory to another, without a NUL; empty when it cannot be determined.</summary>
     public static byte[] PathFrom(int from, int to)
     {
         if (!TryPath(from, out byte[] start) || !TryPath(to, out byte[] end)) { return []; }
@@ -69,7 +73,7 @@ internal static class CommonMount
         return path.Length > 1 && path[0] == '/';
     }
 
-    /// <summary>Length of the longest directory that both paths start with, without its slash.</summary>
+    /// <summary>The length of the longest directory that both paths start with, without its slash.</summary>
     private static int CommonLength(ReadOnlySpan<byte> a, ReadOnlySpan<byte> b)
     {
         int same = a.CommonPrefixLength(b);

@@ -4,15 +4,18 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Layers;
 
-/// <summary>Keeps the descriptors of the directories used last, so that a name costs one system call at any depth.</summary>
-/// <remarks>Bounded, since a process may have only so many files open. Its lock is a leaf: no system call under it but close(2).</remarks>
+/// <summary>Keeps the descriptors of recently used directories, so that a name costs one system call at any depth.</summary>
+/// <remarks>
+/// The cache is bounded, since a process may open only so many files. Its lock is a leaf: no system call is made under it but
+/// close(2).
+/// </remarks>
 internal sealed class DirectoryCache(int capacity)
 {
-    /// <summary>Longest path that a system call takes, with its NUL (PATH_MAX).</summary>
+    /// <summary>The longest path that a system call takes, with its NUL (PATH_MAX).</summary>
     private const int MaxPath = 4096;
 
     [ThreadStatic]
-    private static List<RealDirectory>? way;
+    private static List<RealDirectory>? unopened;
 
     private readonly OrderedLock gate = new(OverlayLocks.DirectoryCache);
     private RealDirectory? newest;
@@ -23,30 +26,38 @@ internal sealed class DirectoryCache(int capacity)
     private long opened;
     private long evictions;
 
-    /// <summary>How many descriptors it may hold.</summary>
+    /// <summary>The number of descriptors that the cache may hold.</summary>
     public int Capacity => capacity;
 
-    /// <summary>How many descriptors it holds beyond that, of directories without a name.</summary>
+    /// <summary>The number of descriptors beyond <see cref="Capacity"/>, of directories without a name.</summary>
     public int KeptOpen => Volatile.Read(ref kept);
 
-    /// <summary>How many descriptors it holds, how often one was there already, was opened, and was closed for want of room.</summary>
-    public (int Open, long Hits, long Opened, long Evicted) Counts { get { using (gate.Enter()) { return (count, hits, opened, evictions); } } }
+    /// <summary>
+    /// The descriptors that are cached now, and how many times one was found, was opened, and was closed for want of room.
+    /// </summary>
+    public (int Open, long Hits, long Opened, long Evicted) Counts
+    {
+        get
+        {
+            using (gate.Enter()) { return (count, hits, opened, evictions); }
+        }
+    }
 
-    /// <summary>The descriptor of a directory, kept open until the result is disposed of.</summary>
-    /// <returns><see cref="Errno.ESTALE"/> when the layer no longer has the directory where it was.</returns>
+    /// <summary>Borrows the descriptor of a directory, which stays open until the result is disposed of.</summary>
+    /// <returns><see cref="Errno.ESTALE"/> when the layer no longer has the directory in its place.</returns>
     public Errno Borrow(RealDirectory directory, out BorrowedDirectory borrowed)
     {
         if (TryBorrow(directory, out borrowed)) { return Errno.None; }
-        // From the closest ancestor that is open, by as few paths as there can be, and without keeping the directories in
-        // between: a tree may be deeper than the cache is large.
-        List<RealDirectory> closed = way ??= [];
+        // Start at the closest ancestor that is open, and use as few paths as possible. The directories in between are not
+        // cached: a tree may be deeper than the cache is large.
+        List<RealDirectory> closed = unopened ??= [];
         closed.Clear();
         RealDirectory? above = directory;
         do
         {
             closed.Add(above);
             above = above.Parent;
-            if (above is null) { return Errno.ESTALE; } // a root: the layer was let go of
+            if (above is null) { return Errno.ESTALE; } // a root: the layer was released
         }
         while (!TryBorrow(above, out borrowed));
 
@@ -62,7 +73,8 @@ internal sealed class DirectoryCache(int capacity)
             }
             path[length - 1] = 0;
             BorrowedDirectory start = borrowed;
-            Errno error = Libc.OpenAt(start.Descriptor, path[..length], OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int descriptor);
+            Errno error = Libc.OpenAt(start.Descriptor, path[..length], OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0,
+                ResolveFlags.Confined, out int descriptor);
             borrowed = error.IsError ? default : Enter(closed[next + 1], descriptor);
             start.Dispose();
             if (error.IsError) { return error is Errno.ENOENT or Errno.ENOTDIR or Errno.ELOOP ? Errno.ESTALE : error; }
@@ -123,7 +135,7 @@ internal sealed class DirectoryCache(int capacity)
         using (gate.Enter()) { directory.Borrowers--; }
     }
 
-    /// <summary>Keeps a directory's descriptor for good: it is about to lose its name.</summary>
+    /// <summary>Takes a directory's descriptor out of the cache and keeps it open: the directory is about to lose its name.</summary>
     public Errno KeepOpen(RealDirectory directory)
     {
         Errno error = Borrow(directory, out BorrowedDirectory borrowed);
@@ -137,7 +149,7 @@ internal sealed class DirectoryCache(int capacity)
         return Errno.None;
     }
 
-    /// <summary>The end of <see cref="KeepOpen"/>: the directory has its name still.</summary>
+    /// <summary>Undoes <see cref="KeepOpen"/>: the directory has kept its name.</summary>
     public void KeepOpenNoMore(RealDirectory directory)
     {
         using (gate.Enter())
@@ -148,7 +160,7 @@ internal sealed class DirectoryCache(int capacity)
         }
     }
 
-    /// <summary>Nobody knows the directory any more: closes its descriptor.</summary>
+    /// <summary>Closes the descriptor of a directory that no inode uses any more.</summary>
     public void Drop(RealDirectory directory)
     {
         int descriptor;
@@ -157,7 +169,7 @@ internal sealed class DirectoryCache(int capacity)
             if (directory.Parent is null || directory.Descriptor < 0) { return; }
             if (directory.Borrowers > 0)
             {
-                // Still in use below another name: from now on it goes when it is the oldest.
+                // Still borrowed through another name: from now on the cache may evict it.
                 if (!IsLinkedLocked(directory))
                 {
                     kept--;
@@ -173,7 +185,7 @@ internal sealed class DirectoryCache(int capacity)
         Libc.Close(descriptor);
     }
 
-    /// <summary>Closes what is open, but for roots and for directories that are kept. Nobody may use the cache any more.</summary>
+    /// <summary>Closes all descriptors except those of roots and of kept directories. Nobody may use the cache any more.</summary>
     public void CloseAll()
     {
         using (gate.Enter())
@@ -218,7 +230,7 @@ internal sealed class DirectoryCache(int capacity)
         count--;
     }
 
-    /// <summary>Takes the descriptor of the directory that was unused for longest, or -1 when all are in use.</summary>
+    /// <summary>Takes the descriptor of the least recently used directory; -1 when all are borrowed. The caller closes it.</summary>
     private int EvictLocked()
     {
         LockOrder.AssertHeld(OverlayLocks.DirectoryCache);
@@ -235,7 +247,7 @@ internal sealed class DirectoryCache(int capacity)
     }
 }
 
-/// <summary>A directory's descriptor in use.</summary>
+/// <summary>A borrowed descriptor of a directory.</summary>
 internal readonly ref struct BorrowedDirectory(DirectoryCache cache, RealDirectory directory, int descriptor)
 {
     private readonly DirectoryCache? cache = cache;
@@ -247,6 +259,6 @@ internal readonly ref struct BorrowedDirectory(DirectoryCache cache, RealDirecto
     /// <summary>The layer that holds the directory.</summary>
     public Layer? Layer => directory?.Layer;
 
-    /// <summary>Lets it be closed.</summary>
+    /// <summary>Gives the descriptor back.</summary>
     public void Dispose() => cache?.GiveBack(directory);
 }

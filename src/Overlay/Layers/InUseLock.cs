@@ -5,12 +5,13 @@ using Veneer.Overlay.Host;
 
 namespace Veneer.Overlay.Layers;
 
-/// <summary>The locks on upper and work, which no two overlays may have, and what is said there of who has them.</summary>
+/// <summary>The locks on upper and work, which only one overlay can hold, and the records there that say which one it is.</summary>
 /// <remarks>
-/// The lock is an exclusive flock(2) on the directory itself. It is one for all mounts, mount namespaces, pid namespaces
-/// and users, and the kernel releases it when the process that holds it ends, in whatever way. The record beside it
-/// (<see cref="OwnerRecord"/>) is for people: see docs/adr/0010. Kernel overlayfs has a lock of its own, which nobody can see;
-/// its mounts are found in the mount tables instead, at the time of mounting, which leaves the moment until ours appears.
+/// The lock is an exclusive flock(2) on the directory itself. It is valid across all mounts, mount namespaces, pid
+/// namespaces and users, and the kernel releases it when the process that holds it ends, however it ends. The record beside
+/// it (<see cref="OwnerRecord"/>) is for people: see docs/adr/0010. Kernel overlayfs has a lock of its own, which nobody can
+/// see. Its mounts are found in the mount tables instead, at the time of mounting. A kernel mount that is made between that
+/// check and the appearance of our mount is missed.
 /// </remarks>
 internal sealed class InUseLock : IDisposable
 {
@@ -28,21 +29,22 @@ internal sealed class InUseLock : IDisposable
 
     private InUseLock(bool userXattr) => this.userXattr = userXattr;
 
-    /// <summary>Whether this overlay has work for itself. Otherwise another one uses it, and what is there must stay.</summary>
+    /// <summary>Whether this overlay holds the lock on work. If not, another overlay uses work, and its content must stay.</summary>
     public bool HasWork { get; private set; }
 
-    /// <summary>Locks upper and work, and sees to it that no layer is one that another overlay changes.</summary>
-    /// <param name="options">What to do when one is.</param>
+    /// <summary>Locks upper and work, and checks that no layer is one that another overlay changes.</summary>
+    /// <param name="options">The options; they tell whether to refuse a layer in use or to warn.</param>
     /// <param name="places">The layers.</param>
-    /// <param name="log">Told of it when it is to be mounted all the same.</param>
-    /// <exception cref="OverlayMountException">One is; the message names who has it.</exception>
+    /// <param name="log">Receives the warning when a layer in use is mounted nevertheless.</param>
+    /// <exception cref="OverlayMountException">A layer is in use; the message names the overlay or process.</exception>
     public static InUseLock Take(OverlayOptions options, IReadOnlyList<Place> places, Action<string> log)
     {
         var taken = new InUseLock(options.UserXattr);
         try
         {
             Action<string> complain = options.InUse == InUse.Refuse
-                ? sentence => throw new OverlayMountException($"{sentence}: unmount that, use another directory, or mount anyway with -o inuse=warn.")
+                ? sentence => throw new OverlayMountException(
+                    $"{sentence}: unmount that, use another directory, or mount anyway with -o inuse=warn.")
                 : sentence => log($"veneer: {sentence}: mounted all the same, as inuse=warn asks; what both do to it is undefined");
             taken.LockAll(options, places, complain, log);
             CheckKernelMounts(places, complain);
@@ -66,8 +68,10 @@ internal sealed class InUseLock : IDisposable
             Errno error = Libc.Reopen(place.Descriptor, OpenFlags.ReadOnly | OpenFlags.Directory, out int descriptor);
             if (error.IsError)
             {
-                if (isLower) { continue; } // its own sentence comes when it is opened
-                throw new OverlayMountException($"The {place} cannot be read ({error}): {(error is Errno.EACCES or Errno.EPERM ? "give this user permission to list it" : "see the limits of this process, and its filesystem")}.");
+                if (isLower) { continue; } // opening the layer reports the error
+                throw new OverlayMountException($"The {place} cannot be read ({error}): {(error is Errno.EACCES or Errno.EPERM
+                    ? "give this user permission to list it"
+                    : "see the limits of this process, and its filesystem")}.");
             }
             var directory = new Fd(descriptor);
             if (!TryLock(descriptor, isLower, place, deadline))
@@ -79,8 +83,10 @@ internal sealed class InUseLock : IDisposable
                     if (!isLower || holder.IsOverlay) { complain($"The {place} {DescribeHolder(holder)}"); }
                     continue;
                 }
-                // Whoever may read a directory can lock it, and is not to keep those from mounting who may write it. The record tells the next.
-                log($"veneer: the {place} {DescribeHolder(holder)}, which may not write it and so is no overlay: mounted all the same, without the lock");
+                // Any process that may read a directory can lock it. It must not keep those from mounting who may write the directory.
+                // Our record tells the next overlay of this mount.
+                log($"veneer: the {place} {DescribeHolder(holder)}, which may not write it and so is no overlay: mounted all the "
+                    + "same, without the lock");
             }
             if (isLower)
             {
@@ -94,13 +100,19 @@ internal sealed class InUseLock : IDisposable
         }
     }
 
-    /// <summary>Locks a directory; a lower just to see whether it could be.</summary>
+    /// <summary>
+    /// Locks a directory. The lock on a lower is shared: it only shows that no overlay holds the directory as upper or work.
+    /// </summary>
+    /// <returns>False when the lock was not free until the deadline, or its holder will not let go of it.</returns>
     private static bool TryLock(int descriptor, bool shared, Place place, long deadline)
     {
         while ((shared ? Libc.TryLockShared(descriptor) : Libc.TryLockExclusive(descriptor)).IsError)
         {
-            // After umount(8) the last server may still be on its way out: it gets a moment. Not one that is mounted.
-            if (Environment.TickCount64 >= deadline || IsMountedHere(ReadOwner(descriptor)) || HolderOf(place) is { IsOverlay: false }) { return false; }
+            // After umount(8) the last server may still be ending, so it gets a moment. A server that is mounted gets none.
+            if (Environment.TickCount64 >= deadline || IsMountedHere(ReadOwner(descriptor)) || HolderOf(place) is { IsOverlay: false })
+            {
+                return false;
+            }
             Thread.Sleep(5);
         }
         return true;
@@ -113,23 +125,32 @@ internal sealed class InUseLock : IDisposable
         return table.Exists(entry => entry.Device == owner.Device && entry.Id == owner.MountId);
     }
 
-    /// <summary>Nothing above a layer may be an upper or a work: what happens there happens to the layer. Kernel: ovl_check_layer().</summary>
+    /// <summary>
+    /// Complains when a directory above a layer is an upper or a work: changes there change the layer. Kernel:
+    /// ovl_check_layer().
+    /// </summary>
     private static void CheckAncestors(Place place, HashSet<(ulong Dev, ulong Ino)> seen, Action<string> complain)
     {
         if (Libc.Duplicate(place.Descriptor, out int current).IsError) { return; }
         Statx below = place.Status;
         while (true)
         {
-            // Not past the root of the mount: what is above that is another tree.
+            // The search ends at the root of the mount: what is above belongs to another tree.
             if ((below.Attributes & Statx.AttributeMountRoot) != 0) { break; }
             Errno error = Libc.OpenAt(current, "..\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int parent);
             bool canLock = !error.IsError;
-            if (error == Errno.EACCES) { error = Libc.OpenAt(current, "..\0"u8, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out parent); }
+            if (error == Errno.EACCES)
+            {
+                error = Libc.OpenAt(current, "..\0"u8, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out parent);
+            }
             Libc.Close(current);
             current = parent;
             if (error.IsError || Libc.StatAt(current, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx above).IsError) { break; }
-            if (above.Dev != below.Dev || above.MountId != below.MountId || above.Ino == below.Ino || !seen.Add((above.Dev, above.Ino))) { break; }
-            // Others lock directories as well, for reasons of their own: systemd-tmpfiles(8) knows such a lock.
+            if (above.Dev != below.Dev || above.MountId != below.MountId || above.Ino == below.Ino || !seen.Add((above.Dev, above.Ino)))
+            {
+                break;
+            }
+            // Other programs lock directories, too: systemd-tmpfiles(8) respects such locks. So the record must be there as well.
             if (canLock && Libc.TryLockShared(current).IsError && ReadOwner(current) is { } owner)
             {
                 complain($"The {place} lies in the {Describe(owner)}");
@@ -140,7 +161,8 @@ internal sealed class InUseLock : IDisposable
         if (current >= 0) { Libc.Close(current); }
     }
 
-    /// <remarks>However many mount namespaces there are, each is looked at: one takes some 50 microseconds.</remarks>
+    /// <summary>Complains of kernel overlays that use a layer.</summary>
+    /// <remarks>Every mount namespace is examined; one takes some 50 microseconds.</remarks>
     private static void CheckKernelMounts(IReadOnlyList<Place> places, Action<string> complain)
     {
         foreach (KernelMount overlay in KernelMount.All())
@@ -148,29 +170,37 @@ internal sealed class InUseLock : IDisposable
             foreach ((Place place, string relation) in overlay.UsesOf(places))
             {
                 string process = overlay.Namespace.Process;
-                string where = process == "self" ? "" : process.Length == 0 ? $" in mount namespace {overlay.Namespace.Id}" : $" in the mount namespace of process {process} ({Processes.NameOf(process)})";
+                string where = process == "self" ? ""
+                    : process.Length == 0 ? $" in mount namespace {overlay.Namespace.Id}"
+                    : $" in the mount namespace of process {process} ({Processes.NameOf(process)})";
                 complain($"The {place} {relation} of the kernel overlay that is mounted on {overlay.Mount.MountPoint}{where}");
             }
         }
     }
 
-    /// <summary>Who has the lock, as far as can be known.</summary>
-    /// <param name="Owner">What an overlay says of itself there, if it is to be believed.</param>
-    /// <param name="Pid">The process; 0 when it cannot be seen from here.</param>
-    /// <param name="MayWrite">Whether that process may write the directory, as whoever serves an overlay of it must.</param>
+    /// <summary>The holder of a lock, as far as it can be known.</summary>
+    /// <param name="Owner">The record that an overlay has left there; null when there is none that can be believed.</param>
+    /// <param name="Pid">The process that holds the lock; 0 when it cannot be seen from here.</param>
+    /// <param name="MayWrite">Whether that process may write the directory, as the server of an overlay must.</param>
     private sealed record LockHolder(OwnerRecord? Owner, int Pid, bool MayWrite)
     {
-        /// <summary>Whether it is an overlay, for all that is known. A name is what a process gives itself: it counts where the process could be one.</summary>
-        public bool IsOverlay => Owner is not null || Pid == 0 || (MayWrite && Processes.NameOf($"{Pid}").StartsWith("veneer", StringComparison.Ordinal));
+        /// <summary>
+        /// Whether the holder counts as an overlay. A process chooses its own name, so the name counts only if the process could
+        /// serve an overlay.
+        /// </summary>
+        public bool IsOverlay =>
+            Owner is not null || Pid == 0 || (MayWrite && Processes.NameOf($"{Pid}").StartsWith("veneer", StringComparison.Ordinal));
 
-        /// <summary>Whether it can be none.</summary>
+        /// <summary>Whether the holder cannot be an overlay.</summary>
         public bool IsStranger => Owner is null && Pid != 0 && !MayWrite;
     }
 
     private static LockHolder HolderOf(Place place)
     {
-        // Of several that share it, one who could serve an overlay.
-        List<int> all = place.Device is null ? [] : [.. Processes.HoldersOfLock(place.Device, place.Status.Ino).Select(holder => holder.Pid)];
+        // If several processes share the lock, take one that could serve an overlay.
+        List<int> all = place.Device is null
+            ? []
+            : [.. Processes.HoldersOfLock(place.Device, place.Status.Ino).Select(holder => holder.Pid)];
         int pid = all.Find(one => Processes.MayWrite($"{one}", place.Status));
         if (pid == 0) { pid = all.FirstOrDefault(); }
         OwnerRecord? owner = ReadOwner(place.Descriptor);
@@ -178,21 +208,26 @@ internal sealed class InUseLock : IDisposable
         return new LockHolder(owner, pid, pid == 0 || Processes.MayWrite($"{pid}", place.Status));
     }
 
-    /// <summary>Whether a record is that of a process: what one says that was killed is not believed of the one that came after it.</summary>
+    /// <summary>
+    /// Whether a process wrote a record. The record of a process that was killed says nothing about the process that took the
+    /// lock after it.
+    /// </summary>
     private static bool IsOf(OwnerRecord owner, int pid)
     {
         ulong space = Processes.NamespaceOf($"{pid}", "pid");
-        return space == 0 || space == Processes.NamespaceOf("self", "pid") ? owner.Pid == pid || (space == 0 && owner.PidNamespace != Processes.NamespaceOf("self", "pid")) : owner.PidNamespace == space;
+        return space == 0 || space == Processes.NamespaceOf("self", "pid")
+            ? owner.Pid == pid || (space == 0 && owner.PidNamespace != Processes.NamespaceOf("self", "pid"))
+            : owner.PidNamespace == space;
     }
 
-    /// <summary>Whether whoever wrote a record still runs, as one that was mounted without the lock may.</summary>
+    /// <summary>Whether the process that wrote a record still runs. A process that mounted without the lock may.</summary>
     private static bool IsAlive(OwnerRecord owner)
     {
         if (owner.PidNamespace != Processes.NamespaceOf("self", "pid"))
         {
             return Processes.All().Exists(pid => Processes.NamespaceOf($"{pid}", "pid") == owner.PidNamespace);
         }
-        // A process with this number that was started later is another one.
+        // A process that has this number but was started later is another process.
         return Processes.StartOf($"{owner.Pid}") is { } started && started <= owner.Since.AddSeconds(2);
     }
 
@@ -209,12 +244,13 @@ internal sealed class InUseLock : IDisposable
         string mount = owner.MountNamespace == Processes.NamespaceOf("self", "mnt") ? "" : $" in mount namespace {owner.MountNamespace}";
         return string.Create(
             CultureInfo.InvariantCulture,
-            $"{owner.Role} of the overlay on {owner.MountPoint}{mount}, which process {owner.Pid}{process} ({owner.Command}) has served since {owner.Since.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}");
+            $"{owner.Role} of the overlay on {owner.MountPoint}{mount}, which process {owner.Pid}{process} ({owner.Command}) has "
+                + $"served since {owner.Since.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}");
     }
 
-    /// <summary>The record of this process.</summary>
-    /// <param name="role">What the directory is to it.</param>
-    /// <param name="mountPoint">Where it will be mounted.</param>
+    /// <summary>Makes the record of this process.</summary>
+    /// <param name="role">The directory's role: <c>upper</c> or <c>work</c>.</param>
+    /// <param name="mountPoint">The path where the overlay will be mounted.</param>
     internal static OwnerRecord OfThisProcess(string role, string mountPoint) => new()
     {
         Role = role,
@@ -227,7 +263,10 @@ internal sealed class InUseLock : IDisposable
         MountPoint = mountPoint,
     };
 
-    /// <summary>What is said of a directory in this boot. Only to be believed while somebody has the lock.</summary>
+    /// <summary>
+    /// Reads the newest record of this boot on a directory; null when there is none. It may be believed only while somebody
+    /// holds the lock.
+    /// </summary>
     internal static OwnerRecord? ReadOwner(int directory)
     {
         Span<byte> record = stackalloc byte[MaxRecord];
@@ -245,11 +284,12 @@ internal sealed class InUseLock : IDisposable
     {
         byte[] record = owner.ToBytes();
         if (!userXattr && !Libc.SetXattrAt(directory, Libc.Self, Trusted, record, XattrFlags.None).IsError) { return; }
-        _ = Libc.SetXattrAt(directory, Libc.Self, User, record, XattrFlags.None); // best effort: who finds the lock then learns less
+        // best effort: without it, whoever finds the lock learns less
+        _ = Libc.SetXattrAt(directory, Libc.Self, User, record, XattrFlags.None);
     }
 
-    /// <summary>Adds where the overlay is mounted to what is said of it.</summary>
-    /// <param name="mountPoint">Its full path.</param>
+    /// <summary>Adds to the records where the overlay is mounted.</summary>
+    /// <param name="mountPoint">The full path of the mount point.</param>
     /// <param name="mountId">The mount's id.</param>
     /// <param name="device">The number of the mount's device, as mountinfo has it.</param>
     public void Announce(string mountPoint, int mountId, string device)
@@ -262,15 +302,15 @@ internal sealed class InUseLock : IDisposable
         }
     }
 
-    /// <summary>Lets go of upper and work, for others to use.</summary>
+    /// <summary>Releases upper and work for other overlays.</summary>
     public void Dispose()
     {
         foreach ((Fd directory, _) in held)
         {
-            // Before the lock goes: the next one's record must not be removed.
+            // Before the lock is released, or the record of the next overlay might be removed.
             if (directory.Value >= 0 && (userXattr || Libc.RemoveXattrAt(directory.Value, Libc.Self, Trusted).IsError))
             {
-                _ = Libc.RemoveXattrAt(directory.Value, Libc.Self, User); // best effort: nobody believes it without the lock
+                _ = Libc.RemoveXattrAt(directory.Value, Libc.Self, User); // best effort: nobody believes a record without the lock
             }
             directory.Dispose();
         }

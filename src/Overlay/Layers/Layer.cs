@@ -3,12 +3,12 @@ using Veneer.Overlay.Format;
 
 namespace Veneer.Overlay.Layers;
 
-/// <summary>One directory of the stack.</summary>
+/// <summary>One directory of the stack: upper, or one of the lowers.</summary>
 /// <remarks>
-/// A layer is reached through a private copy of its mount, attached nowhere: other mounts below it are not seen, it
-/// cannot be unmounted from under us, and for a lower layer the copy is read-only, opens no device and does not update access times,
-/// so that no bug of ours, and no open of the kernel's for passthrough, can change a lower by a byte. Where a private
-/// copy is refused (an unprivileged user) the layer is reached through the path that was named.
+/// A layer is reached through a private copy of its mount, attached nowhere: other mounts below it are not seen, and it
+/// cannot be unmounted while we use it. For a lower layer the copy is read-only, opens no device and does not update access
+/// times, so that no bug of ours, and no open of the kernel's for passthrough, can change a lower by a byte. Where a
+/// private copy is refused (an unprivileged user), the layer is reached through the path that was named.
 /// </remarks>
 internal sealed class Layer : IDisposable
 {
@@ -27,16 +27,16 @@ internal sealed class Layer : IDisposable
     /// <summary>The index of upper.</summary>
     public const int UpperIndex = 0;
 
-    /// <summary><see cref="UpperIndex"/>, or that of a lower: from 1, topmost first.</summary>
+    /// <summary>The layer's place in the stack: <see cref="UpperIndex"/>, or for a lower its number from 1, topmost first.</summary>
     public int Index { get; }
 
-    /// <summary>As the user named it.</summary>
+    /// <summary>The layer's path as the user named it.</summary>
     public string Path { get; }
 
     /// <summary>Whether the layer is held through a private copy of its mount.</summary>
     public bool IsPrivate { get; }
 
-    /// <summary>Whether access times stay as they are only if each open asks for it, with O_NOATIME.</summary>
+    /// <summary>Whether access times stay unchanged only if each open asks for O_NOATIME.</summary>
     public bool NeedsNoAccessTime { get; set; }
 
     /// <summary>The directory itself.</summary>
@@ -45,43 +45,55 @@ internal sealed class Layer : IDisposable
     /// <summary>st_dev of the directory, as <see cref="Statx.Dev"/>.</summary>
     public ulong Device { get; }
 
-    /// <summary>UUID of the filesystem, 16 bytes; zero where the filesystem has none or does not tell.</summary>
+    /// <summary>The UUID of the filesystem, 16 bytes; zeros where the filesystem has none or does not tell.</summary>
     public byte[] Uuid { get; private set; } = new byte[FileSystemUuid.Length];
 
-    /// <summary>What tells its objects from each other.</summary>
+    /// <summary>What distinguishes the layer's objects from each other.</summary>
     public RealIdentity Identity { get; private set; }
 
-    /// <summary>Whether its filesystem is that of every other layer with the same UUID, whatever st_dev says: each subvolume of btrfs has another.</summary>
+    /// <summary>
+    /// Whether layers with the same UUID are on the same filesystem, whatever st_dev says: each subvolume of btrfs has an
+    /// st_dev of its own.
+    /// </summary>
     public bool IsToldByUuid { get; private set; }
 
-    /// <summary>Whether files have flags, which chattr(1) sets. Without them statx(2) may say immutable of all files, as in erofs, where it only means that nobody can write there.</summary>
+    /// <summary>
+    /// Whether files have flags, which chattr(1) sets. Without them statx(2) may report every file as immutable, as on erofs,
+    /// which only means that the filesystem is read-only.
+    /// </summary>
     public bool HasFileFlags { get; private set; }
 
     /// <summary>Whether objects can have POSIX ACLs.</summary>
     public bool HasAcls { get; private set; }
 
-    /// <summary>Whether what was copied up from here is found again by the handle in its origin attribute: handles can be opened, and tell of this filesystem alone.</summary>
+    /// <summary>
+    /// Whether an object of this layer is found by the handle in the origin attribute of its copy: handles can be opened, and
+    /// lead to this filesystem alone.
+    /// </summary>
     public bool FindsOrigins { get; set; }
 
-    /// <summary>A descriptor, O_PATH, of the directory through the mount that it was named in, or -1. It tells where the layer is now.</summary>
+    /// <summary>
+    /// An O_PATH descriptor of the directory through the mount in which it was named, or -1. It tells where the layer is now.
+    /// </summary>
     public int Named { get; set; } = -1;
 
     /// <summary>Whether this is upper.</summary>
     public bool IsUpper => Index == UpperIndex;
 
-    /// <summary>A descriptor on the layer's mount, for open_by_handle_at(2), which does not take an O_PATH one.</summary>
+    /// <summary>A descriptor on the layer's mount for open_by_handle_at(2), which does not accept an O_PATH descriptor.</summary>
     public int MountDescriptor => Root.Descriptor;
 
-    /// <summary>Takes hold of a lower layer.</summary>
-    /// <param name="index">From 1, topmost first; or <see cref="UpperIndex"/> for an upper that is only looked at.</param>
-    /// <param name="path">For messages.</param>
-    /// <param name="directory">An O_PATH descriptor of the directory; it stays the caller's.</param>
+    /// <summary>Opens a lower layer.</summary>
+    /// <param name="index">From 1, topmost first; or <see cref="UpperIndex"/> for an upper that is only read.</param>
+    /// <param name="path">The layer's path, for messages.</param>
+    /// <param name="directory">An O_PATH descriptor of the directory. The caller keeps it.</param>
     public static Layer OpenLower(int index, string path, int directory)
     {
         bool isPrivate = TryHoldReadOnly(directory, out int root, out bool keepsTimes);
         if (!isPrivate && Libc.Duplicate(directory, out root).IsError)
         {
-            throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it with ulimit -n.");
+            throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it "
+                + "with ulimit -n.");
         }
         Layer layer = Create(index, path, root, isPrivate, "."u8);
         layer.NeedsNoAccessTime = !keepsTimes;
@@ -95,7 +107,7 @@ internal sealed class Layer : IDisposable
         const MountAttributes safe = MountAttributes.ReadOnly | MountAttributes.NoDevices;
         Errno error = Libc.SetMountAttributes(copy, safe | MountAttributes.NoAccessTime, MountAttributes.AccessTimeField);
         keepsTimes = !error.IsError;
-        // In a user namespace how access times are kept may be locked; then we ask for none when we open.
+        // In a user namespace the way of keeping access times may be locked; then each open asks for O_NOATIME.
         if (error == Errno.EPERM) { error = Libc.SetMountAttributes(copy, safe, MountAttributes.None); }
         if (!error.IsError) { return true; }
         Libc.Close(copy);
@@ -103,21 +115,32 @@ internal sealed class Layer : IDisposable
         return false;
     }
 
-    /// <summary>Takes hold of upper, below a private copy of a directory that also contains work, so that renames between the two stay in one mount.</summary>
+    /// <summary>
+    /// Opens upper below a private copy of a directory that also contains work, so that renames between the two stay in one
+    /// mount.
+    /// </summary>
+    /// <param name="path">The layer's path, for messages.</param>
+    /// <param name="ancestor">A descriptor of the directory that contains upper and work. The caller keeps it.</param>
+    /// <param name="isPrivate">Whether <paramref name="ancestor"/> is in a private copy of the mount.</param>
+    /// <param name="relative">The path of upper from <paramref name="ancestor"/>, without a NUL.</param>
     public static Layer OpenUpper(string path, int ancestor, bool isPrivate, ReadOnlySpan<byte> relative)
     {
         if (Libc.Duplicate(ancestor, out int mount).IsError)
         {
-            throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it with ulimit -n.");
+            throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it "
+                + "with ulimit -n.");
         }
         return Create(UpperIndex, path, mount, isPrivate, relative);
     }
 
-    /// <summary>Access times are kept in this way from now on, as in the overlay's mount, whatever upper's own says. Kernel: ovl_get_upper()</summary>
+    /// <summary>
+    /// Makes upper keep access times as the overlay's mount does, whatever upper's own mount says. Kernel: ovl_get_upper()
+    /// </summary>
     public void KeepTimes(MountAttributes times)
     {
-        // In a user namespace the mount's own way may be locked.
-        bool keeps = IsPrivate && !Libc.SetMountAttributes(mount.Value, times, MountAttributes.AccessTimeField | MountAttributes.NoDirectoryAccessTime).IsError;
+        // In a user namespace the mount's own setting may be locked.
+        bool keeps = IsPrivate && !Libc.SetMountAttributes(mount.Value, times,
+            MountAttributes.AccessTimeField | MountAttributes.NoDirectoryAccessTime).IsError;
         NeedsNoAccessTime = !keeps && (times & MountAttributes.NoAccessTime) != 0;
     }
 
@@ -129,7 +152,8 @@ internal sealed class Layer : IDisposable
         if (error.IsError)
         {
             Libc.Close(mount);
-            throw new OverlayMountException($"The layer {path} cannot be read ({error}): give this user permission to list and search it.");
+            throw new OverlayMountException($"The layer {path} cannot be read ({error}): give this user permission to list and "
+                + "search it.");
         }
         error = Libc.StatAt(root, Libc.Self, StatxMask.Basic, out Statx status);
         if (error.IsError)

@@ -3,20 +3,25 @@ using Veneer.Overlay.Host;
 
 namespace Veneer.Overlay.Layers;
 
-/// <summary>Looks at the layers before they are used: what cannot work is refused with one sentence, while nothing has changed yet.</summary>
+/// <summary>
+/// Checks the layers before they are used: an impossible arrangement is refused with one sentence, while nothing has changed
+/// yet.
+/// </summary>
 /// <remarks>
-/// The rules are the kernel's, seen on 6.18: a layer is used once (conflicting paths, ELOOP), a lower lies in no other
-/// layer (overlapping paths, ELOOP), though upper and work may lie in a lower; upper and work are on one mount and
-/// neither is in the other.
+/// The rules are the kernel's, as observed on 6.18. A layer is used once (conflicting paths, ELOOP). A lower lies in no
+/// other layer (overlapping paths, ELOOP), but upper and work may lie in a lower. Upper and work are on one mount, and
+/// neither is inside the other.
 /// </remarks>
 internal static class LayerChecks
 {
     /// <summary>Opens a layer, O_PATH. The caller owns the descriptor.</summary>
-    /// <param name="path">As the user wrote it; the kernel resolves it.</param>
-    /// <param name="role">What it is for: <c>lower</c>, <c>upper</c> or <c>work</c>.</param>
+    /// <param name="path">The path as the user wrote it; the kernel resolves it.</param>
+    /// <param name="role">The directory's role: <c>lower</c>, <c>upper</c> or <c>work</c>.</param>
+    /// <exception cref="OverlayMountException">The directory cannot be opened, or not be used in its role.</exception>
     public static int OpenDirectory(string path, string role)
     {
-        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor);
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None,
+            out int descriptor);
         switch (error)
         {
             case Errno.None:
@@ -26,19 +31,21 @@ internal static class LayerChecks
             case Errno.ENOTDIR:
                 throw new OverlayMountException($"The {role} directory {path} is not a directory: correct {role}dir.");
             case Errno.EACCES:
-                throw new OverlayMountException($"The {role} directory {path} cannot be reached: give this user permission to search the directories above it.");
+                throw new OverlayMountException($"The {role} directory {path} cannot be reached: give this user permission to search "
+                    + "the directories above it.");
             case Errno.ELOOP:
                 throw new OverlayMountException($"The {role} directory {path} leads through too many symbolic links: correct {role}dir.");
             case Errno.EMFILE:
-                throw new OverlayMountException($"The {role} directory {path} cannot be opened, since the limit of open files is reached: raise it with ulimit -n.");
+                throw new OverlayMountException($"The {role} directory {path} cannot be opened, since the limit of open files is "
+                    + "reached: raise it with ulimit -n.");
             default:
                 throw new OverlayMountException($"The {role} directory {path} cannot be opened ({error}): correct {role}dir.");
         }
 
         AccessMode needed = AccessMode.Read | AccessMode.Execute | (role == "lower" ? 0 : AccessMode.Write);
         error = Libc.Access(descriptor, needed);
-        // EPERM is an immutable directory: in upper the kernel's answer comes when it is to be changed, without work the overlay is
-        // read-only. Or it comes from a filter of system calls that does not know this one.
+        // EPERM means an immutable directory: in upper, the kernel answers when it is to be changed; without work, the overlay is
+        // read-only. EPERM and ENOSYS may also come from a filter of system calls that does not know this call.
         if (error is Errno.None or Errno.ENOSYS or Errno.EPERM) { return descriptor; }
         Libc.Close(descriptor);
         throw new OverlayMountException(error switch
@@ -50,23 +57,25 @@ internal static class LayerChecks
     }
 
     /// <summary>Checks the layers against each other. Nothing is changed.</summary>
-    /// <param name="options">For the names in the sentences.</param>
-    /// <param name="lowers">The lower directories as <see cref="OpenDirectory"/> gave them, in the order of the options.</param>
-    /// <param name="upper">The upper directory, or -1.</param>
-    /// <param name="work">The work directory, or -1.</param>
-    /// <returns>Where they lie: upper, work and the lowers, of those that there are.</returns>
-    /// <exception cref="OverlayMountException">They cannot be used like this.</exception>
+    /// <param name="options">The options, for the names in the sentences.</param>
+    /// <param name="lowers">Descriptors of the lower directories from <see cref="OpenDirectory"/>, in the order of the options.</param>
+    /// <param name="upper">A descriptor of the upper directory, or -1.</param>
+    /// <param name="work">A descriptor of the work directory, or -1.</param>
+    /// <returns>The places of upper and work, as far as they exist, and of the lowers.</returns>
+    /// <exception cref="OverlayMountException">The layers cannot be used together.</exception>
     public static List<Place> CheckLayers(OverlayOptions options, IReadOnlyList<int> lowers, int upper, int work)
     {
         if (lowers.Count > OverlayOptions.MaxLowerDirectories)
         {
-            throw new OverlayMountException($"{lowers.Count} lower directories are given, and an overlay has at most {OverlayOptions.MaxLowerDirectories}: merge some of them.");
+            throw new OverlayMountException($"{lowers.Count} lower directories are given, and an overlay has at most "
+                + $"{OverlayOptions.MaxLowerDirectories}: merge some of them.");
         }
         for (int i = 0; i < lowers.Count; i++)
         {
             // Kernel: ovl_dentry_weird()
             if (Libc.StatFileSystem(lowers[i], out StatFs status).IsError || status.Type != StatFs.ProcMagic) { continue; }
-            throw new OverlayMountException($"The lower directory {options.LowerDirectories[i]} is on a proc filesystem, whose files change by themselves: leave it out, and mount proc inside the overlay instead.");
+            throw new OverlayMountException($"The lower directory {options.LowerDirectories[i]} is on a proc filesystem, whose files "
+                + "change by themselves: leave it out, and mount proc inside the overlay instead.");
         }
         return CheckOverlaps(options, lowers, upper, work);
     }
@@ -81,7 +90,7 @@ internal static class LayerChecks
         Place? workPlace = work < 0 ? null : Place.Of("work", options.WorkDirectory!, work, mounts);
         if (upperPlace is not null && workPlace is not null) { CheckPair(upperPlace, workPlace); }
 
-        // What is given first is the first to be named; the lowers come last, as they may not lie in any other.
+        // In a sentence the layer that comes first here is named first. The lowers come last, since they may not lie in another layer.
         var places = new List<Place>(lowers.Count + 2);
         if (upperPlace is not null) { places.Add(upperPlace); }
         if (workPlace is not null) { places.Add(workPlace); }
@@ -134,7 +143,8 @@ internal static class LayerChecks
         }
         if (upper.Status.MountId != work.Status.MountId)
         {
-            throw new OverlayMountException($"The {upper} and the {work} are on the same filesystem but reached through different mounts: name both through one of them.");
+            throw new OverlayMountException($"The {upper} and the {work} are on the same filesystem but reached through different "
+                + "mounts: name both through one of them.");
         }
         if (work.IsInside(upper))
         {
@@ -146,7 +156,8 @@ internal static class LayerChecks
         }
     }
 
-    /// <summary>The sentence for a directory that cannot be written, since its filesystem cannot.</summary>
+    /// <summary>The sentence for a directory that cannot be written because its filesystem is read-only.</summary>
     internal static string ReadOnlyFileSystem(string path, string role) =>
-        $"The {role} directory {path} is on a read-only filesystem: remount that with rw, or leave upperdir and workdir out for an overlay that cannot be written.";
+        $"The {role} directory {path} is on a read-only filesystem: remount that with rw, or leave upperdir and workdir out for an "
+            + "overlay that cannot be written.";
 }

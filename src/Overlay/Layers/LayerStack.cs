@@ -6,11 +6,13 @@ namespace Veneer.Overlay.Layers;
 /// <summary>The layers of one overlay.</summary>
 /// <param name="upper">Upper; null when there is none.</param>
 /// <param name="lowers">The lowers, topmost first; at least one.</param>
-/// <param name="upperXattr">Names of the overlay's attributes in upper.</param>
-/// <param name="lowerXattr">Names of the overlay's attributes in the lowers: others than upper's where that takes only the user's.</param>
+/// <param name="upperXattr">The names of the overlay's attributes in upper.</param>
+/// <param name="lowerXattr">
+/// The names of the overlay's attributes in the lowers. They differ from upper's if upper takes only user attributes.
+/// </param>
 internal sealed class LayerStack(Layer? upper, Layer[] lowers, OverlayXattr upperXattr, OverlayXattr lowerXattr)
 {
-    /// <summary>Longest name in bytes where no filesystem says otherwise (NAME_MAX).</summary>
+    /// <summary>The longest name in bytes where no filesystem says otherwise (NAME_MAX).</summary>
     private const int MaxName = 255;
 
     private readonly Layer[] lowers = lowers;
@@ -45,10 +47,12 @@ internal sealed class LayerStack(Layer? upper, Layer[] lowers, OverlayXattr uppe
     /// <summary>Names of the overlay's attributes in a layer.</summary>
     public OverlayXattr XattrOf(Layer layer) => layer.IsUpper ? upperXattr : lowerXattr;
 
-    /// <summary>What tells the objects of upper from each other.</summary>
+    /// <summary>What distinguishes the objects of upper from each other.</summary>
     public RealIdentity UpperIdentity => upper?.Identity ?? RealIdentity.Numbers;
 
-    /// <summary>Longest name that the overlay takes, in bytes: upper's, else the longest of any lower.</summary>
+    /// <summary>
+    /// The longest name that the overlay accepts, in bytes: upper's limit, or without upper the longest limit of any lower.
+    /// </summary>
     public int NameLength { get; init; } = MaxName;
 
     /// <summary>Asks the filesystems for the longest name: see <see cref="NameLength"/>.</summary>
@@ -63,11 +67,17 @@ internal sealed class LayerStack(Layer? upper, Layer[] lowers, OverlayXattr uppe
         return (int)(longest == 0 ? MaxName : longest);
     }
 
-    /// <summary>Finds out for which lowers handles lead back to an origin. Each filesystem is asked once: there may be hundreds of layers on one.</summary>
+    /// <summary>
+    /// Determines for which lowers handles lead back to an origin. Each filesystem is tested once, since hundreds of layers may
+    /// be on one.
+    /// </summary>
     public void CheckOrigins()
     {
         Layer[] filesystems = [.. lowers.DistinctBy(lower => (lower.Device, lower.IsPrivate))];
-        foreach (Layer first in filesystems) { first.FindsOrigins = first.Identity != RealIdentity.Names && CanOpenHandles(first) && IsToldByUuid(first, filesystems); }
+        foreach (Layer first in filesystems)
+        {
+            first.FindsOrigins = first.Identity != RealIdentity.Names && CanOpenHandles(first) && IsToldByUuid(first, filesystems);
+        }
         var answers = filesystems.ToDictionary(first => (first.Device, first.IsPrivate), first => first.FindsOrigins);
         foreach (Layer lower in lowers) { lower.FindsOrigins = answers[(lower.Device, lower.IsPrivate)]; }
     }
@@ -81,7 +91,10 @@ internal sealed class LayerStack(Layer? upper, Layer[] lowers, OverlayXattr uppe
         return true;
     }
 
-    /// <summary>Whether no other lower filesystem has the same UUID: several have none, and copies of an image have one. Kernel: ovl_lower_uuid_ok().</summary>
+    /// <summary>
+    /// Whether no other lower filesystem has the same UUID: several have none, and copies of an image share one. Kernel:
+    /// ovl_lower_uuid_ok().
+    /// </summary>
     private static bool IsToldByUuid(Layer lower, Layer[] filesystems) =>
         lower.IsToldByUuid || filesystems.All(other => other.Device == lower.Device || !lower.Uuid.AsSpan().SequenceEqual(other.Uuid));
 }

@@ -7,14 +7,16 @@ namespace Veneer.Overlay.Layers;
 
 /// <summary>Notices that a layer was moved or removed while it is mounted.</summary>
 /// <remarks>
-/// By inotify(7), with a thread that sleeps until something happens: a move of the directory is an event of its own; of a
-/// removal there is none as long as somebody has the directory open, as we have, so what happens to names in the directory
-/// above is looked at. Moves of a directory further up change nothing for us and are not told. Where nothing can be watched (the
-/// limit of inotify, which is 128 per user by default, a filesystem across the network) nothing is noticed.
+/// The watch uses inotify(7), with a thread that sleeps until something happens. A move of the directory is an event of its
+/// own. A removal causes no event as long as somebody has the directory open, as we have, so names in the parent
+/// directory are watched, too. Moves of a directory further up change nothing for us and are not reported. Where nothing can be
+/// watched (the limit of inotify, which is 128 per user by default; a network filesystem) nothing is noticed.
 /// </remarks>
 internal sealed class LayerWatch : IDisposable
 {
-    /// <summary>How long the end waits for the thread, in milliseconds. A layer that it looks at may not answer, ever.</summary>
+    /// <summary>
+    /// How long <see cref="Dispose"/> waits for the thread, in milliseconds. A layer that the thread examines may never answer.
+    /// </summary>
     private const int Patience = 1000;
 
     [ThreadStatic]
@@ -33,12 +35,12 @@ internal sealed class LayerWatch : IDisposable
         this.tell = tell;
     }
 
-    /// <summary>Whether the calling thread is one that watches, for which <see cref="Dispose"/> waits.</summary>
+    /// <summary>Whether the calling thread is a watching one, for which <see cref="Dispose"/> waits.</summary>
     public static bool IsOwnThread => isOwnThread;
 
     /// <summary>Begins to watch.</summary>
     /// <param name="places">The layers; their descriptors stay open until this is disposed of.</param>
-    /// <param name="tell">Told once of each layer that is lost, with a sentence without its full stop, on a thread of its own.</param>
+    /// <param name="tell">Called once for each layer that is lost, with a sentence without its full stop, on the watching thread.</param>
     /// <returns>Null when nothing can be watched.</returns>
     public static LayerWatch? Start(IReadOnlyList<Place> places, Action<string> tell)
     {
@@ -62,8 +64,11 @@ internal sealed class LayerWatch : IDisposable
     private void Add(Place place, string relative, WatchEvents events)
     {
         byte[] path = PathText.Encode(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{place.Descriptor}{relative}"));
-        // What one layer is, may be what another lies in.
-        if (Libc.AddWatch(watches.Value, path, events | WatchEvents.OnlyDirectory | WatchEvents.AddToMask, out int number).IsError) { return; }
+        // One directory may be a layer and the parent of another layer.
+        if (Libc.AddWatch(watches.Value, path, events | WatchEvents.OnlyDirectory | WatchEvents.AddToMask, out int number).IsError)
+        {
+            return;
+        }
         if (!watched.TryGetValue(number, out List<Place>? places)) { watched[number] = places = []; }
         places.Add(place);
     }
@@ -84,7 +89,7 @@ internal sealed class LayerWatch : IDisposable
                 bool moved = (events & WatchEvents.MoveSelf) != 0;
                 if ((events & WatchEvents.Overflow) != 0)
                 {
-                    // Whatever it was that we were not told.
+                    // Events were lost: every layer is examined.
                     foreach (Place place in watched.Values.SelectMany(places => places).Distinct()) { Look(place, moved: false); }
                 }
                 if (!watched.TryGetValue(BinaryPrimitives.ReadInt32LittleEndian(buffer.AsSpan(at)), out List<Place>? places)) { continue; }
@@ -95,8 +100,11 @@ internal sealed class LayerWatch : IDisposable
 
     private void Look(Place place, bool moved)
     {
-        if (stopping || lost.Contains(place) || Libc.StatAt(place.Descriptor, Libc.Self, StatxMask.Basic, out Statx status).IsError) { return; }
-        if (stopping) { return; } // the answer may have taken long, and the descriptors may be those of others by now
+        if (stopping || lost.Contains(place) || Libc.StatAt(place.Descriptor, Libc.Self, StatxMask.Basic, out Statx status).IsError)
+        {
+            return;
+        }
+        if (stopping) { return; } // the answer may have taken long: the descriptors may have been closed and recycled
         string now = Host.Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{place.Descriptor}")) ?? "";
         if (status.Nlink == 0)
         {
@@ -114,8 +122,11 @@ internal sealed class LayerWatch : IDisposable
     public void Dispose()
     {
         stopping = true;
-        foreach (int number in watched.Keys) { _ = Libc.RemoveWatch(watches.Value, number); } // best effort: one suffices to wake the thread
-        // Who is told of a loss may end the overlay. A thread that hangs has the descriptor for as long as it does.
+        foreach (int number in watched.Keys)
+        {
+            _ = Libc.RemoveWatch(watches.Value, number); // best effort: one removal suffices to wake the thread
+        }
+        // The callback may end the overlay on the watching thread. A thread that hangs keeps its descriptor until it returns.
         if (thread != Thread.CurrentThread && thread?.Join(Patience) == false) { return; }
         watches.Dispose();
     }

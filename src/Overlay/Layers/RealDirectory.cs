@@ -2,14 +2,17 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Layers;
 
-/// <summary>A directory in a layer, by its name in its parent; its descriptor is opened when needed and may be closed at any time.</summary>
+/// <summary>
+/// A directory in a layer, known by its name in its parent. Its descriptor is opened when needed, and may be closed at any
+/// time.
+/// </summary>
 /// <remarks>
-/// Only directories of upper ever move: <see cref="Move"/> follows a rename, and the descriptor stays good.
+/// Only directories of upper ever move: <see cref="Move"/> follows a rename, and the descriptor stays valid.
 /// <see cref="DirectoryCache"/> owns the descriptor, the borrowers and the list.
 /// </remarks>
 internal sealed class RealDirectory
 {
-    /// <summary>A root, whose descriptor stays open as long as its layer.</summary>
+    /// <summary>Makes the root of a layer, whose descriptor stays open as long as the layer.</summary>
     internal RealDirectory(Layer layer, int descriptor)
     {
         Layer = layer;
@@ -17,7 +20,7 @@ internal sealed class RealDirectory
         Name = [0];
     }
 
-    /// <summary>A directory below another one.</summary>
+    /// <summary>Makes a directory below another one.</summary>
     public RealDirectory(RealDirectory parent, byte[] name)
     {
         Layer = parent.Layer;
@@ -25,19 +28,19 @@ internal sealed class RealDirectory
         Name = name;
     }
 
-    /// <summary>The layer that holds it.</summary>
+    /// <summary>The layer that holds the directory.</summary>
     public Layer Layer { get; }
 
-    /// <summary>Null for the root.</summary>
+    /// <summary>The parent directory; null for a root.</summary>
     public RealDirectory? Parent { get; private set; }
 
-    /// <summary>With its NUL.</summary>
+    /// <summary>The directory's name in its parent, with its NUL; empty for a root.</summary>
     public byte[] Name { get; private set; }
 
-    /// <summary>-1 when closed. Protected by the cache's lock.</summary>
+    /// <summary>The directory's descriptor; -1 when it is closed. Protected by the cache's lock.</summary>
     internal int Descriptor { get; set; } = -1;
 
-    /// <summary>How many use the descriptor now. Protected by the cache's lock.</summary>
+    /// <summary>The number of borrowers of the descriptor. Protected by the cache's lock.</summary>
     internal int Borrowers { get; set; }
 
     /// <summary>Protected by the cache's lock.</summary>

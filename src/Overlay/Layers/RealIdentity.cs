@@ -2,35 +2,38 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Layers;
 
-/// <summary>What tells one real object of a layer from another.</summary>
+/// <summary>What distinguishes one real object of a layer from another.</summary>
 internal enum RealIdentity
 {
-    /// <summary>st_dev and st_ino, as POSIX has it.</summary>
+    /// <summary>The object's st_dev and st_ino, as POSIX has it.</summary>
     Numbers,
 
     /// <summary>
-    /// For directories where they are, for all else the numbers. On kernel overlayfs a directory gets another number
+    /// The object's place if it is a directory, otherwise its numbers. On kernel overlayfs a directory gets another number
     /// whenever the kernel has forgotten it.
     /// </summary>
     NamesOfDirectories,
 
-    /// <summary>Where it is: its directory and its name there. The numbers may be those of other objects as well.</summary>
+    /// <summary>The object's place: its directory and its name there. Other objects may have the same numbers.</summary>
     Names,
 }
 
-/// <summary>Which filesystems have inode numbers that can be relied on.</summary>
+/// <summary>Tells which filesystems have reliable inode numbers.</summary>
 /// <remarks>
-/// A filesystem that passes on the numbers of several others (FUSE, network filesystems, what a hypervisor shares) may
-/// have two files with one number; vfat makes numbers up, and others once it has forgotten an inode; cramfs gives two
-/// files of one content one number. So the types that are known to have numbers of their own are named here, and no other
-/// is trusted.
+/// A filesystem that passes on the numbers of several others (FUSE, network filesystems, what a hypervisor shares) may have
+/// two files with one number. vfat makes numbers up, and makes up others after it has forgotten an inode. cramfs gives files
+/// of the same content the same number. So the types that are known to have reliable numbers are named here, and no others
+/// are trusted.
 /// </remarks>
 internal static class RealIdentities
 {
-    /// <summary>What can be relied on in the filesystem of a directory.</summary>
+    /// <summary>Determines what distinguishes objects in the filesystem of a directory.</summary>
+    /// <param name="directory">A descriptor of the directory.</param>
     public static RealIdentity Of(int directory) => Of(directory, out _);
 
     /// <inheritdoc cref="Of(int)"/>
+    /// <param name="directory">A descriptor of the directory.</param>
+    /// <param name="isBtrfs">Whether the filesystem is btrfs.</param>
     public static RealIdentity Of(int directory, out bool isBtrfs)
     {
         isBtrfs = false;
@@ -38,7 +41,8 @@ internal static class RealIdentities
         isBtrfs = status.Type == StatFs.BtrfsMagic;
         return status.Type switch
         {
-            StatFs.TmpfsMagic or StatFs.RamfsMagic or StatFs.Ext4Magic or StatFs.XfsMagic or StatFs.BtrfsMagic or StatFs.F2fsMagic => RealIdentity.Numbers,
+            StatFs.TmpfsMagic or StatFs.RamfsMagic or StatFs.Ext4Magic or StatFs.XfsMagic or StatFs.BtrfsMagic or StatFs.F2fsMagic =>
+                RealIdentity.Numbers,
             0x73717368 or 0xE0F5E1E2 => RealIdentity.Numbers, // squashfs, erofs
             0x9660 or 0x15013346 or 0x7275 => RealIdentity.Numbers, // iso9660, udf, romfs
             0x2FC12FC1 or 0x3153464A or 0x52654973 or 0x3434 => RealIdentity.Numbers, // zfs, jfs, reiserfs, nilfs2
@@ -50,10 +54,10 @@ internal static class RealIdentities
         };
     }
 
-    /// <summary>Whether an object is known by where it is.</summary>
+    /// <summary>Whether an object is identified by its place.</summary>
     public static bool IsByName(this RealIdentity identity, in Statx stat) => identity.IsByName(stat.IsDirectory);
 
-    /// <summary>Whether a directory, or anything else, is known by where it is.</summary>
+    /// <summary>Whether a directory, or any other object, is identified by its place.</summary>
     public static bool IsByName(this RealIdentity identity, bool isDirectory) =>
         identity == RealIdentity.Names || (identity == RealIdentity.NamesOfDirectories && isDirectory);
 }

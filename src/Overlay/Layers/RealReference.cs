@@ -9,7 +9,7 @@ namespace Veneer.Overlay.Layers;
 internal sealed record RealName(RealDirectory Directory, byte[] Name);
 
 /// <summary>The real object behind an overlay object, as a directory's descriptor and a name, for one or more system calls.</summary>
-/// <remarks>To be disposed of: it may hold the rename lock.</remarks>
+/// <remarks>It must be disposed of, since it may hold the rename lock.</remarks>
 internal ref struct RealReference
 {
     private BorrowedDirectory borrowed;
@@ -30,16 +30,19 @@ internal ref struct RealReference
         Name = name;
     }
 
-    /// <summary>The layer, or null for an object that is reached by its descriptor.</summary>
+    /// <summary>The layer; null for an object that is reached by its own descriptor.</summary>
     public readonly Layer? Layer => borrowed.Layer;
 
-    /// <summary>An O_PATH descriptor: of the directory, or with an empty name of the object itself.</summary>
+    /// <summary>An O_PATH descriptor of the directory, or with an empty name of the object itself.</summary>
     public int Directory { get; }
 
-    /// <summary>With its NUL.</summary>
+    /// <summary>The object's name in the directory, with its NUL.</summary>
     public ReadOnlySpan<byte> Name { get; }
 
-    /// <summary>Opens the object, without waiting for what may be at the other end of a FIFO. Where no access time may change it does not, as far as we are allowed to ask for it.</summary>
+    /// <summary>
+    /// Opens the object, without waiting for the other end of a FIFO. Where no access time may change, O_NOATIME is asked for,
+    /// unless that is not permitted.
+    /// </summary>
     public readonly Errno Open(OpenFlags flags, out int descriptor)
     {
         if (Layer is not { NeedsNoAccessTime: true }) { return OpenWith(flags, out descriptor); }
@@ -47,16 +50,16 @@ internal ref struct RealReference
         return error == Errno.EPERM ? OpenWith(flags, out descriptor) : error; // only a file's owner may ask for O_NOATIME
     }
 
-    /// <summary>Opens the object as data.</summary>
-    /// <returns><see cref="Errno.EIO"/> when it is no regular file.</returns>
+    /// <summary>Opens the object as the data of a file.</summary>
+    /// <returns><see cref="Errno.EIO"/> when the object is no regular file.</returns>
     public readonly Errno OpenData(OpenFlags flags, out int descriptor)
     {
         Errno error = Open(flags, out descriptor);
         return error.IsError ? error : CheckRegular(ref descriptor);
     }
 
-    /// <summary>Whether a descriptor is one of a regular file; else it is closed.</summary>
-    /// <returns><see cref="Errno.EIO"/> when it is not, as for a metacopy whose data is something else: ovl_lookup().</returns>
+    /// <summary>Checks that a descriptor is of a regular file. If not, closes it and sets it to -1.</summary>
+    /// <returns><see cref="Errno.EIO"/> when it is not, as for a metacopy whose data is something else. Kernel: ovl_lookup().</returns>
     public static Errno CheckRegular(ref int descriptor)
     {
         Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
@@ -74,7 +77,7 @@ internal ref struct RealReference
             : Libc.Reopen(Directory, flags, out descriptor);
     }
 
-    /// <summary>The caller has taken the rename lock, shared, that is let go of with this.</summary>
+    /// <summary>Hands over the rename lock, which the caller has taken shared, to be released with this reference.</summary>
     public void Hold(SharedLock.Scope taken) => held = taken;
 
     public readonly void Dispose()
