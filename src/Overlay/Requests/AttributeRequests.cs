@@ -9,7 +9,7 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Requests;
 
-/// <summary>Requests about attributes.</summary>
+/// <summary>Serves requests about attributes: GETATTR, STATX, SETATTR and STATFS.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="session">The connection to the kernel.</param>
@@ -43,7 +43,12 @@ internal sealed class AttributeRequests(
         return Errno.None;
     }
 
-    /// <summary>The attributes as users see them, but for the inode number.</summary>
+    /// <summary>Reads an object's attributes as users see them, except for the inode number.</summary>
+    /// <param name="nodeId">The object.</param>
+    /// <param name="mask">The attributes to read.</param>
+    /// <param name="inode">The object's inode.</param>
+    /// <param name="stat">The attributes.</param>
+    /// <param name="valid">How long the kernel may trust the attributes, in seconds.</param>
     private Errno Attributes(ulong nodeId, StatxMask mask, out Inode inode, out Statx stat, out ulong valid)
     {
         stat = default;
@@ -53,7 +58,7 @@ internal sealed class AttributeRequests(
         error = tree.ReadAttributes(inode, mask, out stat);
         if (error.IsError) { return error; }
         stat.Nlink = Replies.NlinkOf(inode, stat);
-        // Changes are made under the new nodeid: under the old one the kernel must ask each time.
+        // An object that has a new nodeid is changed under that one: under the old nodeid the kernel must ask each time.
         valid = isSuperseded ? 0 : Replies.AttrValidOf(inode);
         return Errno.None;
     }
@@ -72,7 +77,8 @@ internal sealed class AttributeRequests(
             error = CheckOwner(request, inode);
             if (error.IsError) { return error; }
         }
-        error = copyUp.Ensure(inode, request, needsData: sizes || !upper.WritesMetacopies, truncation: sizes ? new Truncation((long)input.Size, (input.Valid & SetAttrValid.KillSuidGid) != 0) : null);
+        error = copyUp.Ensure(inode, request, needsData: sizes || !upper.WritesMetacopies,
+            truncation: sizes ? new Truncation((long)input.Size, (input.Valid & SetAttrValid.KillSuidGid) != 0) : null);
         if (error.IsError) { return error; }
         if (sizes)
         {
@@ -90,33 +96,43 @@ internal sealed class AttributeRequests(
     }
 
     /// <summary>
-    /// What append-only and immutable leave: chown(-1, -1), ftruncate(2) of an immutable file that was open before, utimes(2)
-    /// to the present of one that is append-only. Kernel: may_setattr(), do_sys_ftruncate(), vfs_utimes()
+    /// Refuses what append-only and immutable forbid. They still allow chown(-1, -1), ftruncate(2) of an immutable file that
+    /// was open before, and utimes(2) of an append-only file to the present time. Kernel: may_setattr(), do_sys_ftruncate(),
+    /// vfs_utimes()
     /// </summary>
     private static Errno CheckRefused(Inode inode, in SetAttrIn input)
     {
         SetAttrValid what = input.Valid & ObjectChange.Something & ~SetAttrValid.KillSuidGid;
         if (what == SetAttrValid.None) { return Errno.None; }
-        if (what == SetAttrValid.Size && (input.Valid & SetAttrValid.Fh) != 0) { return (inode.Protection & Protection.AppendOnly) != 0 ? Errno.EPERM : Errno.None; }
-        return inode.CheckChange(onlyAdds: (what & ~(SetAttrValid.AccessTime | SetAttrValid.ModifyTime)) == 0 && SetsTimesToNow(input.Valid));
+        if (what == SetAttrValid.Size && (input.Valid & SetAttrValid.Fh) != 0)
+        {
+            return (inode.Protection & Protection.AppendOnly) != 0 ? Errno.EPERM : Errno.None;
+        }
+        return inode.CheckChange(
+            onlyAdds: (what & ~(SetAttrValid.AccessTime | SetAttrValid.ModifyTime)) == 0 && SetsTimesToNow(input.Valid));
     }
 
-    /// <summary>An append-only file may be touched. Kernel: vfs_utimes(), may_setattr().</summary>
+    /// <summary>
+    /// Whether all times that are set are set to the present, which an append-only file allows. Kernel: vfs_utimes(),
+    /// may_setattr().
+    /// </summary>
     private static bool SetsTimesToNow(SetAttrValid valid) =>
-        ((valid & SetAttrValid.AccessTime) == 0 || (valid & SetAttrValid.AccessTimeNow) != 0) && ((valid & SetAttrValid.ModifyTime) == 0 || (valid & SetAttrValid.ModifyTimeNow) != 0);
+        ((valid & SetAttrValid.AccessTime) == 0 || (valid & SetAttrValid.AccessTimeNow) != 0)
+        && ((valid & SetAttrValid.ModifyTime) == 0 || (valid & SetAttrValid.ModifyTimeNow) != 0);
 
-    /// <summary>Whether a caller may clear the set-id bits, which is all that a request without fields does.</summary>
+    /// <summary>Checks that a caller may clear the set-id bits, which is all that a request without fields does.</summary>
     /// <remarks>
-    /// It comes from chown(-1, -1), which is for the owner (setattr_prepare()), and from the first write of somebody
-    /// without privilege, which is for whoever may write. They look the same; but a write has the file open. The bits of a
-    /// directory are not cleared (chown_common()).
+    /// Such a request comes from chown(-1, -1), which only the owner may call (setattr_prepare()), and from the first write of
+    /// an unprivileged process, which only needs to be allowed to write. The two look the same; but a writer has the file open.
+    /// The bits of a directory are not cleared (chown_common()).
     /// </remarks>
     private Errno CheckOwner(in Request request, Inode inode)
     {
         if (request.Header.Uid == 0 || inode.IsDirectory || inode.Backing is { HasWriters: true }) { return Errno.None; }
         Errno error = tree.ReadAttributes(inode, StatxMask.Basic, out Statx stat);
         if (error.IsError || request.Header.Uid == stat.Uid) { return error; }
-        bool clears = (stat.Mode & ModeBits.SetUid) != 0 || (stat.Mode & (ModeBits.SetGid | ModeBits.GroupExecute)) == (ModeBits.SetGid | ModeBits.GroupExecute);
+        bool clears = (stat.Mode & ModeBits.SetUid) != 0
+            || (stat.Mode & (ModeBits.SetGid | ModeBits.GroupExecute)) == (ModeBits.SetGid | ModeBits.GroupExecute);
         return clears ? Errno.EPERM : Errno.None;
     }
 

@@ -9,21 +9,21 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Requests;
 
-/// <summary>Requests that list directories.</summary>
+/// <summary>Serves requests that list directories.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="session">The connection to the kernel.</param>
-/// <param name="maker">Makes inodes of what was found.</param>
+/// <param name="maker">Makes inodes for objects that were found.</param>
 /// <param name="finder">Finds names and their inodes.</param>
 /// <param name="impure">The impure mark.</param>
-/// <param name="ahead">What readers will ask for.</param>
+/// <param name="ahead">Looks up entries ahead of readers.</param>
 /// <param name="errors">Errors of writing to upper.</param>
 internal sealed class DirectoryRequests(
     ObjectTree tree, KernelSession session, InodeMaker maker, NameFinder finder, ImpureMark impure,
     LookAhead ahead, WritebackErrors errors)
 {
     /// <remarks>
-    /// ENOSYS: the kernel opens and closes directories by itself from now on, and keeps what it has read of them until a
-    /// name in them changes. Nothing is lost, since offsets mean the same to every reader, open or not.
+    /// After ENOSYS the kernel opens and closes directories without asking, and keeps their entries until a name in them
+    /// changes. Nothing is lost, since offsets mean the same to every reader, whether the directory is open or not.
     /// </remarks>
     public Errno OpenDir(in Request request, in OpenIn input, out OpenOut result)
     {
@@ -47,13 +47,16 @@ internal sealed class DirectoryRequests(
             {
                 DirectoryInode shown = offset == 0 ? directory : directory.Parent ?? directory;
                 var none = new EntryOut { Attr = new Attr { Ino = shown.Ino, Mode = FileType.Directory } };
-                if (!writer.TryAdd(offset == 0 ? "."u8 : ".."u8, shown.Ino, FileType.Directory >> 12, offset + 1, none)) { return Errno.None; }
+                if (!writer.TryAdd(offset == 0 ? "."u8 : ".."u8, shown.Ino, FileType.Directory >> 12, offset + 1, none))
+                {
+                    return Errno.None;
+                }
             }
             int index = content.FirstBehind(offset);
             if (input.Offset == 0 && writer.IsPlus) { ahead.Began(directory, content); }
             while (index < content.Count && AddEntry(directory, content, index, ref writer)) { index++; }
             if (input.Offset != 0 && writer.IsPlus) { ahead.WentOn(directory, content, index); }
-            // Read to the end: whoever comes next finds it in the kernel, or wants it fresh.
+            // The end was read: the next reader finds the entries in the kernel, or needs a fresh listing.
             isOver = index == content.Count && writer.Used == 0;
             if (isOver)
             {
@@ -69,15 +72,15 @@ internal sealed class DirectoryRequests(
         return Errno.None;
     }
 
-    /// <summary>The kernel is not to keep what it has read of a directory; whoever comes next reads it anew.</summary>
+    /// <summary>Makes the kernel drop the entries that it keeps of a directory, so that the next reader reads it anew.</summary>
     private void DropListing(ulong nodeId)
     {
         using (session.Block()) { session.Notifier?.DropInode(nodeId); } // a reader may have a page locked, and wait for us
     }
 
     /// <summary>
-    /// The snapshot to read from: a fresh one for whoever starts; for whoever goes on the one that is there, so that
-    /// removing while reading does not read the directory anew each time.
+    /// Gets the snapshot to read from. A reader that begins gets a fresh one. A reader that goes on gets the present one, so
+    /// that removing while reading does not read the directory anew each time. The caller returns it.
     /// </summary>
     private Errno ListingOf(DirectoryInode directory, ulong offset, out MergedDirectory content)
     {
@@ -92,7 +95,7 @@ internal sealed class DirectoryRequests(
         return error;
     }
 
-    /// <summary>Adds an entry of the snapshot; false when the reply is full.</summary>
+    /// <summary>Adds an entry of the snapshot to the reply. False when the reply is full.</summary>
     private bool AddEntry(DirectoryInode directory, MergedDirectory content, int index, ref DirectoryWriter writer)
     {
         ReadOnlySpan<byte> name = content.NameOf(index);
@@ -100,15 +103,21 @@ internal sealed class DirectoryRequests(
         if (writer.IsPlus)
         {
             Errno error = LendListed(directory, content, index, out EntryOut entry);
-            if (!error.IsError && entry.NodeId != 0) { return writer.TryAdd(name[..^1], entry.Attr.Ino, entry.Attr.Mode >> 12, content.OffsetOf(index), entry); }
+            if (!error.IsError && entry.NodeId != 0)
+            {
+                return writer.TryAdd(name[..^1], entry.Attr.Ino, entry.Attr.Mode >> 12, content.OffsetOf(index), entry);
+            }
             if (!error.IsError && IsGone(directory, content, index)) { return true; }
-            // Not to be reached: the name is listed, and a lookup says what is the matter.
+            // The object cannot be reached: its name is listed, and a lookup reports the error.
         }
         ulong ino = InoOfEntry(directory, content, index);
         return ino == 0 || writer.TryAdd(name[..^1], ino, content.TypeOf(index), content.OffsetOf(index), default);
     }
 
-    /// <summary>Whether an entry that is not found was removed since the snapshot was taken. A lower layer may list what it does not show.</summary>
+    /// <summary>
+    /// Whether an entry that is not found was removed after the snapshot was taken. If not, a lower layer lists a name that it
+    /// does not find.
+    /// </summary>
     private bool IsGone(DirectoryInode directory, MergedDirectory content, int index) =>
         content.IsUpper(index) || content.Version != tree.Inodes.VersionOf(directory);
 
@@ -124,7 +133,10 @@ internal sealed class DirectoryRequests(
         return finder.Lend(directory, name, out entry, content.FirstLower(index));
     }
 
-    /// <summary>The number that stat would show; 0 when the object is gone since the snapshot was taken. Kernel: ovl_calc_d_ino().</summary>
+    /// <summary>
+    /// The inode number that stat(2) would show for an entry; 0 when the object was removed after the snapshot was taken.
+    /// Kernel: ovl_calc_d_ino().
+    /// </summary>
     private ulong InoOfEntry(DirectoryInode directory, MergedDirectory content, int index)
     {
         ReadOnlySpan<byte> name = content.NameOf(index);
@@ -135,7 +147,8 @@ internal sealed class DirectoryRequests(
             if (key.IsByName) { return InodeNumbers.NumberOfName(lower, name); }
             if (lower.Layer.Identity == RealIdentity.Numbers) { return tree.Numbers.Number(key); }
         }
-        // Only what came from a lower layer has another number than its own, and only such directories hold it.
+        // Only an object that came from a lower layer has another number than its own, and only merged and impure directories
+        // hold such objects.
         else if (!directory.IsMerged && !directory.IsImpure && !key.IsByName)
         {
             return tree.Numbers.Number(key);

@@ -9,25 +9,31 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Requests;
 
-/// <summary>Reads, writes and syncs open files.</summary>
+/// <summary>Serves requests on open files: reads, writes, syncs, allocates, seeks and copies.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="session">The connection to the kernel.</param>
 /// <param name="policy">How open files reach their data.</param>
 /// <param name="files">The open files.</param>
 /// <param name="errors">Errors of writing to upper.</param>
-/// <param name="smallReads">Whether small files are read.</param>
+/// <param name="smallReads">Notes whether small files are read after they are opened.</param>
 internal sealed class FileRequests(
     ObjectTree tree, UpperLayer upper, KernelSession session, OpenPolicy policy, OpenFiles files,
     WritebackErrors errors, SmallReads smallReads)
 {
-    /// <summary>The unit that O_DIRECT works in at the least.</summary>
+    /// <summary>The smallest unit of O_DIRECT, in bytes.</summary>
     private const int SectorSize = 512;
 
     [ThreadStatic]
     private static AlignedBuffer? aligned;
 
-    /// <summary>The descriptor of an open file, which since its copy-up means the copy.</summary>
+    /// <summary>
+    /// Gets the descriptor of an open file. It is opened if it was not yet needed; after a copy-up it is moved to the copy.
+    /// </summary>
+    /// <param name="fh">The open file.</param>
+    /// <param name="descriptor">The descriptor, which belongs to <paramref name="file"/>.</param>
+    /// <param name="file">The open file.</param>
+    /// <param name="reads">Whether the descriptor is for reading content.</param>
     public Errno DescriptorOf(ulong fh, out int descriptor, out OpenFile file, bool reads = false)
     {
         descriptor = -1;
@@ -45,7 +51,8 @@ internal sealed class FileRequests(
         using (file.Lock())
         {
             if (file.Descriptor >= 0 && (!file.IsLower || !file.Inode.HasUpperData)) { return Errno.None; }
-            Errno error = tree.OpenReal(file.Inode, policy.RealFlags(file.Flags & ~OpenFlags.Truncate), out int descriptor, out bool isLower, out _);
+            Errno error = tree.OpenReal(file.Inode, policy.RealFlags(file.Flags & ~OpenFlags.Truncate), out int descriptor,
+                out bool isLower, out _);
             if (error.IsError) { return error; }
             if (file.Descriptor < 0)
             {
@@ -55,7 +62,7 @@ internal sealed class FileRequests(
                 file.Descriptor = descriptor;
                 return Errno.None;
             }
-            // In place: a read under way on another thread ends on the lower file, the next begins on the copy.
+            // The number stays the same: a read in progress on another thread ends on the lower file, the next one begins on the copy.
             error = Libc.Duplicate(descriptor, file.Descriptor);
             Libc.Close(descriptor);
             if (error.IsError) { return error; }
@@ -75,7 +82,7 @@ internal sealed class FileRequests(
         return isDirect ? ReadDirect(file, descriptor, input, ref content) : content.TakeFrom(descriptor, (long)input.Offset);
     }
 
-    /// <summary>Gives the real file the O_DIRECT that the caller's descriptor has by now. Kernel: ovl_change_flags()</summary>
+    /// <summary>Sets O_DIRECT on the real file as the caller's descriptor has it now. Kernel: ovl_change_flags()</summary>
     private static Errno Follow(OpenFile file, int descriptor, bool isDirect)
     {
         if (file.IsDirect == isDirect) { return Errno.None; }
@@ -108,19 +115,24 @@ internal sealed class FileRequests(
     }
 
     /// <summary>
-    /// Whether O_DIRECT may well allow this on the real file. The kernel cuts what it is asked for into requests, and may cut
-    /// between the blocks of a device with large ones: then what the caller may do is done without O_DIRECT.
+    /// Whether offset and length suit O_DIRECT on common devices. The kernel splits a request, perhaps in the middle of the
+    /// blocks of a device with large ones. What the caller may do with O_DIRECT is then done without it.
     /// </summary>
     private static bool IsOfSectors(long offset, int length) => ((offset | (uint)length) & (SectorSize - 1)) == 0;
 
-    /// <summary>Whether something may be written to an append-only file, by an open that is for appending alone.</summary>
+    /// <summary>Checks that a write to an append-only file, through an open that may only append, does not begin before the end.</summary>
     /// <remarks>
-    /// The kernel lets nobody take O_APPEND away from such an open, nor pass it by with RWF_NOAPPEND, but does not know that
-    /// a FUSE inode is one: setfl(), kiocb_set_rw_flags().
+    /// The kernel would refuse to clear O_APPEND of such an open, or to bypass it with RWF_NOAPPEND, but it does not know that a
+    /// FUSE inode is append-only: setfl(), kiocb_set_rw_flags().
     /// </remarks>
     private static Errno CheckAppends(OpenFile file, int descriptor, in WriteIn input)
     {
-        if ((file.Inode.Protection & Protection.AppendOnly) == 0 || (file.Flags & OpenFlags.Append) == 0 || (input.WriteFlags & WriteFlags.Cache) != 0) { return Errno.None; }
+        if ((file.Inode.Protection & Protection.AppendOnly) == 0
+            || (file.Flags & OpenFlags.Append) == 0
+            || (input.WriteFlags & WriteFlags.Cache) != 0)
+        {
+            return Errno.None;
+        }
         Errno error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
         return input.Offset < stat.Size ? Errno.EPERM : Errno.None;
@@ -131,7 +143,7 @@ internal sealed class FileRequests(
         count = 0;
         Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
         if (error.IsError) { return error; }
-        if (file.IsLower) { return Errno.EBADF; } // never: an open that may write has copied up
+        if (file.IsLower) { return Errno.EBADF; } // never happens: an open that may write has copied up
         error = CheckAppends(file, descriptor, input);
         if (error.IsError) { return error; }
         errors.Touch();
@@ -140,7 +152,7 @@ internal sealed class FileRequests(
             error = SetId.Clear(descriptor, Libc.Self, request);
             if (error.IsError) { return error; }
         }
-        // The pages of a map are of whatever length.
+        // Pages of a map are written back in any length, so O_DIRECT does not suit them.
         bool isDirect = (input.Flags & OpenFlags.Direct) != 0 && (input.WriteFlags & WriteFlags.Cache) == 0;
         error = Follow(file, descriptor, isDirect);
         if (error.IsError) { return error; }
@@ -160,8 +172,8 @@ internal sealed class FileRequests(
             }
             if (error.IsError)
             {
-                // What was written counts; the rest fails next time. But pages of a map are written once, and what the
-                // kernel is not told is missing is lost in silence.
+                // A partial write succeeds, and the rest fails when it is tried again. But pages of a map are written only once: if
+                // the kernel were not told of the error, the rest would be lost silently.
                 return count > 0 && (input.WriteFlags & WriteFlags.Cache) == 0 ? Errno.None : error;
             }
             count += step;
@@ -170,8 +182,8 @@ internal sealed class FileRequests(
     }
 
     /// <summary>
-    /// RWF_DSYNC and RWF_SYNC of a single write: the kernel asks us to sync what went to its pages, and says by flags what
-    /// goes past them. Where the file was opened so, so is the real one.
+    /// Syncs for RWF_DSYNC and RWF_SYNC of a single write. The kernel sends an FSYNC for what went to its pages; for a write that
+    /// bypasses them it sets flags in the request. If the file was opened with these flags, so was the real file.
     /// </summary>
     private Errno SyncWritten(OpenFile file, int descriptor, in WriteIn input)
     {
@@ -188,7 +200,7 @@ internal sealed class FileRequests(
         return upper.IsDurable ? SyncDescriptor(descriptor, input.DataOnly) : errors.Check(descriptor);
     }
 
-    /// <summary>What a sync gives that has nothing to do.</summary>
+    /// <summary>The result of a sync that has nothing to write: EIO after a failed write.</summary>
     private Errno Failed() => errors.Failure.IsError ? Errno.EIO : Errno.None;
 
     private Errno SyncDescriptor(int descriptor, bool dataOnly)
@@ -225,12 +237,16 @@ internal sealed class FileRequests(
         error = DescriptorOf(input.FhOut, out int target, out OpenFile file);
         if (error.IsError) { return error; }
         if (file.IsLower) { return Errno.EBADF; }
-        // Kernel: generic_copy_file_checks(), and generic_file_rw_checks() as long as nobody takes O_APPEND away.
+        // Kernel: generic_copy_file_checks(), and generic_file_rw_checks() as long as O_APPEND is not cleared.
         if ((file.Inode.Protection & Protection.Immutable) != 0) { return Errno.EPERM; }
         if ((file.Inode.Protection & Protection.AppendOnly) != 0 && (file.Flags & OpenFlags.Append) != 0) { return Errno.EBADF; }
         errors.Touch();
         long from = (long)input.OffsetIn, to = (long)input.OffsetOut;
-        using (session.Block()) { error = Libc.CopyFileRange(source, ref from, target, ref to, (long)Math.Min(input.Length, long.MaxValue), out long count); copied = error.IsError ? 0 : (ulong)count; }
+        using (session.Block())
+        {
+            error = Libc.CopyFileRange(source, ref from, target, ref to, (long)Math.Min(input.Length, long.MaxValue), out long count);
+            copied = error.IsError ? 0 : (ulong)count;
+        }
         return error;
     }
 
@@ -242,7 +258,7 @@ internal sealed class FileRequests(
         int descriptor;
         using (tree.RenameLock.Share())
         {
-            if (directory.Upper is not { } upper) { return Failed(); } // nothing of it is ours to write
+            if (directory.Upper is not { } upper) { return Failed(); } // the directory is not in upper: there is nothing to sync
             error = tree.Objects.Of(upper, Libc.Self, out RealReference real);
             if (error.IsError) { return error; }
             using (real) { error = real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor); }

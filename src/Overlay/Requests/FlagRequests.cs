@@ -7,7 +7,7 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Requests;
 
-/// <summary>The flags of chattr(1), which come as ioctls.</summary>
+/// <summary>Serves the ioctls that read and set the flags of chattr(1).</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="session">The connection to the kernel.</param>
 /// <param name="copyUp">Brings objects to upper.</param>
@@ -15,7 +15,10 @@ namespace Veneer.Overlay.Requests;
 internal sealed class FlagRequests(ObjectTree tree, KernelSession session, CopyUp copyUp, ObjectChange change)
 {
     /// <summary>Carries out an ioctl about flags.</summary>
-    /// <returns><see cref="Errno.ENOTTY"/> for any other.</returns>
+    /// <returns>
+    /// <see cref="Errno.ENOTTY"/> for any other ioctl, for a 32-bit caller, and for an object that is neither file nor
+    /// directory.
+    /// </returns>
     public Errno Run(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength)
     {
         outputLength = 0;
@@ -32,7 +35,7 @@ internal sealed class FlagRequests(ObjectTree tree, KernelSession session, CopyU
             case InodeFlags.SetExtended:
                 error = copyUp.Ensure(inode, request);
                 if (!error.IsError) { error = change.SetFlags(inode, input.Command, argument); }
-                // Of what an ioctl changes the kernel does not know that it is another now, such as st_ctime.
+                // The kernel does not know which attributes an ioctl changes, such as st_ctime.
                 session.Notifier?.InvalidateAttributes(inode.NodeId);
                 return error;
             default:

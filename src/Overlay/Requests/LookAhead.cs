@@ -7,34 +7,37 @@ using Veneer.Overlay.Tree;
 namespace Veneer.Overlay.Requests;
 
 /// <summary>
-/// Looks, on a thread of its own, at what a reader of directories is going to ask for while it is busy with what it has:
+/// Looks up, on a thread of its own, what a reader of directories will probably ask for next while it processes what it has:
 /// the next entries of a large directory, and the next directory of a walk through a tree.
 /// </summary>
 /// <remarks>
-/// Only at lower objects, below directories that are not in upper: they do not change, so what was seen stays true, and
-/// whoever comes later uses it or does without. A guess is made only while guesses come true. The thread sleeps, and
-/// does not exist before the first guess.
+/// Only lower objects are looked up, below directories that are not in upper. Lowers do not change, so the results stay true;
+/// a reader uses them if they are there. A guess is made only while guesses come true. The thread sleeps between guesses, and
+/// is started by the first one.
 /// </remarks>
 /// <param name="lookup">Finds names.</param>
 /// <param name="listings">Listings of directories.</param>
-/// <param name="inodes">What the kernel knows.</param>
-/// <param name="keys">By which keys real objects are known.</param>
-/// <param name="log">For a fault of ours.</param>
+/// <param name="inodes">The inodes that the kernel knows.</param>
+/// <param name="keys">Gives real objects the keys by which they are known.</param>
+/// <param name="log">Receives the report of a bug.</param>
 internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTable inodes, ObjectKeys keys, Action<string> log)
 {
-    /// <summary>So many entries are looked at in one go.</summary>
+    /// <summary>The number of entries that are looked up in one go.</summary>
     private const int Reach = 256;
 
-    /// <summary>So many of them between two looks at how far the reader is.</summary>
+    /// <summary>The number of entries between two checks of the reader's position.</summary>
     private const int Stride = 16;
 
-    /// <summary>A walk is remembered to this depth.</summary>
+    /// <summary>The greatest depth to which a walk is remembered.</summary>
     private const int MaxDepth = 64;
 
-    /// <summary>In directories with more entries the next one to be visited is not guessed: their listings are large.</summary>
+    /// <summary>The most entries of a directory in which the next subdirectory is guessed: larger listings take much memory.</summary>
     private const int MaxListed = 4096;
 
-    /// <summary>How many guesses in a row must have been right, and how many wrong ones are forgiven.</summary>
+    /// <summary>
+    /// The trust from which guesses are acted on, and its maximum. A right guess adds one to the trust, a wrong one takes one
+    /// away.
+    /// </summary>
     private const int Trusted = 2, MostTrusted = 4;
 
     private readonly object gate = new();
@@ -45,7 +48,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
     private int trust;
     private volatile bool isOver;
 
-    /// <summary>A directory on the way to the one that was read last, and the entry that the way goes on with.</summary>
+    /// <summary>A directory on the path to the one that was read last, and the entry at which the path continues.</summary>
     private struct Visit
     {
         public DirectoryInode Directory;
@@ -53,10 +56,10 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
         public int Child;
     }
 
-    /// <summary>What to look at. The nodeid is lent, so that the directory stays, and the listing is used.</summary>
+    /// <summary>What to look up. The nodeid is lent, so that the directory stays known, and the listing has a user.</summary>
     private readonly record struct Work(DirectoryInode? Directory, ulong NodeId, MergedDirectory? Listing, int First);
 
-    /// <summary>Somebody begins to read a directory with attributes.</summary>
+    /// <summary>Notes that a reader begins to read a directory with attributes, and guesses which directory comes next.</summary>
     public void Began(DirectoryInode directory, MergedDirectory listing)
     {
         using (ObjectLock.Enter(gate, OverlayLocks.LookAhead))
@@ -70,7 +73,10 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
                 parent.Child = parent.Listing.IndexOf(directory.Name);
                 if (parent.Child < 0) { ForgetWalk(); } else { walk[^1] = parent; }
             }
-            if (listing.Count <= MaxListed) { walk.Add(new Visit { Directory = directory, Listing = listings.Share(listing), Child = -1 }); }
+            if (listing.Count <= MaxListed)
+            {
+                walk.Add(new Visit { Directory = directory, Listing = listings.Share(listing), Child = -1 });
+            }
             guess = null;
             if (!TryGuess(out DirectoryInode parentOfNext, out RealKey key)) { return; }
             guess = key;
@@ -93,15 +99,18 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
         while (walk.Count > 0) { ForgetLast(); }
     }
 
-    /// <summary>Somebody has read a directory with attributes up to an entry, and not from its beginning.</summary>
+    /// <summary>Notes that a reader has gone on in a directory with attributes, up to an entry.</summary>
     public void WentOn(DirectoryInode directory, MergedDirectory listing, int index)
     {
         if (directory.Upper is not null || index >= listing.Count) { return; }
         if (listing.Ahead is { } ahead && index >= ahead.First && index < ahead.End - (Reach / 2)) { return; }
-        using (ObjectLock.Enter(gate, OverlayLocks.LookAhead)) { Ask(new Work(directory, inodes.Lend(directory), listings.Share(listing), index)); }
+        using (ObjectLock.Enter(gate, OverlayLocks.LookAhead))
+        {
+            Ask(new Work(directory, inodes.Lend(directory), listings.Share(listing), index));
+        }
     }
 
-    /// <summary>The directory that comes next when a tree is walked depth first, in the order of the listings. Caller holds the gate.</summary>
+    /// <summary>Guesses the next directory of a walk that is depth first, in the order of the listings. Caller holds the gate.</summary>
     private bool TryGuess(out DirectoryInode parent, out RealKey key)
     {
         for (int depth = walk.Count - 1; depth >= 0; depth--)
@@ -144,8 +153,8 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
 
     private void Run()
     {
-        // The thread that asked first may be bound to the CPU of its caller: the work is to be done on another one.
-        _ = Libc.UnpinThread(); // best effort: there it only takes longer
+        // The thread that started this one may be bound to the CPU of its caller: the work should run on another CPU.
+        _ = Libc.UnpinThread(); // best effort: on that CPU it only takes longer
         while (true)
         {
             Work work;
@@ -161,7 +170,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
             {
                 if (work.Directory is { } directory) { Look(directory, ref listing, work.First); }
             }
-#pragma warning disable CA1031 // a bug here must not end the mount: whoever asks finds out by himself
+#pragma warning disable CA1031 // a bug here must not end the mount: readers do their own lookups
             catch (Exception exception)
             {
                 log($"veneer: looking ahead failed: {exception}");
@@ -171,9 +180,10 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
         }
     }
 
+    /// <summary>Looks up entries of a directory.</summary>
     /// <param name="directory">The directory.</param>
-    /// <param name="listing">What it lists; if nobody has read it yet, it is read, for the caller to give back.</param>
-    /// <param name="first">The first entry.</param>
+    /// <param name="listing">The directory's listing. If it is null the directory is read; the caller returns the listing.</param>
+    /// <param name="first">The index of the first entry.</param>
     private void Look(DirectoryInode directory, ref MergedDirectory? listing, int first)
     {
         Prefetched? prefetched = null;
@@ -186,7 +196,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
                 listings.Show(directory.Stack, listing);
             }
             prefetched ??= listing.LookAhead(first, Reach);
-            // Overtaken: the reader does the half that comes next, and need not wait for the other one.
+            // The reader has overtaken us: it looks up the half of the rest that comes next, and we look up the other half.
             if (index <= prefetched.Reader) { index = prefetched.Reader + 1 + ((prefetched.End - prefetched.Reader) / 2); }
             for (int end = Math.Min(index + Stride, prefetched.End); index < end && index > prefetched.Reader && !isOver; index++)
             {
@@ -198,7 +208,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
     }
 
     /// <summary>Ends the thread.</summary>
-    /// <param name="isAwaited">When this returns it uses no layer any more.</param>
+    /// <param name="isAwaited">Whether to wait until the thread has ended, so that it uses no layer any more.</param>
     public void Stop(bool isAwaited)
     {
         using (ObjectLock.Enter(gate, OverlayLocks.LookAhead))

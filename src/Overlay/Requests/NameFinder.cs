@@ -10,14 +10,14 @@ namespace Veneer.Overlay.Requests;
 
 /// <summary>Finds names and the inodes that they lead to.</summary>
 /// <param name="tree">The tree of the overlay.</param>
-/// <param name="maker">Makes inodes of what was found.</param>
-/// <param name="sameFile">Tells files of one number apart.</param>
+/// <param name="maker">Makes inodes for objects that were found.</param>
+/// <param name="sameFile">Distinguishes files with the same number.</param>
 internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sameFile)
 {
-    /// <summary>Finds a name and lends the kernel one reference to what it leads to.</summary>
+    /// <summary>Finds a name and lends the kernel one reference to the object.</summary>
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
-    /// <param name="entry">A nodeid of 0: there is nothing.</param>
+    /// <param name="entry">The answer; its nodeid is 0 when there is no such name.</param>
     /// <param name="firstLower">The first of the directory's lowers that can have the name.</param>
     public Errno Lend(DirectoryInode parent, ReadOnlySpan<byte> name, out EntryOut entry, int firstLower = 0)
     {
@@ -36,17 +36,18 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
         }
     }
 
-    /// <summary>Lends the kernel one reference to what was found.</summary>
+    /// <summary>Lends the kernel one reference to an object that was found.</summary>
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
-    /// <param name="found">What was found.</param>
-    /// <param name="whole">What is behind it, if that is known.</param>
-    /// <param name="isComplete">Whether it is; else it is looked up for a new inode.</param>
-    /// <param name="version">The directory's version before.</param>
+    /// <param name="found">The topmost real object.</param>
+    /// <param name="whole">What is behind the object, if that is known.</param>
+    /// <param name="isComplete">Whether <paramref name="whole"/> is known. If not, it is looked up for a new inode.</param>
+    /// <param name="version">The directory's version before the name was looked up.</param>
     /// <param name="entry">The answer.</param>
-    /// <param name="error">The error.</param>
-    /// <returns>False when a name changed in the directory since <paramref name="version"/>: look again.</returns>
-    public bool TryLend(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, in Whole whole, bool isComplete, int version, out EntryOut entry, out Errno error)
+    /// <param name="error">The error, if there was one.</param>
+    /// <returns>False when a name in the directory has changed since <paramref name="version"/>: look it up again.</returns>
+    public bool TryLend(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, in Whole whole, bool isComplete, int version,
+        out EntryOut entry, out Errno error)
     {
         entry = default;
         error = Errno.None;
@@ -76,8 +77,9 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
         return true;
     }
 
-    /// <summary>Enters the inode of what was found, once it is known what is behind it.</summary>
-    private bool TryComplete(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, RealKey key, int version, out Inode inode, out ulong nodeId, out Errno error)
+    /// <summary>Finds what is behind an object and enters its inode.</summary>
+    private bool TryComplete(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, RealKey key, int version, out Inode inode,
+        out ulong nodeId, out Errno error)
     {
         error = tree.Lookup.Complete(parent.Stack, name, found, out Whole whole);
         if (!error.IsError) { return TryEnter(parent, name, found, whole, key, version, out inode, out nodeId); }
@@ -85,7 +87,8 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
         return false;
     }
 
-    private bool TryEnter(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, in Whole whole, RealKey key, int version, out Inode inode, out ulong nodeId)
+    private bool TryEnter(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, in Whole whole, RealKey key, int version,
+        out Inode inode, out ulong nodeId)
     {
         Inode candidate = maker.NewInode(parent, name, found, whole, key, out InoChoice ino);
         return tree.Inodes.TryAddAndLend(candidate, ino, version, out inode, out nodeId);
@@ -99,20 +102,22 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
             entry = Replies.EntryOf(inode, nodeId, found.Stat);
             return Errno.None;
         }
-        // The name shows another real object than the inode has by now, or the attributes are in two places.
+        // The inode by now has another real object than was found, or the attributes are in two places.
         Errno error = tree.ReadAttributes(inode, StatxMask.Basic, out Statx stat);
         if (!error.IsError) { entry = Replies.EntryOf(inode, nodeId, stat); }
         return error;
     }
 
-    /// <summary>Whether users see nothing in a directory. Caller holds no lock.</summary>
+    /// <summary>Checks that users see nothing in a directory. Caller holds no lock.</summary>
     /// <param name="directory">The directory.</param>
-    /// <param name="version">It is true as long as the directory has this version.</param>
-    /// <param name="whiteouts">How many whiteouts upper has in it.</param>
+    /// <param name="version">The directory's version for which the answer is true.</param>
+    /// <param name="whiteouts">The number of whiteouts in upper's directory.</param>
+    /// <returns><see cref="Errno.ENOTEMPTY"/> when users see something.</returns>
     public Errno CheckEmpty(DirectoryInode directory, out int version, out int whiteouts)
     {
         version = whiteouts = 0;
-        Errno error = tree.Listings.Read(directory.Stack, tree.Inodes.VersionOf(directory), out MergedDirectory content, onlyWhetherEmpty: true);
+        Errno error = tree.Listings.Read(directory.Stack, tree.Inodes.VersionOf(directory), out MergedDirectory content,
+            onlyWhetherEmpty: true);
         if (error.IsError) { return error; }
         bool isEmpty = content.Count == 0;
         (version, whiteouts) = (content.Version, content.UpperWhiteouts);
@@ -120,12 +125,16 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
         return isEmpty ? Errno.None : Errno.ENOTEMPTY;
     }
 
-    /// <summary>The inode that a name leads to, or none when users see nothing there. Caller holds no lock, and gives back what he gets.</summary>
+    /// <summary>
+    /// Finds the inode of a name; none when users see nothing there. Caller holds no lock, and disposes of the borrowed inode.
+    /// </summary>
     public Errno FindInode(DirectoryInode parent, ReadOnlySpan<byte> name, ref Below below, out Found found, out BorrowedInode inode) =>
         Borrow(tree.Lookup.Find(parent.Stack, name, ref below, out found), parent, name, found, out inode);
 
-    /// <summary>As the other one, and for it to be called with the rename lock: of the lowers it takes what is known.</summary>
-    /// <returns><see cref="Errno.EAGAIN"/> when that would be needed, and is not known.</returns>
+    /// <summary>
+    /// Finds the inode of a name without reading the lowers. Caller holds the rename lock, and disposes of the borrowed inode.
+    /// </summary>
+    /// <returns><see cref="Errno.EAGAIN"/> when the answer depends on the lowers, and <paramref name="below"/> is not known.</returns>
     public Errno FindInodeLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below, out Found found, out BorrowedInode inode)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
@@ -141,6 +150,6 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
         if (!found.HasUpper || !tree.Keys.DoubtsUpper || known.IsDirectory || tree.Inodes.IsAt(known, parent, name)) { return Errno.None; }
         inode.Dispose();
         inode = default;
-        return Errno.EIO; // another file has the number by now: a lookup says so
+        return Errno.EIO; // another file has the number by now: a lookup reports that
     }
 }

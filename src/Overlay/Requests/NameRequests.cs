@@ -9,15 +9,15 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Requests;
 
-/// <summary>Requests about names: looks them up, makes, links and removes them.</summary>
+/// <summary>Serves requests about names: looks them up, makes, links and removes them.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="session">The connection to the kernel.</param>
-/// <param name="maker">Makes inodes of what was found.</param>
+/// <param name="maker">Makes inodes for objects that were found.</param>
 /// <param name="finder">Finds names and their inodes.</param>
 /// <param name="copyUp">Brings objects to upper.</param>
 /// <param name="create">Makes objects in upper.</param>
-/// <param name="remove">Takes names away.</param>
+/// <param name="remove">Removes names.</param>
 /// <param name="rename">Moves names.</param>
 /// <param name="impure">The impure mark.</param>
 /// <param name="errors">Errors of writing to upper.</param>
@@ -59,20 +59,33 @@ internal sealed class NameRequests(
     {
         entry = default;
         uint type = input.Mode & FileType.Mask;
-        // A whiteout is no object that users may make. Kernel: ovl_mknod()
+        // Users may not make a whiteout. Kernel: ovl_mknod()
         if (type == FileType.CharacterDevice && input.Rdev == 0) { return Errno.EPERM; }
-        var what = new NewObject(type == 0 ? input.Mode | FileType.Regular : input.Mode, input.Rdev) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask };
+        var what = new NewObject(type == 0 ? input.Mode | FileType.Regular : input.Mode, input.Rdev)
+        {
+            Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask
+        };
         return MakeObject(request, name, what, out entry, out _, out _);
     }
 
     public Errno MkDir(in Request request, ReadOnlySpan<byte> name, in MkDirIn input, out EntryOut entry)
     {
-        var what = new NewObject(FileType.Directory | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask };
+        var what = new NewObject(FileType.Directory | (input.Mode & ModeBits.Mask))
+        {
+            Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask
+        };
         return MakeObject(request, name, what, out entry, out _, out _);
     }
 
     /// <summary>Makes an object in the request's directory and lends the kernel one reference to it.</summary>
-    public Errno MakeObject(in Request request, ReadOnlySpan<byte> name, in NewObject what, out EntryOut entry, out Inode inode, out int descriptor)
+    /// <param name="request">The request.</param>
+    /// <param name="name">The new name, with its NUL.</param>
+    /// <param name="what">The object to make.</param>
+    /// <param name="entry">The answer.</param>
+    /// <param name="inode">The new inode; null for a directory that is looked up again afterwards.</param>
+    /// <param name="descriptor">A descriptor of the file if it is to be open, which the caller closes; otherwise -1.</param>
+    public Errno MakeObject(in Request request, ReadOnlySpan<byte> name, in NewObject what, out EntryOut entry, out Inode inode,
+        out int descriptor)
     {
         entry = default;
         inode = null!;
@@ -103,7 +116,10 @@ internal sealed class NameRequests(
         }
     }
 
-    /// <summary>Makes a directory that hides what the lowers have by a whiteout for each of it, and so is found as one that merges with them.</summary>
+    /// <summary>
+    /// Makes a directory that hides the lowers' entries by one whiteout each, since it cannot be marked opaque. So a lookup
+    /// finds it as a merged directory.
+    /// </summary>
     private Errno MakeMergingDirectory(DirectoryInode parent, ReadOnlySpan<byte> name, in NewObject what, out EntryOut entry)
     {
         entry = default;
@@ -153,8 +169,8 @@ internal sealed class NameRequests(
             if (error == Errno.EXDEV) { error = copyUp.Ensure(inode, request); }
             if (error.IsError) { return error; }
         }
-        // A file without a name, from O_TMPFILE, is found by its first one from then on: nobody may be on the way through
-        // its descriptor, which is closed.
+        // A file without a name, from O_TMPFILE, is found by its first name from now on. The descriptor that stood in for the name
+        // is closed, so no other thread may be using it.
         bool exclusive = inode.IsNameless;
         int held = -1;
         try
@@ -176,7 +192,10 @@ internal sealed class NameRequests(
                     using (real) { error = create.LinkLocked(held >= 0 ? new RealReference(held) : real, parent, newName); }
                     if (error.IsError) { return error; }
                     if (exclusive && inode.IsNameless) { Rehome(inode, parent, newName.ToArray()); }
-                    else if (inode.Links is null && !inode.IsNameless) { tree.Inodes.AddAlias(inode, inode.Parent!, inode.Name, isUpper: true); }
+                    else if (inode.Links is null && !inode.IsNameless)
+                    {
+                        tree.Inodes.AddAlias(inode, inode.Parent!, inode.Name, isUpper: true);
+                    }
                     tree.Inodes.AddAlias(inode, parent, newName, isUpper: true);
                     if (inode.Links is { } links) { links.Count++; }
                     inode.BecomeLinked();
@@ -195,12 +214,12 @@ internal sealed class NameRequests(
     }
 
     /// <summary>
-    /// A descriptor of what is linked to, if its name is in another directory than the new one: two names locks are not
-    /// held at once, and by then the name may be another file's. Caller holds the rename lock.
+    /// Opens the object to link if its name is in another directory than the new name: two names locks are not held at once,
+    /// and by the time of the link the old name may belong to another file. Caller holds the rename lock.
     /// </summary>
-    /// <param name="inode">What is linked to, in upper.</param>
+    /// <param name="inode">The object to link, in upper.</param>
     /// <param name="parent">The directory of the new name.</param>
-    /// <param name="descriptor">-1: its name is as good.</param>
+    /// <param name="descriptor">An O_PATH descriptor, which the caller closes; -1 if the object's name serves as well.</param>
     private Errno HoldSource(Inode inode, DirectoryInode parent, out int descriptor)
     {
         descriptor = -1;
@@ -208,10 +227,13 @@ internal sealed class NameRequests(
         using var held = new HeldName(inode);
         Errno error = tree.Objects.ResolveLocked(inode, out RealReference real);
         if (error.IsError) { return error; }
-        using (real) { return Libc.OpenAt(real.Directory, real.Name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out descriptor); }
+        using (real)
+        {
+            return Libc.OpenAt(real.Directory, real.Name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out descriptor);
+        }
     }
 
-    /// <summary>A file that was reached through a descriptor has a name. Caller holds the rename lock exclusively.</summary>
+    /// <summary>Gives a file that was reached through a descriptor its first name. Caller holds the rename lock exclusively.</summary>
     private void Rehome(Inode inode, DirectoryInode parent, byte[] name)
     {
         tree.Inodes.Move(inode, parent, name);
@@ -239,7 +261,7 @@ internal sealed class NameRequests(
         if (error.IsError) { return error; }
         if (parent.Upper is null)
         {
-            // Before anything is copied up for a removal that cannot be.
+            // Checked before the directory is copied up for a removal that must fail.
             error = CheckRemoval(parent, name, directory);
             if (error.IsError) { return error; }
             error = copyUp.Ensure(parent, request);
@@ -267,13 +289,13 @@ internal sealed class NameRequests(
                     error = inode.CheckChange();
                     if (error.IsError) { return error; }
                     if (found.Stat.IsDirectory) { return Errno.EISDIR; }
-                    // Another name may have to stand in for this one: nobody may be on the way through it.
+                    // Another name may have to stand in for this one: no other thread may be using this name then.
                     bool hasOthers = found.Stat.Nlink > 1 || inode.Links is not null;
                     if (!hasOthers || exclusive)
                     {
                         error = remove.UnlinkLocked(parent, name, inode, found, below.IsPositive, exclusive, out bool isHeld);
                         if (!isHeld) { return error; }
-                        // It failed, and others may use the descriptor that was to stand in: once more without them.
+                        // It failed, and other threads may use the descriptor that was to stand in: try again without them.
                     }
                 }
             }
@@ -284,7 +306,7 @@ internal sealed class NameRequests(
     private Errno RemoveDirectory(DirectoryInode parent, ReadOnlySpan<byte> name, Below below, out Leftover? leftover)
     {
         leftover = null;
-        bool staysInWork = upper.HasManyOrphans; // nobody may be on the way to it then
+        bool staysInWork = upper.HasManyOrphans; // no other thread may be resolving it then
         bool exclusive = staysInWork || !upper.Features.Exchange;
         while (true)
         {
@@ -306,8 +328,12 @@ internal sealed class NameRequests(
                     if (error.IsError) { return error; }
                     using (removed.LockNames())
                     {
-                        if (!ReferenceEquals(now.Inode, removed) || tree.Inodes.VersionOf(removed) != version) { continue; } // something came between
-                        return remove.DirectoryLocked(parent, name, removed, found, below.IsPositive, whiteouts, staysInWork, out leftover);
+                        if (!ReferenceEquals(now.Inode, removed) || tree.Inodes.VersionOf(removed) != version)
+                        {
+                            continue; // a name has changed meanwhile
+                        }
+                        return remove.DirectoryLocked(parent, name, removed, found, below.IsPositive, whiteouts, staysInWork,
+                            out leftover);
                     }
                 }
             }

@@ -8,19 +8,19 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Requests;
 
-/// <summary>Opens files, creates them opened, and closes them.</summary>
+/// <summary>Serves requests that open files, create open files, and close them.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="session">The connection to the kernel.</param>
-/// <param name="maker">Makes inodes of what was found.</param>
+/// <param name="maker">Makes inodes for objects that were found.</param>
 /// <param name="policy">How open files reach their data.</param>
 /// <param name="files">The open files.</param>
 /// <param name="errors">Errors of writing to upper.</param>
 /// <param name="copyUp">Brings objects to upper.</param>
 /// <param name="create">Makes objects in upper.</param>
-/// <param name="remove">Takes names away.</param>
-/// <param name="names">Makes objects.</param>
-/// <param name="smallReads">Whether small files are read.</param>
+/// <param name="remove">Removes names.</param>
+/// <param name="names">Makes objects with a name.</param>
+/// <param name="smallReads">Notes whether small files are read after they are opened.</param>
 internal sealed class OpenRequests(
     ObjectTree tree, UpperLayer upper, KernelSession session, InodeMaker maker, OpenPolicy policy, OpenFiles files,
     WritebackErrors errors, CopyUp copyUp, Create create, Remove remove, NameRequests names, SmallReads smallReads)
@@ -39,7 +39,8 @@ internal sealed class OpenRequests(
         {
             error = inode.CheckChange(onlyAdds: !truncates && (input.Flags & OpenFlags.Append) != 0);
             if (error.IsError) { return error; }
-            // A copy-up for truncation leaves the data behind: make sure that the open cannot fail for want of a descriptor.
+            // A copy-up for truncation does not copy the data. A descriptor is reserved, so that the open cannot fail afterwards for
+            // want of one.
             int reserve = -1;
             if (truncates && !inode.HasUpper)
             {
@@ -50,7 +51,7 @@ internal sealed class OpenRequests(
             error = copyUp.Ensure(inode, request, truncation: truncates ? new Truncation(0, input.KillSuidGid) : null);
             if (reserve >= 0) { Libc.Close(reserve); }
             if (error.IsError) { return error; }
-            // The copy has another st_ctime, and this answer has no place for attributes.
+            // The copy has another st_ctime, and the answer to OPEN has no room for attributes.
             if (!wasUpper) { session.Notifier?.InvalidateAttributes(request.NodeId); }
         }
         else if (inode.IsSmall && !inode.HasUpper && policy.IsCached(inode) && (input.Flags & OpenFlags.Direct) == 0)
@@ -61,7 +62,7 @@ internal sealed class OpenRequests(
         {
             int descriptor = -1;
             bool isLower = true, isPrivate = false;
-            // Whether the filesystem has O_DIRECT the open is to tell.
+            // With O_DIRECT the real file is opened at once: the open tells whether the filesystem supports it.
             if (writes || inode.HasUpperData || !policy.IsCached(inode) || (input.Flags & OpenFlags.Direct) != 0)
             {
                 error = tree.OpenReal(inode, policy.RealFlags(input.Flags), out descriptor, out isLower, out isPrivate);
@@ -69,7 +70,7 @@ internal sealed class OpenRequests(
             }
             if (truncates)
             {
-                // Privileges go first: a crash in between must not leave them on changed data.
+                // Set-id bits are cleared first: a crash in between must not leave them on changed data.
                 if (input.KillSuidGid) { error = SetId.Clear(descriptor, Libc.Self, request); }
                 if (!error.IsError) { error = Libc.Truncate(descriptor, 0); }
                 if (error.IsError)
@@ -86,25 +87,35 @@ internal sealed class OpenRequests(
                 return error;
             }
             if (wasTrusted && inode.ChangesUnseen) { session.Notifier?.InvalidateAttributes(request.NodeId); }
-            // Copied up between opening and admission: the lower file is the wrong one by now.
+            // If the file was copied up between open and admission, the lower file is the wrong one: open it again.
             if (!isLower || !inode.HasUpperData) { return Errno.None; }
             Release(result.Fh);
         }
     }
 
-    /// <summary>Saves the READ that would come for the content of a small lower file. If that fails, the READ comes and says why.</summary>
+    /// <summary>
+    /// Sends the content of a small lower file to the kernel, which saves the READ. On failure the READ comes and reports the
+    /// error.
+    /// </summary>
     private void FillPages(Inode inode, ulong nodeId)
     {
-        if (session.Notifier is not { } notifier || !tree.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing) || !backing.HasNoPages || !smallReads.IsLikely()) { return; }
+        if (session.Notifier is not { } notifier || !tree.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing)
+            || !backing.HasNoPages || !smallReads.IsLikely())
+        {
+            return;
+        }
         Span<byte> message = stackalloc byte[Notifier.StoreHeader + (int)InodeMaker.SmallestImage];
-        // Whoever changes the file, be it only its size, copies it up first. While somebody does, which may take long, the READ comes.
+        // Every change of the file, even of its size alone, begins with a copy-up. During a copy-up, which may take long, nothing is sent.
         if (!inode.TryLockCopyUp(0, out ObjectLock.Scope scope)) { return; }
         using (scope)
         {
-            if (inode.HasUpper || tree.OpenReal(inode, policy.RealFlags(OpenFlags.ReadOnly), out int descriptor, out _, out _).IsError) { return; }
+            if (inode.HasUpper || tree.OpenReal(inode, policy.RealFlags(OpenFlags.ReadOnly), out int descriptor, out _, out _).IsError)
+            {
+                return;
+            }
             Errno error = Libc.ReadAt(descriptor, message[Notifier.StoreHeader..], 0, out int count);
             Libc.Close(descriptor);
-            // As much as there was room for is not the whole of it: the file is not what it was.
+            // A full buffer may not be the whole content: the file has changed since it was found small.
             if (error.IsError || count == 0 || count == (int)InodeMaker.SmallestImage) { return; }
             backing.Fill(notifier, nodeId, message[..(Notifier.StoreHeader + count)]);
         }
@@ -114,7 +125,11 @@ internal sealed class OpenRequests(
     {
         result = default;
         if (files.AreTooMany(request.Header.Uid)) { return Errno.ENFILE; }
-        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = policy.RealFlags(input.Flags & ~OpenFlags.Truncate) };
+        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask))
+        {
+            Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask,
+            Open = policy.RealFlags(input.Flags & ~OpenFlags.Truncate)
+        };
         Errno error = names.MakeObject(request, name, what, out result.Entry, out Inode inode, out int descriptor);
         if (error.IsError) { return error; }
         return AdmitNew(inode, request.Header.Uid, input.Flags, descriptor, ref result);
@@ -145,7 +160,11 @@ internal sealed class OpenRequests(
         if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);
         if (error.IsError) { return error; }
-        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask)) { Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask, Open = policy.RealFlags(input.Flags & ~OpenFlags.Truncate) | (input.Flags & OpenFlags.Exclusive) };
+        var what = new NewObject(FileType.Regular | (input.Mode & ModeBits.Mask))
+        {
+            Uid = request.Header.Uid, Gid = request.Header.Gid, Umask = input.Umask,
+            Open = policy.RealFlags(input.Flags & ~OpenFlags.Truncate) | (input.Flags & OpenFlags.Exclusive)
+        };
         bool staysInWork = upper.HasManyOrphans;
         Inode inode;
         int descriptor;
@@ -179,7 +198,7 @@ internal sealed class OpenRequests(
         if (files.Take(fh) is not { } file) { return; }
         if (file.Flags.Writes)
         {
-            if (!errors.IsExact) { _ = errors.Check(file.Descriptor); } // kept for the next fsync
+            if (!errors.IsExact) { _ = errors.Check(file.Descriptor); } // an error is kept for the next fsync
             errors.Touch();
         }
         file.Backing.Leave(file.Flags.Writes, session.Backings);
@@ -191,7 +210,8 @@ internal sealed class OpenRequests(
         files.Return(fh);
     }
 
-    private Errno Admit(Inode inode, ulong nodeId, uint uid, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
+    private Errno Admit(Inode inode, ulong nodeId, uint uid, OpenFlags flags, int descriptor, bool isLower, bool isPrivate,
+        out OpenOut result)
     {
         Errno error = policy.Admit(inode, nodeId, uid, flags, descriptor, isLower, isPrivate, out result);
         if (!error.IsError && flags.Writes) { errors.Touch(); }

@@ -7,12 +7,15 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Requests;
 
-/// <summary>RENAME and RENAME2: what can be refused is refused, then both sides are copied up, then names change under the exclusive lock.</summary>
+/// <summary>
+/// Serves RENAME and RENAME2: checks what can be refused, copies both sides up, then changes the names under the exclusive
+/// rename lock.
+/// </summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="finder">Finds names and their inodes.</param>
 /// <param name="copyUp">Brings objects to upper.</param>
-/// <param name="remove">Takes names away.</param>
+/// <param name="remove">Removes names.</param>
 /// <param name="rename">Moves names.</param>
 internal sealed class RenameRequests(ObjectTree tree, UpperLayer upper, NameFinder finder, CopyUp copyUp, Remove remove, Rename rename)
 {
@@ -23,7 +26,8 @@ internal sealed class RenameRequests(ObjectTree tree, UpperLayer upper, NameFind
         return error;
     }
 
-    private Errno Run(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags, out Leftover? leftover)
+    private Errno Run(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags,
+        out Leftover? leftover)
     {
         leftover = null;
         if ((flags & ~(RenameFlags.NoReplace | RenameFlags.Exchange)) != 0) { return Errno.EINVAL; }
@@ -71,10 +75,16 @@ internal sealed class RenameRequests(ObjectTree tree, UpperLayer upper, NameFind
             using (tree.RenameLock.Exclude())
             {
                 error = FindAgainLocked(ref from, isSure: from.Found.HasUpper);
-                if (!error.IsError) { error = FindAgainLocked(ref to, isSure: !to.Found.HasUpper); } // what is there may have lost another name
-                if (error == Errno.EAGAIN) { continue; } // something else came between
+                if (!error.IsError)
+                {
+                    error = FindAgainLocked(ref to, isSure: !to.Found.HasUpper); // the object there may have lost another name
+                }
+                if (error == Errno.EAGAIN) { continue; } // a name has changed meanwhile
                 if (error.IsError) { return error; }
-                if (!ReferenceEquals(from.Inode, moved) || !ReferenceEquals(to.Inode, replaced)) { continue; } // something else came between
+                if (!ReferenceEquals(from.Inode, moved) || !ReferenceEquals(to.Inode, replaced))
+                {
+                    continue; // a name has changed meanwhile
+                }
                 if (ReferenceEquals(from.Inode, to.Inode)) { return Errno.None; } // two names of one file: see rename(2)
                 if (!from.Found.HasUpper || (exchange && !to.Found.HasUpper)) { continue; }
                 if (!exchange && to.Directory is { } emptied && tree.Inodes.VersionOf(emptied) != to.EmptyVersion) { continue; }
@@ -90,20 +100,23 @@ internal sealed class RenameRequests(ObjectTree tree, UpperLayer upper, NameFind
         }
     }
 
-    /// <summary>Finds what one side of a rename is about. Caller holds no lock.</summary>
+    /// <summary>Finds the object on one side of a rename. Caller holds no lock.</summary>
     private Errno FindSide(ref RenameSide side)
     {
-        using BorrowedInode before = side.Borrowed; // until the other is there: what is the same object is known by its inode
+        using BorrowedInode before = side.Borrowed; // kept until the new one is found: the same object then has the same inode
         side.Version = tree.Inodes.VersionOf(side.Parent);
-        // Whether a directory may get the name, where none can be marked as opaque.
+        // The lowers decide whether a directory may get the name, if directories cannot be marked opaque.
         if (!upper.Features.HasOpaque && !side.Below.IsKnown) { side.Below = tree.Lookup.FindBelow(side.Parent.Stack, side.Name); }
         return finder.FindInode(side.Parent, side.Name, ref side.Below, out side.Found, out side.Borrowed);
     }
 
-    /// <summary>Does it again, unless nothing can have changed since. Caller holds the rename lock exclusively.</summary>
-    /// <param name="side">What was found before.</param>
-    /// <param name="isSure">Whether all that was found is true as long as no name in the directory changes.</param>
-    /// <returns><see cref="Errno.EAGAIN"/> when the lowers would have to be asked.</returns>
+    /// <summary>
+    /// Finds the object on one side of a rename again, unless nothing can have changed. Caller holds the rename lock
+    /// exclusively.
+    /// </summary>
+    /// <param name="side">The side, as it was found before.</param>
+    /// <param name="isSure">Whether everything that was found stays true as long as no name in the directory changes.</param>
+    /// <returns><see cref="Errno.EAGAIN"/> when the lowers would have to be read.</returns>
     private Errno FindAgainLocked(ref RenameSide side, bool isSure)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
@@ -113,7 +126,7 @@ internal sealed class RenameRequests(ObjectTree tree, UpperLayer upper, NameFind
         return finder.FindInodeLocked(side.Parent, side.Name, side.Below, out side.Found, out side.Borrowed);
     }
 
-    /// <summary>What can be said before anything is copied up.</summary>
+    /// <summary>Finds both sides of a rename and checks what can be refused before anything is copied up.</summary>
     private Errno PrepareRename(ref RenameSide from, ref RenameSide to, RenameFlags flags)
     {
         Errno error = FindSide(ref from);
@@ -132,13 +145,16 @@ internal sealed class RenameRequests(ObjectTree tree, UpperLayer upper, NameFind
         if (error.IsError) { return error; }
         if (!rename.CanMove(old) || (exchange && !rename.CanMove(replaced!))) { return Errno.EXDEV; }
         if (exchange) { return Errno.None; }
-        if (!from.Below.IsKnown) { from.Below = tree.Lookup.FindBelow(from.Parent.Stack, from.Name); } // whether a whiteout is to be left
+        if (!from.Below.IsKnown)
+        {
+            from.Below = tree.Lookup.FindBelow(from.Parent.Stack, from.Name); // tells whether a whiteout must be left
+        }
         if (replaced is null) { return Errno.None; }
         if (replaced is DirectoryInode directory)
         {
             if (!old.IsDirectory) { return Errno.EISDIR; }
             error = finder.CheckEmpty(directory, out to.EmptyVersion, out to.Whiteouts);
-            // The kernel leaves what is in upper alone to upper's filesystem, and xfs has its own word for it: xfs_rename()
+            // Kernel overlayfs leaves a pure upper directory to upper's filesystem, and xfs answers EEXIST: xfs_rename()
             return error == Errno.ENOTEMPTY && directory.IsPureUpper && upper.IsOnXfs ? Errno.EEXIST : error;
         }
         return old.IsDirectory ? Errno.ENOTDIR : Errno.None;

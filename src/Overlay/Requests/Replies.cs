@@ -4,16 +4,16 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Requests;
 
-/// <summary>What the kernel is told of an inode.</summary>
+/// <summary>Fills replies about inodes.</summary>
 internal static class Replies
 {
-    /// <summary>How long the kernel may trust names and attributes: nobody else changes the layers while mounted.</summary>
+    /// <summary>How long the kernel may trust names and attributes, in seconds: nobody else changes the layers of a mount.</summary>
     public const ulong CacheSeconds = 24 * 60 * 60;
 
-    /// <summary>For how many seconds the kernel may trust an inode's attributes.</summary>
+    /// <summary>How long the kernel may trust an inode's attributes, in seconds.</summary>
     public static ulong AttrValidOf(Inode inode) => inode.ChangesUnseen ? 0 : CacheSeconds;
 
-    /// <summary>The answer to whoever looks up, or makes, an object.</summary>
+    /// <summary>The entry that answers a request which looks up or makes an object.</summary>
     public static EntryOut EntryOf(Inode inode, ulong nodeId, in Statx stat) => new()
     {
         NodeId = nodeId,
@@ -22,7 +22,9 @@ internal static class Replies
         Attr = Attr.From(stat, inode.Ino, NlinkOf(inode, stat)),
     };
 
-    /// <summary>What users see as st_nlink. A merged directory has 1, as with kernel overlayfs: find(1) then does not count on it.</summary>
+    /// <summary>
+    /// The st_nlink that users see. A merged directory has 1, as with kernel overlayfs, so that find(1) does not rely on it.
+    /// </summary>
     public static uint NlinkOf(Inode inode, in Statx stat)
     {
         if (inode.IsUnlinked) { return 0; }

@@ -8,7 +8,7 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Requests;
 
-/// <summary>Requests about extended attributes.</summary>
+/// <summary>Serves requests about extended attributes.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="session">The connection to the kernel.</param>
@@ -27,17 +27,18 @@ internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSes
         Errno error = tree.Inodes.Find(request.NodeId, out Inode inode);
         if (error.IsError) { return error; }
         error = GetReal(inode, attribute, value, out size);
-        // A layer without ACLs has none: everything else becomes the answer to whoever is not the owner. Kernel: ovl_get_acl()
+        // A layer without ACLs has no ACL on any object: any other error would be the answer to callers who are not the owner.
+        // Kernel: ovl_get_acl()
         if (!PosixAcl.IsOne(attribute)) { return error; }
         if (!error.IsError && size <= value.Length) { size = PosixAcl.WithoutUnmapped(value[..size]); }
         return error == Errno.EOPNOTSUPP ? Errno.ENODATA : error;
     }
 
-    /// <summary>An attribute of the real object.</summary>
+    /// <summary>Reads an attribute of the real object.</summary>
     /// <param name="inode">The object.</param>
-    /// <param name="attribute">As the user says it.</param>
+    /// <param name="attribute">The attribute's name as users see it, with its NUL.</param>
     /// <param name="value">Room for the value.</param>
-    /// <param name="size">Its size.</param>
+    /// <param name="size">The value's size in bytes.</param>
     private Errno GetReal(Inode inode, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
     {
         size = 0;
@@ -50,7 +51,7 @@ internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSes
         }
     }
 
-    /// <summary>The names that a real object's attributes have.</summary>
+    /// <summary>The names of the overlay's attributes in the layer of a real object.</summary>
     private OverlayXattr XattrOf(in RealReference real) => real.Layer is { } layer ? tree.Layers.XattrOf(layer) : tree.Xattr;
 
     public Errno ListXattr(in Request request, Span<byte> list, out int size)
@@ -65,7 +66,7 @@ internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSes
         using (real) { error = Libc.ListXattrAt(real.Directory, real.Name, all, out size); }
         if (error.IsError) { return error; }
         size = names.Filter(all[..size]);
-        // trusted.* is for the privileged; the request tells the caller's id, not its capabilities.
+        // trusted.* is for privileged callers. A request tells the caller's id, not its capabilities.
         if (request.Header.Uid != 0) { size = WithoutTrusted(all[..size]); }
         if (list.IsEmpty) { return Errno.None; }
         return all[..size].TryCopyTo(list) ? Errno.None : Errno.ERANGE;
@@ -85,7 +86,9 @@ internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSes
         return written;
     }
 
-    /// <summary>Whether an attribute is an ACL that a copy could not have, so that nothing is copied up for it. Kernel: ovl_set_acl()</summary>
+    /// <summary>
+    /// Whether an attribute is an ACL that upper cannot store, so that nothing is copied up for it. Kernel: ovl_set_acl()
+    /// </summary>
     private bool LacksAcls(Inode inode, ReadOnlySpan<byte> attribute) =>
         !inode.HasUpper && PosixAcl.IsOne(attribute) && tree.Layers.Upper is { HasAcls: false };
 
@@ -117,7 +120,7 @@ internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSes
         if (LacksAcls(inode, attribute)) { return Errno.EOPNOTSUPP; }
         if (!inode.HasUpper)
         {
-            // What is not there need not be copied up to be removed. Kernel: ovl_xattr_set()
+            // An attribute that does not exist needs no copy-up to be removed. Kernel: ovl_xattr_set()
             error = GetReal(inode, attribute, default, out _);
             if (error.IsError) { return error; }
         }
