@@ -9,39 +9,39 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Control;
 
-/// <summary>Writes the answer to a question as one JSON document, or says why there is none.</summary>
-/// <returns><see cref="Errno.EOPNOTSUPP"/> when the question is not known.</returns>
+/// <summary>Writes the answer to a question as one JSON document.</summary>
+/// <returns>The error when there is no answer; <see cref="Errno.EOPNOTSUPP"/> when the question is not known.</returns>
 internal delegate Errno Answerer(in Request request, Query query, ReadOnlySpan<byte> argument, Utf8JsonWriter document);
 
 /// <summary>The server's end of the channel by which tools talk to a live mount. See docs/control.md.</summary>
 /// <remarks>
-/// An answer that is longer than a message is kept until its last part has been read, so that all parts are of one
-/// moment. Who does not read on is forgotten: few are kept, and the oldest goes first.
+/// An answer that is longer than a message is kept until its last part has been read, so that all parts describe the same
+/// moment. Answers that are not read on are dropped: few are kept, and the oldest goes first.
 /// </remarks>
 /// <param name="mounter">The user who mounted, as the mount's user namespace has it.</param>
 /// <param name="answer">Answers one question.</param>
 internal sealed class ControlChannel(uint mounter, Answerer answer)
 {
-    /// <summary>Answers that are kept for those who read them.</summary>
+    /// <summary>The most answers that are kept for callers who read them in parts.</summary>
     public const int MaxDocuments = 8;
 
-    /// <summary>Bytes of one answer, and of all that are kept.</summary>
+    /// <summary>The most bytes of one answer, and of all answers that are kept together.</summary>
     public const int MaxBytes = 16 << 20;
 
     private readonly OrderedLock gate = new(OverlayLocks.ControlChannel);
     private readonly List<(ulong Id, byte[] Bytes)> documents = []; // oldest first
     private ulong lastId;
 
-    /// <summary>Serves one <see cref="ControlMessage"/>.</summary>
-    /// <param name="request">Who asks.</param>
+    /// <summary>Serves one <see cref="ControlMessage"/>: a question, or a request for a further part of an answer.</summary>
+    /// <param name="request">The request; its caller must be root or the user who mounted.</param>
     /// <param name="input">The message.</param>
-    /// <param name="output">Where the message goes back.</param>
-    /// <param name="outputLength">How much of it.</param>
-    /// <returns>As docs/control.md has it.</returns>
+    /// <param name="output">Room for the message that goes back.</param>
+    /// <param name="outputLength">The length of that message in bytes.</param>
+    /// <returns>The errors that docs/control.md lists.</returns>
     public Errno Serve(in Request request, ReadOnlySpan<byte> input, Span<byte> output, out int outputLength)
     {
         outputLength = 0;
-        // The kernel tells the caller's id in the mount's namespace, and nobody can choose it.
+        // The kernel tells the caller's id in the mount's user namespace, and callers cannot forge it.
         if (request.Header.Uid != 0 && request.Header.Uid != mounter) { return Errno.EPERM; }
         int size = Unsafe.SizeOf<ControlMessage>();
         if (input.Length != size || output.Length < size) { return Errno.EINVAL; }
@@ -116,7 +116,10 @@ internal sealed class ControlChannel(uint mounter, Answerer answer)
     {
         using (gate.Enter())
         {
-            while (documents.Count == MaxDocuments || documents.Sum(kept => (long)kept.Bytes.Length) + document.Length > MaxBytes) { documents.RemoveAt(0); }
+            while (documents.Count == MaxDocuments || documents.Sum(kept => (long)kept.Bytes.Length) + document.Length > MaxBytes)
+            {
+                documents.RemoveAt(0);
+            }
             documents.Add((++lastId, document));
             return lastId;
         }
