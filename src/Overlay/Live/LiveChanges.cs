@@ -7,14 +7,16 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Live;
 
-/// <summary>What upper of a live mount changes: the question changes.</summary>
+/// <summary>Answers the question changes: what upper of a live mount changes in the lowers.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 internal sealed class LiveChanges(ObjectTree tree)
 {
-    /// <summary>One answer about changes ends after so many, so that no worker is away for long and no document too large.</summary>
+    /// <summary>The most changes in one answer, so that no worker is away for long and no document too large.</summary>
     private const int MaxChanges = 20_000;
 
-    /// <summary>The argument is empty, or what the last answer said is <c>next</c>.</summary>
+    /// <summary>Answers one question.</summary>
+    /// <param name="argument">Empty, or <c>next</c> of the previous answer.</param>
+    /// <param name="document">Takes the answer.</param>
     public Errno Answer(ReadOnlySpan<byte> argument, Utf8JsonWriter document)
     {
         if (!DiffPosition.TryParse(argument, out DiffPosition position)) { return Errno.EINVAL; }
@@ -23,7 +25,8 @@ internal sealed class LiveChanges(ObjectTree tree)
         IReadOnlyList<Disturbance> disturbances = [];
         if (tree.Layers.Upper is not null)
         {
-            using OverlayDiff diff = OverlayDiff.Open([.. tree.Layers.All.Select(layer => (layer.Root.Descriptor, layer.Path))], tree.Xattr.IsUser, tree.LowerXattr.IsUser);
+            using OverlayDiff diff = OverlayDiff.Open([.. tree.Layers.All.Select(layer => (layer.Root.Descriptor, layer.Path))],
+                tree.Xattr.IsUser, tree.LowerXattr.IsUser);
             int bytes = 0;
             foreach (Change change in diff.Changes(position))
             {

@@ -9,13 +9,18 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Live;
 
-/// <summary>What the layers of a live mount contribute: the question layers, and the attributes that tell of one object.</summary>
+/// <summary>
+/// Answers what the layers of a live mount contribute: the question layers, and the attributes that describe one object.
+/// </summary>
 /// <param name="tree">The tree of the overlay.</param>
-/// <param name="options">As the user asked.</param>
-/// <param name="namedWork">A descriptor, O_PATH, of work through the mount that it was named in; -1 when read-only.</param>
+/// <param name="options">The options of the mount.</param>
+/// <param name="namedWork">An O_PATH descriptor of work through the mount in which it was named; -1 when the overlay has no work.</param>
 internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int namedWork)
 {
-    /// <summary>The argument is the object's path from the root; empty for none, "/" for the root.</summary>
+    /// <summary>Answers the question layers.</summary>
+    /// <param name="request">The request.</param>
+    /// <param name="argument">The object's path from the root; empty for no object, "/" for the root.</param>
+    /// <param name="document">Takes the answer.</param>
     public Errno Answer(in Request request, ReadOnlySpan<byte> argument, Utf8JsonWriter document)
     {
         string? path = argument.IsEmpty ? null : PathText.Decode(argument.Trim((byte)'/'));
@@ -23,7 +28,10 @@ internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int na
         var described = new List<LayerDescription>();
         foreach (Layer layer in tree.Layers.All) { described.Add(Describe(layer.Index, layer.Path, layer.Named, mayKnow)); }
         if (namedWork >= 0) { described.Add(Describe(-1, options.WorkDirectory!, namedWork, mayKnow)); }
-        var topology = new OverlayTopology { Layers = described, UserXattr = tree.LowerXattr.IsUser, UpperUserXattr = tree.Xattr.IsUser, Options = options.Spelled };
+        var topology = new OverlayTopology
+        {
+            Layers = described, UserXattr = tree.LowerXattr.IsUser, UpperUserXattr = tree.Xattr.IsUser, Options = options.Spelled
+        };
         if (path is not null)
         {
             Errno error = PartsOf(PathText.Encode(path).AsSpan()[..^1], out IReadOnlyList<ObjectPart> parts);
@@ -38,8 +46,10 @@ internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int na
     {
         LayerDescription layer = LayerDescription.Of(index, given, named);
         if (!mayKnow) { return layer with { Given = null, Path = null }; }
-        // What was unmounted everywhere lives on in this process, and can be reached through it.
-        return layer.Path is null ? layer with { Path = string.Create(CultureInfo.InvariantCulture, $"/proc/{Libc.ProcessId}/fd/{named}") } : layer;
+        // A layer that was unmounted everywhere lives on in this process, and can be reached through it.
+        return layer.Path is null
+            ? layer with { Path = string.Create(CultureInfo.InvariantCulture, $"/proc/{Libc.ProcessId}/fd/{named}") }
+            : layer;
     }
 
     private Errno PartsOf(ReadOnlySpan<byte> path, out IReadOnlyList<ObjectPart> parts)
@@ -48,17 +58,29 @@ internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int na
         return new ObjectParts(layers).Find(path, out parts);
     }
 
-    /// <summary>Paths of the layers are for those who see the same tree as the server; to a container they say what the host looks like.</summary>
+    /// <summary>
+    /// Whether a caller sees the same mounts as the server. Only such callers are told the paths of the layers: to a container
+    /// they would show what the host looks like.
+    /// </summary>
     private static bool IsInOurMountNamespace(in Request request)
     {
         Span<byte> ours = stackalloc byte[64], theirs = stackalloc byte[64];
-        return request.Header.Pid != 0 // in a pid namespace that we do not see into
+        return request.Header.Pid != 0 // 0: the caller is in a pid namespace that we cannot see into
             && !Libc.ReadLinkAt(Libc.AtCwd, "/proc/self/ns/mnt\0"u8, ours, out int length).IsError
-            && !Libc.ReadLinkAt(Libc.AtCwd, PathText.Encode(string.Create(CultureInfo.InvariantCulture, $"/proc/{request.Header.Pid}/ns/mnt")), theirs, out int other).IsError
+            && !Libc.ReadLinkAt(
+                Libc.AtCwd,
+                PathText.Encode(string.Create(CultureInfo.InvariantCulture, $"/proc/{request.Header.Pid}/ns/mnt")),
+                theirs,
+                out int other).IsError
             && ours[..length].SequenceEqual(theirs[..other]);
     }
 
-    /// <summary>Answers who asks an object for an attribute of <see cref="LayerAttributes"/>.</summary>
+    /// <summary>Gets an attribute of <see cref="LayerAttributes"/> for an object.</summary>
+    /// <param name="nodeId">The object.</param>
+    /// <param name="attribute">The attribute's name, with its NUL.</param>
+    /// <param name="value">Room for the value; empty to ask only for the size.</param>
+    /// <param name="size">The value's size in bytes.</param>
+    /// <returns><see cref="Errno.ENODATA"/> when the object has no such attribute.</returns>
     public Errno GetAttribute(ulong nodeId, ReadOnlySpan<byte> attribute, Span<byte> value, out int size)
     {
         size = 0;
@@ -72,7 +94,7 @@ internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int na
         return content.AsSpan().TryCopyTo(value) ? Errno.None : Errno.ERANGE;
     }
 
-    /// <summary>From the root, without NUL; null when there is none.</summary>
+    /// <summary>An object's path from the root, without a NUL; null when it has no name.</summary>
     private byte[]? PathOf(Inode inode)
     {
         var names = new List<byte[]>();

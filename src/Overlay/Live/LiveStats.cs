@@ -7,12 +7,12 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Live;
 
-/// <summary>What a live mount tells of what it has done: the question stats.</summary>
+/// <summary>Answers the question stats: what a live mount has done.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="session">The connection to the kernel.</param>
 /// <param name="files">The open files.</param>
 /// <param name="copyUp">Brings objects to upper.</param>
-/// <param name="maxOpenFiles">How many files users may have open at once.</param>
+/// <param name="maxOpenFiles">The most files that users may have open at once.</param>
 internal sealed class LiveStats(ObjectTree tree, KernelSession session, OpenFiles files, CopyUp copyUp, int maxOpenFiles)
 {
     /// <summary>Reads all counts.</summary>
@@ -40,7 +40,10 @@ internal sealed class LiveStats(ObjectTree tree, KernelSession session, OpenFile
             BackingIds = session.Backings?.Held ?? 0,
             BackingIdsRefused = session.Backings?.Failures ?? 0,
             Inodes = tree.Inodes.Count,
-            Directories = new DirectoryStats { Open = open, Capacity = tree.Directories.Capacity, Hits = hits, Misses = opened, Evictions = evicted },
+            Directories = new DirectoryStats
+            {
+                Open = open, Capacity = tree.Directories.Capacity, Hits = hits, Misses = opened, Evictions = evicted
+            },
             CopyUps = new CopyUpStats { Count = copyUp.Copies, Bytes = copyUp.CopiedBytes },
             Notifications = session.Connection!.Notifier.Sent,
             Process = ReadProcess(session.Connection!.Workers.Count),
@@ -60,7 +63,11 @@ internal sealed class LiveStats(ObjectTree tree, KernelSession session, OpenFile
             P90Seconds = Percentile(0.9),
             P99Seconds = Percentile(0.99),
             MaxSeconds = totals.Longest / 1e9,
-            Latency = [.. totals.Counts.Index().Where(bucket => bucket.Item > 0).Select(bucket => (long[])[Latencies.BoundOf(bucket.Index), bucket.Item])],
+            Latency =
+            [
+                .. totals.Counts.Index().Where(bucket => bucket.Item > 0)
+                    .Select(bucket => (long[])[Latencies.BoundOf(bucket.Index), bucket.Item])
+            ],
         };
 
         double Percentile(double part) => Math.Min(Latencies.Percentile(totals.Counts, part), totals.Longest) / 1e9;
@@ -95,10 +102,14 @@ internal sealed class LiveStats(ObjectTree tree, KernelSession session, OpenFile
 
     private static int CountDescriptors()
     {
-        if (Libc.OpenAt(Libc.AtCwd, "/proc/self/fd\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor).IsError) { return 0; }
+        if (Libc.OpenAt(Libc.AtCwd, "/proc/self/fd\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None,
+            out int descriptor).IsError)
+        {
+            return 0;
+        }
         using var directory = new Fd(descriptor);
         using var reader = new DirectoryReader(descriptor);
-        int count = -1; // the one for looking
+        int count = -1; // without the descriptor that reads the directory
         while (reader.MoveNext()) { count++; }
         return count;
     }

@@ -10,22 +10,25 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Live;
 
-/// <summary>How a live mount writes, what is on the disk, and what it lacks: the questions durability and remounted.</summary>
+/// <summary>Answers the questions durability and remounted: how a live mount writes, what is on the disk, and what upper lacks.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="session">The connection to the kernel.</param>
-/// <param name="mark">The mark of a volatile upper; null when upper is none.</param>
+/// <param name="mark">The mark of a volatile upper; null when upper is not volatile.</param>
 /// <param name="errors">Errors of writing to upper.</param>
 /// <param name="sync">The sync of upper.</param>
-/// <param name="options">As the user asked.</param>
-/// <param name="isUserXattrAsked">Whether the user asked for the user's attributes.</param>
+/// <param name="options">The options of the mount.</param>
+/// <param name="isUserXattrAsked">Whether the user asked for user attributes.</param>
 internal sealed class LiveStatus(
     ObjectTree tree, UpperLayer upper, KernelSession session, VolatileMark? mark, WritebackErrors errors,
     LiveSync sync, OverlayOptions options, bool isUserXattrAsked)
 {
-    /// <summary>The flags of the mount are others now. Kernel: ovl_reconfigure(), and touch_atime() with the mount that it is given.</summary>
+    /// <summary>
+    /// Adopts new flags of the mount after a remount. Kernel: ovl_reconfigure(), and touch_atime() with the mount that it is
+    /// given.
+    /// </summary>
     /// <param name="argument">Words of <see cref="OptionParser.AreFlags"/>: <c>ro</c> or <c>rw</c>, and how access times are kept.</param>
-    /// <param name="document">Whether upper is on the disk, where nobody can write any more.</param>
+    /// <param name="document">Takes the answer: whether upper could be synced, if the mount has become read-only.</param>
     public Errno FollowRemount(ReadOnlySpan<byte> argument, Utf8JsonWriter document)
     {
         string words = PathText.Decode(argument);
@@ -56,7 +59,7 @@ internal sealed class LiveStatus(
 
     private OverlayStatus ReadStatus()
     {
-        _ = errors.Check(-1); // what it finds is kept
+        _ = errors.Check(-1); // an error is kept
         Errno failure = errors.Failure;
         return new OverlayStatus
         {
@@ -65,7 +68,8 @@ internal sealed class LiveStatus(
             SyncOnUnmount = options.SyncOnUnmount,
             Revocable = options.Revocable,
             Passthrough = session.WithoutPassthrough ?? (session.Backings is null ? "off" : "on"),
-            IoUring = session.WithoutIoUring ?? (session.Connection is { Flags: var flags } && (flags & InitFlags.OverIoUring) != 0 ? "on" : "off"),
+            IoUring = session.WithoutIoUring
+                ?? (session.Connection is { Flags: var flags } && (flags & InitFlags.OverIoUring) != 0 ? "on" : "off"),
             Watch = errors.IsInMemory ? "nothing" : errors.IsExact ? "filesystem" : "open files",
             Failure = failure.IsError ? failure.ToString() : null,
             Reusable = mark is not null ? !failure.IsError && (errors.IsInMemory || mark.FirstErrors is not null) : null,
@@ -89,7 +93,7 @@ internal sealed class LiveStatus(
 
     private static SyncStatus StatusOf(UpperSync sync)
     {
-        bool isOver = sync.IsOver; // before the rest: what is told then is all
+        bool isOver = sync.IsOver; // read first: if it is true, the other values are final
         return new SyncStatus
         {
             Over = isOver,

@@ -11,11 +11,11 @@ namespace Veneer.Overlay.Live;
 /// <summary>Syncs upper while it is mounted, or at the end of the mount.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
-/// <param name="mark">The mark of a volatile upper; null when upper is none.</param>
+/// <param name="mark">The mark of a volatile upper; null when upper is not volatile.</param>
 /// <param name="errors">Errors of writing to upper.</param>
-/// <param name="response">What is done about errors.</param>
-/// <param name="options">As the user asked.</param>
-/// <param name="log">For what is told to no caller.</param>
+/// <param name="response">Responds to errors.</param>
+/// <param name="options">The options of the mount.</param>
+/// <param name="log">Receives messages for which there is no caller.</param>
 internal sealed class LiveSync(
     ObjectTree tree, UpperLayer upper, VolatileMark? mark, WritebackErrors errors, FailureResponse response,
     OverlayOptions options, Action<string> log)
@@ -29,12 +29,18 @@ internal sealed class LiveSync(
 
     private Thread? syncThread;
 
-    /// <summary>Starts to sync upper.</summary>
-    /// <param name="argument">The most operations a second, in digits.</param>
-    /// <returns><see cref="Errno.EROFS"/> without upper, <see cref="Errno.EBUSY"/> while it is being synced.</returns>
+    /// <summary>Starts a sync of upper, on a thread of its own.</summary>
+    /// <param name="argument">The most operations a second, in digits; 0 for no limit.</param>
+    /// <returns>
+    /// <see cref="Errno.EROFS"/> without upper, <see cref="Errno.EBUSY"/> while a sync is running, <see cref="Errno.EINVAL"/>
+    /// for an argument that is not a number.
+    /// </returns>
     public Errno Start(ReadOnlySpan<byte> argument)
     {
-        if (!Utf8Parser.TryParse(argument, out int perSecond, out int used) || used != argument.Length || perSecond < 0) { return Errno.EINVAL; }
+        if (!Utf8Parser.TryParse(argument, out int perSecond, out int used) || used != argument.Length || perSecond < 0)
+        {
+            return Errno.EINVAL;
+        }
         if (tree.Layers.Upper is not { } layer) { return Errno.EROFS; }
         using (syncLock.Enter())
         {
@@ -48,7 +54,7 @@ internal sealed class LiveSync(
         return Errno.None;
     }
 
-    /// <summary>Whoever has changed a name has also said so.</summary>
+    /// <summary>Waits until every operation that was changing a name has reported the change.</summary>
     private void AwaitNames()
     {
         using (tree.RenameLock.Exclude()) { }
@@ -59,7 +65,7 @@ internal sealed class LiveSync(
         using (moves)
         {
             upper.Moves = moves;
-            _ = Libc.UnpinThread(); // best effort: on the CPU of whoever asked it takes longer
+            _ = Libc.UnpinThread(); // best effort: on the caller's CPU the sync only takes longer
             sync.Run(() => endsSync);
             upper.Moves = null;
         }
@@ -67,7 +73,7 @@ internal sealed class LiveSync(
 
     private volatile bool endsSync;
 
-    /// <summary>Ends a sync that is going on, and waits for its end.</summary>
+    /// <summary>Ends a running sync, and waits for its thread.</summary>
     public void End()
     {
         endsSync = true;
@@ -76,7 +82,7 @@ internal sealed class LiveSync(
         thread?.Join();
     }
 
-    /// <summary>After the last request: syncs upper and takes the mark away, when the mount was asked to.</summary>
+    /// <summary>Syncs a volatile upper after the last request and removes its mark, if the mount was made with sync_on_unmount.</summary>
     public void RunAtEnd()
     {
         if (mark is null || tree.Layers.Upper is not { } layer || !options.SyncOnUnmount) { return; }
@@ -87,7 +93,10 @@ internal sealed class LiveSync(
         }
         var sync = new UpperSync(layer.Root.Descriptor, 0);
         bool isSynced = sync.Run();
-        foreach (SyncFailure failure in sync.Failures) { log($"veneer: {PathText.Printable($"{upper.Path}/{failure.Path}")} cannot be synced ({failure.Error})"); }
+        foreach (SyncFailure failure in sync.Failures)
+        {
+            log($"veneer: {PathText.Printable($"{upper.Path}/{failure.Path}")} cannot be synced ({failure.Error})");
+        }
         if (errors.Check(-1).IsError || sync.Loss.IsError || mark.HasFailed())
         {
             response.NoteFailure(errors.Failure.IsError ? errors.Failure : sync.Loss.IsError ? sync.Loss : Errno.EIO);
@@ -95,8 +104,9 @@ internal sealed class LiveSync(
         }
         if (!isSynced)
         {
-            // Nothing is lost: what could not be opened is as it was.
-            log($"veneer: upper is not synced, and stays volatile: run veneer sync {PathText.Printable(upper.Path!)} as a user who may read all of it");
+            // Nothing is lost: the objects that could not be opened are still volatile.
+            log($"veneer: upper is not synced, and stays volatile: run veneer sync {PathText.Printable(upper.Path!)} "
+                + "as a user who may read all of it");
             return;
         }
         Errno error = mark.Clear();

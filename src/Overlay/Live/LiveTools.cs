@@ -8,7 +8,7 @@ using Veneer.Overlay.Topology;
 
 namespace Veneer.Overlay.Live;
 
-/// <summary>Answers tools that ask a live mount, by an ioctl or an attribute; docs/control.md has the form of each answer.</summary>
+/// <summary>Answers tools that ask a live mount by an ioctl or an attribute. docs/control.md has the form of each answer.</summary>
 internal sealed class LiveTools
 {
     private readonly LiveStats stats;
@@ -20,15 +20,18 @@ internal sealed class LiveTools
     private readonly ServerAttribute server;
     private readonly ControlChannel control;
 
-    public LiveTools(LiveStats stats, LiveLayers layers, LiveChanges changes, LiveStatus status, LiveSync sync, Shutdown shutdown, ServerAttribute server)
+    public LiveTools(LiveStats stats, LiveLayers layers, LiveChanges changes, LiveStatus status, LiveSync sync, Shutdown shutdown,
+        ServerAttribute server)
     {
-        (this.stats, this.layers, this.changes, this.status, this.sync, this.shutdown, this.server) = (stats, layers, changes, status, sync, shutdown, server);
+        (this.stats, this.layers, this.changes, this.status, this.sync, this.shutdown, this.server) =
+            (stats, layers, changes, status, sync, shutdown, server);
         control = new ControlChannel(Libc.EffectiveUid, Answer);
     }
 
-    /// <summary>Answers an ioctl, if it comes from a tool.</summary>
+    /// <summary>Answers an ioctl if it comes from a tool.</summary>
     /// <returns>False for any other.</returns>
-    public bool TryIoctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength, out Errno error)
+    public bool TryIoctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength,
+        out Errno error)
     {
         outputLength = 0;
         error = Errno.None;
@@ -38,7 +41,7 @@ internal sealed class LiveTools
         return true;
     }
 
-    /// <summary>Answers who asks for an attribute, if it is one for tools.</summary>
+    /// <summary>Gets an attribute if it is one for tools.</summary>
     /// <returns>False for any other.</returns>
     public bool TryGetXattr(in Request request, ReadOnlySpan<byte> attribute, Span<byte> value, out int size, out Errno error)
     {

@@ -6,26 +6,35 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Live;
 
-/// <summary>The attribute of the root that tells our own commands which process serves the mount.</summary>
+/// <summary>The attribute of the root that tells our own commands which process serves the mount, and whether there is an upper.</summary>
 /// <param name="hasUpper">Whether there is an upper.</param>
 internal sealed class ServerAttribute(bool hasUpper)
 {
     private readonly byte[] identity = ReadIdentity(hasUpper);
 
-    /// <summary>On the root, for our own commands: which process serves the mount, and whether it can be written; in no list.</summary>
+    /// <summary>The attribute's name. It is in no list of attributes.</summary>
     private static ReadOnlySpan<byte> Name => "user.veneer.server\0"u8;
 
-    /// <summary>Whether the caller is in the server's pid namespace, where he sees its process anyhow. To others its number means nothing, or tells of the host.</summary>
-    /// <param name="caller">0: he is in none below that of the mount.</param>
+    /// <summary>
+    /// Whether a caller is in the server's pid namespace, and so sees its process in any case. To others its number means
+    /// nothing, or would reveal the host.
+    /// </summary>
+    /// <param name="caller">The caller's process; 0 when it is in no pid namespace below that of the mount.</param>
     private static bool SharesProcesses(uint caller) =>
-        caller != 0 && Processes.NamespaceOf(caller.ToString(CultureInfo.InvariantCulture), "pid") is var his and > 0 && his == Processes.NamespaceOf("self", "pid");
+        caller != 0
+        && Processes.NamespaceOf(caller.ToString(CultureInfo.InvariantCulture), "pid") is var theirs and > 0
+        && theirs == Processes.NamespaceOf("self", "pid");
 
     /// <summary>Whether an attribute is this one.</summary>
-    /// <param name="nodeId">Of the inode that is asked.</param>
-    /// <param name="attribute">With its NUL.</param>
+    /// <param name="nodeId">The inode that is asked.</param>
+    /// <param name="attribute">The attribute's name, with its NUL.</param>
     public static bool Is(ulong nodeId, ReadOnlySpan<byte> attribute) => nodeId == InodeTable.RootId && attribute.SequenceEqual(Name);
 
-    /// <summary>Its value, for those who may know it.</summary>
+    /// <summary>Gets the attribute's value.</summary>
+    /// <param name="request">The request.</param>
+    /// <param name="value">Room for the value; empty to ask only for the size.</param>
+    /// <param name="size">The value's size in bytes.</param>
+    /// <returns><see cref="Errno.ENODATA"/> for a caller in another pid namespace.</returns>
     public Errno Get(in Request request, Span<byte> value, out int size)
     {
         size = 0;
@@ -39,7 +48,9 @@ internal sealed class ServerAttribute(bool hasUpper)
         return identity.AsSpan().TryCopyTo(value) ? Errno.None : Errno.ERANGE;
     }
 
-    /// <summary>"PID STARTTIME", the latter as field 22 of /proc/PID/stat has it; " lower" follows when there is no upper.</summary>
+    /// <summary>
+    /// Makes the value: "PID STARTTIME", the latter as in field 22 of /proc/PID/stat; " lower" follows when there is no upper.
+    /// </summary>
     private static byte[] ReadIdentity(bool hasUpper)
     {
         Span<byte> text = stackalloc byte[1024];

@@ -10,55 +10,61 @@ using Veneer.Overlay.Usage;
 
 namespace Veneer.Overlay.Live;
 
-/// <summary>The end of an overlay whose mount stays: nothing of the layers is held any more, and every operation gives EIO.</summary>
-/// <param name="inodes">What the kernel knows.</param>
+/// <summary>Ends an overlay whose mount stays: the layers are released, and every operation gives EIO.</summary>
+/// <param name="inodes">The inodes that the kernel knows.</param>
 /// <param name="session">The connection to the kernel.</param>
 /// <param name="files">The open files.</param>
 /// <param name="places">The layers as they were named.</param>
-/// <param name="log">For what is told to no caller.</param>
+/// <param name="log">Receives messages for which there is no caller.</param>
 internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFiles files, IReadOnlyList<Place> places, Action<string> log)
 {
-    /// <summary>How long requests are waited for that were begun before, in milliseconds. A lower may never answer them.</summary>
+    /// <summary>How long to wait for requests that have begun, in milliseconds. A lower may never answer them.</summary>
     private const int Patience = 5_000;
 
-    /// <summary>FS_IOC_SHUTDOWN.</summary>
+    /// <summary>The ioctl FS_IOC_SHUTDOWN.</summary>
     public const uint ShutdownRequest = 0x8004587D;
 
     private readonly object downLock = new();
 
-    private bool isDown; // under downLock, as what follows
+    private bool isDown; // protected by downLock, like downError
 
-    private Errno downError = Errno.EIO; // of one that was cut short
+    private Errno downError = Errno.EIO; // the result if a shutdown is cut short by an exception
 
     private int shutdowns;
 
-    private Fd? formerLayers; // until the process ends
+    private Fd? formerLayers; // kept until the process ends
 
-    /// <summary>Set by who owns the layers: lets go of them.</summary>
+    /// <summary>Releases the layers. Set by their owner.</summary>
     public Action? LetGo { get; set; }
 
-    /// <summary>Set by who can: has another process look up so many names in a directory, and says whether it could. See <see cref="Gate.Revoke"/>.</summary>
+    /// <summary>
+    /// Makes another process look up so many names in a directory, and tells whether it could. Set by the wiring of the mount.
+    /// See <see cref="Gate.Revoke"/>.
+    /// </summary>
     public Func<string, int, bool>? LookUpRevoked { get; set; }
 
-    /// <summary>The number of the mount's device, as mount tables have it; set when it is mounted.</summary>
+    /// <summary>The number of the mount's device, as in mount tables; set when the overlay is mounted.</summary>
     public string Device { get; set; } = "";
 
-    /// <summary>Whether the overlay is down, or on its way there.</summary>
+    /// <summary>Whether the overlay is shut down, or about to be.</summary>
     public bool IsShutDown => Volatile.Read(ref shutdowns) > 0;
 
-    /// <summary>Set by who can: ends what uses the layers. Told whether a lower hangs.</summary>
+    /// <summary>Ends the threads that use the layers. Its argument tells whether a lower hangs. Set by the wiring of the mount.</summary>
     public required Action<bool> Stop { get; init; }
 
-    /// <summary>Ends the overlay. Returns when the layers are free, but for what users have mapped or are reading by themselves.</summary>
-    /// <param name="reason">For the log: the end of a sentence that begins with "the overlay is shut down".</param>
+    /// <summary>
+    /// Ends the overlay. Returns when the layers are released, except for files that users have mapped or that the kernel still
+    /// reads for them.
+    /// </summary>
+    /// <param name="reason">The reason for the log: the end of a sentence that begins with "the overlay is shut down".</param>
     /// <remarks>
-    /// Requests that were begun end first. Then the kernel writes back what was changed through maps, while we still take
-    /// that; then nothing is taken any more. What the kernel has cached is dropped, so that it asks, and is refused. The
-    /// caller may serve a request, but holds no lock.
+    /// Requests that have begun end first. Then the kernel writes back what was changed through maps, which is still accepted;
+    /// after that no request is accepted. What the kernel has cached is dropped, so that it asks and is refused. The caller may
+    /// be serving a request, but holds no lock.
     /// </remarks>
     /// <returns>
-    /// <see cref="Errno.EBUSY"/> when somebody may go on reading and writing files that are passed through;
-    /// <see cref="Errno.ETIMEDOUT"/> when a request does not end: it got EIO, and holds what it uses until its lower answers.
+    /// <see cref="Errno.EBUSY"/> when somebody may go on reading and writing passed-through files;
+    /// <see cref="Errno.ETIMEDOUT"/> when a request does not end: its caller got EIO, and it holds what it uses until its lower answers.
     /// </returns>
     public Errno Run(string reason)
     {
@@ -66,7 +72,8 @@ internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFil
         Gate.ExpectClosing();
         if (Interlocked.Increment(ref shutdowns) > 1)
         {
-            return WritebackErrors.IsOwnThread || LayerWatch.IsOwnThread ? Errno.None : WaitForShutdown(); // those threads are waited for themselves
+            // the first shutdown waits for these threads
+            return WritebackErrors.IsOwnThread || LayerWatch.IsOwnThread ? Errno.None : WaitForShutdown();
         }
         Errno error = Errno.EIO;
         log($"veneer: the overlay is shut down{reason}");
@@ -78,7 +85,10 @@ internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFil
             List<ulong> nodes = inodes.NodeIds();
             foreach (ulong node in nodes.Where(node => !left.Contains(node))) { session.Notifier?.DropInode(node); }
             bool isRevoked = Revoke(entrance);
-            if (files.ToList().Exists(file => file.Backing is { IsPassthrough: true })) { formerLayers = FormerLayer.Leave(places, Device); }
+            if (files.ToList().Exists(file => file.Backing is { IsPassthrough: true }))
+            {
+                formerLayers = FormerLayer.Leave(places, Device);
+            }
             if (!entrance.Close(Service.Nothing, hangs ? 0 : Patience) && !hangs)
             {
                 hangs = true;
@@ -102,16 +112,28 @@ internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFil
         }
     }
 
-    /// <summary>The ioctl.</summary>
-    /// <returns>As the other one; <see cref="Errno.EPERM"/> for those without CAP_SYS_ADMIN in the mount's user namespace, and for those of whom that cannot be told.</returns>
+    /// <summary>Serves the ioctl.</summary>
+    /// <returns>
+    /// The result of <see cref="Run(string)"/>; <see cref="Errno.EPERM"/> for callers without CAP_SYS_ADMIN in the mount's user
+    /// namespace, and for those whose privileges cannot be determined.
+    /// </returns>
     public Errno Run(in Veneer.Fuse.Request request)
     {
-        if (!Privilege.IsAdministrator(request.Header.Pid) && !(request.Header.Uid == Libc.EffectiveUid && Libc.EffectiveUid != 0)) { return Errno.EPERM; }
+        if (!Privilege.IsAdministrator(request.Header.Pid) && !(request.Header.Uid == Libc.EffectiveUid && Libc.EffectiveUid != 0))
+        {
+            return Errno.EPERM;
+        }
         return Run($" by user {request.Header.Uid}, process {request.Header.Pid}");
     }
 
-    /// <summary>Requests do not end: their callers get an answer, and what is closed from now on is not opened under the same number.</summary>
-    /// <returns>The inodes of those that could not be answered. The kernel would wait for them before it forgets what it has of them.</returns>
+    /// <summary>
+    /// Gives up on requests that do not end: their callers get EIO, and the number of a descriptor that is closed from now on
+    /// is not recycled.
+    /// </summary>
+    /// <returns>
+    /// The inodes of requests that could not be answered. The kernel would wait for these requests before it drops what it has
+    /// cached of the inodes.
+    /// </returns>
     private HashSet<ulong> GiveUp()
     {
         log("veneer: a layer does not answer: what waits for it gets EIO, and holds it until it does");
@@ -128,25 +150,33 @@ internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFil
         }
     }
 
-    /// <summary>Files that are passed through are read and written by the kernel alone: it must know that they are gone.</summary>
-    /// <returns>False when it could not be told.</returns>
+    /// <summary>
+    /// Revokes passed-through files: the kernel reads and writes them without us, so it must be told that they are gone.
+    /// </summary>
+    /// <returns>False when the kernel could not be told.</returns>
     private bool Revoke(Gate entrance)
     {
         if (session.Backings is null || LookUpRevoked is null) { return true; }
         ulong[] nodes = [.. files.ToList().Where(file => file.Backing is { IsPassthrough: true }).Select(file => file.NodeId).Distinct()];
         if (nodes.Length == 0) { return true; }
         entrance.Revoke(nodes);
-        // The mount may be left in another namespace than ours.
+        // The mount may remain only in a mount namespace other than ours.
         bool isFound = false;
         foreach (MountNamespace space in MountNamespace.Visible())
         {
             foreach (MountEntry mount in space.Mounts.Where(mount => mount.Device == Device && mount.Root == "/"))
             {
-                if (LookUpRevoked(space.Process == "self" ? mount.MountPoint : $"/proc/{space.Process}/root{mount.MountPoint}", nodes.Length)) { return true; }
+                if (LookUpRevoked(
+                    space.Process == "self" ? mount.MountPoint : $"/proc/{space.Process}/root{mount.MountPoint}", nodes.Length))
+                {
+                    return true;
+                }
                 isFound = true;
             }
         }
-        log($"veneer: {nodes.Length} files that the kernel reads and writes by itself stay open to who has them, since {(isFound ? "the process that tells it so could not do its work" : "the mount is found nowhere any more")}: end who has them, see veneer holders");
+        log($"veneer: {nodes.Length} files that the kernel reads and writes by itself stay open to who has them, since {(isFound
+            ? "the process that tells it so could not do its work"
+            : "the mount is found nowhere any more")}: end who has them, see veneer holders");
         return false;
     }
 }
