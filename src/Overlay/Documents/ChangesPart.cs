@@ -8,10 +8,10 @@ public sealed record ChangesPart
     /// <summary>The changes, ordered by path as bytes.</summary>
     public required IReadOnlyList<Change> Changes { get; init; }
 
-    /// <summary>What disturbed this part.</summary>
+    /// <summary>The paths at which this part was disturbed.</summary>
     public required IReadOnlyList<Disturbance> Disturbances { get; init; }
 
-    /// <summary>What to ask for the part behind this one with; null when there is none.</summary>
+    /// <summary>The argument that asks for the next part; null when this is the last one.</summary>
     public string? Next { get; init; }
 
     /// <summary>The most bytes that a change can take in a document.</summary>
@@ -23,6 +23,6 @@ public sealed record ChangesPart
 }
 
 /// <summary>The last line of <c>veneer diff --json</c>. Without it the stream was cut off.</summary>
-/// <param name="End">How many changes there were.</param>
-/// <param name="Disturbances">How many paths were disturbed.</param>
+/// <param name="End">The number of changes.</param>
+/// <param name="Disturbances">The number of disturbed paths.</param>
 public sealed record ChangesEnd(long End, int Disturbances);

@@ -5,30 +5,33 @@ using System.Text.Json.Serialization.Metadata;
 
 namespace Veneer.Overlay.Documents;
 
-/// <summary>Documents between objects and JSON in UTF-8. <see cref="DocumentJson"/> has the form of each.</summary>
+/// <summary>Converts documents between objects and JSON in UTF-8. <see cref="DocumentJson"/> has the form of each.</summary>
 public static class Document
 {
-    // Nothing of it is for a web page, so that < and é need no escapes.
+    // Documents are not embedded in web pages, so < and é need no escapes.
     private static readonly JsonWriterOptions onOneLine = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
     private static readonly JsonWriterOptions indented = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, Indented = true };
 
     /// <summary>Writes a document.</summary>
-    /// <typeparam name="T">Its type.</typeparam>
+    /// <typeparam name="T">The document's type.</typeparam>
     /// <param name="output">Takes the document, with a newline at its end.</param>
     /// <param name="document">The document.</param>
-    /// <param name="type">Its form, of <see cref="DocumentJson"/>.</param>
+    /// <param name="type">The document's form, from <see cref="DocumentJson"/>.</param>
     /// <param name="isIndented">Whether each member has a line of its own.</param>
     public static void Write<T>(IBufferWriter<byte> output, T document, JsonTypeInfo<T> type, bool isIndented = false)
     {
-        using (var json = new Utf8JsonWriter(output, isIndented ? indented : onOneLine)) { JsonSerializer.Serialize(json, document, type); }
+        using (var json = new Utf8JsonWriter(output, isIndented ? indented : onOneLine))
+        {
+            JsonSerializer.Serialize(json, document, type);
+        }
         output.Write("\n"u8);
     }
 
     /// <summary>Reads a document.</summary>
-    /// <typeparam name="T">Its type.</typeparam>
+    /// <typeparam name="T">The document's type.</typeparam>
     /// <param name="document">JSON in UTF-8.</param>
-    /// <param name="type">Its form, of <see cref="DocumentJson"/>.</param>
-    /// <exception cref="FormatException">It is something else.</exception>
+    /// <param name="type">The document's form, from <see cref="DocumentJson"/>.</param>
+    /// <exception cref="FormatException">It is not such a document.</exception>
     public static T Read<T>(ReadOnlySpan<byte> document, JsonTypeInfo<T> type) where T : class
     {
         try
@@ -42,10 +45,10 @@ public static class Document
     }
 
     /// <summary>Reads a document that is a part of another one.</summary>
-    /// <typeparam name="T">Its type.</typeparam>
+    /// <typeparam name="T">The document's type.</typeparam>
     /// <param name="element">The document.</param>
-    /// <param name="type">Its form, of <see cref="DocumentJson"/>.</param>
-    /// <exception cref="FormatException">It is something else.</exception>
+    /// <param name="type">The document's form, from <see cref="DocumentJson"/>.</param>
+    /// <exception cref="FormatException">It is not such a document.</exception>
     public static T Read<T>(JsonElement element, JsonTypeInfo<T> type) where T : class
     {
         try

@@ -6,11 +6,11 @@ using Veneer.Overlay.Usage;
 
 namespace Veneer.Overlay.Documents;
 
-/// <summary>The form of each document: one type writes it and reads it.</summary>
+/// <summary>The form of each document: the same type writes it and reads it.</summary>
 /// <remarks>
-/// An interface, like the names that the members have in JSON (docs/control.md, docs/changes.md, docs/checkpoint.md and
-/// docs/lifecycle.md): members are added, and none goes away or changes its meaning. A member that is null is left out, but for
-/// those that say otherwise. Readers ignore members that they do not know.
+/// The types are an interface, like the names of their members in JSON (docs/control.md, docs/changes.md, docs/checkpoint.md
+/// and docs/lifecycle.md): members are added, and none goes away or changes its meaning. A member that is null is left out,
+/// unless it is marked otherwise. Readers ignore members that they do not know.
 /// </remarks>
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,

@@ -4,11 +4,11 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Documents;
 
-/// <summary>Paths in documents. This is the only place that knows how JSON has a path that is not UTF-8.</summary>
+/// <summary>Converts paths in documents. Only this class knows how JSON holds a path that is not UTF-8.</summary>
 /// <remarks>
-/// Programs have such a path as the text of <see cref="PathText"/>. A document has it twice: a member with U+FFFD for each
-/// byte that is not UTF-8, for people, and beside it a member with <c>_base64</c> at the end of its name, which has the bytes.
-/// A path that is UTF-8 has no such member.
+/// Programs hold such a path as the text of <see cref="PathText"/>. A document holds it in two members. One is for people,
+/// with U+FFFD for each byte that is not UTF-8. The other has <c>_base64</c> at the end of its name, and holds the bytes. A
+/// path that is UTF-8 has only the first.
 /// <para>
 /// A type with a property <c>Path</c> has a second one, <c>PathBase64</c>, which takes its value from <see cref="BytesOf"/>
 /// and gives what was read to <see cref="TextOf"/>. <see cref="DocumentText"/> does the rest.
@@ -16,7 +16,7 @@ namespace Veneer.Overlay.Documents;
 /// </remarks>
 internal static class DocumentPath
 {
-    /// <summary>What the member for people has: U+FFFD for each byte that is not UTF-8.</summary>
+    /// <summary>The value of the member for people: U+FFFD for each byte that is not UTF-8.</summary>
     public static string Readable(string path)
     {
         if (PathText.IsUtf8(path)) { return path; }
@@ -25,10 +25,10 @@ internal static class DocumentPath
         return readable.ToString();
     }
 
-    /// <summary>What the member with the bytes has; null when there is none.</summary>
+    /// <summary>The value of the member with the bytes; null when the path is UTF-8.</summary>
     public static byte[]? BytesOf(string? path) => path is null || PathText.IsUtf8(path) ? null : PathText.Encode(path)[..^1];
 
-    /// <summary>The path of the two members.</summary>
+    /// <summary>Makes the path from the two members.</summary>
     /// <param name="bytes">The member with the bytes, or null.</param>
     /// <param name="readable">The member for people.</param>
     [return: NotNullIfNotNull(nameof(readable))]
@@ -41,8 +41,8 @@ internal static class DocumentPath
         foreach (char character in path ?? "")
         {
             bool isPlain = char.IsAsciiLetterOrDigit(character) || character is '/' or '.' or '-' or '_';
-            // Escaped, a character has at most 6 bytes, and it has at most 3 of UTF-8, which are 4 of base64.
-            // Where another character of the path is not UTF-8, a plain one is in base64 too.
+            // An escaped character has at most 6 bytes; in base64 its UTF-8, at most 3 bytes, takes 4 more.
+            // A plain character takes 1 byte, and at most 2 in base64 if another character makes the path not UTF-8.
             bytes += isPlain ? 3 : 10;
         }
         return bytes;

@@ -3,7 +3,7 @@ using System.Text.Json.Serialization;
 
 namespace Veneer.Overlay.Documents;
 
-/// <summary>Any text of a document. What is not UTF-8 in it becomes U+FFFD, see <see cref="DocumentPath"/>.</summary>
+/// <summary>Converts any text of a document. Characters that are not UTF-8 become U+FFFD, see <see cref="DocumentPath"/>.</summary>
 internal sealed class DocumentText : JsonConverter<string>
 {
     /// <inheritdoc/>

@@ -6,7 +6,7 @@ using Veneer.Overlay.Usage;
 
 namespace Veneer.Overlay.Documents;
 
-/// <summary>A value of an enum as a word of a document. A word that is not known is an error.</summary>
+/// <summary>Converts a value of an enum to a word of a document, and back. An unknown word is an error.</summary>
 /// <typeparam name="T">The enum.</typeparam>
 /// <param name="word">The word of each value.</param>
 internal abstract class DocumentWord<T>(Func<T, string> word) : JsonConverter<T> where T : struct, Enum
@@ -28,7 +28,7 @@ internal abstract class DocumentWord<T>(Func<T, string> word) : JsonConverter<T>
     public override void Write(Utf8JsonWriter writer, T value, JsonSerializerOptions options) => writer.WriteStringValue(word(value));
 }
 
-/// <summary>What happened to a name.</summary>
+/// <summary>Converts what happened to a name.</summary>
 internal sealed class ChangeKindWord() : DocumentWord<ChangeKind>(Of)
 {
     /// <summary>The word of a value.</summary>
@@ -44,7 +44,7 @@ internal sealed class ChangeKindWord() : DocumentWord<ChangeKind>(Of)
     };
 }
 
-/// <summary>What an object is.</summary>
+/// <summary>Converts the type of an object.</summary>
 internal sealed class ObjectTypeWord() : DocumentWord<ObjectType>(Of)
 {
     /// <summary>The word of a value.</summary>
@@ -60,7 +60,7 @@ internal sealed class ObjectTypeWord() : DocumentWord<ObjectType>(Of)
     };
 }
 
-/// <summary>What disturbed a diff.</summary>
+/// <summary>Converts the kind of a disturbance.</summary>
 internal sealed class DisturbanceKindWord() : DocumentWord<DisturbanceKind>(kind => kind switch
 {
     DisturbanceKind.Moved => "moved",
@@ -69,7 +69,7 @@ internal sealed class DisturbanceKindWord() : DocumentWord<DisturbanceKind>(kind
     _ => "left_out",
 });
 
-/// <summary>How a mount holds something.</summary>
+/// <summary>Converts the way in which a mount holds something.</summary>
 internal sealed class MountRelationWord() : DocumentWord<MountRelation>(relation => relation switch
 {
     MountRelation.Nested => "nested",
@@ -78,7 +78,7 @@ internal sealed class MountRelationWord() : DocumentWord<MountRelation>(relation
     _ => "copy",
 });
 
-/// <summary>Whose an overlay is: <c>kernel</c> for true, <c>veneer</c> for false.</summary>
+/// <summary>Converts whether the kernel serves an overlay: <c>kernel</c> for true, <c>veneer</c> for false.</summary>
 internal sealed class OverlayKindWord : JsonConverter<bool>
 {
     /// <inheritdoc/>
@@ -90,7 +90,7 @@ internal sealed class OverlayKindWord : JsonConverter<bool>
         writer.WriteStringValue(value ? "kernel"u8 : "veneer"u8);
 }
 
-/// <summary>What a part of an object is for: a list of words. Words that are not known are left out.</summary>
+/// <summary>Converts the roles of a part of an object to a list of words, and back. Unknown words are ignored.</summary>
 internal sealed class PartRolesWords : JsonConverter<PartRoles>
 {
     private static readonly PartRoles[] all = [.. Enum.GetValues<PartRoles>().Where(role => role != PartRoles.None)];

@@ -4,7 +4,7 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Documents;
 
-/// <summary>A file handle in hexadecimal. Anything else is an error: a handle that was read is given to the kernel.</summary>
+/// <summary>Converts a file handle in hexadecimal. Other text is an error, since a handle that was read is given to the kernel.</summary>
 internal sealed class HandleText : JsonConverter<string>
 {
     /// <inheritdoc/>

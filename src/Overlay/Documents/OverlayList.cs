@@ -2,23 +2,23 @@ using System.Text.Json.Serialization;
 
 namespace Veneer.Overlay.Documents;
 
-/// <summary>The overlays of Veneer on this machine, as <c>veneer list --json</c> tells them. See docs/lifecycle.md.</summary>
+/// <summary>The overlays of Veneer on this machine, as <c>veneer list --json</c> prints them. See docs/lifecycle.md.</summary>
 public sealed record OverlayList
 {
     /// <summary>The overlays.</summary>
     public required IReadOnlyList<ListedOverlay> Overlays { get; init; }
 
-    /// <summary>What could not be looked at, one sentence each.</summary>
+    /// <summary>What could not be examined, one sentence each.</summary>
     public required IReadOnlyList<string> Gaps { get; init; }
 }
 
 /// <summary>An overlay in a list.</summary>
 public sealed record ListedOverlay
 {
-    /// <summary>The number of its mount's device, <c>MAJOR:MINOR</c>, which all copies of the mount have.</summary>
+    /// <summary>The device number of the mount, <c>MAJOR:MINOR</c>, which all copies of the mount share.</summary>
     public required string Device { get; init; }
 
-    /// <summary>Where it is mounted.</summary>
+    /// <summary>The mounts of the overlay.</summary>
     public required IReadOnlyList<ListedMount> Mounts { get; init; }
 
     /// <summary>The server's process id; null when it is not seen.</summary>
@@ -30,7 +30,7 @@ public sealed record ListedOverlay
     [JsonInclude]
     internal byte[]? CommandBase64 { get => DocumentPath.BytesOf(Command); init => Command = DocumentPath.TextOf(value, Command); }
 
-    /// <summary>Since when it is mounted, to the second; null when that is not known.</summary>
+    /// <summary>The time of mounting, to the second; null when it is not known.</summary>
     public DateTimeOffset? Since { get; init; }
 
     /// <summary>The layers.</summary>
@@ -39,23 +39,26 @@ public sealed record ListedOverlay
     /// <summary>How full upper's filesystem is; null without upper, or when it is not known.</summary>
     public FileSystemUsage? UpperFilesystem { get; init; }
 
-    /// <summary>The options of the overlay, but for layers and those of any mount; null when they were not told.</summary>
+    /// <summary>
+    /// The options of the overlay, without the layers and without general mount options; null when the server did not tell
+    /// them.
+    /// </summary>
     public IReadOnlyList<string>? Options { get; init; }
 
-    /// <summary>Whether its server has answered.</summary>
+    /// <summary>Whether the server has answered.</summary>
     public required bool Answers { get; init; }
 
-    /// <summary>How many requests it has served; null when that was not told.</summary>
+    /// <summary>The number of requests that the server has served; null when it did not tell.</summary>
     public long? Requests { get; init; }
 
-    /// <summary>For how long it has served; null when that was not told.</summary>
+    /// <summary>How long the server has served, in seconds; null when it did not tell.</summary>
     public double? UptimeSeconds { get; init; }
 }
 
 /// <summary>A mount of an overlay in a list.</summary>
-/// <param name="Id">Its id, as mountinfo has it.</param>
-/// <param name="MountNamespace">The inode number of the mount namespace that it is in.</param>
-/// <param name="MountPoint">Where it is, in its namespace.</param>
+/// <param name="Id">The mount id, as in mountinfo.</param>
+/// <param name="MountNamespace">The inode number of the mount's namespace.</param>
+/// <param name="MountPoint">The mount point in that namespace.</param>
 /// <param name="Options">The flags of the mount.</param>
 public sealed record ListedMount(int Id, ulong MountNamespace, string MountPoint, [property: JsonPropertyOrder(1)] string Options)
 {
@@ -69,15 +72,15 @@ public sealed record ListedMount(int Id, ulong MountNamespace, string MountPoint
 
 /// <summary>A layer of an overlay in a list.</summary>
 /// <param name="Role"><c>upper</c>, <c>work</c> or <c>lower</c>.</param>
-/// <param name="Path">Where it is.</param>
+/// <param name="Path">The layer's path.</param>
 public sealed record ListedLayer(string Role, string Path)
 {
     [JsonInclude] internal byte[]? PathBase64 { get => DocumentPath.BytesOf(Path); init => Path = DocumentPath.TextOf(value, Path); }
 }
 
 /// <summary>How full a filesystem is.</summary>
-/// <param name="Bytes">Its size.</param>
-/// <param name="UsedBytes">What of it is used.</param>
-/// <param name="Inodes">How many inodes it has room for.</param>
-/// <param name="UsedInodes">How many of these are used.</param>
+/// <param name="Bytes">The size in bytes.</param>
+/// <param name="UsedBytes">The used bytes.</param>
+/// <param name="Inodes">The number of inodes that the filesystem has room for.</param>
+/// <param name="UsedInodes">The number of used inodes.</param>
 public sealed record FileSystemUsage(ulong Bytes, ulong UsedBytes, ulong Inodes, ulong UsedInodes);
