@@ -6,15 +6,20 @@ using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Topology;
 
-/// <summary>Finds what the layers contribute to one object, in their order, with the lookup that serves mounts.</summary>
+/// <summary>Finds what the layers contribute to one object, topmost first, with the lookup that also serves mounts.</summary>
 internal sealed class ObjectParts(LayerSet layers)
 {
     private readonly List<ObjectPart> parts = [];
 
-    /// <summary>Goes down a path from the root.</summary>
-    /// <param name="path">Names with slashes between; empty for the root. "." and ".." are names like others, and are never there.</param>
-    /// <param name="found">The parts, topmost layer first; whiteouts when there is no such object.</param>
-    /// <returns><see cref="Errno.ENOENT"/> when no layer has anything under the path, or <see cref="Errno.ENOTDIR"/>.</returns>
+    /// <summary>Finds the parts of the object at a path.</summary>
+    /// <param name="path">
+    /// Names separated by slashes, from the root; empty for the root. "." and ".." are ordinary names, and never exist.
+    /// </param>
+    /// <param name="found">The parts, topmost layer first; a whiteout when the object is gone.</param>
+    /// <returns>
+    /// <see cref="Errno.ENOENT"/> when no layer has anything under the path; <see cref="Errno.ENOTDIR"/> when a name on the way
+    /// is no directory.
+    /// </returns>
     public Errno Find(ReadOnlySpan<byte> path, out IReadOnlyList<ObjectPart> found)
     {
         parts.Clear();
@@ -71,12 +76,14 @@ internal sealed class ObjectParts(LayerSet layers)
         }
     }
 
-    private static RealName Named(RealDirectory directory) => directory.Parent is { } parent ? new RealName(parent, directory.Name) : new RealName(directory, [0]);
+    private static RealName Named(RealDirectory directory) =>
+        directory.Parent is { } parent ? new RealName(parent, directory.Name) : new RealName(directory, [0]);
 
-    /// <summary>The topmost layer that says that there is nothing.</summary>
+    /// <summary>Adds the topmost whiteout under a name.</summary>
     private Errno AddWhiteout(DirectoryStack parent, byte[] name, string natural)
     {
-        foreach (RealDirectory directory in (IEnumerable<RealDirectory>)[.. parent.Upper is { } upper ? [upper] : Array.Empty<RealDirectory>(), .. parent.Lowers])
+        foreach (RealDirectory directory in (IEnumerable<RealDirectory>)
+            [.. parent.Upper is { } upper ? [upper] : Array.Empty<RealDirectory>(), .. parent.Lowers])
         {
             var real = new RealName(directory, name);
             if (layers.Stat(real, out Statx stat).IsError || !layers.Lookup.IsWhiteout(directory, name, stat)) { continue; }
@@ -86,7 +93,9 @@ internal sealed class ObjectParts(LayerSet layers)
         return Errno.ENOENT;
     }
 
-    /// <summary>What upper's object was copied from: under the same name, as most are, or known by its handle alone.</summary>
+    /// <summary>
+    /// Adds the object that upper's object was copied from. Most have the same name; others are known only by their handle.
+    /// </summary>
     private void AddOrigin(DirectoryStack parent, byte[] name, string natural, in Statx stat, in Whole whole)
     {
         if (!whole.HasOrigin) { return; }
@@ -125,7 +134,7 @@ internal sealed class ObjectParts(LayerSet layers)
 
     private void Add(RealName real, PartRoles roles, string natural)
     {
-        if (layers.Stat(real, out Statx stat).IsError) { return; } // it went meanwhile
+        if (layers.Stat(real, out Statx stat).IsError) { return; } // it was removed meanwhile
         string path = PathText.Decode(PathOf(real));
         bool hasHandle = !layers.ReadHandle(real, out FileHandle handle).IsError;
         parts.Add(new ObjectPart
@@ -140,12 +149,15 @@ internal sealed class ObjectParts(LayerSet layers)
         });
     }
 
-    /// <summary>From the root of the layer.</summary>
+    /// <summary>The path of a real object from the root of its layer.</summary>
     private static byte[] PathOf(RealName real)
     {
         var names = new List<byte[]>();
         if (real.Name.Length > 1) { names.Add(real.Name); }
-        for (RealDirectory? directory = real.Directory; directory is { Parent: not null }; directory = directory.Parent) { names.Add(directory.Name); }
+        for (RealDirectory? directory = real.Directory; directory is { Parent: not null }; directory = directory.Parent)
+        {
+            names.Add(directory.Name);
+        }
         var path = new MemoryStream();
         for (int i = names.Count - 1; i >= 0; i--)
         {

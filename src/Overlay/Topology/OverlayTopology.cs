@@ -6,32 +6,38 @@ using Veneer.Overlay.Documents;
 
 namespace Veneer.Overlay.Topology;
 
-/// <summary>What an overlay is made of, and, if asked, what its layers contribute to one object.</summary>
+/// <summary>Describes what an overlay is made of and, if asked, what its layers contribute to one object.</summary>
 public sealed record OverlayTopology
 {
     /// <summary>The layers, upper first, the work directory last.</summary>
     public required IReadOnlyList<LayerDescription> Layers { get; init; }
 
-    /// <summary>Whether the overlay's attributes are <c>user.overlay.*</c>.</summary>
+    /// <summary>Whether the overlay's attributes in the lowers are <c>user.overlay.*</c>.</summary>
     [JsonRequired, JsonPropertyName("userxattr")]
     public bool UserXattr { get; init; }
 
-    /// <summary>Whether upper's are <c>user.overlay.*</c>, be it that its filesystem takes no others.</summary>
+    /// <summary>
+    /// Whether the overlay's attributes in upper are <c>user.overlay.*</c>, asked for or because its filesystem takes no
+    /// others.
+    /// </summary>
     [JsonIgnore]
     public bool UpperUserXattr { get; init; }
 
     [JsonInclude, JsonPropertyName("upper_userxattr")]
     internal bool? ToldUpperUserXattr { get => UpperUserXattr; init => UpperUserXattr = value ?? UserXattr; }
 
-    /// <summary>The options that it was mounted with, but for layers and flags of the mount, one each in the spelling of mount(8).</summary>
+    /// <summary>The options of the overlay, without layers and flags of the mount, one each in the spelling of mount(8).</summary>
     [JsonRequired]
     public IReadOnlyList<string> Options { get; init; } = [];
 
-    /// <summary>The path of the object from the root of the overlay, empty for the root; null when none was asked for.</summary>
+    /// <summary>The path of the object from the root of the overlay, empty for the root; null when no object was asked for.</summary>
     [JsonIgnore]
     public string? Path { get; init; }
 
-    /// <summary>What the layers contribute to the object, topmost first; a whiteout when it is gone, nothing when no layer ever had it.</summary>
+    /// <summary>
+    /// What the layers contribute to the object, topmost first: a whiteout when the object is gone, nothing when no layer ever
+    /// had it.
+    /// </summary>
     [JsonIgnore]
     public IReadOnlyList<ObjectPart> Parts { get; init; } = [];
 
@@ -47,10 +53,11 @@ public sealed record OverlayTopology
     /// <param name="lowers">The lower directories, topmost first.</param>
     /// <param name="work">The work directory, or null.</param>
     /// <param name="userXattr">Whether the overlay was mounted with <c>userxattr</c>.</param>
-    /// <param name="path">The object to tell of, from the root of the overlay, or null.</param>
+    /// <param name="path">The object to describe, from the root of the overlay, or null.</param>
     /// <param name="data">Data-only layers, topmost first.</param>
     /// <exception cref="OverlayMountException">A layer cannot be examined; the message is a sentence for the user.</exception>
-    public static OverlayTopology Of(string? upper, IReadOnlyList<string> lowers, string? work, bool userXattr, string? path, IReadOnlyList<string>? data = null)
+    public static OverlayTopology Of(string? upper, IReadOnlyList<string> lowers, string? work, bool userXattr, string? path,
+        IReadOnlyList<string>? data = null)
     {
         var opened = new List<Fd>();
         try
@@ -62,7 +69,12 @@ public sealed record OverlayTopology
             if (data is not { Count: > 0 }) { return topology; }
             List<LayerDescription> all = [.. topology.Layers];
             int at = lowers.Count + (upper is null ? 0 : 1);
-            foreach (string directory in data) { all.Insert(at++, LayerDescription.Of(at - (upper is null ? 0 : 1), directory, Open(directory, "data-only")) with { IsDataOnly = true }); }
+            foreach (string directory in data)
+            {
+                all.Insert(
+                    at++,
+                    LayerDescription.Of(at - (upper is null ? 0 : 1), directory, Open(directory, "data-only")) with { IsDataOnly = true });
+            }
             return topology with { Layers = all };
         }
         finally
@@ -77,15 +89,22 @@ public sealed record OverlayTopology
         }
     }
 
-    /// <summary>Describes an overlay by descriptors of its directories, O_PATH.</summary>
-    internal static OverlayTopology Of(IReadOnlyList<(int Descriptor, string Path)> layers, bool hasUpper, (int Descriptor, string Path)? work, bool userXattr, string? path)
+    /// <summary>Describes an overlay by O_PATH descriptors of its directories.</summary>
+    internal static OverlayTopology Of(IReadOnlyList<(int Descriptor, string Path)> layers, bool hasUpper,
+        (int Descriptor, string Path)? work, bool userXattr, string? path)
     {
         var described = new List<LayerDescription>();
-        foreach ((int descriptor, string given) in layers) { described.Add(LayerDescription.Of(described.Count + (hasUpper ? 0 : 1), given, descriptor)); }
+        foreach ((int descriptor, string given) in layers)
+        {
+            described.Add(LayerDescription.Of(described.Count + (hasUpper ? 0 : 1), given, descriptor));
+        }
         if (work is { } place) { described.Add(LayerDescription.Of(-1, place.Path, place.Descriptor)); }
         if (path is null) { return new OverlayTopology { Layers = described, UserXattr = userXattr, UpperUserXattr = userXattr }; }
         using var set = LayerSet.Hold(layers, userXattr, hasUpper);
-        return new OverlayTopology { Layers = described, UserXattr = userXattr, UpperUserXattr = userXattr, Path = path, Parts = PartsOf(set, path) };
+        return new OverlayTopology
+        {
+            Layers = described, UserXattr = userXattr, UpperUserXattr = userXattr, Path = path, Parts = PartsOf(set, path)
+        };
     }
 
     private static IReadOnlyList<ObjectPart> PartsOf(LayerSet layers, string path)
@@ -99,25 +118,25 @@ public sealed record OverlayTopology
         };
     }
 
-    /// <summary>Writes it as docs/control.md describes it.</summary>
+    /// <summary>Writes the description as docs/control.md has it.</summary>
     public void Write(Utf8JsonWriter json) => JsonSerializer.Serialize(json, this, DocumentJson.Default.OverlayTopology);
 
-    /// <summary>Reads what <see cref="Write"/> wrote.</summary>
-    /// <exception cref="FormatException">It is something else.</exception>
+    /// <summary>Reads a description that <see cref="Write"/> wrote.</summary>
+    /// <exception cref="FormatException">The document is not such a description.</exception>
     public static OverlayTopology Read(JsonElement document) => Document.Read(document, DocumentJson.Default.OverlayTopology);
 
-    /// <summary>How roles are written.</summary>
+    /// <summary>The words for roles in documents.</summary>
     public static IEnumerable<string> Words(PartRoles roles) => PartRolesWords.AllOf(roles);
 }
 
 /// <summary>An object that was asked for, in the document of an overlay.</summary>
 public sealed record AskedObject
 {
-    /// <summary>As <see cref="OverlayTopology.Path"/>.</summary>
+    /// <summary>The path of the object, as <see cref="OverlayTopology.Path"/>.</summary>
     public required string Path { get; init; }
 
     [JsonInclude] internal byte[]? PathBase64 { get => DocumentPath.BytesOf(Path); init => Path = DocumentPath.TextOf(value, Path); }
 
-    /// <summary>As <see cref="OverlayTopology.Parts"/>.</summary>
+    /// <summary>The parts of the object, as <see cref="OverlayTopology.Parts"/>.</summary>
     public required IReadOnlyList<ObjectPart> Parts { get; init; }
 }
