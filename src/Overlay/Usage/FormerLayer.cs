@@ -31,7 +31,10 @@ internal readonly record struct FormerLayer(string Role, string Device, string I
     /// <returns>The record, or null when it cannot be made.</returns>
     public static Fd? Leave(IReadOnlyList<Place> layers, string device)
     {
-        if (MountTable.Read(out List<MountEntry> table).IsError || Libc.CreateMemoryFile(Name, out int descriptor).IsError) { return null; }
+        if (MountTable.Read(out List<MountEntry> table).IsError || Libc.CreateMemoryFile(Name, out int descriptor).IsError)
+        {
+            return null;
+        }
         var record = new Fd(descriptor);
         var text = new StringBuilder();
         foreach (Place layer in layers)

@@ -4,8 +4,8 @@ using Veneer.Overlay.Documents;
 
 namespace Veneer.Overlay.Usage;
 
-/// <summary>Who holds a directory or a mount, so that it cannot be unmounted, removed or used by another overlay.</summary>
-/// <remarks>It is its own document, see docs/lifecycle.md.</remarks>
+/// <summary>The holders of a directory or a mount, which keep it from being unmounted, removed or used by another overlay.</summary>
+/// <remarks>The report is a document as it is, see docs/lifecycle.md.</remarks>
 public sealed record HolderReport
 {
     /// <summary>The directory or mount point, in full.</summary>
@@ -14,28 +14,31 @@ public sealed record HolderReport
     [JsonInclude]
     internal byte[]? TargetBase64 { get => DocumentPath.BytesOf(Target); init => Target = DocumentPath.TextOf(value, Target); }
 
-    /// <summary>Whether anything is found that holds it.</summary>
+    /// <summary>Whether any holder was found.</summary>
     [JsonPropertyName("held")]
     public bool IsHeld => Overlays.Count + Uses.Namespaces.Count + Uses.Processes.Count + LoopDevices.Count + SwapFiles.Count > 0;
 
     /// <summary>
-    /// Whether the kernel says that the mount is in use, so that umount(2) would fail; null when it was not asked, since the holders
-    /// are found, or cannot be asked.
+    /// Whether the kernel says that the mount is in use, so that umount(2) would fail. Null when the kernel was not asked, since
+    /// holders were found, or cannot be asked.
     /// </summary>
     [JsonPropertyName("busy")]
     public bool? IsBusy { get; init; }
 
-    /// <summary>The type of the filesystem that is mounted there, or null when it is a directory and no mount point.</summary>
+    /// <summary>The type of the filesystem that is mounted there; null for a directory that is no mount point.</summary>
     [JsonPropertyName("type")]
     public string? MountType { get; init; }
 
-    /// <summary>The server of the mount, as <c>veneer (123)</c>, when it is one of Veneer and its server is seen; it is no holder.</summary>
+    /// <summary>
+    /// The server of the mount, as <c>veneer (123)</c>, if the mount is one of Veneer and its server is seen. The server is no
+    /// holder.
+    /// </summary>
     public ProcessName? Server { get; init; }
 
-    /// <summary>The overlays whose layer it is, or that have layers below it.</summary>
+    /// <summary>The overlays that have the directory, or directories below it, as layers.</summary>
     public required IReadOnlyList<OverlayHolder> Overlays { get; init; }
 
-    /// <summary>What holds it beside them.</summary>
+    /// <summary>The holders other than overlays.</summary>
     [JsonIgnore]
     public Uses Uses { get; init; } = Uses.None;
 
@@ -45,37 +48,42 @@ public sealed record HolderReport
     [JsonInclude, JsonRequired]
     internal IReadOnlyList<ProcessUse> Processes { get => Uses.Processes; init => Uses = Uses with { Processes = value }; }
 
-    /// <summary>The loop devices whose backing file lies below it.</summary>
+    /// <summary>The loop devices whose backing file lies below the directory.</summary>
     public required IReadOnlyList<FileHolder> LoopDevices { get; init; }
 
-    /// <summary>The swap files below it.</summary>
+    /// <summary>The swap files below the directory.</summary>
     public required IReadOnlyList<FileHolder> SwapFiles { get; init; }
 
-    /// <summary>What could not be looked at, one sentence each.</summary>
+    /// <summary>What could not be examined, one sentence each.</summary>
     public required IReadOnlyList<string> Gaps { get; init; }
 
-    /// <summary>Whether something is found that keeps a mount from being unmounted, as other mounts of the same files do not, nor the private ones of kernel overlays.</summary>
+    /// <summary>
+    /// Whether a holder was found that keeps the mount from being unmounted. Other mounts of the same files do not, nor do the
+    /// private mounts of kernel overlays.
+    /// </summary>
     internal bool IsHeldByUsers =>
-        Overlays.Any(overlay => !overlay.IsKernel && !overlay.IsShutDown) || Uses.Processes.Count + LoopDevices.Count + SwapFiles.Count > 0 || Uses.Namespaces.Any(space => space.Mounts.Any(mount => mount.Relation is MountRelation.Nested or MountRelation.Image));
+        Overlays.Any(overlay => !overlay.IsKernel && !overlay.IsShutDown)
+        || Uses.Processes.Count + LoopDevices.Count + SwapFiles.Count > 0
+        || Uses.Namespaces.Any(space => space.Mounts.Any(mount => mount.Relation is MountRelation.Nested or MountRelation.Image));
 
     /// <summary>Writes the report as docs/lifecycle.md describes it.</summary>
     public void Write(Utf8JsonWriter json) => JsonSerializer.Serialize(json, this, DocumentJson.Default.HolderReport);
 }
 
-/// <summary>A process and what it is called.</summary>
-/// <param name="Pid">Its id in this pid namespace.</param>
-/// <param name="Name">The name that it has now, at most 15 bytes.</param>
+/// <summary>A process and its name.</summary>
+/// <param name="Pid">The process id in this pid namespace.</param>
+/// <param name="Name">The present name of the process, at most 15 bytes.</param>
 public sealed record ProcessName(int Pid, string Name)
 {
     [JsonInclude] internal byte[]? NameBase64 { get => DocumentPath.BytesOf(Name); init => Name = DocumentPath.TextOf(value, Name); }
 }
 
 /// <summary>Mounts and processes that hold something.</summary>
-/// <param name="Namespaces">The mount namespaces with mounts of it, or in it; this process's own first.</param>
-/// <param name="Processes">The processes that use files in it.</param>
+/// <param name="Namespaces">The mount namespaces with mounts of the subject, or in it; this process's own first.</param>
+/// <param name="Processes">The processes that use files in the subject.</param>
 public sealed record Uses(IReadOnlyList<NamespaceUse> Namespaces, IReadOnlyList<ProcessUse> Processes)
 {
-    /// <summary>Nothing holds it.</summary>
+    /// <summary>No holders.</summary>
     public static Uses None { get; } = new([], []);
 }
 
@@ -86,18 +94,24 @@ public sealed record OverlayHolder
     [JsonPropertyName("kind"), JsonConverter(typeof(OverlayKindWord))]
     public required bool IsKernel { get; init; }
 
-    /// <summary>What the directory is to it: <c>upper</c>, <c>work</c>, <c>lower</c>, or <c>layer</c> where that cannot be told; several with commas.</summary>
+    /// <summary>
+    /// The directory's role in the overlay: <c>upper</c>, <c>work</c>, <c>lower</c>, or <c>layer</c> where that is not known;
+    /// several with commas.
+    /// </summary>
     public required string Role { get; init; }
 
-    /// <summary>Whether it was shut down, so that only users of files that are passed through hold the filesystem of the layer.</summary>
+    /// <summary>Whether the overlay was shut down, so that only users of passed-through files hold the filesystem of the layer.</summary>
     [JsonPropertyName("shut_down"), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
     public bool IsShutDown { get; init; }
 
-    /// <summary>The server's process id: in this pid namespace, or else in <see cref="PidNamespace"/>. 0 when it is not known.</summary>
+    /// <summary>
+    /// The server's process id in this pid namespace, or in <see cref="PidNamespace"/> if that is not 0. 0 when it is not
+    /// known.
+    /// </summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
     public int Pid { get; init; }
 
-    /// <summary>The inode number of the server's pid namespace when that is another one, else 0.</summary>
+    /// <summary>The inode number of the server's pid namespace if that is another one, otherwise 0.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
     public ulong PidNamespace { get; init; }
 
@@ -107,10 +121,10 @@ public sealed record OverlayHolder
     [JsonInclude]
     internal byte[]? CommandBase64 { get => DocumentPath.BytesOf(Command); init => Command = DocumentPath.TextOf(value, Command); }
 
-    /// <summary>Since when it is mounted, to the second; null when that is not known.</summary>
+    /// <summary>The time of mounting, to the second; null when it is not known.</summary>
     public DateTimeOffset? Since { get; init; }
 
-    /// <summary>Where it was mounted, in the namespace where that was; null when that is not known.</summary>
+    /// <summary>The mount point in the namespace where the overlay was mounted; null when it is not known.</summary>
     public string? MountPoint { get; init; }
 
     [JsonInclude]
@@ -120,14 +134,14 @@ public sealed record OverlayHolder
         init => MountPoint = DocumentPath.TextOf(value, MountPoint);
     }
 
-    /// <summary>The number of its device, which all copies of the mount have; empty when it is not known.</summary>
+    /// <summary>The overlay's device number, which all copies of the mount share; empty when it is not known.</summary>
     [JsonIgnore]
     public string Device { get; init; } = "";
 
     [JsonInclude, JsonPropertyName("device")]
     internal string? ToldDevice { get => Device.Length > 0 ? Device : null; init => Device = value ?? ""; }
 
-    /// <summary>What keeps the overlay itself alive: where it is mounted, and who uses its files.</summary>
+    /// <summary>The holders of the overlay itself: its mounts, and the processes that use its files.</summary>
     [JsonIgnore]
     public Uses Uses { get; init; } = Uses.None;
 
@@ -151,10 +165,12 @@ public sealed record NamespaceUse
     /// <summary>The mounts.</summary>
     public required IReadOnlyList<MountUse> Mounts { get; init; }
 
-    /// <summary>The processes in it, which keep it alive. Not told of this process's own.</summary>
+    /// <summary>The processes in the namespace, which keep it alive. Empty for this process's own namespace.</summary>
     public required IReadOnlyList<ProcessName> Processes { get; init; }
 
-    /// <summary>What else keeps it alive: bind mounts of the namespace's file, descriptors of it.</summary>
+    /// <summary>
+    /// What else keeps the namespace alive: bind mounts of its file, descriptors of it. Empty for this process's own namespace.
+    /// </summary>
     public required IReadOnlyList<string> KeptBy { get; init; }
 }
 
@@ -162,21 +178,21 @@ public sealed record NamespaceUse
 [JsonConverter(typeof(MountRelationWord))]
 public enum MountRelation
 {
-    /// <summary>It shows the same files.</summary>
+    /// <summary>The mount shows the same files.</summary>
     Copy,
-    /// <summary>It is another filesystem, mounted inside.</summary>
+    /// <summary>The mount is another filesystem, mounted inside.</summary>
     Nested,
-    /// <summary>It is a pin of Veneer's (<c>-o pin</c>), which keeps the directory from being removed or renamed.</summary>
+    /// <summary>The mount is a pin of Veneer (<c>-o pin</c>), which keeps the directory from being removed or renamed.</summary>
     Pin,
-    /// <summary>It is another filesystem, whose image is a file in it.</summary>
+    /// <summary>The mount is another filesystem, whose image is a file in the subject.</summary>
     Image,
 }
 
 /// <summary>A mount that holds something.</summary>
-/// <param name="Id">Its id, as mountinfo has it.</param>
-/// <param name="MountPoint">Where it is, in its namespace.</param>
-/// <param name="Type">The type of its filesystem.</param>
-/// <param name="Relation">How it holds it.</param>
+/// <param name="Id">The mount id, as in mountinfo.</param>
+/// <param name="MountPoint">The mount point in its namespace.</param>
+/// <param name="Type">The type of the mounted filesystem.</param>
+/// <param name="Relation">The way in which the mount holds the subject.</param>
 public sealed record MountUse(
     int Id,
     string MountPoint,
@@ -193,14 +209,14 @@ public sealed record MountUse(
 
 /// <summary>A process that uses files of something.</summary>
 /// <param name="Process">The process.</param>
-/// <param name="MountNamespace">The inode number of its mount namespace; 0 when that may not be known.</param>
+/// <param name="MountNamespace">The inode number of the process's mount namespace; 0 when it may not be known.</param>
 /// <param name="Files">The files.</param>
 public sealed record ProcessUse(
     [property: JsonIgnore] ProcessName Process,
     [property: JsonPropertyOrder(1)] ulong MountNamespace,
     [property: JsonPropertyOrder(1)] IReadOnlyList<FileUse> Files)
 {
-    /// <summary>In the document the process has no object of its own.</summary>
+    /// <summary>Makes the use from the members of the document, in which the process has no object of its own.</summary>
     [JsonConstructor]
     internal ProcessUse(int pid, string name, ulong mountNamespace, IReadOnlyList<FileUse> files)
         : this(new ProcessName(pid, name), mountNamespace, files) { }
@@ -214,9 +230,14 @@ public sealed record ProcessUse(
 }
 
 /// <summary>A file that a process uses.</summary>
-/// <param name="Use"><c>cwd</c>, <c>root</c>, <c>exe</c>, <c>open</c>, <c>map</c>, <c>lock</c>, <c>socket</c> (bound to it) or <c>registered</c> (with an io_uring).</param>
-/// <param name="Descriptor">The descriptor when it is open, or of the socket, else -1.</param>
-/// <param name="Path">The path as /proc has it: from the root of the process's namespace, or of a mount that is unmounted lazily.</param>
+/// <param name="Use">
+/// <c>cwd</c>, <c>root</c>, <c>exe</c>, <c>open</c>, <c>map</c>, <c>lock</c>, <c>socket</c> (bound to it) or <c>registered</c>
+/// (with an io_uring).
+/// </param>
+/// <param name="Descriptor">The descriptor of the open file, or of the socket; otherwise -1.</param>
+/// <param name="Path">
+/// The path that /proc shows: from the root of the process's namespace, or of a mount that was unmounted lazily.
+/// </param>
 public sealed record FileUse(string Use, [property: JsonIgnore] int Descriptor, [property: JsonPropertyOrder(1)] string Path)
 {
     [JsonConstructor]
@@ -230,8 +251,8 @@ public sealed record FileUse(string Use, [property: JsonIgnore] int Descriptor, 
 }
 
 /// <summary>A file that the kernel uses.</summary>
-/// <param name="Path">The file.</param>
-/// <param name="Device">The loop device; null of a swap file.</param>
+/// <param name="Path">The path of the file.</param>
+/// <param name="Device">The loop device; null for a swap file.</param>
 public sealed record FileHolder(string Path, [property: JsonPropertyOrder(1)] string? Device = null)
 {
     [JsonInclude] internal byte[]? PathBase64 { get => DocumentPath.BytesOf(Path); init => Path = DocumentPath.TextOf(value, Path); }

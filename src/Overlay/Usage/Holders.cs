@@ -465,7 +465,8 @@ public sealed class Holders
                 found[entry.Device] = new Instance { Device = entry.Device, Mounts = MountsOf(entry.Device) };
             }
         }
-        return [.. found.Values.OrderBy(one => one.Mounts.Count > 0 ? one.Mounts[0].Mount.MountPoint : one.Device, StringComparer.Ordinal)];
+        return [.. found.Values.OrderBy(
+            one => one.Mounts.Count > 0 ? one.Mounts[0].Mount.MountPoint : one.Device, StringComparer.Ordinal)];
 
         List<(string, ulong, MountEntry)> MountsOf(string device) =>
             [.. mounts.Of(device).Select(one => (one.Space.Process, one.Space.Id, one.Mount))];
