@@ -2,12 +2,14 @@ using Veneer.Overlay.Documents;
 
 namespace Veneer.Overlay.Changes;
 
-/// <summary>The changes of a mount as its server tells them, part by part, for who cannot reach the layers.</summary>
-/// <param name="ask">Asks for the part behind a position, which is empty at first; answers as docs/control.md has it.</param>
+/// <summary>Reads the changes of a mount from its server, part by part, for callers that cannot reach the layers.</summary>
+/// <param name="ask">
+/// Asks for the part after a position, which is empty at first, and returns the answer as docs/control.md has it.
+/// </param>
 internal sealed class AskedDiff(Func<string, byte[]> ask)
 {
-    /// <summary>The changes, ordered by path as bytes.</summary>
-    /// <param name="disturbed">Called with what disturbed a part.</param>
+    /// <summary>Reads the changes, ordered by path as bytes.</summary>
+    /// <param name="disturbed">Called with each disturbance of a part.</param>
     /// <exception cref="OverlayQueryException">The answer is not understood.</exception>
     public IEnumerable<Change> Changes(Action<Disturbance> disturbed)
     {

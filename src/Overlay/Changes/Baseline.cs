@@ -4,12 +4,12 @@ using Veneer.Overlay.Lookup;
 namespace Veneer.Overlay.Changes;
 
 /// <summary>A name as the lower layers alone show it.</summary>
-/// <param name="Directory">The directory that holds it; it has no upper.</param>
+/// <param name="Directory">The directory that holds the name, without upper.</param>
 /// <param name="Name">With its NUL.</param>
-/// <param name="Path">From the root of the baseline, without NUL.</param>
-/// <param name="Found">What is there.</param>
+/// <param name="Path">The path from the root of the baseline, without a NUL.</param>
+/// <param name="Found">The topmost real object under the name.</param>
 internal sealed record Baseline(DirectoryStack Directory, byte[] Name, byte[] Path, Found Found)
 {
-    /// <summary>The object that holds the attributes.</summary>
+    /// <summary>The real object that holds the attributes.</summary>
     public RealName Real => new(Found.LowerDirectory!, Name);
 }

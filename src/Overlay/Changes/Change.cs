@@ -4,27 +4,33 @@ using Veneer.Overlay.Documents;
 
 namespace Veneer.Overlay.Changes;
 
-/// <summary>What happened to a name since the baseline, which is what the lower layers show without the upper.</summary>
+/// <summary>What happened to a name since the baseline, which is what the lower layers show without upper.</summary>
 [JsonConverter(typeof(ChangeKindWord))]
 public enum ChangeKind
 {
     /// <summary>The baseline has nothing under the name.</summary>
     Added,
-    /// <summary>The same object, with other content or other attributes.</summary>
+    /// <summary>The name has the same object, with other content or other attributes.</summary>
     Modified,
-    /// <summary>Nothing is there any more. Of a directory, nothing below it is listed.</summary>
+    /// <summary>The name is gone. Nothing below a deleted directory is listed.</summary>
     Deleted,
-    /// <summary>Another object of the same type has the name: the old one was deleted, or something was renamed over it.</summary>
+    /// <summary>Another object of the same type has the name: the old one was deleted, or another was renamed over it.</summary>
     Replaced,
-    /// <summary>The object had another name in the baseline, <see cref="Change.From"/>. Of a directory, what is listed below it is relative to that.</summary>
+    /// <summary>
+    /// The object had another name in the baseline, <see cref="Change.From"/>. Changes below a renamed directory are relative
+    /// to its old place.
+    /// </summary>
     Renamed,
     /// <summary>An object of another type has the name.</summary>
     TypeChanged,
-    /// <summary>A directory has the place of one in the baseline, of which nothing shows through. Everything in it is added.</summary>
+    /// <summary>
+    /// A directory has taken the place of another one in the baseline, of which nothing shows through. Everything in it is
+    /// added.
+    /// </summary>
     Opaque,
 }
 
-/// <summary>What an object is. See inode(7).</summary>
+/// <summary>The type of an object. See inode(7).</summary>
 [JsonConverter(typeof(ObjectTypeWord))]
 public enum ObjectType
 {
@@ -51,36 +57,50 @@ public sealed record Change
     [JsonPropertyName("change")]
     public required ChangeKind Kind { get; init; }
 
-    /// <summary>The name, from the root of the overlay and without a slash before it; bytes that are not UTF-8 as <see cref="PathText"/> has them.</summary>
-    /// <remarks>Of what was deleted in a directory that was renamed: where it would be now.</remarks>
+    /// <summary>
+    /// The path of the name from the root of the overlay, without a leading slash; bytes that are not UTF-8 as in
+    /// <see cref="PathText"/>.
+    /// </summary>
+    /// <remarks>A deleted name in a renamed directory has the path that it would have now.</remarks>
     public required string Path { get; init; }
 
     [JsonInclude] internal byte[]? PathBase64 { get => DocumentPath.BytesOf(Path); init => Path = DocumentPath.TextOf(value, Path); }
 
-    /// <summary>Where the baseline has the object, if elsewhere: below a directory that was renamed, too. Null when it is <see cref="Path"/>, and of what is new.</summary>
+    /// <summary>
+    /// The object's path in the baseline if it differs from <see cref="Path"/>, which includes objects below a renamed
+    /// directory. Otherwise null, as for a new object.
+    /// </summary>
     public string? From { get; init; }
 
     [JsonInclude] internal byte[]? FromBase64 { get => DocumentPath.BytesOf(From); init => From = DocumentPath.TextOf(value, From); }
 
-    /// <summary>What is there now; of what was deleted, what was there.</summary>
+    /// <summary>The type of the present object; for a deleted name, the type of the old object.</summary>
     public required ObjectType Type { get; init; }
 
-    /// <summary>What the baseline has under the name, or null when it has nothing.</summary>
+    /// <summary>The type of the object that the baseline has under the name; null when it has none.</summary>
     public ObjectType? Was { get; init; }
 
-    /// <summary>Whether the content differs: the bytes of a file, the target of a link, the number of a device. Always so of what is new, never of a directory.</summary>
+    /// <summary>
+    /// Whether the content differs: the bytes of a file, the target of a link, the number of a device. Always true for a new
+    /// object, never for a directory.
+    /// </summary>
     [JsonIgnore]
     public bool ContentChanged { get; init; }
 
-    /// <summary>Whether permissions, owner or attributes differ, or the time of modification though the content does not. Of a directory, times do not count.</summary>
+    /// <summary>
+    /// Whether permissions, owner or extended attributes differ, or the time of modification although the content is the same.
+    /// The times of a directory do not count.
+    /// </summary>
     [JsonIgnore]
     public bool AttributesChanged { get; init; }
 
-    /// <summary>Size of a regular file in bytes, as it is now; otherwise 0.</summary>
+    /// <summary>The present size of a regular file in bytes; otherwise 0.</summary>
     [JsonIgnore]
     public long Size { get; init; }
 
-    /// <summary>Whether the baseline has an object that this one is compared with. Of others it goes without saying what differs.</summary>
+    /// <summary>
+    /// Whether this object was compared with one of the baseline. For other changes it goes without saying what differs.
+    /// </summary>
     private bool IsCompared => Kind is ChangeKind.Modified or ChangeKind.Renamed or ChangeKind.Replaced;
 
     [JsonInclude, JsonPropertyName("content")]
@@ -105,7 +125,7 @@ public sealed record Change
     }
 }
 
-/// <summary>What kind of thing disturbed a diff.</summary>
+/// <summary>The kind of a disturbance.</summary>
 [JsonConverter(typeof(DisturbanceKindWord))]
 public enum DisturbanceKind
 {
@@ -113,16 +133,16 @@ public enum DisturbanceKind
     Moved,
     /// <summary>The object, or a part of it, cannot be read.</summary>
     Unreadable,
-    /// <summary>The object cannot be said in the form that was asked for, and is missing.</summary>
+    /// <summary>The object cannot be expressed in the form that was asked for, and is missing.</summary>
     Unexpressed,
-    /// <summary>Something was left out on purpose that nobody will miss, such as a socket in a tar.</summary>
+    /// <summary>Something that nobody will miss was left out on purpose, such as a socket in a tar.</summary>
     LeftOut,
 }
 
-/// <summary>Something that a diff met and could not put right: the answer is whole but for that.</summary>
-/// <param name="Path">As <see cref="Change.Path"/>.</param>
-/// <param name="Kind">What it is.</param>
-/// <param name="Reason">The same for people: what follows the path in a sentence.</param>
+/// <summary>An object that a diff could not report exactly. Apart from the disturbances the answer is complete.</summary>
+/// <param name="Path">The path, as <see cref="Change.Path"/>.</param>
+/// <param name="Kind">The kind of the disturbance.</param>
+/// <param name="Reason">The reason for people: the words that follow the path in a sentence.</param>
 public sealed record Disturbance(
     [property: JsonPropertyName("disturbed")] string Path,
     [property: JsonPropertyOrder(1)] DisturbanceKind Kind,

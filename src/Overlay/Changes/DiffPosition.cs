@@ -3,18 +3,20 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Changes;
 
-/// <summary>Where a diff goes on that is read in parts.</summary>
-/// <param name="Since">When it began: what changes from then on moves under it.</param>
-/// <param name="After">The last path that was listed, without NUL; empty at the beginning.</param>
+/// <summary>The position at which a diff that is read in parts goes on.</summary>
+/// <param name="Since">The time when the diff began: objects that change from then on are disturbed.</param>
+/// <param name="After">The last path that was listed, without a NUL; empty at the beginning.</param>
 internal readonly record struct DiffPosition(Timestamp Since, byte[] After)
 {
-    /// <summary>The beginning, now: waits for the next tick of the clock.</summary>
+    /// <summary>Makes the position at the beginning of a diff that begins now. Waits for the next tick of the kernel's clock.</summary>
     public static DiffPosition Begin() => new(Timestamp.Next(), []);
 
-    /// <summary>Text that says nothing to anybody else.</summary>
-    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Since.Seconds}.{Since.Nanoseconds}.{Convert.ToHexString(After)}");
+    /// <summary>The position as text, which only <see cref="TryParse"/> need understand.</summary>
+    public override string ToString() =>
+        string.Create(CultureInfo.InvariantCulture, $"{Since.Seconds}.{Since.Nanoseconds}.{Convert.ToHexString(After)}");
 
-    /// <summary>Reads what <see cref="ToString"/> wrote; nothing is the beginning.</summary>
+    /// <summary>Reads a position that <see cref="ToString"/> wrote. Empty text is the beginning.</summary>
+    /// <returns>False when the text is no position.</returns>
     public static bool TryParse(ReadOnlySpan<byte> text, out DiffPosition position)
     {
         position = text.IsEmpty ? Begin() : default;

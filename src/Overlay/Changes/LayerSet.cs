@@ -5,13 +5,13 @@ using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Changes;
 
-/// <summary>The layers of an overlay, to be looked at and not to be served: upper is held as the lowers are, so that nothing read of it leaves a trace.</summary>
+/// <summary>The layers of an overlay for reading only. Upper is held as a lower is, so that reading leaves no trace in it.</summary>
 internal sealed class LayerSet : IDisposable
 {
-    /// <summary>At most so many descriptors of real directories stay open.</summary>
+    /// <summary>The most descriptors of real directories that stay open.</summary>
     private const int MaxDirectories = 256;
 
-    /// <summary>Longest value, and longest list of names, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).</summary>
+    /// <summary>The longest value, and the longest list of names, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).</summary>
     private const int MaxXattr = 65536;
 
     private readonly DirectoryCache directories;
@@ -35,23 +35,30 @@ internal sealed class LayerSet : IDisposable
     /// <summary>The root of the overlay.</summary>
     public DirectoryStack Root { get; }
 
-    /// <summary>Takes hold of layers that are open.</summary>
-    /// <param name="layers">Descriptors, O_PATH will do, and names for messages; upper first. They stay the caller's.</param>
-    /// <param name="userXattr">Whether the overlay's attributes are in the user namespace.</param>
-    /// <param name="hasUpper">Whether the first is upper; otherwise all are lowers.</param>
-    /// <param name="lowerUserXattr">Whether those of the lowers are, if it differs.</param>
+    /// <summary>Holds layers that are open.</summary>
+    /// <param name="layers">
+    /// Descriptors, for which O_PATH suffices, and names for messages; upper first. The caller keeps the descriptors.
+    /// </param>
+    /// <param name="userXattr">Whether the overlay's attributes are <c>user.overlay.*</c>.</param>
+    /// <param name="hasUpper">Whether the first layer is upper. If not, all are lowers.</param>
+    /// <param name="lowerUserXattr">
+    /// Whether the overlay's attributes in the lowers are <c>user.overlay.*</c>; null if they are as in upper.
+    /// </param>
     /// <exception cref="OverlayMountException">A layer cannot be held.</exception>
-    public static LayerSet Hold(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool hasUpper, bool? lowerUserXattr = null)
+    public static LayerSet Hold(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool hasUpper,
+        bool? lowerUserXattr = null)
     {
         var opened = new List<Layer>();
         int first = hasUpper ? Layer.UpperIndex : Layer.UpperIndex + 1;
         try
         {
             foreach ((int descriptor, string path) in layers) { opened.Add(Layer.OpenLower(first + opened.Count, path, descriptor)); }
-            var stack = new LayerStack(hasUpper ? opened[0] : null, [.. hasUpper ? opened.Skip(1) : opened], new OverlayXattr(userXattr), new OverlayXattr(lowerUserXattr ?? userXattr));
+            var stack = new LayerStack(hasUpper ? opened[0] : null, [.. hasUpper ? opened.Skip(1) : opened],
+                new OverlayXattr(userXattr), new OverlayXattr(lowerUserXattr ?? userXattr));
             stack.CheckOrigins();
-            // What the owner of any file may write is followed by no overlay.
-            return new LayerSet(stack, new DirectoryCache(MaxDirectories), followRedirects: !userXattr, followMetacopies: !userXattr, isOwner: true);
+            // No overlay follows redirects and metacopies in attributes that any owner of a file may write.
+            return new LayerSet(stack, new DirectoryCache(MaxDirectories), followRedirects: !userXattr, followMetacopies: !userXattr,
+                isOwner: true);
         }
         catch
         {
@@ -60,14 +67,17 @@ internal sealed class LayerSet : IDisposable
         }
     }
 
-    /// <summary>The layers of an overlay that is served. What is renamed meanwhile may be missed, as by anybody who walks through upper.</summary>
-    /// <param name="layers">The layers. They stay the caller's.</param>
+    /// <summary>
+    /// Uses the layers of an overlay that is being served. Names that are renamed meanwhile may be missed, as in any walk
+    /// through upper.
+    /// </summary>
+    /// <param name="layers">The layers. The caller keeps them.</param>
     /// <param name="directories">Descriptors of real directories.</param>
-    /// <param name="options">What is followed.</param>
+    /// <param name="options">The options; they tell whether redirects and metacopies are followed.</param>
     public static LayerSet Borrow(LayerStack layers, DirectoryCache directories, OverlayOptions options) =>
         new(layers, directories, options.FollowsRedirects, options.Metacopy, isOwner: false);
 
-    /// <summary>Attributes of a real object.</summary>
+    /// <summary>Reads the attributes of a real object with stat(2).</summary>
     public Errno Stat(RealName real, out Statx stat)
     {
         stat = default;
@@ -76,7 +86,7 @@ internal sealed class LayerSet : IDisposable
         using (borrowed) { return Libc.StatAt(borrowed.Descriptor, real.Name, StatxMask.Basic, out stat); }
     }
 
-    /// <summary>Opens a real directory, or a regular file, to read it; not even its access time changes, as far as we are allowed to ask for that.</summary>
+    /// <summary>Opens a real directory or a regular file for reading. O_NOATIME is asked for, unless that is not permitted.</summary>
     public Errno Open(RealName real, OpenFlags flags, out int descriptor)
     {
         descriptor = -1;
@@ -93,7 +103,7 @@ internal sealed class LayerSet : IDisposable
         }
     }
 
-    /// <summary>The target of a symbolic link, without NUL.</summary>
+    /// <summary>Reads the target of a symbolic link, without a NUL.</summary>
     public Errno ReadLink(RealName real, out byte[] target)
     {
         target = [];
@@ -108,7 +118,7 @@ internal sealed class LayerSet : IDisposable
         }
     }
 
-    /// <summary>The attributes of a real object that users see, by the names under which they are stored, sorted.</summary>
+    /// <summary>Reads the extended attributes of a real object that users see, sorted by the names under which they are stored.</summary>
     public Errno ReadXattrs(RealName real, out SortedDictionary<string, byte[]> attributes)
     {
         attributes = new SortedDictionary<string, byte[]>(StringComparer.Ordinal);
@@ -141,15 +151,15 @@ internal sealed class LayerSet : IDisposable
         return Errno.None;
     }
 
-    /// <summary>One attribute of a real object.</summary>
-    /// <returns>Null when there is none, or when it cannot be read.</returns>
+    /// <summary>Reads one extended attribute of a real object.</summary>
+    /// <returns>Null when there is no such attribute, or it cannot be read.</returns>
     public byte[]? ReadXattr(RealName real, ReadOnlySpan<byte> attribute)
     {
         if (directories.Borrow(real.Directory, out BorrowedDirectory borrowed).IsError) { return null; }
         using (borrowed) { return GetXattr(borrowed.Descriptor, real.Name, attribute, out byte[] value).IsError ? null : value; }
     }
 
-    /// <summary>The handle of a real object, by which an origin names it.</summary>
+    /// <summary>Reads the handle of a real object, by which an origin attribute names it.</summary>
     public Errno ReadHandle(RealName real, out FileHandle handle)
     {
         handle = default;

@@ -6,14 +6,14 @@ namespace Veneer.Overlay.Changes;
 
 /// <summary>Writes changes as a layer of an OCI image: a tar in which <c>.wh.NAME</c> deletes and <c>.wh..wh..opq</c> empties.</summary>
 /// <remarks>
-/// The same layers give the same bytes: the order is that of the paths, names of users and times of access are left out,
-/// and every field that is not taken from an object is fixed. ADR 12 says why this is not System.Formats.Tar. See the
-/// image specification's layer.md, and pax(1).
+/// The same layers give the same bytes. The order is that of the paths, names of users and access times are left out, and
+/// every field that is not taken from an object is fixed. ADR 12 says why this is not System.Formats.Tar. See layer.md of the
+/// image specification, and pax(1).
 /// </remarks>
 /// <param name="layers">The layers.</param>
-/// <param name="output">Where to.</param>
-/// <param name="times">What becomes of the times of modification.</param>
-/// <param name="disturb">Called with a path (without NUL) and what a layer cannot say of it.</param>
+/// <param name="output">Takes the archive.</param>
+/// <param name="times">How times of modification are written.</param>
+/// <param name="disturb">Called with a path (without a NUL) and with what a layer cannot express of it.</param>
 internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times, Action<byte[], DisturbanceKind, string> disturb)
 {
     private const int Block = 512;
@@ -25,26 +25,30 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
     private readonly byte[] zeros = new byte[128 * 1024];
     private readonly Dictionary<(ulong Device, ulong Ino), byte[]> linked = [];
 
-    /// <summary>What becomes of one name.</summary>
+    /// <summary>Writes one name of upper and its change, or leaves it out.</summary>
     /// <exception cref="IOException">The output takes no more.</exception>
     public void Write(Step step, Change? change)
     {
         ReadOnlySpan<byte> name = step.Name.AsSpan(0, step.Name.Length - 1);
-        // What is in a directory that is left out would, without it, be in one that nobody made.
+        // Without the directory that is left out, objects in it would get a directory that nobody made.
         if (IsReserved(step.Path.AsSpan(0, step.Path.Length - name.Length))) { return; }
         if (!step.Found.Exists)
         {
-            // What a renamed directory does not show is not in it: the layer has all of that.
+            // The layer has the whole of a renamed directory, so a name that it does not show need not be deleted.
             if (step.IsWhole) { return; }
-            if (name.StartsWith(".wh."u8)) { disturb(step.Path, DisturbanceKind.Unexpressed, "cannot be deleted by a layer, where such a name deletes: left out"); }
+            if (name.StartsWith(".wh."u8))
+            {
+                disturb(step.Path, DisturbanceKind.Unexpressed, "cannot be deleted by a layer, where such a name deletes: left out");
+            }
             else { WriteMark([.. step.Path[..^name.Length], .. ".wh."u8, .. name]); }
             return;
         }
-        // An unchanged copy is left out, unless another of its names may need it.
+        // An unchanged copy is left out, unless another one of its names may need it.
         if (change is null && step.Directory is null && !step.IsWhole && step.Found.Stat.Nlink == 1) { return; }
         if (name.StartsWith(".wh."u8))
         {
-            disturb(step.Path, DisturbanceKind.Unexpressed, $"cannot be in a layer, where such a name deletes: left out{(step.Directory is null ? "" : ", with all that is in it")}");
+            disturb(step.Path, DisturbanceKind.Unexpressed, $"cannot be in a layer, where such a name deletes: left "
+                + $"out{(step.Directory is null ? "" : ", with all that is in it")}");
             return;
         }
         if (step.Found.Stat.Type == FileType.Socket)
@@ -60,7 +64,7 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
     /// <summary>Whether a name in a path is one that deletes.</summary>
     private static bool IsReserved(ReadOnlySpan<byte> path) => path.StartsWith(".wh."u8) || path.IndexOf("/.wh."u8) >= 0;
 
-    /// <summary>Ends the archive; without this a reader knows that it was cut off.</summary>
+    /// <summary>Ends the archive. If this end is missing, a reader knows that the archive was cut off.</summary>
     public void Finish()
     {
         output.Write(new byte[2 * Block]);
@@ -104,7 +108,11 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
                 header = header with { Size = (long)stat.Size };
                 break;
             case FileType.SymbolicLink:
-                if (!error.IsError) { error = layers.ReadLink(step.Real, out byte[] target); header = header with { Kind = '2', Target = target }; }
+                if (!error.IsError)
+                {
+                    error = layers.ReadLink(step.Real, out byte[] target);
+                    header = header with { Kind = '2', Target = target };
+                }
                 break;
             case FileType.Directory:
                 header = header with { Kind = '5' };
@@ -113,14 +121,20 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
                 header = header with { Kind = '6' };
                 break;
             default:
-                header = header with { Kind = stat.Type == FileType.CharacterDevice ? '3' : '4', Major = stat.RdevMajor, Minor = stat.RdevMinor };
+                header = header with
+                {
+                    Kind = stat.Type == FileType.CharacterDevice ? '3' : '4', Major = stat.RdevMajor, Minor = stat.RdevMinor
+                };
                 break;
         }
         using (file)
         {
             if (error.IsError)
             {
-                disturb(step.Path, error is Errno.ENOENT or Errno.ESTALE ? DisturbanceKind.Moved : DisturbanceKind.Unreadable, $"cannot be read ({error}): left out");
+                disturb(
+                    step.Path,
+                    error is Errno.ENOENT or Errno.ESTALE ? DisturbanceKind.Moved : DisturbanceKind.Unreadable,
+                    $"cannot be read ({error}): left out");
                 linked.Remove((stat.Dev, stat.Ino));
                 return;
             }
@@ -129,14 +143,14 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
         }
     }
 
-    /// <summary>As many bytes as were announced, whatever becomes of the file meanwhile.</summary>
+    /// <summary>Writes as many bytes as the header announced, even if the file changes meanwhile.</summary>
     private void WriteContent(Step step, int file, long size)
     {
         Errno error = Errno.None;
         long at = 0;
         while (at < size && !error.IsError)
         {
-            // Holes are written as the zeros that they are, since not all who unpack layers know sparse files; but not read.
+            // Holes are not read, but written as zeros, since not all programs that unpack layers know sparse files.
             long end = Comparison.EndOfHole(file, at, size);
             if (end > at)
             {
@@ -156,7 +170,10 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
             if (at < stop) { break; }
         }
         if (error.IsError) { disturb(step.Path, DisturbanceKind.Unreadable, $"cannot be read to its end ({error}): zeros follow"); }
-        else if (at < size || (!Libc.StatAt(file, Libc.Self, StatxMask.Basic, out Statx now).IsError && step.Whole.Metacopy is null && Timestamp.Of(now.ChangeTime) != Timestamp.Of(step.Found.Stat.ChangeTime)))
+        else if (at < size
+            || (!Libc.StatAt(file, Libc.Self, StatxMask.Basic, out Statx now).IsError
+                && step.Whole.Metacopy is null
+                && Timestamp.Of(now.ChangeTime) != Timestamp.Of(step.Found.Stat.ChangeTime)))
         {
             disturb(step.Path, DisturbanceKind.Moved, "changed while it was read");
         }
@@ -168,17 +185,26 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
         for (; count > 0; count -= zeros.Length) { output.Write(zeros, 0, (int)Math.Min(zeros.Length, count)); }
     }
 
-    /// <summary>The attributes that go with an object: all that users see, but for what means something to this machine or to an overlay alone.</summary>
+    /// <summary>
+    /// Reads the attributes to write with an object: those that users see, except attributes that only this machine or an
+    /// overlay understands.
+    /// </summary>
     private Errno ReadAttributes(Step step, out SortedDictionary<string, byte[]> records)
     {
         records = new SortedDictionary<string, byte[]>(StringComparer.Ordinal);
         Errno error = layers.ReadXattrs(step.Real, out SortedDictionary<string, byte[]> attributes);
         foreach ((string name, byte[] value) in attributes)
         {
-            if (name == "security.selinux") { continue; } // the policy's of the machine
-            if (name.StartsWith("trusted.overlay.", StringComparison.Ordinal) || name.StartsWith("user.overlay.", StringComparison.Ordinal) || name.Contains('=', StringComparison.Ordinal))
+            if (name == "security.selinux") { continue; } // belongs to the policy of this machine
+            if (name.StartsWith("trusted.overlay.", StringComparison.Ordinal)
+                || name.StartsWith("user.overlay.", StringComparison.Ordinal)
+                || name.Contains('=', StringComparison.Ordinal))
             {
-                disturb(step.Path, DisturbanceKind.LeftOut, $"has the attribute {PathText.Printable(name)}, which whoever unpacks the layer would misunderstand: the attribute is left out");
+                disturb(
+                    step.Path,
+                    DisturbanceKind.LeftOut,
+                    $"has the attribute {PathText.Printable(name)}, which whoever unpacks the layer would misunderstand: "
+                        + "the attribute is left out");
                 continue;
             }
             records["SCHILY.xattr." + name] = value;
@@ -210,8 +236,11 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
         if (records.Count > 0)
         {
             var content = new MemoryStream();
-            // To pax(1) all is UTF-8 unless it says otherwise, before whatever is not.
-            if (records.Any(record => record.Key is "path" or "linkpath" && !PathText.IsUtf8(PathText.Decode(record.Value)))) { WriteRecord(content, "hdrcharset", "BINARY"u8.ToArray()); }
+            // pax(1) takes all records as UTF-8, unless a record before them says otherwise.
+            if (records.Any(record => record.Key is "path" or "linkpath" && !PathText.IsUtf8(PathText.Decode(record.Value))))
+            {
+                WriteRecord(content, "hdrcharset", "BINARY"u8.ToArray());
+            }
             foreach ((string key, byte[] value) in records) { WriteRecord(content, key, value); }
             WriteBlock(new Header("PaxHeader"u8.ToArray(), 'x') { Mode = 0x1A4, Size = content.Length });
             content.SetLength((content.Length + Block - 1) / Block * Block);
@@ -220,7 +249,7 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
         WriteBlock(header);
     }
 
-    /// <summary>As pax(1) has it: the length counts itself.</summary>
+    /// <summary>Writes a record of pax(1). Its length counts the digits of the length, too.</summary>
     private static void WriteRecord(MemoryStream content, string key, byte[] value)
     {
         byte[] name = PathText.Encode(key)[..^1];
@@ -239,14 +268,14 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
 
     private static byte[] Number(long number) => Encoding.ASCII.GetBytes(number.ToString(CultureInfo.InvariantCulture));
 
-    /// <summary>Seconds with as many decimals as there are; before 1970 the fraction counts backwards as well.</summary>
+    /// <summary>A time in seconds with as many decimals as it needs; the fraction of a negative time counts backwards as well.</summary>
     private static string Decimal(Timestamp time)
     {
         decimal seconds = time.Seconds + time.Nanoseconds / 1_000_000_000m;
         return seconds.ToString("0.#########", CultureInfo.InvariantCulture);
     }
 
-    /// <summary><c>struct posix_header</c>, see tar(5); what does not fit is in the pax records before it.</summary>
+    /// <summary>Writes a <c>struct posix_header</c>, see tar(5). Values that do not fit are in the pax records before it.</summary>
     private void WriteBlock(Header header)
     {
         Span<byte> block = stackalloc byte[Block];
@@ -271,7 +300,7 @@ internal sealed class LayerTar(LayerSet layers, Stream output, LayerTimes times,
         static void Copy(ReadOnlySpan<byte> text, Span<byte> field) => text[..Math.Min(text.Length, field.Length)].CopyTo(field);
     }
 
-    /// <summary>Digits with zeros before them, and a NUL.</summary>
+    /// <summary>Writes octal digits with leading zeros, and a NUL.</summary>
     private static void Octal(long number, Span<byte> field)
     {
         for (int i = field.Length - 2; i >= 0; i--, number >>= 3) { field[i] = (byte)('0' + (number & 7)); }

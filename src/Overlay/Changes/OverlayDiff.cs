@@ -4,12 +4,12 @@ using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Changes;
 
-/// <summary>What an upper changes in what its lower layers show: the changes since the baseline.</summary>
+/// <summary>Finds what an upper changes in what its lower layers show: the changes since the baseline.</summary>
 /// <remarks>
-/// Reads all of upper, and of the lowers only what has the same name as something in upper; so the time that it takes
-/// follows the size of upper. Nothing that it reads is changed, not even an access time where the caller may ask for
-/// that, and no symbolic link is followed. The overlay may be mounted and in use meanwhile: what changes while it is
-/// read is among <see cref="Disturbances"/>. Not to be used by two threads at once.
+/// A diff reads all of upper, and of the lowers only objects with the same names as objects in upper, so the time that it
+/// takes follows the size of upper. Nothing that it reads is changed, not even an access time if the caller may ask for
+/// that, and no symbolic link is followed. The overlay may be mounted and in use: objects that change while they are read
+/// are among <see cref="Disturbances"/>. A diff must not be used by two threads at once.
 /// </remarks>
 public sealed class OverlayDiff : IDisposable
 {
@@ -24,11 +24,11 @@ public sealed class OverlayDiff : IDisposable
         this.asked = asked;
     }
 
-    /// <summary>What changed while it was read or could not be read, so far, each path once.</summary>
+    /// <summary>The objects that changed while they were read or could not be read, so far, each path once.</summary>
     public IReadOnlyList<Disturbance> Disturbances => disturbances;
 
-    /// <summary>Takes hold of layers.</summary>
-    /// <param name="upper">The upper directory; the caller's working directory is where a relative path begins.</param>
+    /// <summary>Opens the layers of an overlay.</summary>
+    /// <param name="upper">The upper directory; a relative path begins at the caller's working directory.</param>
     /// <param name="lowers">The lower directories, topmost first; at least one.</param>
     /// <param name="userXattr">Whether the overlay was mounted with <c>userxattr</c>.</param>
     /// <exception cref="OverlayMountException">A layer cannot be read; the message is a sentence for the user.</exception>
@@ -47,36 +47,42 @@ public sealed class OverlayDiff : IDisposable
         }
     }
 
-    /// <summary>Takes hold of layers that are open.</summary>
-    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool lowerUserXattr) => new(LayerSet.Hold(layers, userXattr, hasUpper: true, lowerUserXattr), null);
+    /// <summary>Uses layers that are open. The caller keeps the descriptors.</summary>
+    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool lowerUserXattr) =>
+        new(LayerSet.Hold(layers, userXattr, hasUpper: true, lowerUserXattr), null);
 
-    /// <summary>The changes of an overlay without an upper.</summary>
+    /// <summary>Makes the diff of an overlay without upper, which has no changes.</summary>
     internal static OverlayDiff OfNothing() => new(null, null);
 
-    /// <summary>The changes as a server tells them.</summary>
+    /// <summary>Makes a diff that asks the server of a mount.</summary>
     internal static OverlayDiff Ask(Func<string, byte[]> ask) => new(null, new AskedDiff(ask));
 
-    /// <summary>Whether the layers are read here; otherwise the server of the mount is asked, and <see cref="WriteTar"/> cannot be done.</summary>
+    /// <summary>
+    /// Whether the layers are read here. If not, the server of the mount is asked, and <see cref="WriteTar"/> is not possible.
+    /// </summary>
     public bool ReadsLayers => asked is null;
 
     internal static int OpenLayer(string path, string role)
     {
-        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor);
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None,
+            out int descriptor);
         return error switch
         {
             Errno.None => descriptor,
             Errno.ENOENT => throw new OverlayMountException($"The {role} directory {path} does not exist: name the one of the overlay."),
-            Errno.ENOTDIR => throw new OverlayMountException($"The {role} directory {path} is not a directory: name the one of the overlay."),
-            Errno.EACCES => throw new OverlayMountException($"The {role} directory {path} cannot be reached: ask as a user who may search the directories above it, or as root."),
+            Errno.ENOTDIR =>
+                throw new OverlayMountException($"The {role} directory {path} is not a directory: name the one of the overlay."),
+            Errno.EACCES => throw new OverlayMountException($"The {role} directory {path} cannot be reached: "
+                + "ask as a user who may search the directories above it, or as root."),
             _ => throw new OverlayMountException($"The {role} directory {path} cannot be opened ({error}): name the one of the overlay."),
         };
     }
 
-    /// <summary>The changes, ordered by path as bytes. Each enumeration reads the layers anew.</summary>
-    /// <remarks>The root itself is not among them: upper's root was made by whoever made upper.</remarks>
+    /// <summary>Reads the changes, ordered by path as bytes. Each enumeration reads the layers anew.</summary>
+    /// <remarks>The root itself is not among the changes: upper's root was made by whoever made upper.</remarks>
     public IEnumerable<Change> Changes() => Changes(null);
 
-    /// <summary>The changes behind a position; null is the beginning, when the first is asked for.</summary>
+    /// <summary>Reads the changes after a position; null is the beginning, at the time when the first change is asked for.</summary>
     internal IEnumerable<Change> Changes(DiffPosition? position)
     {
         if (asked is not null)
@@ -93,11 +99,11 @@ public sealed class OverlayDiff : IDisposable
     }
 
     /// <summary>Writes the changes as a layer of an OCI image, in the tar format; the same layers give the same bytes.</summary>
-    /// <param name="output">Where to. It is flushed, and stays open.</param>
-    /// <param name="times">What becomes of the times of modification; otherwise they stay.</param>
+    /// <param name="output">Takes the archive. It is flushed, and stays open.</param>
+    /// <param name="times">How times of modification are written; by default they are kept.</param>
     /// <remarks>
-    /// A layer cannot say that something was renamed: it deletes the old name and has the whole of the new one, which for
-    /// a directory is read from the lowers too. What a layer cannot hold is among <see cref="Disturbances"/>.
+    /// A layer cannot express a rename: it deletes the old name and has the whole object under the new one, which for a
+    /// directory is read from the lowers, too. Objects that a layer cannot hold are among <see cref="Disturbances"/>.
     /// </remarks>
     /// <exception cref="IOException">The output takes no more.</exception>
     /// <exception cref="InvalidOperationException"><see cref="ReadsLayers"/> is false.</exception>
@@ -109,7 +115,7 @@ public sealed class OverlayDiff : IDisposable
         tar.Finish();
     }
 
-    /// <summary>Every name in upper, and what changed about it, if anything.</summary>
+    /// <summary>Walks every name in upper, with its change if it has one.</summary>
     private IEnumerable<(Step Step, Change? Change)> Walk(DiffPosition? from, bool forArchive)
     {
         disturbances.Clear();
@@ -117,10 +123,16 @@ public sealed class OverlayDiff : IDisposable
         if (layers is null) { yield break; }
         DiffPosition position = from ?? DiffPosition.Begin();
         var renames = new Renames(layers);
-        foreach (Step step in new UpperWalk(layers, position with { After = [] }, forArchive: false, static (_, _) => { }).Run()) { renames.Learn(step); }
+        foreach (Step step in new UpperWalk(layers, position with { After = [] }, forArchive: false, static (_, _) => { }).Run())
+        {
+            renames.Learn(step);
+        }
         renames.Settle();
         var comparison = new Comparison(layers);
-        foreach (Step step in new UpperWalk(layers, position, forArchive, Disturb).Run()) { yield return (step, Describe(step, renames, comparison)); }
+        foreach (Step step in new UpperWalk(layers, position, forArchive, Disturb).Run())
+        {
+            yield return (step, Describe(step, renames, comparison));
+        }
     }
 
     private void Disturb(byte[] path, Errno error) => Disturb(
@@ -134,7 +146,7 @@ public sealed class OverlayDiff : IDisposable
             _ => $"cannot be read ({error})",
         });
 
-    /// <summary>Notes something, of each kind once for a path.</summary>
+    /// <summary>Records a disturbance, once for each path and kind.</summary>
     private void Disturb(byte[] path, DisturbanceKind kind, string reason)
     {
         string text = path.Length == 0 ? "." : PathText.Decode(path);
@@ -143,7 +155,10 @@ public sealed class OverlayDiff : IDisposable
 
     private void Disturb(Disturbance disturbance)
     {
-        if (disturbed.Add((disturbance.Path, disturbance.Kind, disturbance.Kind == DisturbanceKind.LeftOut ? disturbance.Reason : ""))) { disturbances.Add(disturbance); }
+        if (disturbed.Add((disturbance.Path, disturbance.Kind, disturbance.Kind == DisturbanceKind.LeftOut ? disturbance.Reason : "")))
+        {
+            disturbances.Add(disturbance);
+        }
     }
 
     private Change? Describe(Step step, Renames renames, Comparison comparison)
@@ -160,9 +175,11 @@ public sealed class OverlayDiff : IDisposable
         };
         if (!step.Found.Exists)
         {
-            return renames.IsSource(step.Base!) ? null : change with { Kind = ChangeKind.Deleted, From = Elsewhere(step, step.Base!.Path) };
+            return renames.IsSource(step.Base!)
+                ? null
+                : change with { Kind = ChangeKind.Deleted, From = Elsewhere(step, step.Base!.Path) };
         }
-        if (!step.Found.HasUpper) { return null; } // part of a renamed directory, as it was
+        if (!step.Found.HasUpper) { return null; } // part of a renamed directory, and unchanged
         if (step.Directory is { } directory) { return DescribeDirectory(step, directory, change, comparison); }
 
         if (step.Base is { } same && renames.IsSame(step))
@@ -188,17 +205,30 @@ public sealed class OverlayDiff : IDisposable
             RealDirectory lower = directory.Lowers[0];
             var found = new Found { Exists = true, Stat = step.Whole.LowerStat, LowerDirectory = lower.Parent };
             var was = new Baseline(step.Parent, lower.Name, source, found);
-            change = Compare(step, was, change with { Kind = isRenamed ? ChangeKind.Renamed : ChangeKind.Modified, From = isRenamed ? PathText.Decode(source) : Elsewhere(step, source) }, comparison);
+            change = Compare(
+                step,
+                was,
+                change with
+                {
+                    Kind = isRenamed ? ChangeKind.Renamed : ChangeKind.Modified,
+                    From = isRenamed ? PathText.Decode(source) : Elsewhere(step, source)
+                },
+                comparison);
             return isRenamed || change.AttributesChanged ? change : null;
         }
-        return step.Base is not { } covered ? change
-            : change with { Kind = covered.Found.Stat.IsDirectory ? ChangeKind.Opaque : ChangeKind.TypeChanged, From = Elsewhere(step, covered.Path) };
+        return step.Base is not { } covered
+            ? change
+            : change with
+            {
+                Kind = covered.Found.Stat.IsDirectory ? ChangeKind.Opaque : ChangeKind.TypeChanged,
+                From = Elsewhere(step, covered.Path)
+            };
     }
 
     private Change Compare(Step step, Baseline was, Change change, Comparison comparison)
     {
         Errno error = comparison.Run(step, was, out bool content, out bool attributes);
-        // What cannot be told is said to have changed, and that it could not be told.
+        // An object that cannot be compared counts as changed, and is disturbed.
         if (error.IsError) { Disturb(step.Path, error); }
         return change with { ContentChanged = error.IsError || content, AttributesChanged = error.IsError || attributes };
     }
@@ -216,6 +246,6 @@ public sealed class OverlayDiff : IDisposable
         _ => ObjectType.File,
     };
 
-    /// <summary>Lets go of the layers.</summary>
+    /// <summary>Releases the layers.</summary>
     public void Dispose() => layers?.Dispose();
 }

@@ -4,19 +4,22 @@ using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Changes;
 
-/// <summary>Goes through an upper, and for each name in it through as much of the lowers as tells what it means.</summary>
+/// <summary>Walks through an upper, and looks up in the lowers what each of its names means.</summary>
 /// <remarks>
-/// In the order of the paths as bytes, so that <c>a</c>, <c>a-b</c> and <c>a/b</c> come in this order; or, for an archive,
-/// with each directory followed by what is in it, since GNU tar sets its times when it meets anything else. Directories are
-/// walked with a stack of our own, and descriptors are the cache's: neither depth nor length of a path is limited.
+/// The order is that of the paths as bytes, so that <c>a</c>, <c>a-b</c> and <c>a/b</c> come in this order. For an archive,
+/// each directory is followed by its content, since GNU tar sets a directory's times when it meets an object outside. The
+/// walk has a stack of its own, and descriptors belong to the cache: neither depth nor length of a path is limited.
 /// </remarks>
 /// <param name="layers">The layers.</param>
-/// <param name="position">What was walked before, and when that began: what changes from then on is disturbed.</param>
-/// <param name="forArchive">Whether everything in a renamed directory is walked, also what only lower layers have, and directories come whole.</param>
-/// <param name="disturbed">Called with a path (without NUL), and the errno, or None when the object changed meanwhile.</param>
+/// <param name="position">Where the walk goes on, and when it began: objects that change from then on are disturbed.</param>
+/// <param name="forArchive">
+/// Whether the walk is for an archive: then renamed directories are walked completely, including what only lowers have, and
+/// each directory is followed by its content.
+/// </param>
+/// <param name="disturbed">Called with a path (without a NUL) and the errno, or None when the object changed meanwhile.</param>
 internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool forArchive, Action<byte[], Errno> disturbed)
 {
-    /// <summary>One directory on the way.</summary>
+    /// <summary>One directory on the path to the present one.</summary>
     private sealed class Level
     {
         public required DirectoryStack Directory { get; init; }
@@ -29,7 +32,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
         public Statx Seen { get; set; }
     }
 
-    /// <summary>A name that was listed; a directory comes a second time, to be entered.</summary>
+    /// <summary>A name that was listed. A directory has a second item, at which it is entered.</summary>
     private sealed class Item(byte[] name, bool isUpper)
     {
         public byte[] Name { get; } = name;
@@ -40,7 +43,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
         public ReadOnlySpan<byte> Key => Name.AsSpan(0, Name.Length - 1);
     }
 
-    /// <summary>Every name in upper, but for whiteouts that cover nothing.</summary>
+    /// <summary>Walks every name in upper, except whiteouts that cover nothing.</summary>
     public IEnumerable<Step> Run()
     {
         var above = new Stack<Level>();
@@ -65,7 +68,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
             }
             if (item.Of!.Step is not { Directory: { } directory } entered) { continue; }
             bool isWhole = level.IsWhole || (forArchive && entered.IsRenamedDirectory);
-            // What has no upper is only of interest where everything is.
+            // A directory without upper is only entered if everything is walked.
             if (Enter(directory, entered.Path, entered.Source, isWhole) is { } below)
             {
                 above.Push(level);
@@ -74,7 +77,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
         }
     }
 
-    /// <summary>Whether something below a path that was listed may not have been.</summary>
+    /// <summary>Whether objects below a path that was listed may not have been listed.</summary>
     private bool MayLeadFurther(byte[] path)
     {
         byte[] below = [.. path, (byte)'/'];
@@ -113,7 +116,10 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
         return level;
     }
 
-    /// <summary>As whole paths would be ordered, what is below a directory comes where its name with a slash would; in an archive right behind the directory.</summary>
+    /// <summary>
+    /// Orders items as whole paths are ordered: the content of a directory comes where its name with a slash would, in an
+    /// archive directly after the directory.
+    /// </summary>
     private int Order(Item a, Item b)
     {
         int common = a.Key.CommonPrefixLength(b.Key);
@@ -142,7 +148,10 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
                 var item = new Item(name, isUpper);
                 level.Items.Add(item);
                 const byte unknown = 0, directory = 4; // DT_UNKNOWN, DT_DIR
-                if (reader.Type is unknown or directory) { level.Items.Add(new Item(name, isUpper) { IsEntry = true, Of = item }); }
+                if (reader.Type is unknown or directory)
+                {
+                    level.Items.Add(new Item(name, isUpper) { IsEntry = true, Of = item });
+                }
             }
             return reader.Error;
         }
@@ -153,12 +162,17 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
         }
     }
 
-    /// <summary>Whether names came or went while they were listed, or what they lead to was read.</summary>
+    /// <summary>Reports a directory as disturbed if names in it have changed since the walk began, or since they were listed.</summary>
     private void Leave(Level level)
     {
         if (level.Directory.Upper is not { } upper) { return; }
         Errno error = layers.Stat(new RealName(upper, [0]), out Statx now);
-        if (error.IsError || position.Since.IsUpTo(Timestamp.Of(now.ChangeTime)) || Timestamp.Of(level.Seen.ChangeTime) != Timestamp.Of(now.ChangeTime)) { disturbed(level.Path, Errno.None); }
+        if (error.IsError
+            || position.Since.IsUpTo(Timestamp.Of(now.ChangeTime))
+            || Timestamp.Of(level.Seen.ChangeTime) != Timestamp.Of(now.ChangeTime))
+        {
+            disturbed(level.Path, Errno.None);
+        }
     }
 
     private Step? Examine(Level level, Item item, byte[] path)
@@ -173,13 +187,18 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
         }
         if (item.IsUpper && !found.HasUpper && !found.IsWhiteout)
         {
-            disturbed(path, Errno.None); // it went after it was listed
+            disturbed(path, Errno.None); // it was removed after it was listed
             return null;
         }
         Baseline? was = below.Exists ? new Baseline(level.Baseline!, item.Name, Join(level.Source!, item.Key), below) : null;
         if (!found.Exists)
         {
-            return was is not null && found.IsWhiteout ? new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, IsWhole = level.IsWhole } : null;
+            return was is not null && found.IsWhiteout
+                ? new Step
+                {
+                    Path = path, Parent = level.Directory, Name = item.Name, Found = found, Base = was, IsWhole = level.IsWhole
+                }
+                : null;
         }
         error = layers.Lookup.Complete(level.Directory, item.Name, found, out Whole whole);
         if (error.IsError)
@@ -188,25 +207,39 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
             return null;
         }
         if (found.HasUpper && position.Since.IsUpTo(Timestamp.Of(found.Stat.ChangeTime))) { disturbed(path, Errno.None); }
-        if (!found.Stat.IsDirectory) { return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Whole = whole, Base = was, IsWhole = level.IsWhole }; }
+        if (!found.Stat.IsDirectory)
+        {
+            return new Step
+            {
+                Path = path, Parent = level.Directory, Name = item.Name, Found = found, Whole = whole, Base = was, IsWhole = level.IsWhole
+            };
+        }
 
         DirectoryStack directory = level.Directory.Child(item.Name, found.HasUpper, whole);
         byte[]? source = whole.Lowers.Length == 0 ? null : whole.Redirect is { } redirect
             ? redirect[0] == '/' ? redirect[1..] : Join(level.Source ?? [], redirect)
             : Join(level.Source ?? [], item.Key);
-        return new Step { Path = path, Parent = level.Directory, Name = item.Name, Found = found, Whole = whole, Base = was, Directory = directory, Source = source, IsWhole = level.IsWhole };
+        return new Step
+        {
+            Path = path, Parent = level.Directory, Name = item.Name, Found = found, Whole = whole, Base = was, Directory = directory,
+            Source = source, IsWhole = level.IsWhole
+        };
     }
 
-    private static byte[] Join(byte[] directory, ReadOnlySpan<byte> name) => directory.Length == 0 ? name.ToArray() : [.. directory, (byte)'/', .. name];
+    private static byte[] Join(byte[] directory, ReadOnlySpan<byte> name) =>
+        directory.Length == 0 ? name.ToArray() : [.. directory, (byte)'/', .. name];
 }
 
-/// <summary>An instant, to tell what changed after it.</summary>
+/// <summary>A time, to tell which files have changed after it.</summary>
 internal readonly record struct Timestamp(long Seconds, uint Nanoseconds)
 {
-    /// <summary>Waits for an instant that files changed before do not have, and files changed from then on have or are past: a tick of the clock, some milliseconds.</summary>
+    /// <summary>
+    /// Waits for the next tick of the kernel's clock for files, some milliseconds, and returns its time. Files that changed
+    /// before have an earlier time; files that change from then on have that time or a later one.
+    /// </summary>
     public static Timestamp Next()
     {
-        // A file may have the exact time, which the ticks have not reached: a tick counts whole periods.
+        // A file may have the exact time, which is between two ticks, so the next tick must be awaited.
         Timestamp before = Of(Libc.Now), now;
         while ((now = Of(Libc.FileTime)).IsUpTo(before)) { Thread.Sleep(1); }
         return now;
@@ -214,9 +247,9 @@ internal readonly record struct Timestamp(long Seconds, uint Nanoseconds)
 
     private static Timestamp Of(TimeSpec time) => new(time.Seconds, (uint)time.Nanoseconds);
 
-    /// <summary>A time of a file.</summary>
+    /// <summary>The time of a file.</summary>
     public static Timestamp Of(in StatxTime time) => new(time.Seconds, time.Nanoseconds);
 
-    /// <summary>Whether this is not the later one.</summary>
+    /// <summary>Whether this time is not later than another one.</summary>
     public bool IsUpTo(Timestamp other) => Seconds < other.Seconds || (Seconds == other.Seconds && Nanoseconds <= other.Nanoseconds);
 }
