@@ -1,33 +1,38 @@
 namespace Veneer.Fuse.Locking;
 
-/// <summary>What a lock is, whatever object it belongs to, and which locks may be taken while one of it is held.</summary>
-/// <param name="name">Its name in messages, and in the chart of ARCHITECTURE.md.</param>
-/// <param name="rank">Its place in the order: a lock is taken only while all that are held have a lower one.</param>
-/// <param name="isLeaf">Whether nothing else may be taken while it is held, but for <paramref name="inner"/>.</param>
-/// <param name="inner">What may be taken while a leaf is held.</param>
+/// <summary>
+/// A class of locks, whose objects protect the same kind of thing. It says which locks may be taken while one of the class is
+/// held.
+/// </summary>
+/// <param name="name">The name of the class in messages, and in the chart of ARCHITECTURE.md.</param>
+/// <param name="rank">The place of the class in the order: unless it is a leaf, a held lock allows only locks of a higher rank.</param>
+/// <param name="isLeaf">
+/// Whether no other lock may be taken while one of the class is held, except those of <paramref name="inner"/>.
+/// </param>
+/// <param name="inner">The classes of locks that may be taken while a leaf is held.</param>
 public sealed class LockClass(string name, int rank, bool isLeaf = true, params LockClass[] inner)
 {
-    /// <summary>Ranks are below this.</summary>
+    /// <summary>The limit of ranks: every rank is below this.</summary>
     public const int MaxRank = 64;
 
-    /// <summary>Its name in messages.</summary>
+    /// <summary>The name of the class in messages.</summary>
     public string Name => name;
 
-    /// <summary>Its place in the order.</summary>
+    /// <summary>The place of the class in the order.</summary>
     public int Rank => rank;
 
-    /// <summary>Whether nothing else may be taken while it is held, but for <see cref="Inner"/>.</summary>
+    /// <summary>Whether no other lock may be taken while one of the class is held, except those of <see cref="Inner"/>.</summary>
     public bool IsLeaf => isLeaf;
 
-    /// <summary>What may be taken while a leaf is held.</summary>
+    /// <summary>The classes of locks that may be taken while a leaf is held.</summary>
     public IReadOnlyList<LockClass> Inner => inner;
 
-    /// <summary>Whether two of it may be held by one thread: those who take them agree on an order.</summary>
+    /// <summary>Whether one thread may hold two locks of the class. Its users then agree on an order among them.</summary>
     public bool IsNested { get; init; }
 
     /// <summary>Whether another lock may be taken while one of this class is held.</summary>
-    /// <param name="other">The class of the other one.</param>
-    /// <param name="isSameLock">Whether it is this very lock.</param>
+    /// <param name="other">The class of the other lock.</param>
+    /// <param name="isSameLock">Whether the other lock is the one that is held.</param>
     public bool MayBeHeldBefore(LockClass other, bool isSameLock)
     {
         if (isSameLock) { return false; }

@@ -2,17 +2,20 @@ using System.Diagnostics;
 
 namespace Veneer.Fuse.Locking;
 
-/// <summary>Checks, where LOCK_ORDER is defined, that locks are taken in their order, and that methods have the lock that they need.</summary>
+/// <summary>
+/// Checks, if LOCK_ORDER is defined, that locks are taken in their order, and that methods hold the locks that they need.
+/// </summary>
 /// <remarks>
-/// As the kernel's lockdep, but for an order that is declared: each thread keeps a list of what it holds, and what it takes
-/// next must come later. So one thread alone shows a wrong order, without a deadlock. A build that is shipped has none of it.
+/// It works like the kernel's lockdep, but with a declared order: each thread keeps a list of the locks that it holds, and the
+/// next lock must come later in the order. So a single thread shows a wrong order, without a deadlock. Release builds contain
+/// none of it.
 /// </remarks>
 public static class LockOrder
 {
     /// <summary>A lock that the thread holds.</summary>
-    /// <param name="Class">What it is.</param>
-    /// <param name="Target">Which it is; null where one of its class is like another.</param>
-    /// <param name="IsExclusive">Whether nobody else holds it.</param>
+    /// <param name="Class">The class of the lock.</param>
+    /// <param name="Target">The object of the lock; null where locks of the class are not told apart.</param>
+    /// <param name="IsExclusive">Whether the lock is held exclusively.</param>
     /// <param name="Member">The method that took it.</param>
     private readonly record struct Held(LockClass Class, object? Target, bool IsExclusive, string Member)
     {
@@ -22,12 +25,20 @@ public static class LockOrder
     [ThreadStatic]
     private static List<Held>? held;
 
-    /// <summary>What happens at a violation; by default the process ends, with the sentence and the stack of the thread.</summary>
-    /// <remarks>What the thread holds was taken further up on the same stack, so that this one shows both places.</remarks>
+    /// <summary>
+    /// Called at a violation, with a sentence. By default it ends the process, with the sentence and the stack of the thread.
+    /// </summary>
+    /// <remarks>The locks that the thread holds were taken further up on the same stack, so the stack shows both places.</remarks>
     public static Action<string> Violated { get; set; } = static sentence => Environment.FailFast($"{sentence}\n{Environment.StackTrace}");
 
-    /// <summary>Each pair of classes of which the second was taken while the first was held, as <c>first > second</c>.</summary>
-    public static IReadOnlyCollection<string> Seen { get { lock (seen) { return [.. seen.Select(pair => $"{pair.First} > {pair.Second}")]; } } }
+    /// <summary>The pairs of classes of which the second was taken while the first was held, as <c>first > second</c>.</summary>
+    public static IReadOnlyCollection<string> Seen
+    {
+        get
+        {
+            lock (seen) { return [.. seen.Select(pair => $"{pair.First} > {pair.Second}")]; }
+        }
+    }
 
     private static readonly HashSet<(LockClass First, LockClass Second)> seen = [];
     private static readonly bool[] isSeen = new bool[LockClass.MaxRank * LockClass.MaxRank];
@@ -38,9 +49,9 @@ public static class LockOrder
         Volatile.Write(ref isSeen[(first.Rank * LockClass.MaxRank) + second.Rank], true);
     }
 
-    /// <summary>The thread is about to take a lock, and waits for it.</summary>
-    /// <param name="kind">What it is.</param>
-    /// <param name="target">Which it is; null where one of its class is like another.</param>
+    /// <summary>Notes that the thread is about to take a lock.</summary>
+    /// <param name="kind">The class of the lock.</param>
+    /// <param name="target">The object of the lock; null where locks of the class are not told apart.</param>
     /// <param name="isExclusive">Whether it is taken exclusively.</param>
     /// <param name="member">The method that takes it.</param>
     [Conditional("LOCK_ORDER")]
@@ -58,7 +69,7 @@ public static class LockOrder
         all.Add(new Held(kind, target, isExclusive, member));
     }
 
-    /// <summary>The thread has let go of a lock.</summary>
+    /// <summary>Notes that the thread has released a lock.</summary>
     [Conditional("LOCK_ORDER")]
     public static void LetGo(LockClass kind, object? target)
     {
@@ -71,24 +82,33 @@ public static class LockOrder
         Violated($"The thread lets go of the {kind}, which it does not hold.");
     }
 
-    /// <summary>The caller needs a lock.</summary>
-    /// <param name="kind">What it is.</param>
-    /// <param name="target">Which it is; null for any of its class.</param>
-    /// <param name="exclusively">Whether it must be held exclusively.</param>
-    /// <param name="member">Who needs it.</param>
+    /// <summary>Checks that the thread holds a lock that the caller needs.</summary>
+    /// <param name="kind">The class of the lock.</param>
+    /// <param name="target">The object of the lock; null for any lock of the class.</param>
+    /// <param name="exclusively">Whether the lock must be held exclusively.</param>
+    /// <param name="member">The method that needs the lock.</param>
     [Conditional("LOCK_ORDER")]
-    public static void AssertHeld(LockClass kind, object? target = null, bool exclusively = false, [System.Runtime.CompilerServices.CallerMemberName] string member = "")
+    public static void AssertHeld(LockClass kind, object? target = null, bool exclusively = false,
+        [System.Runtime.CompilerServices.CallerMemberName] string member = "")
     {
         foreach (Held one in held ??= [])
         {
-            if (ReferenceEquals(one.Class, kind) && (target is null || ReferenceEquals(one.Target, target)) && (one.IsExclusive || !exclusively)) { return; }
+            if (ReferenceEquals(one.Class, kind)
+                && (target is null || ReferenceEquals(one.Target, target))
+                && (one.IsExclusive || !exclusively))
+            {
+                return;
+            }
         }
-        Violated($"{member} needs the {kind}{(exclusively ? ", exclusively" : "")}, and the thread holds {(held is { Count: > 0 } ? string.Join(", ", held) : "nothing")}.");
+        Violated($"{member} needs the {kind}{(exclusively ? ", exclusively" : "")}, and the thread holds "
+            + $"{(held is { Count: > 0 } ? string.Join(", ", held) : "nothing")}.");
     }
 
-    /// <summary>The caller may wait for long, or for somebody who needs a lock: the thread must not hold one.</summary>
-    /// <param name="kind">What must not be held.</param>
-    /// <param name="member">Who may wait.</param>
+    /// <summary>
+    /// Checks that the thread holds no lock of a class, since the caller may wait for long, or for a thread that needs one.
+    /// </summary>
+    /// <param name="kind">The class of the locks.</param>
+    /// <param name="member">The method that may wait.</param>
     [Conditional("LOCK_ORDER")]
     public static void AssertNotHeld(LockClass kind, [System.Runtime.CompilerServices.CallerMemberName] string member = "")
     {

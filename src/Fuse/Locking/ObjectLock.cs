@@ -2,13 +2,13 @@ using System.Runtime.CompilerServices;
 
 namespace Veneer.Fuse.Locking;
 
-/// <summary>Locks that are objects which are there anyhow, where there are too many for a lock of their own.</summary>
+/// <summary>Locks on existing objects, for objects that are too many to have locks of their own.</summary>
 public static class ObjectLock
 {
     /// <summary>Takes the lock until the result is disposed of.</summary>
     /// <param name="target">The object.</param>
-    /// <param name="kind">What the lock is.</param>
-    /// <param name="member">Who takes it.</param>
+    /// <param name="kind">The class of the lock.</param>
+    /// <param name="member">The method that takes the lock.</param>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Scope Enter(object target, LockClass kind, [CallerMemberName] string member = "")
     {
@@ -17,12 +17,12 @@ public static class ObjectLock
         return new Scope(target, kind);
     }
 
-    /// <summary>Takes the lock if it is free, or gets free in time.</summary>
+    /// <summary>Takes the lock if it is free, or becomes free in time.</summary>
     /// <param name="target">The object.</param>
-    /// <param name="kind">What the lock is.</param>
-    /// <param name="milliseconds">How long to wait.</param>
-    /// <param name="scope">To be disposed of.</param>
-    /// <param name="member">Who takes it.</param>
+    /// <param name="kind">The class of the lock.</param>
+    /// <param name="milliseconds">The longest time to wait, in milliseconds.</param>
+    /// <param name="scope">Holds the lock until it is disposed of.</param>
+    /// <param name="member">The method that takes the lock.</param>
     public static bool TryEnter(object target, LockClass kind, int milliseconds, out Scope scope, [CallerMemberName] string member = "")
     {
         LockOrder.Take(kind, target, isExclusive: true, member);
@@ -54,7 +54,7 @@ public static class ObjectLock
 #endif
         }
 
-        /// <summary>Lets go of the lock, if there is one.</summary>
+        /// <summary>Releases the lock, if there is one.</summary>
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public void Dispose()
         {

@@ -2,7 +2,7 @@ using System.Runtime.CompilerServices;
 
 namespace Veneer.Fuse.Locking;
 
-/// <summary>A lock of a class: see <see cref="LockOrder"/>.</summary>
+/// <summary>A lock that belongs to a <see cref="LockClass"/>, whose order is checked: see <see cref="LockOrder"/>.</summary>
 public readonly struct OrderedLock
 {
     private readonly Lock inner = new();
@@ -10,8 +10,8 @@ public readonly struct OrderedLock
     private readonly LockClass kind;
 #endif
 
-    /// <summary>A new lock.</summary>
-    /// <param name="kind">What it is.</param>
+    /// <summary>Makes a lock.</summary>
+    /// <param name="kind">The class of the lock.</param>
     public OrderedLock(LockClass kind)
     {
 #if LOCK_ORDER
@@ -22,7 +22,7 @@ public readonly struct OrderedLock
     }
 
     /// <summary>Takes the lock until the result is disposed of.</summary>
-    /// <param name="member">Who takes it.</param>
+    /// <param name="member">The method that takes the lock.</param>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public Scope Enter([CallerMemberName] string member = "")
     {
@@ -51,7 +51,7 @@ public readonly struct OrderedLock
         internal Scope(Lock.Scope inner) => this.inner = inner;
 #endif
 
-        /// <summary>Lets go of the lock.</summary>
+        /// <summary>Releases the lock.</summary>
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public void Dispose()
         {

@@ -2,19 +2,19 @@ using System.Runtime.CompilerServices;
 
 namespace Veneer.Fuse.Locking;
 
-/// <summary>A lock that many may share, or one has alone. A thread takes it once.</summary>
-/// <param name="kind">What it is.</param>
+/// <summary>A lock that several threads may share, or one thread holds exclusively. A thread must not take it twice.</summary>
+/// <param name="kind">The class of the lock.</param>
 public sealed class SharedLock(LockClass kind) : IDisposable
 {
     private readonly ReaderWriterLockSlim inner = new(LockRecursionPolicy.NoRecursion);
 
-    /// <summary>Takes the lock together with others, until the result is disposed of.</summary>
+    /// <summary>Takes the lock shared, until the result is disposed of.</summary>
     public Scope Share([CallerMemberName] string member = "") => Enter(exclusively: false, member);
 
-    /// <summary>Takes the lock alone, until the result is disposed of.</summary>
+    /// <summary>Takes the lock exclusively, until the result is disposed of.</summary>
     public Scope Exclude([CallerMemberName] string member = "") => Enter(exclusively: true, member);
 
-    /// <summary>Takes the lock in the one way or the other, until the result is disposed of.</summary>
+    /// <summary>Takes the lock, exclusively or shared, until the result is disposed of.</summary>
     public Scope Enter(bool exclusively, [CallerMemberName] string member = "")
     {
         LockOrder.Take(kind, this, exclusively, member);
@@ -45,7 +45,7 @@ public sealed class SharedLock(LockClass kind) : IDisposable
             this.isExclusive = isExclusive;
         }
 
-        /// <summary>Lets go of the lock, if there is one.</summary>
+        /// <summary>Releases the lock, if there is one.</summary>
         public void Dispose() => target?.Exit(isExclusive);
     }
 }
