@@ -9,7 +9,9 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay;
 
-/// <summary>Answers the kernel's requests: each goes to the class of its kind. Tools are answered here as well.</summary>
+/// <summary>
+/// Answers the kernel's requests: passes each to the class for its kind, and requests of tools to <see cref="LiveTools"/>.
+/// </summary>
 internal sealed class OverlayFileSystem : IFileSystem
 {
     private readonly ObjectTree tree;
@@ -73,10 +75,10 @@ internal sealed class OverlayFileSystem : IFileSystem
             new ServerAttribute(hasUpper: tree.Layers.Upper is not null));
     }
 
-    /// <summary>What ends the overlay while its mount stays.</summary>
+    /// <summary>Ends the overlay while its mount stays.</summary>
     public Shutdown Shutdown { get; }
 
-    /// <summary>What is done when writing fails, or a layer is lost.</summary>
+    /// <summary>Responds to a failed write, or the loss of a layer.</summary>
     public FailureResponse Response { get; }
 
     /// <summary>Syncs upper.</summary>
@@ -86,7 +88,7 @@ internal sealed class OverlayFileSystem : IFileSystem
 
     public void Start(Connection connection)
     {
-        Libc.SetUmask(0); // modes come with the caller's umask
+        Libc.SetUmask(0); // requests carry the caller's umask
         session.Start(connection);
         if (mark is not null) { mark.IsServed = true; }
     }
@@ -95,7 +97,8 @@ internal sealed class OverlayFileSystem : IFileSystem
 
     public void Stop() => Stop(hangs: false);
 
-    /// <param name="hangs">Whether a lower does not answer: nothing is done that would wait for it.</param>
+    /// <summary>Ends what uses the layers: look-ahead, sync, the check for errors, open files and inodes.</summary>
+    /// <param name="hangs">Whether a lower does not answer. Then nothing is done that would wait for it.</param>
     private void Stop(bool hangs)
     {
         ahead.Stop(isAwaited: !hangs);
@@ -110,17 +113,17 @@ internal sealed class OverlayFileSystem : IFileSystem
         tree.Inodes.Clear();
     }
 
-    /// <summary>Bytes of garbage that are worth a collection.</summary>
+    /// <summary>The least garbage that is worth a collection, in bytes.</summary>
     private const long EnoughGarbage = 4 << 20;
 
-    /// <summary>Bytes of inodes that are moved while somebody waits for an answer: some 130,000 of them.</summary>
+    /// <summary>The most inodes, in bytes, that a collection may move while callers wait: some 130,000 inodes.</summary>
     private const long MostLiving = 24 << 20;
 
-    /// <summary>Gives the memory of what the kernel has forgotten back to the system.</summary>
+    /// <summary>Returns the memory of forgotten inodes and of listings to the system.</summary>
     /// <remarks>
-    /// The steady path allocates nothing, so that the collector may have no occasion of its own. All threads stand still
-    /// while it moves what lives, some 25 ms and 0.2 µs for each inode: it is done when four times as much has died, and while
-    /// requests come only if that is soon over. Less than moving does not give the memory back.
+    /// The steady path allocates nothing, so the garbage collector may have no occasion of its own. All threads stand still while
+    /// it moves what lives, for some 25 ms and 0.2 µs for each inode. So it runs only after four times as much has died, and while
+    /// requests come only if that is soon over. A collection that does not move objects does not return the memory.
     /// </remarks>
     public void Rest(bool isQuiet)
     {
@@ -133,7 +136,7 @@ internal sealed class OverlayFileSystem : IFileSystem
         GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
     }
 
-    /// <summary>What of <see cref="Stop()"/> waits for no lower.</summary>
+    /// <summary>Does those parts of <see cref="Stop()"/> that wait for no lower.</summary>
     public void Abandon()
     {
         if (errors.Check(-1).IsError) { Response.NoteFailure(errors.Failure); }
@@ -143,7 +146,7 @@ internal sealed class OverlayFileSystem : IFileSystem
         }
     }
 
-    private long collected; // bytes of garbage at the last collection
+    private long collected; // the bytes of garbage at the last collection
 
     public Errno Lookup(in Request request, ReadOnlySpan<byte> name, out EntryOut entry) => names.Lookup(request, name, out entry);
 
@@ -151,34 +154,41 @@ internal sealed class OverlayFileSystem : IFileSystem
 
     public Errno ReadLink(in Request request, Span<byte> target, out int length) => names.ReadLink(request, target, out length);
 
-    public Errno SymLink(in Request request, ReadOnlySpan<byte> name, ReadOnlySpan<byte> target, out EntryOut entry) => names.SymLink(request, name, target, out entry);
+    public Errno SymLink(in Request request, ReadOnlySpan<byte> name, ReadOnlySpan<byte> target, out EntryOut entry) =>
+        names.SymLink(request, name, target, out entry);
 
-    public Errno MkNod(in Request request, ReadOnlySpan<byte> name, in MkNodIn input, out EntryOut entry) => names.MkNod(request, name, input, out entry);
+    public Errno MkNod(in Request request, ReadOnlySpan<byte> name, in MkNodIn input, out EntryOut entry) =>
+        names.MkNod(request, name, input, out entry);
 
-    public Errno MkDir(in Request request, ReadOnlySpan<byte> name, in MkDirIn input, out EntryOut entry) => names.MkDir(request, name, input, out entry);
+    public Errno MkDir(in Request request, ReadOnlySpan<byte> name, in MkDirIn input, out EntryOut entry) =>
+        names.MkDir(request, name, input, out entry);
 
     public Errno Unlink(in Request request, ReadOnlySpan<byte> name) => names.Unlink(request, name);
 
     public Errno RmDir(in Request request, ReadOnlySpan<byte> name) => names.RmDir(request, name);
 
-    public Errno Link(in Request request, ulong target, ReadOnlySpan<byte> newName, out EntryOut entry) => names.Link(request, target, newName, out entry);
+    public Errno Link(in Request request, ulong target, ReadOnlySpan<byte> newName, out EntryOut entry) =>
+        names.Link(request, target, newName, out entry);
 
     public Errno Rename(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags) =>
         renames.Run(request, name, newDirectory, newName, flags);
 
     public Errno Open(in Request request, in OpenIn input, out OpenOut result) => opens.Open(request, input, out result);
 
-    public Errno Create(in Request request, ReadOnlySpan<byte> name, in CreateIn input, out CreateOut result) => opens.Create(request, name, input, out result);
+    public Errno Create(in Request request, ReadOnlySpan<byte> name, in CreateIn input, out CreateOut result) =>
+        opens.Create(request, name, input, out result);
 
     public Errno TmpFile(in Request request, in CreateIn input, out CreateOut result) => opens.TmpFile(request, input, out result);
 
     public void Release(ulong nodeId, ulong fh) => opens.Release(fh);
 
-    public Errno Flush(in Request request, in FlushIn input) => Errno.ENOSYS; // close(2) has nothing to wait for: writes are not kept back
+    // close(2) has nothing to wait for: writes are not kept back
+    public Errno Flush(in Request request, in FlushIn input) => Errno.ENOSYS;
 
     public Errno Read(in Request request, in ReadIn input, ref ContentWriter content) => contents.Read(request, input, ref content);
 
-    public Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count) => contents.Write(request, input, data, out count);
+    public Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count) =>
+        contents.Write(request, input, data, out count);
 
     public Errno FSync(in Request request, in FSyncIn input) => contents.FSync(request, input);
 
@@ -186,7 +196,8 @@ internal sealed class OverlayFileSystem : IFileSystem
 
     public Errno LSeek(in Request request, in LSeekIn input, out ulong offset) => contents.LSeek(request, input, out offset);
 
-    public Errno CopyFileRange(in Request request, in CopyFileRangeIn input, out ulong copied) => contents.CopyFileRange(request, input, out copied);
+    public Errno CopyFileRange(in Request request, in CopyFileRangeIn input, out ulong copied) =>
+        contents.CopyFileRange(request, input, out copied);
 
     public Errno GetAttr(in Request request, in GetAttrIn input, out AttrOut result) => attributes.GetAttr(request, input, out result);
 
@@ -199,11 +210,14 @@ internal sealed class OverlayFileSystem : IFileSystem
     public Errno StatFs(in Request request, out StatFsOut result) => attributes.StatFs(request, out result);
 
     public Errno GetXattr(in Request request, ReadOnlySpan<byte> attribute, Span<byte> value, out int size) =>
-        tools.TryGetXattr(request, attribute, value, out size, out Errno error) ? error : xattrs.GetXattr(request, attribute, value, out size);
+        tools.TryGetXattr(request, attribute, value, out size, out Errno error)
+            ? error
+            : xattrs.GetXattr(request, attribute, value, out size);
 
     public Errno ListXattr(in Request request, Span<byte> list, out int size) => xattrs.ListXattr(request, list, out size);
 
-    public Errno SetXattr(in Request request, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value, in SetXattrIn input) => xattrs.SetXattr(request, attribute, value, input);
+    public Errno SetXattr(in Request request, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value, in SetXattrIn input) =>
+        xattrs.SetXattr(request, attribute, value, input);
 
     public Errno RemoveXattr(in Request request, ReadOnlySpan<byte> attribute) => xattrs.RemoveXattr(request, attribute);
 
@@ -211,13 +225,17 @@ internal sealed class OverlayFileSystem : IFileSystem
 
     public void ReleaseDir(ulong nodeId, ulong fh) { }
 
-    public Errno ReadDir(in Request request, in ReadIn input, ref DirectoryWriter writer) => directories.ReadDir(request, input, ref writer);
+    public Errno ReadDir(in Request request, in ReadIn input, ref DirectoryWriter writer) =>
+        directories.ReadDir(request, input, ref writer);
 
     public Errno FSyncDir(in Request request, in FSyncIn input) => contents.FSyncDir(request, input);
 
-    public Errno Ioctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength, out int result)
+    public Errno Ioctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength,
+        out int result)
     {
         result = 0;
-        return tools.TryIoctl(request, input, argument, output, out outputLength, out Errno error) ? error : flags.Run(request, input, argument, output, out outputLength);
+        return tools.TryIoctl(request, input, argument, output, out outputLength, out Errno error)
+            ? error
+            : flags.Run(request, input, argument, output, out outputLength);
     }
 }

@@ -12,13 +12,16 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay;
 
-/// <summary>An overlay over its layers, ready to be served.</summary>
+/// <summary>An overlay whose layers are open, ready to be served.</summary>
 public sealed class OverlayMount : IDisposable
 {
-    /// <summary>At most so many descriptors of real directories stay open, and no more than a quarter of what there are.</summary>
+    /// <summary>The most descriptors of real directories that stay open; a quarter of the limit of open files if that is less.</summary>
     private const int MaxDirectories = 2048;
 
-    /// <summary>At most so many descriptors are kept from users' open files, for what every request needs, and no more than a quarter.</summary>
+    /// <summary>
+    /// The most descriptors that are reserved for requests, so that users' open files cannot take them; a quarter of the limit
+    /// if that is less.
+    /// </summary>
     private const int MaxReserve = 1024;
 
     private readonly Volume volume;
@@ -35,21 +38,21 @@ public sealed class OverlayMount : IDisposable
         if (LayerWatch.Start(volume.Places, fileSystem.Response.ActOnLoss) is { } watch) { held.Add(watch); }
     }
 
-    /// <summary>A sentence for the user about what is not as he asked for; or null.</summary>
+    /// <summary>A sentence for the user when the overlay differs from what was asked for; otherwise null.</summary>
     public string? Warning { get; private set; }
 
-    /// <summary>Whether it cannot be written, for want of an upper or because its work directory cannot be.</summary>
+    /// <summary>Whether the overlay cannot be written, for want of an upper or because its work directory cannot be changed.</summary>
     public bool IsReadOnly => !volume.Upper.IsWritable;
 
-    /// <summary>What answers the kernel's requests.</summary>
+    /// <summary>The filesystem that answers the kernel's requests.</summary>
     public IFileSystem FileSystem => fileSystem;
 
-    /// <summary>Stacked filesystems that may lie below a file that is passed through.</summary>
+    /// <summary>The number of stacked filesystems that may lie below a passed-through file.</summary>
     public uint MaxStackDepth => 1;
 
-    /// <summary>Takes hold of the layers, checks them, and empties work.</summary>
-    /// <param name="options">What to mount. Relative paths are those of the working directory.</param>
-    /// <param name="log">Called with one line about what goes wrong later and no caller is told.</param>
+    /// <summary>Opens and checks the layers, and empties work.</summary>
+    /// <param name="options">The overlay to mount. Relative paths begin at the working directory.</param>
+    /// <param name="log">Called later with one line for each problem of which no caller is told.</param>
     /// <exception cref="OverlayMountException">A layer is missing or unfit; the message is a sentence for the user.</exception>
     public static OverlayMount Open(OverlayOptions options, Action<string> log)
     {
@@ -59,20 +62,33 @@ public sealed class OverlayMount : IDisposable
         }
         catch (OverlayMountException problem) when (problem.WorkError.IsError && !HasMark(options))
         {
-            // As the kernel: ovl_get_workdir(). Upper shows what it has, like any lower.
+            // Kernel overlayfs does the same: ovl_get_workdir(). Upper shows what it has, like any lower.
             OverlayMount overlay = OpenAsAsked(
-                options with { LowerDirectories = [options.UpperDirectory!, .. options.LowerDirectories], UpperDirectory = null, WorkDirectory = null, Sync = Sync.Auto, SyncOnUnmount = false, ReadOnly = true },
+                options with
+                {
+                    LowerDirectories = [options.UpperDirectory!, .. options.LowerDirectories],
+                    UpperDirectory = null,
+                    WorkDirectory = null,
+                    Sync = Sync.Auto,
+                    SyncOnUnmount = false,
+                    ReadOnly = true
+                },
                 log);
             overlay.Warning = problem.WorkError is Errno.ENOSPC or Errno.EDQUOT
-                ? $"There is no space left in the work directory {options.WorkDirectory}, so the overlay is mounted read-only: free some, and mount it anew."
-                : $"The work directory {options.WorkDirectory} cannot be changed ({problem.WorkError}), so the overlay is mounted read-only: see lsattr -d {options.WorkDirectory} and what is in it, and mount it anew.";
+                ? $"There is no space left in the work directory {options.WorkDirectory}, so the overlay is mounted read-only: "
+                    + "free some, and mount it anew."
+                : $"The work directory {options.WorkDirectory} cannot be changed ({problem.WorkError}), "
+                    + $"so the overlay is mounted read-only: see lsattr -d {options.WorkDirectory} and what is in it, and mount it anew.";
             return overlay;
         }
     }
 
-    /// <summary>Whether upper was mounted with volatile, or with what is not known, so that nobody may use it before it is judged.</summary>
+    /// <summary>
+    /// Whether upper was mounted with volatile, or with an unknown feature, so that it must be judged before it is used.
+    /// </summary>
     private static bool HasMark(OverlayOptions options) =>
-        Libc.StatAt(Libc.AtCwd, PathText.Encode(options.WorkDirectory! + "/work/incompat"), StatxMask.Basic, out _) is not (Errno.ENOENT or Errno.ENOTDIR);
+        Libc.StatAt(Libc.AtCwd, PathText.Encode(options.WorkDirectory! + "/work/incompat"), StatxMask.Basic, out _)
+            is not (Errno.ENOENT or Errno.ENOTDIR);
 
     private static OverlayMount OpenAsAsked(OverlayOptions options, Action<string> log)
     {
@@ -83,16 +99,16 @@ public sealed class OverlayMount : IDisposable
         }
         catch
         {
-            for (int i = opened.Count - 1; i >= 0; i--) { opened[i].Dispose(); } // what was made is taken away by what was opened before
+            for (int i = opened.Count - 1; i >= 0; i--) { opened[i].Dispose(); } // in reverse: later objects use earlier ones
             throw;
         }
     }
 
-    /// <summary>The layers and rooms of an overlay; what is to be disposed of with it is added to a list.</summary>
-    /// <param name="options">What to mount.</param>
-    /// <param name="log">As for <see cref="Open"/>.</param>
-    /// <param name="opened">The list.</param>
-    /// <param name="names">What gives names their offsets in listings; null: what nobody can foresee.</param>
+    /// <summary>Opens the layers of an overlay and makes the objects that serve it.</summary>
+    /// <param name="options">The overlay to mount.</param>
+    /// <param name="log">Called as for <see cref="Open"/>.</param>
+    /// <param name="opened">Receives what must be disposed of with the overlay, in the order of opening.</param>
+    /// <param name="names">Gives names their offsets in listings; by default a hash that users cannot predict.</param>
     internal static Volume OpenVolume(OverlayOptions options, Action<string> log, List<IDisposable> opened, NameHash? names = null)
     {
         var lowers = new List<int>();
@@ -111,11 +127,19 @@ public sealed class OverlayMount : IDisposable
         if (pin is not null) { opened.Add(pin); }
         UpperFeatures features = upper < 0 ? UpperFeatures.None : UpperProbe.Run(options, work);
         bool isUserXattrAsked = options.UserXattr;
-        if (upper >= 0 && features.Attributes == AttributeSpace.User && !isUserXattrAsked) { options = ChooseUserXattr(options, work); }
+        if (upper >= 0 && features.Attributes == AttributeSpace.User && !isUserXattrAsked)
+        {
+            options = ChooseUserXattr(options, work);
+        }
         if (upper >= 0 && !features.HasOpaque)
         {
-            if (options.Sync == Sync.Volatile) { throw new OverlayMountException($"The filesystem of the upper directory {options.UpperDirectory} has no attributes, which the mark of a volatile upper needs: mount without the option volatile."); }
-            log($"veneer: the filesystem of the upper directory {options.UpperDirectory} takes no attributes of the overlay: see veneer status for what stands in their place");
+            if (options.Sync == Sync.Volatile)
+            {
+                throw new OverlayMountException($"The filesystem of the upper directory {options.UpperDirectory} has no attributes, "
+                    + "which the mark of a volatile upper needs: mount without the option volatile.");
+            }
+            log($"veneer: the filesystem of the upper directory {options.UpperDirectory} takes no attributes of the overlay: "
+                + "see veneer status for what stands in their place");
         }
 
         Layer? upperLayer = null;
@@ -136,7 +160,10 @@ public sealed class OverlayMount : IDisposable
             lowerLayers[i].Named = lowers[i];
             opened.Add(lowerLayers[i]);
         }
-        var layers = new LayerStack(upperLayer, lowerLayers, xattr, lowerXattr) { NameLength = LayerStack.NameLengthOf(upperLayer, lowerLayers) };
+        var layers = new LayerStack(upperLayer, lowerLayers, xattr, lowerXattr)
+        {
+            NameLength = LayerStack.NameLengthOf(upperLayer, lowerLayers)
+        };
         layers.CheckOrigins();
 
         if (Libc.OpenFileLimit(out ulong descriptors).IsError) { descriptors = 1024; }
@@ -144,7 +171,7 @@ public sealed class OverlayMount : IDisposable
         int reserve = Math.Min(quarter, MaxReserve);
         var directories = new DirectoryCache(Math.Min(quarter, MaxDirectories));
         var numbers = new InodeNumbers();
-        // In the layers' order, so that st_ino tells of the same filesystem by the same number in every mount.
+        // In the order of the layers, so that a filesystem has the same number in st_ino in every mount.
         foreach (Layer layer in layers.All) { _ = numbers.Key(layer.Device, 0); }
         var owners = new Owners(layers, log);
         opened.Add(owners);
@@ -194,33 +221,52 @@ public sealed class OverlayMount : IDisposable
             Pin = pin,
             Places = places,
             InUse = inUse,
-            MaxOpenFiles = Math.Max(quarter, (4 * quarter) - Math.Min(quarter, MaxDirectories) - reserve - Math.Max(0, DescriptorsOf(layers) - (reserve / 4))),
+            MaxOpenFiles = Math.Max(
+                quarter,
+                (4 * quarter) - Math.Min(quarter, MaxDirectories) - reserve - Math.Max(0, DescriptorsOf(layers) - (reserve / 4))),
             Log = log,
         };
         AddRoot(tree);
         return overlay;
     }
 
-    /// <summary>Before anything is written: the layers are those that the caller has looked at.</summary>
+    /// <summary>Checks, before anything is written, that the layers are those that the caller has examined.</summary>
     private static void CheckIdentities(OverlayOptions options, List<Place> places)
     {
-        if (options.Identities.Count == 0 || places.Select(place => (place.Status.Dev, place.Status.Ino)).SequenceEqual(options.Identities)) { return; }
-        throw new OverlayMountException($"A layer was replaced while it was mounted on {options.MountPoint}: see who did it, and restore again.");
+        if (options.Identities.Count == 0
+            || places.Select(place => (place.Status.Dev, place.Status.Ino)).SequenceEqual(options.Identities))
+        {
+            return;
+        }
+        throw new OverlayMountException($"A layer was replaced while it was mounted on {options.MountPoint}: see who did it, and "
+            + "restore again.");
     }
 
-    /// <summary>Upper's attributes are to be the user's, since it takes no others, or an earlier mount has found it so.</summary>
+    /// <summary>
+    /// Chooses user attributes for upper, since its filesystem takes no others, or an earlier mount found that it takes none.
+    /// </summary>
     /// <returns>
-    /// Options with userxattr, when this process cannot see trusted attributes anywhere. Else the lowers keep theirs, and
-    /// what userxattr excludes is off.
+    /// The options with userxattr, if this process cannot see trusted attributes. Otherwise the same options: the lowers keep
+    /// their trusted attributes.
     /// </returns>
     private static OverlayOptions ChooseUserXattr(OverlayOptions options, int work)
     {
-        string why = $"The filesystem of the upper directory {options.UpperDirectory} takes no trusted.overlay.* attributes from this user, and user.overlay.* ones exclude";
-        if (options.RedirectDirectory == RedirectDirectory.On) { throw new OverlayMountException($"{why} redirect_dir=on: leave that out."); }
+        string why = $"The filesystem of the upper directory {options.UpperDirectory} takes no trusted.overlay.* attributes "
+            + "from this user, and user.overlay.* ones exclude";
+        if (options.RedirectDirectory == RedirectDirectory.On)
+        {
+            throw new OverlayMountException($"{why} redirect_dir=on: leave that out.");
+        }
         if (options.Metacopy) { throw new OverlayMountException($"{why} metacopy=on: leave that out."); }
         Errno error = UpperProbe.RecordUser(work);
-        if (error.IsError) { throw new OverlayMountException($"Nothing can be created in the work directory {options.WorkDirectory} ({error}): see its permissions and its filesystem."); }
-        return Capabilities.SeesTrustedAttributes ? options : options with { UserXattr = true, RedirectDirectory = RedirectDirectory.NoFollow };
+        if (error.IsError)
+        {
+            throw new OverlayMountException($"Nothing can be created in the work directory {options.WorkDirectory} ({error}): "
+                + "see its permissions and its filesystem.");
+        }
+        return Capabilities.SeesTrustedAttributes
+            ? options
+            : options with { UserXattr = true, RedirectDirectory = RedirectDirectory.NoFollow };
     }
 
     private static int Hold(int descriptor, List<IDisposable> opened)
@@ -241,7 +287,11 @@ public sealed class OverlayMount : IDisposable
             layer = Layer.OpenUpper(options.UpperDirectory!, clone, isPrivate: true, upperPath);
             opened.Add(layer);
             Errno error = Libc.OpenAt(clone, [.. workPath, 0], OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out workRoot);
-            if (error.IsError) { throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be opened ({error}): see its permissions."); }
+            if (error.IsError)
+            {
+                throw new OverlayMountException(
+                    $"The work directory {options.WorkDirectory} cannot be opened ({error}): see its permissions.");
+            }
             Hold(workRoot, opened);
         }
         else
@@ -251,29 +301,45 @@ public sealed class OverlayMount : IDisposable
         }
         layer.KeepTimes(CommonMount.TimesOf(options.MountFlags | (options.ReadOnly ? MountFlags.ReadOnly : MountFlags.None)));
         VolatileMark mark = Judge(options, upper, work, layer, xattr);
-        WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, layer.Root.Descriptor, features, xattr, isShared: !hasWork);
+        WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, layer.Root.Descriptor, features, xattr,
+            isShared: !hasWork);
         opened.Add(workDirectory);
-        // The kernel looks for whiteouts that are files only in a layer whose root says that there are some.
+        // The kernel looks for whiteouts in the form of files only in a layer whose root is marked to have some.
         Errno announced = workDirectory.AnnounceWhiteout(layer.Root.Descriptor);
-        if (announced.IsError) { throw new OverlayMountException($"The upper directory {options.UpperDirectory} cannot be marked as one that holds whiteouts as files ({announced}): see its permissions and its filesystem."); }
+        if (announced.IsError)
+        {
+            throw new OverlayMountException($"The upper directory {options.UpperDirectory} cannot be marked as one that holds "
+                + $"whiteouts as files ({announced}): see its permissions and its filesystem.");
+        }
         ErrorSentinel? sentinel = Watch(options, work, workRoot, workDirectory, mark);
         if (sentinel is not null) { opened.Add(sentinel); }
-        if (mark.Exists) { mark = Judge(options, upper, work, layer, xattr); } // once more: something may have failed before the sentinel was there
+        // Judged again: a write may have failed before the sentinel existed.
+        if (mark.Exists) { mark = Judge(options, upper, work, layer, xattr); }
         if (options.Sync != Sync.Volatile) { return (layer, workDirectory, mark, sentinel); }
         if (!mark.Exists) { opened.Add(new MarkRemoval(mark)); }
         Errno marked = mark.Lay(workDirectory.Descriptor);
-        if (marked.IsError) { throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be marked as volatile ({marked}): mount without the option volatile."); }
+        if (marked.IsError)
+        {
+            throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be marked as volatile ({marked}): "
+                + "mount without the option volatile.");
+        }
         return (layer, workDirectory, mark, sentinel);
     }
 
-    /// <summary>Refuses an upper that may lack what was written to it while it was volatile.</summary>
-    /// <param name="upper">As the user named it: its mount tells more than the private copy.</param>
+    /// <summary>Refuses an upper that may lack data that was written while it was volatile.</summary>
+    /// <param name="options">The overlay to mount.</param>
+    /// <param name="upper">A descriptor of upper as the user named it: its mount tells more than the private copy.</param>
+    /// <param name="work">A descriptor of work as the user named it.</param>
+    /// <param name="layer">Upper through the private copy.</param>
+    /// <param name="xattr">The names of the overlay's attributes in upper.</param>
+    /// <exception cref="OverlayMountException">Upper must not be mounted like this.</exception>
     private static VolatileMark Judge(OverlayOptions options, int upper, int work, Layer layer, OverlayXattr xattr)
     {
         byte[] path = CommonMount.PathFrom(upper, work);
         if (Libc.Reopen(upper, OpenFlags.ReadOnly | OpenFlags.Directory, out int readable).IsError)
         {
-            throw new OverlayMountException($"The upper directory {options.UpperDirectory} cannot be read: give this user permission to list it.");
+            throw new OverlayMountException($"The upper directory {options.UpperDirectory} cannot be read: give this user permission "
+                + "to list it.");
         }
         using var opened = new Fd(readable);
         var mark = new VolatileMark(readable, layer.Root.Descriptor, work, xattr, path);
@@ -283,36 +349,49 @@ public sealed class OverlayMount : IDisposable
         switch (state.Kind)
         {
             case VolatileStateKind.Doubtful:
-                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced, and {state.Reason}: run veneer sync {upperPath}.");
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced, "
+                    + $"and {state.Reason}: run veneer sync {upperPath}.");
             case VolatileStateKind.Unreadable:
                 throw new OverlayMountException(state.Sentence($"the upper directory {upperPath}")!);
             case VolatileStateKind.Lost or VolatileStateKind.OtherVersion or VolatileStateKind.Damaged:
-                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {state.Reason}: {state.Remedy}discard it and {workPath}.");
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was "
+                    + $"written then, since {state.Reason}: {state.Remedy}discard it and {workPath}.");
             case VolatileStateKind.Unknown:
-                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was written then, since {state.Reason}: discard it and {workPath}, or, if the machine has not crashed since, sync their filesystem and remove {workPath}/work/incompat/volatile.");
+                throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and may lack what was "
+                    + $"written then, since {state.Reason}: discard it and {workPath}, or, if the machine has not crashed since, "
+                    + $"sync their filesystem and remove {workPath}/work/incompat/volatile.");
         }
         if (options.Sync != Sync.Volatile)
         {
-            throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced: run veneer sync {upperPath}, or mount it with volatile again.");
+            throw new OverlayMountException($"The upper directory {upperPath} was last mounted with volatile and has not been synced: "
+                + $"run veneer sync {upperPath}, or mount it with volatile again.");
         }
         return mark;
     }
 
-    /// <summary>From now on no failed write is missed. Not for what is only in memory.</summary>
+    /// <summary>Begins to watch for failed writes to upper's filesystem, so that none is missed from now on.</summary>
+    /// <returns>Null for a filesystem in memory, and where not all errors can be watched.</returns>
     private static ErrorSentinel? Watch(OverlayOptions options, int work, int workRoot, WorkDirectory workDirectory, VolatileMark mark)
     {
         if (mark.Now.IsInMemory) { return null; }
-        Errno error = ErrorSentinel.Create(work, workRoot, workDirectory.Features.Attributes == AttributeSpace.User, out ErrorSentinel? sentinel);
+        Errno error = ErrorSentinel.Create(work, workRoot, workDirectory.Features.Attributes == AttributeSpace.User,
+            out ErrorSentinel? sentinel);
         bool isUnseen = error == Errno.EIO || mark.Now.Errors is { } errors and not 0 && (errors & ErrorSequence.Seen) == 0;
         if (isUnseen && options.Sync == Sync.Volatile)
         {
             sentinel?.Dispose();
-            throw new OverlayMountException($"Writing to the filesystem of the upper directory {options.UpperDirectory} has failed, and nobody has been told of it yet: run sync -f {options.UpperDirectory} and see what is lost before you mount it with volatile."); // as the kernel: ovl_fill_super()
+            // The kernel does the same: ovl_fill_super()
+            throw new OverlayMountException($"Writing to the filesystem of the upper directory {options.UpperDirectory} has failed, "
+                + $"and nobody has been told of it yet: run sync -f {options.UpperDirectory} and see what is lost "
+                + "before you mount it with volatile.");
         }
         return sentinel;
     }
 
-    /// <summary>How many descriptors the layers take, of which there may be hundreds: the next would be the lowest that is free.</summary>
+    /// <summary>
+    /// The number of descriptors that the layers take, of which there may be hundreds: a new descriptor gets the lowest free
+    /// number.
+    /// </summary>
     private static int DescriptorsOf(LayerStack layers)
     {
         if (Libc.Duplicate(layers.Topmost.Root.Descriptor, out int next).IsError) { return 0; }
@@ -326,7 +405,7 @@ public sealed class OverlayMount : IDisposable
         Statx stat = StatOf(root.Topmost);
         RealKey key = tree.Numbers.Key(stat.Dev, stat.Ino);
         root.Key = root.Topmost.Layer.Identity.IsByName(stat) ? InodeNumbers.KeyOfName(0, Libc.Self) : key;
-        root.Ino = tree.Numbers.Number(key); // upper's, though it is merged: ovl_get_root()
+        root.Ino = tree.Numbers.Number(key); // upper's number, although the root is merged: ovl_get_root()
         Span<byte> impure = stackalloc byte[1];
         root.IsImpure = root.Upper is { } upper && !Libc.GetXattrAt(upper.Descriptor, Libc.Self, tree.Xattr.Impure, impure, out _).IsError;
         tree.Inodes.AddRoot(root);
@@ -335,57 +414,69 @@ public sealed class OverlayMount : IDisposable
     private static (ulong Device, ulong Ino) IdentityOf(int directory, string path)
     {
         Errno error = Libc.StatAt(directory, Libc.Self, StatxMask.Basic, out Statx stat);
-        return error.IsError ? throw new OverlayMountException($"The layer {path} cannot be examined ({error}): see whether its filesystem still answers.") : (stat.Dev, stat.Ino);
+        return error.IsError
+            ? throw new OverlayMountException($"The layer {path} cannot be examined ({error}): see whether its filesystem still answers.")
+            : (stat.Dev, stat.Ino);
     }
 
     private static Statx StatOf(RealDirectory directory)
     {
         Errno error = Libc.StatAt(directory.Descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
-        return error.IsError ? throw new OverlayMountException($"The layer {directory.Layer.Path} cannot be examined ({error}): see whether its filesystem still answers.") : stat;
+        return error.IsError
+            ? throw new OverlayMountException(
+                $"The layer {directory.Layer.Path} cannot be examined ({error}): see whether its filesystem still answers.")
+            : stat;
     }
 
-    /// <summary>Where the layers are pinned, to be given to <see cref="Pin.Release"/> when this process is gone; or null.</summary>
+    /// <summary>The place of the pins, for <see cref="Pin.Release"/> after this process has ended; null without pins.</summary>
     public string? PinDirectory => volume.Pin?.Directory;
 
-    /// <summary>Tells those who find upper or work in use where they are mounted.</summary>
-    /// <param name="mountPoint">The mount point's full path.</param>
-    /// <param name="mountId">The mount's id, as mountinfo has it.</param>
-    /// <param name="device">The number of the mount's device, as mountinfo has it.</param>
+    /// <summary>Records on upper and work where the overlay is mounted, for users who find them in use.</summary>
+    /// <param name="mountPoint">The full path of the mount point.</param>
+    /// <param name="mountId">The mount id, as in mountinfo.</param>
+    /// <param name="device">The device number of the mount, as in mountinfo.</param>
     public void Announce(string mountPoint, int mountId, string device)
     {
         fileSystem.Shutdown.Device = device;
         volume.InUse.Announce(mountPoint, mountId, device);
     }
 
-    /// <summary>After the mount is gone, and before <see cref="Dispose"/>: what <see cref="OverlayOptions.SyncOnUnmount"/> asks for. Takes as long as it takes.</summary>
+    /// <summary>
+    /// Syncs upper if <see cref="OverlayOptions.SyncOnUnmount"/> asks for it. To be called after the mount is gone, and before
+    /// <see cref="Dispose"/>. May take any time.
+    /// </summary>
     public void SyncAtEnd()
     {
         if (!fileSystem.Shutdown.IsShutDown) { fileSystem.Sync.RunAtEnd(); }
     }
 
     /// <summary>
-    /// Has another process look up names in a directory, which is a mount point of this overlay: <see cref="Gate.RevokedPrefix"/>
-    /// with each number from 0 to below the one given; it says whether all were found. That is how a shutdown reaches files
-    /// that are passed through; null: it does not reach them.
+    /// Makes another process look up names in a directory, which is a mount point of this overlay:
+    /// <see cref="Gate.RevokedPrefix"/> with each number from 0 to below the given one. Returns whether all were found. This is
+    /// how a shutdown revokes passed-through files; if it is null, they are not revoked.
     /// </summary>
-    public Func<string, int, bool>? LookUpRevoked { get => fileSystem.Shutdown.LookUpRevoked; set => fileSystem.Shutdown.LookUpRevoked = value; }
+    public Func<string, int, bool>? LookUpRevoked
+    {
+        get => fileSystem.Shutdown.LookUpRevoked;
+        set => fileSystem.Shutdown.LookUpRevoked = value;
+    }
 
     /// <summary>
-    /// Lets go of upper, of work and of the pins, although a thread may still hang in a lower layer that does not answer:
-    /// for a process that ends at once, whose descriptors the kernel closes only when its last thread has come back.
+    /// Releases upper, work and the pins although a thread may still hang in a lower that does not answer. For a process that
+    /// is about to end, whose descriptors the kernel closes only after its last thread has returned.
     /// </summary>
     public void Abandon()
     {
         fileSystem.Abandon();
         volume.InUse.Dispose();
         volume.Tree.Directories.CloseAll();
-        for (int i = held.Count - 1; i >= 0; i--) // what was made is taken away by what was opened before
+        for (int i = held.Count - 1; i >= 0; i--) // in reverse: later objects use earlier ones
         {
-            if (held[i] is not LayerWatch) { held[i].Dispose(); } // which waits for its thread
+            if (held[i] is not LayerWatch) { held[i].Dispose(); } // a LayerWatch would wait for its thread
         }
     }
 
-    /// <summary>Lets go of every layer.</summary>
+    /// <summary>Releases all layers.</summary>
     public void Dispose()
     {
         if (Interlocked.Exchange(ref disposed, true)) { return; }

@@ -1,35 +1,35 @@
 namespace Veneer.Overlay;
 
-/// <summary>What keeps a mount from being looked at.</summary>
+/// <summary>The reason why a mount cannot be examined.</summary>
 public enum QueryProblem
 {
-    /// <summary>No answer, or none that is understood.</summary>
+    /// <summary>There is no answer, or none that is understood.</summary>
     NoAnswer,
     /// <summary>The path does not exist, or is no mount point.</summary>
     NotAMount,
-    /// <summary>It is a mount, but not an overlay.</summary>
+    /// <summary>The path is a mount point, but not of an overlay.</summary>
     NotAnOverlay,
-    /// <summary>The caller may not ask, or not read the layers.</summary>
+    /// <summary>The caller may not ask the server, or not read the layers.</summary>
     Denied,
     /// <summary>The mount does not tell what its layers are, or no path leads to one of them.</summary>
     OutOfReach,
 }
 
-/// <summary>A mounted overlay cannot be looked at. The message is one sentence for the user.</summary>
+/// <summary>Thrown when a mounted overlay cannot be examined. The message is one sentence for the user.</summary>
 public sealed class OverlayQueryException : Exception
 {
-    /// <summary>Without a sentence.</summary>
+    /// <summary>Makes an exception without a sentence.</summary>
     public OverlayQueryException() { }
 
-    /// <summary>With the sentence.</summary>
+    /// <summary>Makes an exception with the sentence.</summary>
     public OverlayQueryException(string message) : base(message) { }
 
-    /// <summary>With the sentence and what led to it.</summary>
+    /// <summary>Makes an exception with the sentence and the exception that caused it.</summary>
     public OverlayQueryException(string message, Exception innerException) : base(message, innerException) { }
 
-    /// <summary>With the sentence and what it is about.</summary>
+    /// <summary>Makes an exception with the sentence and the reason.</summary>
     public OverlayQueryException(string message, QueryProblem problem) : base(message) => Problem = problem;
 
-    /// <summary>What it is about.</summary>
+    /// <summary>The reason why the mount cannot be examined.</summary>
     public QueryProblem Problem { get; }
 }

@@ -3,10 +3,10 @@ using System.Text;
 
 namespace Veneer.Overlay;
 
-/// <summary>Names for people.</summary>
+/// <summary>Makes names readable for people.</summary>
 internal static class Text
 {
-    /// <summary>A name in which bytes outside of printable ASCII are written \xNN.</summary>
+    /// <summary>Writes each byte of a name that is not printable ASCII, and each backslash, as \xNN.</summary>
     public static string Printable(ReadOnlySpan<byte> name)
     {
         var text = new StringBuilder();

@@ -6,31 +6,31 @@ using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay;
 
-/// <summary>One overlay, opened: what the rooms are wired with.</summary>
+/// <summary>One opened overlay: everything that its parts are wired with.</summary>
 internal sealed class Volume
 {
-    /// <summary>As the user asked.</summary>
+    /// <summary>The options of the mount.</summary>
     public required OverlayOptions Options { get; init; }
 
-    /// <summary>Whether the user asked for the user's attributes, as the kernel does it in all layers.</summary>
+    /// <summary>Whether the user asked for user attributes, which the kernel then uses in all layers.</summary>
     public required bool IsUserXattrAsked { get; init; }
 
-    /// <summary>The objects.</summary>
+    /// <summary>The tree of objects.</summary>
     public required ObjectTree Tree { get; init; }
 
     /// <summary>Upper, as it is written.</summary>
     public required UpperLayer Upper { get; init; }
 
-    /// <summary>The mark of a volatile upper; null when upper is none.</summary>
+    /// <summary>The mark of a volatile upper; null when upper is not volatile.</summary>
     public required VolatileMark? Mark { get; init; }
 
-    /// <summary>All errors of upper's filesystem, or null where those of open files must do.</summary>
+    /// <summary>Watches all errors of upper's filesystem; null where only errors of open files can be noticed.</summary>
     public required ErrorSentinel? Sentinel { get; init; }
 
-    /// <summary>A descriptor, O_PATH, of work through the mount that it was named in; -1 when read-only.</summary>
+    /// <summary>An O_PATH descriptor of work through the mount in which it was named; -1 when the overlay has no work.</summary>
     public int NamedWork { get; init; } = -1;
 
-    /// <summary>What keeps the layers in their places, if they are to be.</summary>
+    /// <summary>Keeps the layers from being removed or renamed; null without the option pin.</summary>
     public Pin? Pin { get; init; }
 
     /// <summary>The layers as they were named.</summary>
@@ -39,9 +39,9 @@ internal sealed class Volume
     /// <summary>The locks on upper and work.</summary>
     public required InUseLock InUse { get; init; }
 
-    /// <summary>How many files users may have open at once.</summary>
+    /// <summary>The most files that users may have open at once.</summary>
     public required int MaxOpenFiles { get; init; }
 
-    /// <summary>One line about something that went wrong and is not told to a caller.</summary>
+    /// <summary>Called with one line for each problem of which no caller is told.</summary>
     public required Action<string> Log { get; init; }
 }
