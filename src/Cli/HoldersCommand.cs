@@ -8,15 +8,22 @@ using Veneer.Overlay.Usage;
 
 namespace Veneer.Cli;
 
-/// <summary><c>veneer holders</c>: who keeps a directory or a mount from being unmounted, removed or used anew.</summary>
+/// <summary><c>veneer holders</c>: shows what keeps a directory or a mount from being unmounted, removed or used anew.</summary>
 internal static class HoldersCommand
 {
+    /// <summary>Prints the holders of a directory or a mount.</summary>
     /// <param name="arguments">The words after <c>holders</c>.</param>
+    /// <returns>The exit status.</returns>
     public static int Run(string[] arguments)
     {
         var json = new Option<bool>("--json");
         if (!CommandLine.Parse("holders", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
-        if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No directory is given: name one, or a mount point." : $"{words[1]} is one word too many: give one directory or mount point."); }
+        if (words.Length != 1)
+        {
+            throw new OverlayMountException(words.Length == 0
+                ? "No directory is given: name one, or a mount point."
+                : $"{words[1]} is one word too many: give one directory or mount point.");
+        }
 
         string place = words[0];
         if (!place.StartsWith('/') && MountTable.OpenPlace(".", out string here, out int opened) == Errno.None)
@@ -24,7 +31,8 @@ internal static class HoldersCommand
             Libc.Close(opened);
             place = $"{here}/{place}";
         }
-        _ = Libc.ChangeDirectory("/\0"u8); // cannot fail; or our own working directory would hold it
+        // Otherwise our own working directory would hold the subject.
+        _ = Libc.ChangeDirectory("/\0"u8); // cannot fail: the root is a directory
         Errno error = Holders.Find(place, out HolderReport report);
         if (error.IsError)
         {
@@ -32,9 +40,15 @@ internal static class HoldersCommand
             {
                 Errno.ENOENT => $"{words[0]} does not exist: name a directory or a mount point.",
                 Errno.ENOTDIR => $"{words[0]} is not a directory: name one, or a mount point.",
-                Errno.EACCES => $"{words[0]} cannot be reached by this user: give permission to search the directories above it, or become root.",
+                Errno.EACCES => $"{words[0]} cannot be reached by this user: "
+                    + "give permission to search the directories above it, or become root.",
                 _ => $"{words[0]} cannot be looked at ({error}): see whether /proc is mounted.",
-            }, error switch { Errno.EACCES => ExitCode.Denied, Errno.ENOENT or Errno.ENOTDIR => ExitCode.NotAMount, _ => ExitCode.Failure });
+            }, error switch
+            {
+                Errno.EACCES => ExitCode.Denied,
+                Errno.ENOENT or Errno.ENOTDIR => ExitCode.NotAMount,
+                _ => ExitCode.Failure
+            });
         }
         if (parsed.GetValue(json)) { Terminal.WriteJson(report, DocumentJson.Default.HolderReport); }
         else { Terminal.Print(Tree(report)); }
@@ -44,16 +58,31 @@ internal static class HoldersCommand
 
     private static string Tree(HolderReport report)
     {
-        string kind = report.MountType is null ? "" : $"  {report.MountType}{(report.Server is { } server ? $", served by {Name(server)}" : "")}";
-        if (!report.IsHeld) { return $"{PathText.Printable(report.Target)}{kind}: {(report.IsBusy == true ? "it is in use, but what holds it was not found" : "nothing holds it")}\n"; }
+        string kind = report.MountType is null
+            ? ""
+            : $"  {report.MountType}{(report.Server is { } server ? $", served by {Name(server)}" : "")}";
+        if (!report.IsHeld)
+        {
+            return $"{PathText.Printable(report.Target)}{kind}: {(report.IsBusy == true
+                ? "it is in use, but what holds it was not found"
+                : "nothing holds it")}\n";
+        }
         var tree = new Tree(new Text(PathText.Printable(report.Target) + kind)) { Guide = TreeGuide.Line };
         foreach (OverlayHolder overlay in report.Overlays)
         {
             TreeNode node = tree.AddNode(new Text(Describe(overlay)));
             Add(overlay.Uses, node);
             bool isGone = !overlay.IsKernel && overlay.Device.Length > 0 && overlay.Uses.Namespaces.Count == 0;
-            if (overlay.IsShutDown) { node.AddNode(new Text("its files that are passed through hold the filesystem until they are closed and unmapped")); }
-            if (isGone) { node.AddNode(new Text(overlay.Uses.Processes.Count > 0 ? "unmounted lazily: it ends with those who use it" : "mounted nowhere that can be seen")); }
+            if (overlay.IsShutDown)
+            {
+                node.AddNode(new Text("its files that are passed through hold the filesystem until they are closed and unmapped"));
+            }
+            if (isGone)
+            {
+                node.AddNode(new Text(overlay.Uses.Processes.Count > 0
+                    ? "unmounted lazily: it ends with those who use it"
+                    : "mounted nowhere that can be seen"));
+            }
         }
         Add(report.Uses, tree);
         foreach (FileHolder loop in report.LoopDevices) { tree.AddNode(new Text($"{loop.Device} has {PathText.Printable(loop.Path)}")); }
@@ -66,9 +95,12 @@ internal static class HoldersCommand
         string mount = overlay.MountPoint is { } point ? $" on {PathText.Printable(point)}" : "";
         if (overlay.IsKernel) { return $"{overlay.Role} of the kernel overlay{mount}"; }
         string space = overlay.PidNamespace > 0 ? $" of pid namespace {overlay.PidNamespace}" : "";
-        string since = overlay.Since is { } time ? string.Create(CultureInfo.InvariantCulture, $" since {time.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}") : "";
+        string since = overlay.Since is { } time
+            ? string.Create(CultureInfo.InvariantCulture, $" since {time.ToLocalTime():yyyy-MM-dd HH:mm:ss zzz}")
+            : "";
         string former = overlay.IsShutDown ? ", which was shut down" : "";
-        return $"{overlay.Role} of the overlay{mount}{since}{former}, served by process {overlay.Pid}{space} ({PathText.Printable(overlay.Command ?? "?")})";
+        return $"{overlay.Role} of the overlay{mount}{since}{former}, "
+            + $"served by process {overlay.Pid}{space} ({PathText.Printable(overlay.Command ?? "?")})";
     }
 
     private static string Name(ProcessName process) => $"{PathText.Printable(process.Name)} ({process.Pid})";
@@ -81,7 +113,13 @@ internal static class HoldersCommand
             foreach (MountUse mount in space.Mounts)
             {
                 string point = PathText.Printable(mount.MountPoint);
-                place.AddNode(new Text(mount.Relation switch { MountRelation.Nested => $"{mount.Type} is mounted on {point}", MountRelation.Pin => $"pinned by {point}", MountRelation.Image => $"{mount.Type} on {point} has its image in it", _ => $"mounted on {point}" }));
+                place.AddNode(new Text(mount.Relation switch
+                {
+                    MountRelation.Nested => $"{mount.Type} is mounted on {point}",
+                    MountRelation.Pin => $"pinned by {point}",
+                    MountRelation.Image => $"{mount.Type} on {point} has its image in it",
+                    _ => $"mounted on {point}"
+                }));
             }
             if (space.IsOwn) { continue; }
             foreach (ProcessName process in space.Processes) { place.AddNode(new Text($"kept by {Name(process)}")); }
@@ -89,10 +127,14 @@ internal static class HoldersCommand
         }
         foreach (ProcessUse process in uses.Processes)
         {
-            TreeNode user = node.AddNode(new Text(process.Process.Pid == 0 ? "a process that cannot be seen from here" : Name(process.Process)));
+            TreeNode user = node.AddNode(new Text(
+                process.Process.Pid == 0 ? "a process that cannot be seen from here" : Name(process.Process)));
             foreach (FileUse file in process.Files)
             {
-                user.AddNode(new Text(file.Descriptor < 0 ? $"{file.Use} {PathText.Printable(file.Path)}" : string.Create(CultureInfo.InvariantCulture, $"{file.Use} {PathText.Printable(file.Path)} (descriptor {file.Descriptor})")));
+                user.AddNode(new Text(file.Descriptor < 0
+                    ? $"{file.Use} {PathText.Printable(file.Path)}"
+                    : string.Create(CultureInfo.InvariantCulture,
+                        $"{file.Use} {PathText.Printable(file.Path)} (descriptor {file.Descriptor})")));
             }
         }
     }

@@ -17,15 +17,19 @@ internal static class ListCommand
     /// <summary>How long each server may take to answer, in milliseconds.</summary>
     private const int AnswerTime = 1_000;
 
-    /// <summary>An overlay with what its server says.</summary>
+    /// <summary>An overlay with the answers of its server.</summary>
     /// <param name="Instance">The overlay.</param>
-    /// <param name="Requests">How many it has served, or null when it was not told.</param>
-    /// <param name="UptimeSeconds">For how long it has served.</param>
-    /// <param name="Options">The options of the overlay, but for layers and those of any mount; null when they were not told.</param>
-    /// <param name="Silence">Why it was not told.</param>
+    /// <param name="Requests">The number of requests that it has served; null when the server did not tell.</param>
+    /// <param name="UptimeSeconds">How long it has served, in seconds; null when the server did not tell.</param>
+    /// <param name="Options">
+    /// The options of the overlay, without the layers and without general mount options; null when the server did not tell.
+    /// </param>
+    /// <param name="Silence">Why the server did not tell; null when it did.</param>
     private sealed record Row(Instance Instance, long? Requests, double? UptimeSeconds, IReadOnlyList<string>? Options, string? Silence);
 
+    /// <summary>Prints the overlays.</summary>
     /// <param name="arguments">The words after <c>list</c>.</param>
+    /// <returns>The exit status.</returns>
     public static int Run(string[] arguments)
     {
         var json = new Option<bool>("--json");
@@ -35,7 +39,8 @@ internal static class ListCommand
         List<Row> rows = [.. Holders.Instances(out IReadOnlyList<string> missing).Select(Ask)];
         if (parsed.GetValue(json))
         {
-            Terminal.WriteJson(new OverlayList { Overlays = [.. rows.Select(Describe)], Gaps = missing }, DocumentJson.Default.OverlayList);
+            Terminal.WriteJson(new OverlayList { Overlays = [.. rows.Select(Describe)], Gaps = missing },
+                DocumentJson.Default.OverlayList);
         }
         else
         {
@@ -49,13 +54,16 @@ internal static class ListCommand
     {
         if (instance.Mounts.Count == 0) { return new Row(instance, null, null, null, "is mounted nowhere that can be seen"); }
         (string process, _, MountEntry mount) = instance.Mounts[0];
-        if (process.Length == 0) { return new Row(instance, null, null, null, "is mounted only in a mount namespace in which no process is"); }
+        if (process.Length == 0)
+        {
+            return new Row(instance, null, null, null, "is mounted only in a mount namespace in which no process is");
+        }
         try
         {
             string place = process == "self" ? mount.MountPoint : $"/proc/{process}/root{mount.MountPoint}";
             Stats stats = LiveMount.Ask(place, Query.Stats, DocumentJson.Default.Stats, milliseconds: AnswerTime);
             OverlayTopology topology = LiveMount.Ask(place, Query.Layers, DocumentJson.Default.OverlayTopology, milliseconds: AnswerTime);
-            // The server knows best, but does not tell everybody where they are.
+            // The server knows the paths of the layers best, but does not tell them to every caller.
             List<(string Role, string Path)> told = [];
             foreach (LayerDescription layer in topology.Layers)
             {
@@ -83,18 +91,26 @@ internal static class ListCommand
         {
             Instance one = row.Instance;
             string server = one.Pid > 0 ? $"process {one.Pid}, " : "";
-            string state = row.Silence ?? string.Create(CultureInfo.InvariantCulture, $"up {TimeSpan.FromSeconds((long)row.UptimeSeconds!):c}, {row.Requests} requests");
-            TreeNode node = tree.AddNode(new Text($"{(one.Mounts.Count > 0 ? PathText.Printable(one.Mounts[0].Mount.MountPoint) : $"device {one.Device}")}  {server}{state}"));
+            string state = row.Silence ?? string.Create(CultureInfo.InvariantCulture,
+                $"up {TimeSpan.FromSeconds((long)row.UptimeSeconds!):c}, {row.Requests} requests");
+            TreeNode node = tree.AddNode(new Text($"{(one.Mounts.Count > 0
+                ? PathText.Printable(one.Mounts[0].Mount.MountPoint)
+                : $"device {one.Device}")}  {server}{state}"));
             foreach ((string process, ulong space, MountEntry mount) in one.Mounts)
             {
                 if (process != "self") { node.AddNode(new Text($"in mount namespace {space} on {PathText.Printable(mount.MountPoint)}")); }
                 else if (mount != one.Mounts[0].Mount) { node.AddNode(new Text($"also on {PathText.Printable(mount.MountPoint)}")); }
             }
-            if (row.Options is { } options) { node.AddNode(new Text($"options {PathText.Printable(string.Join(',', [one.Mounts[0].Mount.Options, .. options]))}")); }
+            if (row.Options is { } options)
+            {
+                node.AddNode(new Text($"options {PathText.Printable(string.Join(',', [one.Mounts[0].Mount.Options, .. options]))}"));
+            }
             foreach ((string role, string path) in one.Layers) { node.AddNode(new Text($"{role} {PathText.Printable(path)}")); }
             if (one.UpperFileSystem is { } usage)
             {
-                node.AddNode(new Text(string.Create(CultureInfo.InvariantCulture, $"upper's filesystem: {Size(Used(usage))} of {Size(usage.Blocks * (ulong)usage.BlockSize)} and {usage.Files - usage.FilesFree} of {usage.Files} inodes used")));
+                node.AddNode(new Text(string.Create(CultureInfo.InvariantCulture,
+                    $"upper's filesystem: {Size(Used(usage))} of {Size(usage.Blocks * (ulong)usage.BlockSize)} "
+                        + $"and {usage.Files - usage.FilesFree} of {usage.Files} inodes used")));
             }
             if (one.Command is { } words) { node.AddNode(new Text(PathText.Printable(words))); }
         }
@@ -104,7 +120,9 @@ internal static class ListCommand
     private static ulong Used(in StatFs usage) => (usage.Blocks - usage.BlocksFree) * (ulong)usage.BlockSize;
 
     private static string Size(ulong bytes) =>
-        bytes < 10 << 20 ? string.Create(CultureInfo.InvariantCulture, $"{bytes >> 10} KiB") : string.Create(CultureInfo.InvariantCulture, $"{bytes >> 20} MiB");
+        bytes < 10 << 20
+            ? string.Create(CultureInfo.InvariantCulture, $"{bytes >> 10} KiB")
+            : string.Create(CultureInfo.InvariantCulture, $"{bytes >> 20} MiB");
 
     private static ListedOverlay Describe(Row row)
     {

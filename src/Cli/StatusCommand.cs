@@ -7,15 +7,22 @@ using Veneer.Overlay.Documents;
 
 namespace Veneer.Cli;
 
-/// <summary><c>veneer status</c>: whether what was written to a mount is safe.</summary>
+/// <summary><c>veneer status</c>: tells whether what was written to a mount is safe.</summary>
 internal static class StatusCommand
 {
+    /// <summary>Prints the status of a mount.</summary>
     /// <param name="arguments">The words after <c>status</c>.</param>
+    /// <returns>The exit status.</returns>
     public static int Run(string[] arguments)
     {
         var json = new Option<bool>("--json");
         if (!CommandLine.Parse("status", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
-        if (words.Length != 1) { throw new OverlayMountException(words.Length == 0 ? "No mount point is given: name the one to look at." : $"{words[1]} is one word too many: give one mount point."); }
+        if (words.Length != 1)
+        {
+            throw new OverlayMountException(words.Length == 0
+                ? "No mount point is given: name the one to look at."
+                : $"{words[1]} is one word too many: give one mount point.");
+        }
 
         byte[] answer = LiveMount.Ask(words[0], Query.Durability);
         string text = parsed.GetValue(json)
@@ -59,7 +66,7 @@ internal static class StatusCommand
         }
         return text.ToString();
 
-        // As it should be, it is not worth a line. An older server does not tell.
+        // A feature that is on, or off because the user asked for that, gets no line. An older server tells nothing of it.
         void AppendLack(string title, string state)
         {
             if (state is not ("on" or "off" or "")) { text.Append(title).Append("none: ").Append(state).Append('\n'); }
