@@ -4,6 +4,7 @@ using Veneer.Fuse.Wire;
 namespace Veneer.Mount.Tests;
 
 /// <summary>The filesystem of one lower layer does not answer: who needs it waits, and nobody else.</summary>
+[Collection<Alone>] // what hangs here must not hang what another test has started
 public sealed class HungLowerTests
 {
     /// <summary>Far longer than anything here takes, and shorter than a test may.</summary>
