@@ -80,7 +80,8 @@ public sealed partial class Server : IDisposable
     private readonly Statistics statistics = new();
     private readonly OrderedLock interruptionsLock = new(FuseLocks.Interruptions);
     private volatile Interruption[] interruptions = [];
-    private ulong overtaking;
+    private readonly ulong[] overtaking = new ulong[16]; // requests that were interrupted before they came, the last ones
+    private uint overtakers; // protected by interruptionsLock
     private volatile bool ended;
     private InitFlags inForce;
     private bool stopped;
@@ -358,7 +359,7 @@ public sealed partial class Server : IDisposable
         worker.Begun++;
         interruption.Begin(header.Unique);
         workers.Watch();
-        if (Volatile.Read(ref overtaking) == header.Unique) { interruption.TryRaise(header.Unique); }
+        if (overtaking.AsSpan().Contains(header.Unique)) { interruption.TryRaise(header.Unique); }
         try
         {
             if (gate.Service != Service.All && IsRefused(exchange, header, reader)) { return; }
@@ -415,7 +416,7 @@ public sealed partial class Server : IDisposable
     {
         using (interruptionsLock.Enter())
         {
-            Interlocked.Exchange(ref overtaking, unique);
+            Interlocked.Exchange(ref overtaking[overtakers++ % overtaking.Length], unique);
             foreach (Interruption interruption in interruptions)
             {
                 if (interruption.TryRaise(unique)) { return Errno.None; }

@@ -211,18 +211,22 @@ public sealed class ThreadTests
     }
 
     [Fact]
-    public void An_interrupt_that_overtakes_its_request_is_not_lost()
+    public void Interrupts_that_overtake_their_requests_are_not_lost()
     {
         // One thread has read the request and another the interrupt, and the other is faster. With cloned devices the
         // kernel does not find the request of an EAGAIN that comes from another clone, and would not ask again.
         var fileSystem = new TestFileSystem { InterruptPatience = 5_000 };
         using var kernel = FakeKernel.Start(fileSystem, Threads(1));
-        kernel.SendAs(101, Opcode.Interrupt, 0, Interrupt(100));
-        kernel.Receive();
-
-        kernel.SendAs(100, Opcode.GetAttr, TestFileSystem.WaitsForInterrupt, GetAttr);
-
-        Assert.Equal(Errno.EINTR, kernel.Receive().Error);
+        for (ulong unique = 100; unique < 120; unique += 2)
+        {
+            kernel.SendAs(unique | 1, Opcode.Interrupt, 0, Interrupt(unique));
+            kernel.Receive();
+        }
+        for (ulong unique = 100; unique < 120; unique += 2)
+        {
+            kernel.SendAs(unique, Opcode.GetAttr, TestFileSystem.WaitsForInterrupt, GetAttr);
+            Assert.Equal((unique, Errno.EINTR), kernel.Receive() is var answer ? (answer.Unique, answer.Error) : default);
+        }
     }
 
     [Fact]
