@@ -21,12 +21,6 @@ internal sealed class InodeTable
     /// <summary>So many names are remembered of a file with several in upper.</summary>
     private const int EnoughAliases = 8;
 
-    /// <summary>So many dead inodes are kept for other objects: with their names and all that belongs to them, 4 to 6 MiB.</summary>
-    private const int MostRecycled = 16 * 1024;
-
-    /// <summary>Buckets of an empty table.</summary>
-    private const int FewestBuckets = 1024;
-
     private readonly OrderedLock gate = new(OverlayLocks.InodeTable);
     private readonly DirectoryCache directories;
     private readonly Action<string> log;
@@ -37,13 +31,9 @@ internal sealed class InodeTable
     private readonly List<int> orphans = [];
     private readonly List<byte[]> leftovers = [];
     private int orphanCount;
-    private Inode?[] byNodeId = new Inode?[FewestBuckets];
-    private Inode?[] byKey = new Inode?[FewestBuckets];
+    private readonly InodeBuckets buckets = new();
+    private readonly InodePool pool = new();
     private ulong lastNodeId;
-    private int count;
-    private Inode? recycled; // and on by NextByNodeId
-    private int recycledCount;
-    private long dropped;
 
     /// <summary>An old nodeid of an inode, which files that are still open use.</summary>
     private sealed class Superseded(Inode inode, ulong lookups)
@@ -62,16 +52,16 @@ internal sealed class InodeTable
     public bool KeepsAllNames { get; init; }
 
     /// <summary>How many inodes there are.</summary>
-    public int Count { get { using (gate.Enter()) { return count; } } }
+    public int Count { get { using (gate.Enter()) { return buckets.Count; } } }
 
     /// <summary>How many buckets there are for them, in either table.</summary>
-    public int Buckets { get { using (gate.Enter()) { return byNodeId.Length; } } }
+    public int Buckets { get { using (gate.Enter()) { return buckets.Length; } } }
 
     /// <summary>How many inodes have been left to the collector, or will be before it is called.</summary>
-    public long Dropped { get { using (gate.Enter()) { return dropped + recycledCount; } } }
+    public long Dropped { get { using (gate.Enter()) { return pool.Dropped + pool.Count; } } }
 
     /// <summary>How many dead inodes wait for an object.</summary>
-    public int Recycled { get { using (gate.Enter()) { return recycledCount; } } }
+    public int Recycled { get { using (gate.Enter()) { return pool.Count; } } }
 
     /// <summary>An inode for an object that is no directory: as a new one, but for its name. It may be one that has died.</summary>
     /// <param name="name">With its NUL.</param>
@@ -83,45 +73,16 @@ internal sealed class InodeTable
     public Inode Make(ReadOnlySpan<byte> name)
     {
         Inode? inode;
-        using (gate.Enter())
-        {
-            inode = recycled;
-            if (inode is not null)
-            {
-                recycled = inode.NextByNodeId;
-                inode.NextByNodeId = null;
-                recycledCount--;
-            }
-        }
+        using (gate.Enter()) { inode = pool.Take(); }
         inode ??= new Inode();
         inode.Begin(name);
         return inode;
     }
 
-    /// <summary>The inode serves another object, if there may be one and nobody can know it; else it is garbage.</summary>
-    private void DiscardLocked(Inode inode)
-    {
-        LockOrder.AssertHeld(OverlayLocks.InodeTable);
-        if (recycledCount >= MostRecycled || !inode.IsRecyclable)
-        {
-            dropped++;
-            return;
-        }
-        inode.Clear();
-        inode.NextByNodeId = recycled;
-        recycled = inode;
-        recycledCount++;
-    }
-
     /// <summary>Leaves the dead inodes that wait for an object to the collector, which is about to be called.</summary>
     public void DropRecycled()
     {
-        using (gate.Enter())
-        {
-            dropped += recycledCount;
-            recycled = null;
-            recycledCount = 0;
-        }
+        using (gate.Enter()) { pool.Drop(); }
     }
 
     /// <summary>The nodeids of all inodes, those that they had before included, but not the root's.</summary>
@@ -129,13 +90,10 @@ internal sealed class InodeTable
     {
         using (gate.Enter())
         {
-            var all = new List<ulong>(count + superseded.Count);
-            foreach (Inode? first in byNodeId)
+            var all = new List<ulong>(buckets.Count + superseded.Count);
+            foreach (Inode inode in buckets)
             {
-                for (Inode? inode = first; inode is not null; inode = inode.NextByNodeId)
-                {
-                    if (inode.NodeId != RootId) { all.Add(inode.NodeId); }
-                }
+                if (inode.NodeId != RootId) { all.Add(inode.NodeId); }
             }
             all.AddRange(superseded.Keys);
             return all;
@@ -162,10 +120,9 @@ internal sealed class InodeTable
         using (gate.Enter())
         {
             isSuperseded = false;
-            for (Inode? candidate = byNodeId[nodeId & (ulong)(byNodeId.Length - 1)]; candidate is not null; candidate = candidate.NextByNodeId)
+            if (buckets.Find(nodeId) is { } known)
             {
-                if (candidate.NodeId != nodeId) { continue; }
-                inode = candidate;
+                inode = known;
                 return Errno.None;
             }
             if (superseded.TryGetValue(nodeId, out Superseded? old))
@@ -207,11 +164,7 @@ internal sealed class InodeTable
     private Inode? FindByKeyLocked(RealKey key)
     {
         LockOrder.AssertHeld(OverlayLocks.InodeTable);
-        for (Inode? candidate = byKey[key.Hash & (uint)(byKey.Length - 1)]; candidate is not null; candidate = candidate.NextByKey)
-        {
-            if (candidate.Key == key) { return candidate; }
-        }
-        return hardLinks.GetValueOrDefault(key) ?? expected.GetValueOrDefault(key);
+        return buckets.Find(key) ?? hardLinks.GetValueOrDefault(key) ?? expected.GetValueOrDefault(key);
     }
 
     /// <summary>Lends the kernel one reference to an inode that is known already.</summary>
@@ -248,13 +201,13 @@ internal sealed class InodeTable
             if (candidate.Parent is { } parent && parent.Version != version)
             {
                 inode = null!;
-                DiscardLocked(candidate);
+                pool.Put(candidate);
                 return false;
             }
             if (FindByKeyLocked(candidate.Key) is { } known)
             {
                 inode = known;
-                DiscardLocked(candidate);
+                pool.Put(candidate);
             }
             else
             {
@@ -300,7 +253,7 @@ internal sealed class InodeTable
         using (gate.Enter())
         {
             // The real number may be a reused one whose last owner the kernel has not forgotten yet.
-            if (FindByKeyLocked(inode.Key) is { } old) { UnhashKeyLocked(old); }
+            if (FindByKeyLocked(inode.Key) is { } old) { buckets.RemoveKey(old); }
             AddLocked(inode);
             _ = LendLocked(inode);
         }
@@ -324,65 +277,8 @@ internal sealed class InodeTable
     {
         LockOrder.AssertHeld(OverlayLocks.InodeTable);
         inode.NodeId = ++lastNodeId;
-        if (count >= byNodeId.Length) { ResizeLocked(byNodeId.Length * 2); }
-        HashNodeIdLocked(inode);
-        HashKeyLocked(inode);
+        buckets.Add(inode);
         if (inode.Parent is { } parent) { parent.Children++; }
-        count++;
-    }
-
-    private void HashNodeIdLocked(Inode inode)
-    {
-        LockOrder.AssertHeld(OverlayLocks.InodeTable);
-        ref Inode? bucket = ref byNodeId[inode.NodeId & (ulong)(byNodeId.Length - 1)];
-        inode.NextByNodeId = bucket;
-        bucket = inode;
-    }
-
-    private void HashKeyLocked(Inode inode)
-    {
-        LockOrder.AssertHeld(OverlayLocks.InodeTable);
-        ref Inode? bucket = ref byKey[inode.Key.Hash & (uint)(byKey.Length - 1)];
-        inode.NextByKey = bucket;
-        inode.IsKeyed = true;
-        bucket = inode;
-    }
-
-    private void UnhashNodeIdLocked(Inode inode)
-    {
-        LockOrder.AssertHeld(OverlayLocks.InodeTable);
-        ref Inode? link = ref byNodeId[inode.NodeId & (ulong)(byNodeId.Length - 1)];
-        while (link is not null && !ReferenceEquals(link, inode)) { link = ref link.NextByNodeId; }
-        if (link is not null) { link = inode.NextByNodeId; }
-        inode.NextByNodeId = null;
-    }
-
-    private void UnhashKeyLocked(Inode inode)
-    {
-        LockOrder.AssertHeld(OverlayLocks.InodeTable);
-        ref Inode? link = ref byKey[inode.Key.Hash & (uint)(byKey.Length - 1)];
-        while (link is not null && !ReferenceEquals(link, inode)) { link = ref link.NextByKey; }
-        if (link is not null) { link = inode.NextByKey; }
-        inode.NextByKey = null;
-        inode.IsKeyed = false;
-    }
-
-    private void ResizeLocked(int buckets)
-    {
-        LockOrder.AssertHeld(OverlayLocks.InodeTable);
-        Inode?[] old = byNodeId;
-        byNodeId = new Inode?[buckets];
-        byKey = new Inode?[buckets];
-        foreach (Inode? first in old)
-        {
-            for (Inode? inode = first; inode is not null;)
-            {
-                Inode? next = inode.NextByNodeId;
-                HashNodeIdLocked(inode);
-                if (inode.IsKeyed) { HashKeyLocked(inode); }
-                inode = next;
-            }
-        }
     }
 
     /// <summary>
@@ -409,9 +305,9 @@ internal sealed class InodeTable
         using (gate.Enter())
         {
             if (keepLower) { RetainLocked(inode, inode.Key); }
-            UnhashKeyLocked(inode);
+            buckets.RemoveKey(inode);
             inode.Key = key;
-            HashKeyLocked(inode);
+            buckets.AddKey(inode);
             claimed.TryAdd(inode.Ino, inode);
             if (inode.Parent is { } parent) { parent.Version++; }
         }
@@ -420,7 +316,7 @@ internal sealed class InodeTable
     /// <summary>The object has lost its last name: its inode number may come again for another one.</summary>
     public void Unhash(Inode inode)
     {
-        using (gate.Enter()) { UnhashKeyLocked(inode); }
+        using (gate.Enter()) { buckets.RemoveKey(inode); }
     }
 
     /// <summary>A name in a directory has changed.</summary>
@@ -528,9 +424,9 @@ internal sealed class InodeTable
             if (inode.IsDirectory && inode.IsKnownByName)
             {
                 bool isKeyed = inode.IsKeyed;
-                if (isKeyed) { UnhashKeyLocked(inode); }
+                if (isKeyed) { buckets.RemoveKey(inode); }
                 inode.Key = InodeNumbers.KeyOfName(parent.NodeId, name);
-                if (isKeyed) { HashKeyLocked(inode); }
+                if (isKeyed) { buckets.AddKey(inode); }
             }
             if (old is not null)
             {
@@ -564,10 +460,8 @@ internal sealed class InodeTable
             inode.Backing = new BackingFile();
             superseded.Add(inode.NodeId, new Superseded(inode, inode.Lookups));
             inode.OldNodeIds++;
-            UnhashNodeIdLocked(inode);
-            inode.NodeId = ++lastNodeId;
+            buckets.ChangeNodeId(inode, ++lastNodeId);
             inode.Lookups = 0;
-            HashNodeIdLocked(inode);
             return true;
         }
     }
@@ -581,13 +475,10 @@ internal sealed class InodeTable
         int found = 0;
         using (gate.Enter())
         {
-            for (int i = 0; i < Math.Min(byNodeId.Length, mostBuckets); i++)
+            foreach (Inode inode in buckets.First(mostBuckets))
             {
-                for (Inode? inode = byNodeId[i]; inode is not null; inode = inode.NextByNodeId)
-                {
-                    if (found == nodeIds.Length) { return found; }
-                    if (inode.IsRegular && inode.Lookups > 0) { nodeIds[found++] = inode.NodeId; }
-                }
+                if (found == nodeIds.Length) { break; }
+                if (inode.IsRegular && inode.Lookups > 0) { nodeIds[found++] = inode.NodeId; }
             }
         }
         return found;
@@ -599,9 +490,8 @@ internal sealed class InodeTable
         using (gate.Enter())
         {
             if (nodeId == RootId) { return; }
-            for (Inode? inode = byNodeId[nodeId & (ulong)(byNodeId.Length - 1)]; inode is not null; inode = inode.NextByNodeId)
+            if (buckets.Find(nodeId) is { } inode)
             {
-                if (inode.NodeId != nodeId) { continue; }
                 if (lookups > inode.Lookups) { log($"veneer: the kernel returned {lookups} references to node {nodeId}, which had {inode.Lookups}"); }
                 inode.Lookups -= Math.Min(lookups, inode.Lookups);
                 DropIfUnusedLocked(inode);
@@ -679,11 +569,8 @@ internal sealed class InodeTable
         {
             if (inode.Lookups > 0 || inode is DirectoryInode { Children: > 0 }) { return; }
             if (inode.NodeId == RootId || IsRetainedLocked(inode)) { return; }
-            UnhashNodeIdLocked(inode);
-            UnhashKeyLocked(inode);
+            buckets.Remove(inode);
             if (claimed.Count > 0 && claimed.TryGetValue(inode.Ino, out Inode? claimant) && ReferenceEquals(claimant, inode)) { claimed.Remove(inode.Ino); }
-            count--;
-            if (count < byNodeId.Length / 4 && byNodeId.Length > FewestBuckets) { ResizeLocked(byNodeId.Length / 2); }
             if (inode.Orphan >= 0) { orphans.Add(inode.Orphan); }
             if (inode.WorkName is { } leftover) { leftovers.Add(leftover); }
             if (inode is DirectoryInode directory)
@@ -698,7 +585,7 @@ internal sealed class InodeTable
                 DropIfUnusedLocked(alias.Parent);
             }
             DirectoryInode? parent = inode.Parent;
-            DiscardLocked(inode);
+            pool.Put(inode);
             if (parent is null) { return; }
             parent.Children--;
             inode = parent;
@@ -716,25 +603,20 @@ internal sealed class InodeTable
     {
         using (gate.Enter())
         {
-            foreach (Inode? first in byNodeId)
+            foreach (Inode inode in buckets)
             {
-                for (Inode? inode = first; inode is not null; inode = inode.NextByNodeId)
-                {
-                    if (inode.Orphan >= 0) { Libc.Close(inode.Orphan); }
-                    if (inode is not DirectoryInode directory) { continue; }
-                    if (directory.Upper is { } upper) { directories.Drop(upper); }
-                    foreach (RealDirectory lower in directory.Lowers) { directories.Drop(lower); }
-                }
+                if (inode.Orphan >= 0) { Libc.Close(inode.Orphan); }
+                if (inode is not DirectoryInode directory) { continue; }
+                if (directory.Upper is { } upper) { directories.Drop(upper); }
+                foreach (RealDirectory lower in directory.Lowers) { directories.Drop(lower); }
             }
             foreach (int orphan in orphans) { Libc.Close(orphan); }
             orphans.Clear();
             orphanCount = 0;
-            byNodeId = new Inode?[FewestBuckets];
-            byKey = new Inode?[FewestBuckets];
+            buckets.Clear();
             superseded.Clear();
             hardLinks.Clear();
             claimed.Clear();
-            count = 0;
         }
     }
 }

@@ -1,0 +1,151 @@
+namespace Veneer.Overlay.Tree;
+
+/// <summary>The inodes by nodeid and by key: two hash tables whose chains run through the inodes. Protected by <see cref="InodeTable"/>.</summary>
+internal sealed class InodeBuckets
+{
+    /// <summary>Buckets of an empty table.</summary>
+    private const int Fewest = 1024;
+
+    private Inode?[] byNodeId = new Inode?[Fewest];
+    private Inode?[] byKey = new Inode?[Fewest];
+
+    /// <summary>How many inodes there are.</summary>
+    public int Count { get; private set; }
+
+    /// <summary>How many buckets there are, in either table.</summary>
+    public int Length => byNodeId.Length;
+
+    private ref Inode? BucketOf(ulong nodeId) => ref byNodeId[nodeId & (ulong)(byNodeId.Length - 1)];
+
+    private ref Inode? BucketOf(RealKey key) => ref byKey[key.Hash & (uint)(byKey.Length - 1)];
+
+    /// <summary>The inode of a nodeid, or null.</summary>
+    public Inode? Find(ulong nodeId)
+    {
+        Inode? inode = BucketOf(nodeId);
+        while (inode is not null && inode.NodeId != nodeId) { inode = inode.NextByNodeId; }
+        return inode;
+    }
+
+    /// <summary>The inode of a real object, or null.</summary>
+    public Inode? Find(RealKey key)
+    {
+        Inode? inode = BucketOf(key);
+        while (inode is not null && inode.Key != key) { inode = inode.NextByKey; }
+        return inode;
+    }
+
+    /// <summary>Enters an inode that has its nodeid and its key.</summary>
+    public void Add(Inode inode)
+    {
+        if (Count >= byNodeId.Length) { Resize(byNodeId.Length * 2); }
+        AddNodeId(inode);
+        AddKey(inode);
+        Count++;
+    }
+
+    /// <summary>Takes an inode out, which may have no key any more.</summary>
+    public void Remove(Inode inode)
+    {
+        RemoveNodeId(inode);
+        RemoveKey(inode);
+        Count--;
+        if (Count < byNodeId.Length / 4 && byNodeId.Length > Fewest) { Resize(byNodeId.Length / 2); }
+    }
+
+    /// <summary>Gives an inode another nodeid.</summary>
+    public void ChangeNodeId(Inode inode, ulong nodeId)
+    {
+        RemoveNodeId(inode);
+        inode.NodeId = nodeId;
+        AddNodeId(inode);
+    }
+
+    private void AddNodeId(Inode inode)
+    {
+        ref Inode? bucket = ref BucketOf(inode.NodeId);
+        inode.NextByNodeId = bucket;
+        bucket = inode;
+    }
+
+    private void RemoveNodeId(Inode inode)
+    {
+        ref Inode? link = ref BucketOf(inode.NodeId);
+        while (link is not null && !ReferenceEquals(link, inode)) { link = ref link.NextByNodeId; }
+        if (link is not null) { link = inode.NextByNodeId; }
+        inode.NextByNodeId = null;
+    }
+
+    /// <summary>From now on the inode is found by its key.</summary>
+    public void AddKey(Inode inode)
+    {
+        ref Inode? bucket = ref BucketOf(inode.Key);
+        inode.NextByKey = bucket;
+        inode.IsKeyed = true;
+        bucket = inode;
+    }
+
+    /// <summary>From now on the inode is not found by its key.</summary>
+    public void RemoveKey(Inode inode)
+    {
+        ref Inode? link = ref BucketOf(inode.Key);
+        while (link is not null && !ReferenceEquals(link, inode)) { link = ref link.NextByKey; }
+        if (link is not null) { link = inode.NextByKey; }
+        inode.NextByKey = null;
+        inode.IsKeyed = false;
+    }
+
+    private void Resize(int buckets)
+    {
+        Inode?[] old = byNodeId;
+        byNodeId = new Inode?[buckets];
+        byKey = new Inode?[buckets];
+        foreach (Inode? first in old)
+        {
+            for (Inode? inode = first; inode is not null;)
+            {
+                Inode? next = inode.NextByNodeId;
+                AddNodeId(inode);
+                if (inode.IsKeyed) { AddKey(inode); }
+                inode = next;
+            }
+        }
+    }
+
+    /// <summary>Takes all inodes out.</summary>
+    public void Clear()
+    {
+        byNodeId = new Inode?[Fewest];
+        byKey = new Inode?[Fewest];
+        Count = 0;
+    }
+
+    /// <summary>All inodes. Nothing is entered or taken out meanwhile.</summary>
+    public Enumerator GetEnumerator() => new(byNodeId);
+
+    /// <summary>The inodes in the first buckets.</summary>
+    /// <param name="most">How many buckets at most.</param>
+    public Enumerator First(int most) => new(byNodeId.AsSpan(0, Math.Min(most, byNodeId.Length)));
+
+    /// <summary>Goes through the chains.</summary>
+    public ref struct Enumerator(ReadOnlySpan<Inode?> buckets)
+    {
+        private readonly ReadOnlySpan<Inode?> buckets = buckets;
+        private int next;
+
+        /// <summary>The inode.</summary>
+        public Inode Current { get; private set; } = null!;
+
+        /// <summary>As it is, for a part of the buckets.</summary>
+        public readonly Enumerator GetEnumerator() => this;
+
+        /// <summary>Goes to the next one.</summary>
+        public bool MoveNext()
+        {
+            Inode? inode = Current?.NextByNodeId;
+            while (inode is null && next < buckets.Length) { inode = buckets[next++]; }
+            Current = inode!;
+            return inode is not null;
+        }
+    }
+}
