@@ -70,9 +70,7 @@ internal sealed class OpenRequests(
             }
             if (truncates)
             {
-                // Set-id bits are cleared first: a crash in between must not leave them on changed data.
-                if (input.KillSuidGid) { error = SetId.Clear(descriptor, Libc.Self, request); }
-                if (!error.IsError) { error = Libc.Truncate(descriptor, 0); }
+                error = ObjectChange.SetSize(descriptor, 0, isOpen: true, input.KillSuidGid, request);
                 if (error.IsError)
                 {
                     Libc.Close(descriptor);

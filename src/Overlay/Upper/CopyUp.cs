@@ -259,7 +259,11 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
                 ? LeaveData(copy, (long)stat.Size)
                 : CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
             if (!error.IsError) { error = CopyAttributes(inode, source, stat, copy, Libc.Self); }
-            if (!error.IsError && below is null && size < (long)stat.Size) { error = Truncate(copy, truncation!.Value, request); }
+            if (!error.IsError && below is null && size < (long)stat.Size)
+            {
+                // Else the copy would be seen with the times and privileges of the whole file.
+                error = ObjectChange.SetSize(copy, truncation!.Value.Size, isOpen: true, truncation.Value.DropsSetId, request);
+            }
             return !error.IsError && syncs ? Libc.Sync(copy, dataOnly: false) : error;
         }
     }
@@ -269,13 +273,6 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
     {
         Errno error = Libc.SetXattrAt(copy, Libc.Self, tree.Xattr.Metacopy, default, XattrFlags.None);
         return error.IsError ? error : Libc.Truncate(copy, size);
-    }
-
-    /// <summary>The copy has no more data than is to be left: but for this, it would be seen with the times and privileges of the whole file.</summary>
-    private static Errno Truncate(int copy, Truncation truncation, in Request request)
-    {
-        Errno error = truncation.DropsSetId ? SetId.Clear(copy, Libc.Self, request) : Errno.None;
-        return error.IsError ? error : Libc.Truncate(copy, truncation.Size); // which also sets the time and drops capabilities
     }
 
     /// <remarks>
