@@ -197,6 +197,7 @@ internal sealed class LayeredLookup(DirectoryCache directories, LayerStack layer
     /// <param name="whole">What is behind the object.</param>
     public Errno Complete(DirectoryStack parent, ReadOnlySpan<byte> name, in Found found, out Whole whole)
     {
+        AssertMayWait();
         whole = new Whole { Lowers = [] };
         List<RealDirectory> below = collected ??= [];
         below.Clear();

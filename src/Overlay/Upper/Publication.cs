@@ -154,8 +154,8 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
     private Errno PublishLinksLocked(in Copy copy, HardLinks links, in Statx stat, in Temporary temporary)
     {
         copy.Inode.AssertCopyUpLocked();
-        Inode inode = copy.Inode;
         LockOrder.AssertHeld(OverlayLocks.Rename);
+        Inode inode = copy.Inode;
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
         byte[] hold = upper.Work!.NewName(space).ToArray();
         Errno error = LinkTo(copy, temporary, upper.Work.Descriptor, hold);
