@@ -46,11 +46,12 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
         return error;
     }
 
-    /// <summary>The object that holds the attributes, which is in upper. Caller holds the rename lock while he uses what he gets.</summary>
+    /// <summary>The object of upper that holds the attributes. Caller holds the rename lock while he uses what he gets, and may change it.</summary>
+    /// <returns><see cref="Errno.ESTALE"/> when no name leads to it; never an object of a lower.</returns>
     public Errno ResolveLocked(Inode inode, out RealReference real)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
-        if (inode is DirectoryInode directory) { return Of(directory.Topmost, Libc.Self, out real); }
+        if (inode is DirectoryInode { Upper: { } directory }) { return Of(directory, Libc.Self, out real); }
         // What stands in is looked at first: before a name goes, it is there.
         switch (inode.Place)
         {
@@ -67,13 +68,9 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
                 real = default;
                 return Errno.ESTALE;
         }
-        if (inode.HasUpper)
-        {
-            if (inode.Parent?.Upper is { } parent) { return Of(parent, inode.Name, out real); }
-            real = default;
-            return Errno.ESTALE;
-        }
-        return Of(inode.LowerDirectory!, inode.LowerName, out real);
+        if (inode is { HasUpper: true, IsDirectory: false, Parent.Upper: { } parent }) { return Of(parent, inode.Name, out real); }
+        real = default;
+        return Errno.ESTALE;
     }
 
     /// <summary>The object that holds the data of a regular file. Caller holds no lock, as for <see cref="Resolve"/>.</summary>
