@@ -51,22 +51,6 @@ internal sealed class ServerAttribute(bool hasUpper)
     /// <summary>
     /// Makes the value: "PID STARTTIME", the latter as in field 22 of /proc/PID/stat; " lower" follows when there is no upper.
     /// </summary>
-    private static byte[] ReadIdentity(bool hasUpper)
-    {
-        Span<byte> text = stackalloc byte[1024];
-        int count = 0;
-        if (!Libc.OpenAt(Libc.AtCwd, "/proc/self/stat\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor).IsError)
-        {
-            if (Libc.Read(descriptor, text, out count).IsError) { count = 0; }
-            Libc.Close(descriptor);
-        }
-        ReadOnlySpan<byte> rest = text[..count];
-        rest = rest[(rest.LastIndexOf((byte)')') + 1)..];
-        for (int field = 2; field < 22 && rest.Length > 0; field++) { rest = rest[(rest.IndexOf((byte)' ') + 1)..]; }
-        int end = rest.IndexOf((byte)' ');
-        ReadOnlySpan<byte> start = end < 0 ? "0"u8 : rest[..end];
-        Span<byte> pid = stackalloc byte[11];
-        _ = System.Buffers.Text.Utf8Formatter.TryFormat(Libc.ProcessId, pid, out int digits); // cannot fail: 11 digits fit
-        return [.. pid[..digits], (byte)' ', .. start, .. hasUpper ? ""u8 : " lower"u8];
-    }
+    private static byte[] ReadIdentity(bool hasUpper) =>
+        PathText.Encode($"{Libc.ProcessId} {Processes.StartTimeOf("self") ?? 0}{(hasUpper ? "" : " lower")}")[..^1];
 }
