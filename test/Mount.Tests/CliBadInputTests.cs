@@ -19,7 +19,7 @@ public sealed partial class CliBadInputTests : IDisposable
 
         Outcome outcome = sandbox.Run(command);
 
-        string error = Pid().Replace(outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal), "(PID)");
+        string error = Pid().Replace(sandbox.Relative(outcome.Error), "(PID)");
         Assert.Equal($"veneer: {sentence}\n", error);
         Assert.Equal("", outcome.Output);
         Assert.Equal(exitCode, outcome.ExitCode);

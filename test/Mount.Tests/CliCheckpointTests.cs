@@ -12,17 +12,12 @@ public sealed class CliCheckpointTests : IDisposable
 
     public void Dispose() => sandbox.Dispose();
 
-    private string Succeeds(string script)
-    {
-        Outcome outcome = sandbox.Run("set -e; " + script);
-        Assert.True(outcome is { ExitCode: 0, Error: "" }, $"{outcome.ExitCode}: {outcome.Output}{outcome.Error}");
-        return outcome.Output.Replace(sandbox.Root, "ROOT", StringComparison.Ordinal);
-    }
+    private string Succeeds(string script) => sandbox.Succeeds(script).Replace(sandbox.Root, "ROOT", StringComparison.Ordinal);
 
     private void Refuses(int exitCode, string sentence, string script)
     {
         Outcome outcome = sandbox.Run(script);
-        Assert.Matches($"^veneer: {sentence}\n$", outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal));
+        Assert.Matches($"^veneer: {sentence}\n$", sandbox.Relative(outcome.Error));
         Assert.Equal(("", exitCode), (outcome.Output, outcome.ExitCode));
     }
 
@@ -139,7 +134,7 @@ public sealed class CliCheckpointTests : IDisposable
         Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; veneer checkpoint m >c; veneer umount m; sed -i 's/\"propagation\": \\[[^]]*]/\"propagation\": [\"slave\"]/; s/\"filesystem_flags\": \\[/&\"lazytime\",/' c; veneer restore c m");
 
         Assert.Equal(6, outcome.ExitCode);
-        Assert.Equal("veneer: m is mounted, but not quite as it was: the filesystem's flags were lazytime,rw, and are rw; the propagation were slave, and are private.\n", outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal));
+        Assert.Equal("veneer: m is mounted, but not quite as it was: the filesystem's flags were lazytime,rw, and are rw; the propagation were slave, and are private.\n", sandbox.Relative(outcome.Error));
     }
 
     [CliTheory]

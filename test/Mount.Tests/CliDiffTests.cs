@@ -13,7 +13,7 @@ public sealed class CliDiffTests : IDisposable
     private void Prints(string expected, string script, int exitCode = 0, string error = "")
     {
         Outcome outcome = sandbox.Run(script);
-        Assert.Equal((expected, error, exitCode), (outcome.Output, outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal), outcome.ExitCode));
+        Assert.Equal((expected, error, exitCode), (outcome.Output, sandbox.Relative(outcome.Error), outcome.ExitCode));
     }
 
     [CliFact]

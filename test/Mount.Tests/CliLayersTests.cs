@@ -12,17 +12,12 @@ public sealed class CliLayersTests : IDisposable
 
     public void Dispose() => sandbox.Dispose();
 
-    private string Succeeds(string script)
-    {
-        Outcome outcome = sandbox.Run("set -e; " + script);
-        Assert.True(outcome is { ExitCode: 0, Error: "" }, $"{outcome.ExitCode}: {outcome.Output}{outcome.Error}");
-        return outcome.Output.Replace(sandbox.Root, "ROOT", StringComparison.Ordinal);
-    }
+    private string Succeeds(string script) => sandbox.Succeeds(script).Replace(sandbox.Root, "ROOT", StringComparison.Ordinal);
 
     private void Refuses(int exitCode, string sentence, string script)
     {
         Outcome outcome = sandbox.Run(script);
-        Assert.Equal(("", $"veneer: {sentence}\n", exitCode), (outcome.Output, outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal), outcome.ExitCode));
+        Assert.Equal(("", $"veneer: {sentence}\n", exitCode), (outcome.Output, sandbox.Relative(outcome.Error), outcome.ExitCode));
     }
 
     private static string[] Paths(string json) => [.. JsonDocument.Parse(json).RootElement.GetProperty("layers").EnumerateArray().Select(layer =>

@@ -8,13 +8,7 @@ public sealed class CliMountTests : IDisposable
 
     public void Dispose() => sandbox.Dispose();
 
-    /// <summary>Runs a script that must succeed in silence, and gives what it printed.</summary>
-    private string Succeeds(string script)
-    {
-        Outcome outcome = sandbox.Run("set -e; " + script);
-        Assert.True(outcome is { ExitCode: 0, Error: "" }, $"{outcome.ExitCode}: {outcome.Error}");
-        return outcome.Output;
-    }
+    private string Succeeds(string script) => sandbox.Succeeds(script);
 
     [CliTheory]
     [InlineData("veneer mount -o $LAYERS m")]

@@ -100,6 +100,17 @@ public sealed class CliSandbox : IDisposable
         return new Outcome(process.ExitCode, output, error.GetAwaiter().GetResult());
     }
 
+    /// <summary>Runs a script that must succeed in silence, and gives what it printed.</summary>
+    public string Succeeds(string script)
+    {
+        Outcome outcome = Run("set -e; " + script);
+        Assert.True(outcome is { ExitCode: 0, Error: "" }, $"{outcome.ExitCode}: {outcome.Output}{outcome.Error}");
+        return outcome.Output;
+    }
+
+    /// <summary>What a command said, with paths in the sandbox as seen from there.</summary>
+    public string Relative(string text) => text.Replace(Root + "/", "", StringComparison.Ordinal);
+
     /// <summary>Names below the sandbox, to see that nothing was touched.</summary>
     public string[] Entries() => [.. Directory.EnumerateFileSystemEntries(Root, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal)];
 

@@ -11,18 +11,13 @@ public sealed partial class CliStatsTests : IDisposable
 
     public void Dispose() => sandbox.Dispose();
 
-    private string Succeeds(string script)
-    {
-        Outcome outcome = sandbox.Run("set -e; " + script);
-        Assert.True(outcome is { ExitCode: 0, Error: "" }, $"{outcome.ExitCode}: {outcome.Error}{outcome.Output}");
-        return outcome.Output;
-    }
+    private string Succeeds(string script) => sandbox.Succeeds(script);
 
     private void Refuses(string script, string sentence, int exitCode = 32)
     {
         Outcome outcome = sandbox.Run(script);
 
-        Assert.Equal($"veneer: {sentence}\n", outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal));
+        Assert.Equal($"veneer: {sentence}\n", sandbox.Relative(outcome.Error));
         Assert.Equal(("", exitCode), (outcome.Output, outcome.ExitCode));
     }
 

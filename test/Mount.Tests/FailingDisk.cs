@@ -32,6 +32,11 @@ public sealed class FailingDisk : IDisposable
         Command.Require("sync", "-f", Disk);
     }
 
+    /// <summary>The filesystems that are tested.</summary>
+    public static IReadOnlyList<Filesystem> Kinds { get; } = [Filesystem.Ext4, Filesystem.Xfs, Filesystem.Btrfs];
+
+    public static TheoryData<Filesystem> Filesystems => [.. Kinds];
+
     public FilePath Disk => home / "disk";
 
     public FilePath Upper => Disk / "upper";
@@ -51,13 +56,20 @@ public sealed class FailingDisk : IDisposable
 
     public FilePath Lower => home / "lower";
 
+    /// <summary>Options for the layers.</summary>
+    public string Layers => $"lowerdir={Lower},upperdir={Upper},workdir={Work}";
+
     private void MountDisk() => Command.Require("mount", "-o", "loop", Image, Disk);
 
     /// <summary>Runs veneer.</summary>
     public static Command.Result Veneer(params string[] words) => Command.Run([Mounter.Binary, .. words]);
 
+    /// <summary>Runs a script as root of a new user namespace, with mounts of its own.</summary>
+    public static Command.Result InUserNamespace(string script) =>
+        Command.Run(["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-ec", script]);
+
     public Command.Result TryMount(string options) =>
-        Veneer("mount", "-o", $"lowerdir={home / "lower"},upperdir={Upper},workdir={Work},{options}", Merged);
+        Veneer("mount", "-o", $"{Layers},{options}", Merged);
 
     public void Mount(string options)
     {
@@ -143,6 +155,16 @@ public sealed class FailingDisk : IDisposable
 
     /// <summary>Somebody else syncs the filesystem, and is told of the error.</summary>
     public void SomebodyElseSyncs() => Assert.NotEqual(0, Command.Run(["sync", "-f", Disk]).ExitCode);
+
+    /// <summary>Whether something of a real file has not reached the disk.</summary>
+    public static bool IsDirty(FilePath real)
+    {
+        using Descriptor file = Sys.Open(real, OpenFlags.ReadOnly);
+        return Libc.IsDirty(file.Value, 0, 0);
+    }
+
+    /// <summary>The document of veneer status.</summary>
+    public string Status() => Veneer("status", "--json", Merged).Output;
 
     /// <summary>What fsync(2) of a file of the overlay gives.</summary>
     public Errno SyncOf(string name, bool write = true)

@@ -23,7 +23,7 @@ public sealed partial class HolderKindsTests : IDisposable
         Outcome outcome = sandbox.Run(script);
         return (outcome.ExitCode, Plain(outcome.Output), Plain(outcome.Error));
 
-        string Plain(string text) => Number().Replace(text.Replace(sandbox.Root + "/", "", StringComparison.Ordinal), "N");
+        string Plain(string text) => Number().Replace(sandbox.Relative(text), "N");
     }
 
     private const string Unseen = "veneer: Processes of other pid namespaces than this one's are not seen from here: look from outside of the container.\n";

@@ -16,7 +16,7 @@ public sealed partial class HoldersTests : IDisposable
     private (int ExitCode, string Text) Run(string script)
     {
         Outcome outcome = sandbox.Run(script);
-        string text = (outcome.Output + outcome.Error).Replace(sandbox.Root + "/", "", StringComparison.Ordinal);
+        string text = sandbox.Relative(outcome.Output + outcome.Error);
         return (outcome.ExitCode, Number().Replace(text, "N"));
     }
 

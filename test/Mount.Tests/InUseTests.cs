@@ -19,7 +19,7 @@ public sealed partial class InUseTests : IDisposable
     private (int ExitCode, string Output, string[] Sentences) Run(string script)
     {
         Outcome outcome = sandbox.Run("mkdir -p u2 w2 m2; " + script);
-        string error = Number().Replace(outcome.Error.Replace(sandbox.Root + "/", "", StringComparison.Ordinal), "N");
+        string error = Number().Replace(sandbox.Relative(outcome.Error), "N");
         return (outcome.ExitCode, outcome.Output, error.Split('\n', StringSplitOptions.RemoveEmptyEntries));
     }
 

@@ -223,7 +223,7 @@ public sealed class LimitTests
     public void A_server_with_few_descriptors_serves_many_directories_and_open_files()
     {
         using var overlay = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, 300).Select(i => ($"d{i}/s/file", (Node)"content"))]), mounted: false);
-        overlay.Mount(Mounter.Parse($"prlimit --nofile=256 {Mounter.Binary} mount -o {{options}} {{mnt}}", $"{Mounter.Binary} umount {{mnt}}"));
+        overlay.Mount(Mounter.VeneerUnder("prlimit --nofile=256"));
         for (int i = 0; i < 300; i++) { Sys.ChangeMode(overlay.Merged / $"d{i}/s/file", Oct(600)); }
 
         var open = new List<Descriptor>();
@@ -255,12 +255,12 @@ public sealed class LimitTests
         string content = new('x', 10_000);
         using var overlay = Overlay.With(lower: Tree.Of(("a", content), ("b", content)), mounted: false);
 
-        overlay.Mount(Mounter.Parse($"prlimit --fsize=4096:unlimited {Mounter.Binary} mount -o {{options}} {{mnt}}", $"{Mounter.Binary} umount {{mnt}}"));
+        overlay.Mount(Mounter.VeneerUnder("prlimit --fsize=4096:unlimited"));
         Sys.Append(overlay.Merged / "a", "!");
         Assert.Equal(content + "!", Sys.ReadText(overlay.Merged / "a"));
         overlay.Unmount();
 
-        overlay.Mount(Mounter.Parse($"prlimit --fsize=4096 {Mounter.Binary} mount -o {{options}} {{mnt}}", $"{Mounter.Binary} umount {{mnt}}"));
+        overlay.Mount(Mounter.VeneerUnder("prlimit --fsize=4096"));
         Errno error = Sys.ErrorOf(() => Sys.ChangeMode(overlay.Merged / "b", Oct(600)));
         Assert.True(error is Errno.EFBIG or Errno.None, $"{error}"); // who has the privilege raises the limit
         Assert.Equal(content, Sys.ReadText(overlay.Merged / "b"));
@@ -317,13 +317,13 @@ public sealed class LimitTests
     {
         const int depth = 6000;
         using var overlay = Overlay.With(seconds: 120);
-        var deepest = new Descriptor(OpenDirectory(Libc.AtCwd, overlay.Merged.Bytes));
+        Descriptor deepest = Sys.OpenDirectoryAt(Libc.AtCwd, overlay.Merged.Bytes);
         try
         {
             for (int i = 0; i < depth; i++)
             {
                 Assert.Equal(Errno.None, Libc.MakeDirectoryAt(deepest.Value, "d\0"u8, Oct(755)));
-                var next = new Descriptor(OpenDirectory(deepest.Value, "d\0"u8));
+                Descriptor next = Sys.OpenDirectoryAt(deepest.Value, "d\0"u8);
                 deepest.Dispose();
                 deepest = next;
             }
@@ -379,12 +379,6 @@ public sealed class LimitTests
     private static void WaitUntil(Func<bool> there)
     {
         for (int i = 0; i < 200 && !there(); i++) { Thread.Sleep(10); }
-    }
-
-    private static int OpenDirectory(int directory, ReadOnlySpan<byte> name)
-    {
-        Assert.Equal(Errno.None, Libc.OpenAt(directory, name, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
-        return descriptor;
     }
 
     /// <summary>Such as a network filesystem whose server is away: here another overlay, whose server is stopped.</summary>

@@ -6,10 +6,12 @@ public sealed class NamespaceTests
     private static string[] InNamespace(string script) => ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script];
 
     private static string Mount(Overlay overlay) =>
-        $"{Mounter.Binary} mount -o lowerdir={overlay.Lower},upperdir={overlay.Upper},workdir={overlay.Work} {overlay.Merged}; echo new >{overlay.Merged}/new; ";
+        $"{Mounter.Binary} mount -o lowerdir={overlay.Lower},upperdir={overlay.Upper},workdir={overlay.Work} {overlay.Merged}";
+
+    private static string MountAndWrite(Overlay overlay) => $"{Mount(overlay)}; echo new >{overlay.Merged}/new; ";
 
     private static bool IsFree(Overlay overlay) =>
-        Command.Run(InNamespace($"{Mounter.Binary} mount -o lowerdir={overlay.Lower},upperdir={overlay.Upper},workdir={overlay.Work} {overlay.Merged} && {Mounter.Binary} umount {overlay.Merged}")).ExitCode == 0;
+        Command.Run(InNamespace($"{Mount(overlay)} && {Mounter.Binary} umount {overlay.Merged}")).ExitCode == 0;
 
     private static void AssertThatItBecomesFree(Overlay overlay)
     {
@@ -24,7 +26,7 @@ public sealed class NamespaceTests
     {
         using var overlay = Overlay.With(lower: Tree.Of(("f", "")), mounted: false, seconds: 60);
 
-        Command.Require(InNamespace(Mount(overlay)));
+        Command.Require(InNamespace(MountAndWrite(overlay)));
 
         AssertThatItBecomesFree(overlay);
     }
@@ -35,7 +37,9 @@ public sealed class NamespaceTests
     {
         using var overlay = Overlay.With(lower: Tree.Of(("f", "")), mounted: false, seconds: 60);
 
-        Command.Require(InNamespace(Mount(overlay) + $"(until [ -e {overlay.Beside("go")} ]; do sleep 0.05; done; cat {overlay.Merged}/new >{overlay.Beside("seen")}) >/dev/null 2>&1 &"));
+        Command.Require(InNamespace(
+            MountAndWrite(overlay)
+            + $"(until [ -e {overlay.Beside("go")} ]; do sleep 0.05; done; cat {overlay.Merged}/new >{overlay.Beside("seen")}) >/dev/null 2>&1 &"));
         Thread.Sleep(1500); // longer than a server waits
         Assert.False(IsFree(overlay));
         Sys.Write(overlay.Beside("go"), "");
@@ -44,9 +48,11 @@ public sealed class NamespaceTests
 
         // A descriptor of the namespace, that somebody outside of it has.
         Sys.Unlink(overlay.Beside("go"));
+        FilePath pid = overlay.Beside("pid"), newPid = overlay.Beside("pid.new"), go = overlay.Beside("go");
         string output = Command.Require("sh", "-ec",
-            $"unshare --mount --propagation private sh -ec '{Mount(overlay)} echo $$ >{overlay.Beside("pid.new")}; mv {overlay.Beside("pid.new")} {overlay.Beside("pid")}; until [ -e {overlay.Beside("go")} ]; do sleep 0.05; done' & "
-            + $"until [ -e {overlay.Beside("pid")} ]; do sleep 0.05; done; exec 3</proc/$(cat {overlay.Beside("pid")})/ns/mnt; touch {overlay.Beside("go")}; wait; sleep 1.5; "
+            $"unshare --mount --propagation private sh -ec '{MountAndWrite(overlay)} echo $$ >{newPid}; mv {newPid} {pid}; "
+            + $"until [ -e {go} ]; do sleep 0.05; done' & "
+            + $"until [ -e {pid} ]; do sleep 0.05; done; exec 3</proc/$(cat {pid})/ns/mnt; touch {go}; wait; sleep 1.5; "
             + $"nsenter --mount=/proc/self/fd/3 cat {overlay.Merged}/new; nsenter --mount=/proc/self/fd/3 {Mounter.Binary} umount {overlay.Merged}");
         Assert.Equal("new", output.Trim());
     }

@@ -14,7 +14,7 @@ public sealed class OrphanTests
     private static Overlay MountWithFew(Tree? lower = null)
     {
         Overlay overlay = Overlay.With(lower: lower ?? Tree.Of(("d", Node.Directory().Mode(Anybodys)), ("d/f", "known")), mounted: false, seconds: 60);
-        overlay.Mount(Mounter.UnderTest.IsVeneer ? Mounter.Parse($"prlimit --nofile={Few} {Mounter.Binary} mount -o {{options}} {{mnt}}", $"{Mounter.Binary} umount {{mnt}}") : null);
+        overlay.Mount(Mounter.UnderTest.IsVeneer ? Mounter.VeneerUnder($"prlimit --nofile={Few}") : null);
         return overlay;
     }
 
@@ -185,7 +185,7 @@ public sealed class OrphanTests
             Sys.Link(d / $"a{i}", d / $"b{i}");
         }
         overlay.Unmount();
-        overlay.Mount(Mounter.UnderTest.IsVeneer ? Mounter.Parse($"prlimit --nofile={Few} {Mounter.Binary} mount -o {{options}} {{mnt}}", $"{Mounter.Binary} umount {{mnt}}") : null);
+        overlay.Mount(Mounter.UnderTest.IsVeneer ? Mounter.VeneerUnder($"prlimit --nofile={Few}") : null);
         var held = new List<Descriptor>();
         for (int i = 0; i < 100; i++)
         {

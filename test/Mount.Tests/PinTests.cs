@@ -12,7 +12,7 @@ public sealed class PinTests : IDisposable
     private (int ExitCode, string Text) Run(string script)
     {
         Outcome outcome = sandbox.Run($"exec 2>&1; mount -t tmpfs t /run; mkdir -p l2; o={Options}; {script}");
-        return (outcome.ExitCode, outcome.Output.Replace(sandbox.Root + "/", "", StringComparison.Ordinal));
+        return (outcome.ExitCode, sandbox.Relative(outcome.Output));
     }
 
     private const string MoveAll = "for d in l l2 u w; do mv $d $d.moved 2>/dev/null && echo moved $d; rmdir $d 2>/dev/null && echo removed $d; done";

@@ -273,7 +273,7 @@ public sealed class ShutdownTests
         using var disk = new FailingDisk(Filesystem.Ext4);
 
         Command.Result result = Command.Run(["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c",
-            $"{Mounter.Binary} mount -o lowerdir={disk.Lower},upperdir={disk.Upper},workdir={disk.Work},userxattr {disk.Merged} && echo new > {disk.Merged}/new && exec 5< {disk.Merged}/new "
+            $"{Mounter.Binary} mount -o {disk.Layers},userxattr {disk.Merged} && echo new > {disk.Merged}/new && exec 5< {disk.Merged}/new "
             + $"&& {Mounter.Binary} shutdown {disk.Merged}; echo $?; cat <&5; cat {disk.Merged}/new"]);
 
         Assert.Equal("0", result.Output.Trim());

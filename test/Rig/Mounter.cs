@@ -80,6 +80,12 @@ public abstract class Mounter
         _ => new CommandMounter(mount, unmount ?? "umount {mnt}", veneer: false),
     };
 
+    /// <summary>Veneer, started by a command that sets its limits or what its kernel offers.</summary>
+    /// <param name="command">The words before those of Veneer, as <c>prlimit --nofile=256</c>.</param>
+    /// <param name="options">Further options, each behind a comma.</param>
+    public static Mounter VeneerUnder(string command, string options = "") =>
+        Parse($"{command} {Binary} mount -o {{options}}{options} {{mnt}}", $"{Binary} umount {{mnt}}");
+
     /// <summary>The layers as unionfs-fuse and mergerfs name them.</summary>
     private static string BranchesOf(Layers layers) =>
         string.Join(':', [.. layers.Upper is { } upper ? [$"{upper}=RW"] : Array.Empty<string>(), .. layers.Lowers.Select(lower => $"{lower}=RO")]);

@@ -32,6 +32,16 @@ public static unsafe class Sys
         return new Descriptor(descriptor);
     }
 
+    /// <summary>Opens a directory by its name in another, so that paths may be longer than the kernel takes.</summary>
+    /// <param name="directory">The other one, or <see cref="Libc.AtCwd"/>.</param>
+    /// <param name="name">The name, with NUL at its end.</param>
+    public static Descriptor OpenDirectoryAt(int directory, ReadOnlySpan<byte> name)
+    {
+        const OpenFlags flags = OpenFlags.ReadOnly | OpenFlags.Directory;
+        SysException.ThrowIf(Libc.OpenAt(directory, name, flags, 0, ResolveFlags.None, out int descriptor), "openat");
+        return new Descriptor(descriptor);
+    }
+
     public static Statx Stat(FilePath path, bool follow = false)
     {
         var result = default(Statx);
