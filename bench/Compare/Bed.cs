@@ -60,12 +60,15 @@ internal sealed class Bed : IDisposable
     private static Process EnterUserNamespace()
     {
         // Its standard input is ours: it ends with us.
-        var start = new ProcessStartInfo("unshare", ["--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c", "echo ready; read end"])
+        var start = new ProcessStartInfo("unshare",
+            ["--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c", "echo ready; read end"])
         {
             RedirectStandardInput = true, RedirectStandardOutput = true,
         };
         Process process = Process.Start(start)!;
-        return process.StandardOutput.ReadLine() == "ready" ? process : throw new InvalidOperationException("No user namespace can be made here.");
+        return process.StandardOutput.ReadLine() == "ready"
+            ? process
+            : throw new InvalidOperationException("No user namespace can be made here.");
     }
 
     private string[] Prefix => inside is null ? [] : ["nsenter", $"--target={inside.Id}", "--user", "--mount", "--preserve-credentials"];
@@ -94,12 +97,15 @@ internal sealed class Bed : IDisposable
     {
         string[] words = [.. Prefix, Environment.ProcessPath!, "work", operation, Merged / path, $"{count}", $"{threads}", stand.WarmUp];
         Command.Result result = Command.Run(words, limit);
-        return result.ExitCode == 0 ? double.Parse(result.Output, CultureInfo.InvariantCulture) : throw new InvalidOperationException(result.Text);
+        return result.ExitCode == 0
+            ? double.Parse(result.Output, CultureInfo.InvariantCulture)
+            : throw new InvalidOperationException(result.Text);
     }
 
     /// <summary>Has <c>veneer diff</c> list what was changed, whoever mounted.</summary>
     /// <returns>Milliseconds.</returns>
-    public double Diff() => Clock(() => Command.Require(Mounter.Binary, "diff", "--upper", home / "u", "--lower", string.Join(':', lowers)));
+    public double Diff() =>
+        Clock(() => Command.Require(Mounter.Binary, "diff", "--upper", home / "u", "--lower", string.Join(':', lowers)));
 
     /// <summary>Runs a script in the mount; <c>$beside</c> is where archives are.</summary>
     /// <returns>Milliseconds.</returns>
@@ -133,10 +139,14 @@ internal sealed class Bed : IDisposable
     public double ServerSwitches =>
         (from pid in Overlay.ServersOf(Merged)
          from thread in Directory.GetDirectories($"/proc/{pid}/task")
-         select StatusOf($"{thread}/status", "voluntary_ctxt_switches:") + StatusOf($"{thread}/status", "nonvoluntary_ctxt_switches:")).Sum();
+         select StatusOf($"{thread}/status", "voluntary_ctxt_switches:")
+             + StatusOf($"{thread}/status", "nonvoluntary_ctxt_switches:")).Sum();
 
     private static double StatusOf(string file, string field) =>
-        double.Parse(File.ReadLines(file).First(line => line.StartsWith(field, StringComparison.Ordinal)).Split((char[])[' ', '\t'], StringSplitOptions.RemoveEmptyEntries)[1]);
+        double.Parse(
+            File.ReadLines(file)
+                .First(line => line.StartsWith(field, StringComparison.Ordinal))
+                .Split((char[])[' ', '\t'], StringSplitOptions.RemoveEmptyEntries)[1]);
 
     /// <summary>Milliseconds that the server has computed, to the tick of 10; null without a server.</summary>
     public double? ServerTime
@@ -145,7 +155,9 @@ internal sealed class Bed : IDisposable
         {
             if (!Contender.Can.HasFlag(Abilities.Server)) { return null; }
             // The name in brackets may have spaces: utime and stime are the 12th and 13th word behind it.
-            IEnumerable<string[]> words = Overlay.ServersOf(Merged).Select(pid => File.ReadAllText($"/proc/{pid}/stat")).Select(text => text[(text.LastIndexOf(')') + 2)..].Split(' '));
+            IEnumerable<string[]> words = Overlay.ServersOf(Merged)
+                .Select(pid => File.ReadAllText($"/proc/{pid}/stat"))
+                .Select(text => text[(text.LastIndexOf(')') + 2)..].Split(' '));
             return words.Sum(word => 10 * (double.Parse(word[11]) + double.Parse(word[12]))) + others.Sum(other => other.ServerTime);
         }
     }
@@ -157,7 +169,12 @@ internal sealed class Bed : IDisposable
         {
             if (isMounted) { mounter!.Unmount(Merged); }
             var waited = Stopwatch.StartNew();
-            while (Contender.Can.HasFlag(Abilities.Server) && Overlay.ServersOf(Merged).Count > 0 && waited.Elapsed < TimeSpan.FromSeconds(5)) { Thread.Sleep(1); }
+            while (Contender.Can.HasFlag(Abilities.Server)
+                && Overlay.ServersOf(Merged).Count > 0
+                && waited.Elapsed < TimeSpan.FromSeconds(5))
+            {
+                Thread.Sleep(1);
+            }
         }
         catch (Exception problem) when (problem is SysException or InvalidOperationException or TimeoutException)
         {

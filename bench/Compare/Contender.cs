@@ -25,12 +25,17 @@ internal enum Abilities
 /// <param name="Options">Further options.</param>
 /// <param name="Program">What must be installed, if anything.</param>
 /// <param name="IsRootless">Whether it is mounted in a user namespace, without a privilege outside of it.</param>
-internal sealed record Contender(string Name, Abilities Can, string? Command, string Options = "", string? Program = null, bool IsRootless = false)
+internal sealed record Contender(string Name, Abilities Can, string? Command, string Options = "", string? Program = null,
+    bool IsRootless = false)
 {
     /// <summary>What all ratios are to.</summary>
     public const string Base = "kernel";
 
-    public const string Veneer = "veneer", WithoutRing = "veneer,io_uring=off", Volatile = "veneer,volatile", Peer = "fuse-overlayfs", Rootless = ",rootless";
+    public const string Veneer = "veneer",
+        WithoutRing = "veneer,io_uring=off",
+        Volatile = "veneer,volatile",
+        Peer = "fuse-overlayfs",
+        Rootless = ",rootless";
 
     private const string PeerCommand = "fuse-overlayfs -o {options} {mnt}";
 
@@ -58,10 +63,16 @@ internal sealed record Contender(string Name, Abilities Can, string? Command, st
     /// <summary>Who mounts it.</summary>
     /// <param name="prefix">Words before each command: the way into a namespace.</param>
     public Mounter? MounterBehind(string prefix) =>
-        Command is null ? null : prefix.Length == 0 ? Mounter.Parse(Command, null) : Mounter.Parse($"{prefix} {Command}", $"{prefix} umount {{mnt}}");
+        Command is null ? null
+            : prefix.Length == 0 ? Mounter.Parse(Command, null)
+            : Mounter.Parse($"{prefix} {Command}", $"{prefix} umount {{mnt}}");
 
-    /// <summary>Whether it has all that a row needs. The rows without privilege have contenders of their own, and the kernel's as measure.</summary>
-    public bool CanDo(Row row) => (row.Needs & ~Can) == 0 && (IsRootless == (row.Group == Row.Rootless) || (row.Group == Row.Rootless && Name == Base));
+    /// <summary>
+    /// Whether the contender has all that a row needs. Rows without privilege are for the rootless contenders, with the kernel's
+    /// overlayfs to compare with.
+    /// </summary>
+    public bool CanDo(Row row) =>
+        (row.Needs & ~Can) == 0 && (IsRootless == (row.Group == Row.Rootless) || (row.Group == Row.Rootless && Name == Base));
 
     /// <summary>Whether what it needs is there.</summary>
     public bool IsInstalled => Program is null || IsThere(Program);

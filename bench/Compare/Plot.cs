@@ -36,7 +36,8 @@ internal static class Plot
             {
                 if (rows[i].Ratio(contenders[j]) is not { } ratio) { continue; }
                 double from = Math.Min(scale.At(1), scale.At(ratio)), to = Math.Max(scale.At(1), scale.At(ratio));
-                svg.Rectangle(from, y + (j * bar), Math.Max(1, to - from), bar - 1, ColourOf(contenders[j]), $"{rows[i].Name}, {contenders[j]}: {Number(ratio)}");
+                svg.Rectangle(from, y + (j * bar), Math.Max(1, to - from), bar - 1, ColourOf(contenders[j]),
+                    $"{rows[i].Name}, {contenders[j]}: {Number(ratio)}");
             }
         }
         return svg.ToString();
@@ -65,7 +66,10 @@ internal static class Plot
             svg.Line(Left, up.At(tick), Left + Width, up.At(tick), "#dddddd");
             svg.Text(Left - 8, up.At(tick) + 4, Results.Readable(tick, rows[0].Unit), "end");
         }
-        foreach (double x in rows[0].X > 0 ? rows.Select(row => row.X) : across.Ticks()) { svg.Text(across.At(x), top + height + 20, Number(x), "middle"); }
+        foreach (double x in rows[0].X > 0 ? rows.Select(row => row.X) : across.Ticks())
+        {
+            svg.Text(across.At(x), top + height + 20, Number(x), "middle");
+        }
         foreach ((string contender, (double X, double Cost)[] points) in lines)
         {
             svg.Path([.. points.Select(point => (across.At(point.X), up.At(point.Cost)))], ColourOf(contender));
@@ -126,19 +130,29 @@ internal static class Plot
         }
 
         public void Line(double x1, double y1, double x2, double y2, string colour) =>
-            text.Append(CultureInfo.InvariantCulture, $"<line x1=\"{x1:0.#}\" y1=\"{y1:0.#}\" x2=\"{x2:0.#}\" y2=\"{y2:0.#}\" stroke=\"{colour}\"/>\n");
+            text.Append(CultureInfo.InvariantCulture,
+                $"<line x1=\"{x1:0.#}\" y1=\"{y1:0.#}\" x2=\"{x2:0.#}\" y2=\"{y2:0.#}\" stroke=\"{colour}\"/>\n");
 
         public void Rectangle(double x, double y, double width, double height, string colour, string tip) =>
-            text.Append(CultureInfo.InvariantCulture, $"<rect x=\"{x:0.#}\" y=\"{y:0.#}\" width=\"{width:0.#}\" height=\"{height:0.#}\" fill=\"{colour}\"><title>{WebUtility.HtmlEncode(tip)}</title></rect>\n");
+            text.Append(
+                CultureInfo.InvariantCulture,
+                $"<rect x=\"{x:0.#}\" y=\"{y:0.#}\" width=\"{width:0.#}\" height=\"{height:0.#}\" "
+                + $"fill=\"{colour}\"><title>{WebUtility.HtmlEncode(tip)}</title></rect>\n");
 
         public void Path((double X, double Y)[] points, string colour)
         {
-            text.Append(CultureInfo.InvariantCulture, $"<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{string.Join(' ', points.Select(p => string.Create(CultureInfo.InvariantCulture, $"{p.X:0.#},{p.Y:0.#}")))}\"/>\n");
-            foreach ((double x, double y) in points) { text.Append(CultureInfo.InvariantCulture, $"<circle cx=\"{x:0.#}\" cy=\"{y:0.#}\" r=\"3\" fill=\"{colour}\"/>\n"); }
+            IEnumerable<string> places = points.Select(p => string.Create(CultureInfo.InvariantCulture, $"{p.X:0.#},{p.Y:0.#}"));
+            text.Append(CultureInfo.InvariantCulture,
+                $"<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{string.Join(' ', places)}\"/>\n");
+            foreach ((double x, double y) in points)
+            {
+                text.Append(CultureInfo.InvariantCulture, $"<circle cx=\"{x:0.#}\" cy=\"{y:0.#}\" r=\"3\" fill=\"{colour}\"/>\n");
+            }
         }
 
         public void Text(double x, double y, string words, string anchor) =>
-            text.Append(CultureInfo.InvariantCulture, $"<text x=\"{x:0.#}\" y=\"{y:0.#}\" text-anchor=\"{anchor}\">{WebUtility.HtmlEncode(words)}</text>\n");
+            text.Append(CultureInfo.InvariantCulture,
+                $"<text x=\"{x:0.#}\" y=\"{y:0.#}\" text-anchor=\"{anchor}\">{WebUtility.HtmlEncode(words)}</text>\n");
 
         public override string ToString() => text + "</svg>\n";
     }

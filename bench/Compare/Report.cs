@@ -3,14 +3,20 @@ using System.Text;
 
 namespace Veneer.Compare;
 
-/// <summary>What is left of a run: files in <c>bench/results</c>, and, when asked for, the tables and plots of docs/performance.md.</summary>
+/// <summary>
+/// What a run leaves: files in <c>bench/results</c> and, when asked for, the tables and plots of docs/performance.md.
+/// </summary>
 internal static class Report
 {
-    private const string Page = "docs/performance.md", Plots = "docs/plots", Begin = "<!-- Written by make bench ARGS=--report. -->", End = "<!-- So far. -->";
+    private const string Page = "docs/performance.md",
+        Plots = "docs/plots",
+        Begin = "<!-- Written by make bench ARGS=--report. -->",
+        End = "<!-- So far. -->";
 
     private static readonly string[] groups = [Row.Operations, Row.Rootless, Row.Growth, Row.RealWork];
 
-    private static string[] Lines => [.. Row.All(new Sizes()).Select(row => row.Point?.Line).OfType<string>().Distinct(StringComparer.Ordinal)];
+    private static string[] Lines =>
+        [.. Row.All(new Sizes()).Select(row => row.Point?.Line).OfType<string>().Distinct(StringComparer.Ordinal)];
 
     /// <summary>Prints the tables, and writes them with all values and plots.</summary>
     public static void Write(Settings settings, Results results)
@@ -19,8 +25,12 @@ internal static class Report
         if (settings.Keep && File.Exists(json))
         {
             var earlier = Results.Load(json);
-            string[] different = [.. ((string[])["sizes", "filesystem", "kernel", "processors"]).Where(what => earlier.Circumstances.GetValueOrDefault(what) != results.Circumstances[what])];
-            if (different.Length > 0) { Console.Error.WriteLine($"Nothing is kept of {json}: it was measured with other {string.Join(", ", different)}."); }
+            string[] different = [.. ((string[])["sizes", "filesystem", "kernel", "processors"])
+                .Where(what => earlier.Circumstances.GetValueOrDefault(what) != results.Circumstances[what])];
+            if (different.Length > 0)
+            {
+                Console.Error.WriteLine($"Nothing is kept of {json}: it was measured with other {string.Join(", ", different)}.");
+            }
             else { results.Keep(earlier, [.. Row.All(settings.Sizes).Select(row => row.Name)]); }
         }
         Console.WriteLine(results.ToMarkdown());
@@ -30,7 +40,10 @@ internal static class Report
         Draw(results, settings.Output.FullName);
     }
 
-    /// <summary>Writes every plot that the results are good for, and removes the others: those of an earlier run must not pass for this one's.</summary>
+    /// <summary>
+    /// Writes every plot for which there are results, and removes all others: a plot of an earlier run must not pass for one of
+    /// this run.
+    /// </summary>
     /// <returns>What has been written, with its title.</returns>
     private static List<(string File, string Title)> Draw(Results results, string directory)
     {
@@ -41,7 +54,8 @@ internal static class Report
 
         void Save(string title, string text)
         {
-            string name = $"{title.Replace(",", "", StringComparison.Ordinal).Replace(' ', '-').ToLowerInvariant()}.svg", path = Path.Combine(directory, name);
+            string name = $"{title.Replace(",", "", StringComparison.Ordinal).Replace(' ', '-').ToLowerInvariant()}.svg",
+                path = Path.Combine(directory, name);
             if (text.Length == 0)
             {
                 File.Delete(path);
@@ -59,7 +73,10 @@ internal static class Report
         string json = Path.Combine(output.FullName, "results.json");
         if (!File.Exists(json) || !File.Exists(Page))
         {
-            Console.Error.WriteLine(File.Exists(Page) ? $"There is no {json}: measure first, with make bench." : $"There is no {Page} here: run this with make bench.");
+            Console.Error.WriteLine(
+                File.Exists(Page)
+                    ? $"There is no {json}: measure first, with make bench."
+                    : $"There is no {Page} here: run this with make bench.");
             return 2;
         }
         string page = File.ReadAllText(Page);
@@ -86,7 +103,11 @@ internal static class Report
         var text = new StringBuilder();
         SortedDictionary<string, string> facts = results.Circumstances;
         string[] dates = [.. results.Rows.Select(row => row.Date[..10]).Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal)];
-        text.Append(CultureInfo.InvariantCulture, $"Measured {string.Join(" to ", ((string[])[dates[0], dates[^1]]).Distinct(StringComparer.Ordinal))}, Linux {facts["kernel"]}, {facts["processors"]} processors, {facts["filesystem"]}, {facts["rounds"]} rounds; fuse-overlayfs {facts.GetValueOrDefault("fuse-overlayfs", "?").Split(' ')[^1]}.\n\n");
+        text.Append(
+            CultureInfo.InvariantCulture,
+            $"Measured {string.Join(" to ", ((string[])[dates[0], dates[^1]]).Distinct(StringComparer.Ordinal))}, Linux {facts["kernel"]}, "
+            + $"{facts["processors"]} processors, {facts["filesystem"]}, {facts["rounds"]} rounds; "
+            + $"fuse-overlayfs {facts.GetValueOrDefault("fuse-overlayfs", "?").Split(' ')[^1]}.\n\n");
         text.Append("### Goals\n\n").Append(Goals.ToMarkdown(results)).Append('\n');
         text.Append("### Everything\n\n").Append(results.ToMarkdown()).Append('\n');
         text.Append("### Plots\n\n");

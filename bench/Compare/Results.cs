@@ -30,7 +30,9 @@ internal sealed record Finding
 
     /// <summary>How many times what the kernel's overlayfs takes.</summary>
     public Dictionary<string, double> Ratios =>
-        Contenders.Keys.Where(name => Ratio(name) is not null).ToDictionary(name => name, name => Math.Round(Ratio(name)!.Value, 3), StringComparer.Ordinal);
+        Contenders.Keys
+            .Where(name => Ratio(name) is not null)
+            .ToDictionary(name => name, name => Math.Round(Ratio(name)!.Value, 3), StringComparer.Ordinal);
 
     public Cell CellOf(string contender)
     {
@@ -75,7 +77,11 @@ internal sealed record Cell
 /// <summary>What was measured.</summary>
 internal sealed record Results
 {
-    private static readonly JsonSerializerOptions readable = new() { WriteIndented = true, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull };
+    private static readonly JsonSerializerOptions readable = new()
+    {
+        WriteIndented = true,
+        DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+    };
 
     /// <summary>Kernel, processors, versions.</summary>
     public SortedDictionary<string, string> Circumstances { get; init; } = new(StringComparer.Ordinal);
@@ -103,7 +109,8 @@ internal sealed record Results
     }
 
     /// <summary>Who has been measured in any of some rows.</summary>
-    public string[] ContendersOf(IEnumerable<Finding> findings) => [.. Contenders.Where(name => findings.Any(finding => finding.Contenders.ContainsKey(name)))];
+    public string[] ContendersOf(IEnumerable<Finding> findings) =>
+        [.. Contenders.Where(name => findings.Any(finding => finding.Contenders.ContainsKey(name)))];
 
     /// <summary>A Markdown table for each group, then what was left out or failed.</summary>
     public string ToMarkdown()
@@ -116,13 +123,24 @@ internal sealed record Results
             text.Append('|').Insert(text.Length, "---|", contenders.Length + 1).Append('\n');
             foreach (Finding row in group)
             {
-                text.Append(CultureInfo.InvariantCulture, $"| {row.Name} | {string.Join(" | ", contenders.Select(name => TextOf(row, name)))} |\n");
+                text.Append(CultureInfo.InvariantCulture,
+                    $"| {row.Name} | {string.Join(" | ", contenders.Select(name => TextOf(row, name)))} |\n");
             }
             text.Append('\n');
         }
-        text.Append("Medians; in brackets, how many times the kernel's. `-`: it cannot do that, or was not asked. `cpu`: what the server computed.\n");
-        foreach (Finding row in Rows.Where(row => row.LeftOut is not null)) { text.Append(CultureInfo.InvariantCulture, $"\n{row.Name} was left out: {row.LeftOut}\n"); }
-        foreach ((Finding row, string contender, Cell cell) in from row in Rows from pair in row.Contenders where pair.Value.Problem is not null select (row, pair.Key, pair.Value))
+        text.Append(
+            "Medians; in brackets, how many times the kernel's. `-`: it cannot do that, or was not asked. "
+            + "`cpu`: what the server computed.\n");
+        foreach (Finding row in Rows.Where(row => row.LeftOut is not null))
+        {
+            text.Append(CultureInfo.InvariantCulture, $"\n{row.Name} was left out: {row.LeftOut}\n");
+        }
+        var problems =
+            from row in Rows
+            from pair in row.Contenders
+            where pair.Value.Problem is not null
+            select (row, pair.Key, pair.Value);
+        foreach ((Finding row, string contender, Cell cell) in problems)
         {
             text.Append(CultureInfo.InvariantCulture, $"\n{row.Name}, {contender}: {cell.Problem}\n");
         }
@@ -135,7 +153,10 @@ internal sealed record Results
         if (cell.Median is not { } median) { return "fail"; }
         string text = Readable(median, row.Unit);
         if (contender != Contender.Base && row.Ratio(contender) is { } ratio) { text += $" ({Short(ratio)})"; }
-        if (row.Group == Row.RealWork && Cell.MedianOf(cell.ServerMilliseconds) is { } time) { text += time > 0 ? $", cpu {Readable(time, Unit.Milliseconds)}" : ", cpu < 10 ms"; }
+        if (row.Group == Row.RealWork && Cell.MedianOf(cell.ServerMilliseconds) is { } time)
+        {
+            text += time > 0 ? $", cpu {Readable(time, Unit.Milliseconds)}" : ", cpu < 10 ms";
+        }
         return text;
     }
 
@@ -156,5 +177,6 @@ internal sealed record Results
         _ => $"{Short(nanoseconds / 1e9)} s",
     };
 
-    public static string Short(double value) => value.ToString(Math.Abs(value) switch { < 10 => "0.00", < 100 => "0.0", _ => "0" }, CultureInfo.InvariantCulture);
+    public static string Short(double value) =>
+        value.ToString(Math.Abs(value) switch { < 10 => "0.00", < 100 => "0.0", _ => "0" }, CultureInfo.InvariantCulture);
 }

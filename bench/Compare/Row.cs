@@ -43,7 +43,8 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
     /// <summary>What a run of two minutes has: the operations, and a little of the others.</summary>
     public static string[] OfSmoke { get; } =
     [
-        Operations, "walk-directory-10000", "stat-cold-64-lowers", "start-1-lowers", "idle-switches", "churn", "memory-walked-10000", "untar", "grep-r",
+        Operations, "walk-directory-10000", "stat-cold-64-lowers", "start-1-lowers", "idle-switches", "churn", "memory-walked-10000",
+        "untar", "grep-r",
         "stat-cold-rootless", "create-rootless",
     ];
 
@@ -67,20 +68,25 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
             OfTree("read-warm", bed => Twice(bed, "read", "t", files)),
             OfTree("read-warm-2t", bed => After(bed, "read", files).Work("read", "t", files, 2)),
             OfTree("getxattr", bed => After(bed, "stat", files).Work("getxattr", "t", files)),
-            Main("readdir-10k", ["flat"], Abilities.None, bed => { bed.Work("readdir", "flat", 1); return bed.Work("readdir", "flat", 3); }),
+            Main("readdir-10k", ["flat"], Abilities.None,
+                bed => { bed.Work("readdir", "flat", 1); return bed.Work("readdir", "flat", 3); }),
             Main("create", [], Abilities.None, bed => bed.Work("create", "new", created)),
-            Main("unlink-upper", [], Abilities.None, bed => { bed.Work("create", "new", created); return bed.Work("unlink", "new", created); }),
+            Main("unlink-upper", [], Abilities.None,
+                bed => { bed.Work("create", "new", created); return bed.Work("unlink", "new", created); }),
             OfTree("unlink-lower", bed => After(bed, "stat", created).Work("unlink", "t", created), Abilities.Whiteouts),
-            Main("rename-upper", [], Abilities.None, bed => { bed.Work("create", "new", created); return bed.Work("rename", "new", created); }),
+            Main("rename-upper", [], Abilities.None,
+                bed => { bed.Work("create", "new", created); return bed.Work("rename", "new", created); }),
             OfTree("copyup-append", bed => After(bed, "stat", copied).Work("append", "t", copied), Abilities.CopyUp),
             OfTree("copyup-chmod", bed => After(bed, "stat", copied).Work("chmod", "t", copied), Abilities.CopyUp),
             Main("copyup-big", ["big"], Abilities.CopyUp, bed => bed.Work("randwrite", "big", 1)),
             Main("seqread", ["big"], Abilities.None, bed => Twice(bed, "seqread", "big", big)),
             Main("seqread-cold", ["big"], Abilities.None, bed => bed.Work("seqread", "big", big)),
-            Main("randread", ["big"], Abilities.None, bed => { bed.Work("seqread", "big", big); return bed.Work("randread", "big", sizes.Blocks * 5 / 2); }),
+            Main("randread", ["big"], Abilities.None,
+                bed => { bed.Work("seqread", "big", big); return bed.Work("randread", "big", sizes.Blocks * 5 / 2); }),
             Main("mmapread", ["big"], Abilities.None, bed => { bed.Work("seqread", "big", big); return bed.Work("mmapread", "big", 1); }),
             Main("seqwrite", [], Abilities.None, bed => bed.Work("seqwrite", "out", big)),
-            Main("randwrite", [], Abilities.None, bed => { bed.Work("seqwrite", "out", big); return bed.Work("randwrite", "out", sizes.Blocks); }),
+            Main("randwrite", [], Abilities.None,
+                bed => { bed.Work("seqwrite", "out", big); return bed.Work("randwrite", "out", sizes.Blocks); }),
             OfTree("mixed-1t", bed => After(bed, "stat", created).Work("mixed", "t", created, 1)),
             OfTree("mixed-16t", bed => After(bed, "stat", created).Work("mixed", "t", created, 16)),
         ];
@@ -104,7 +110,8 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
     }
 
     /// <summary>The operations once more, by those who have no privilege.</summary>
-    private static IEnumerable<Row> RootlessRows(Sizes sizes) => OperationRows(sizes).Select(row => row with { Name = $"{row.Name}-rootless", Group = Rootless });
+    private static IEnumerable<Row> RootlessRows(Sizes sizes) =>
+        OperationRows(sizes).Select(row => row with { Name = $"{row.Name}-rootless", Group = Rootless });
 
     private static IEnumerable<Row> GrowthRows(Sizes sizes)
     {
@@ -112,17 +119,22 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
         foreach (int entries in counts)
         {
             string layers = $"entries-{entries}";
-            yield return Of($"list-{entries}", layers, "Listing a directory, for each entry, by its size", entries, bed => bed.Work("readdir", "flat", 1));
-            yield return Of($"walk-directory-{entries}", layers, "Listing and stat, for each entry, by size of the directory", entries, bed => bed.Work("walk", "flat", 1));
-            yield return Of($"lookup-{entries}", layers, "Looking a name up, by size of the directory", entries, bed => bed.Work("stat-flat", "flat", 1000));
+            yield return Of($"list-{entries}", layers, "Listing a directory, for each entry, by its size", entries,
+                bed => bed.Work("readdir", "flat", 1));
+            yield return Of($"walk-directory-{entries}", layers, "Listing and stat, for each entry, by size of the directory", entries,
+                bed => bed.Work("walk", "flat", 1));
+            yield return Of($"lookup-{entries}", layers, "Looking a name up, by size of the directory", entries,
+                bed => bed.Work("stat-flat", "flat", 1000));
         }
         foreach (int files in counts)
         {
-            yield return Of($"walk-files-{files}", $"files-{files}", "Walking a tree, for each file, by count of files", files, bed => bed.Work("walk", "t", 1));
+            yield return Of($"walk-files-{files}", $"files-{files}", "Walking a tree, for each file, by count of files", files,
+                bed => bed.Work("walk", "t", 1));
         }
         foreach (int files in counts)
         {
-            yield return Of($"diff-100-of-{files}", $"files-{files}", "Listing 100 changes, for each, by count of files in lower", files, bed =>
+            const string line = "Listing 100 changes, for each, by count of files in lower";
+            yield return Of($"diff-100-of-{files}", $"files-{files}", line, files, bed =>
             {
                 bed.Shell("find t -type f | head -n 100 | while read -r file; do echo x >>\"$file\"; done");
                 return bed.Diff() * 1e6 / 100;
@@ -130,22 +142,31 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
         }
         foreach (int whiteouts in counts)
         {
-            yield return Of($"list-whiteouts-{whiteouts}", $"entries-{whiteouts}", "Listing a directory that upper hides, for each whiteout, by their count", whiteouts, bed => bed.Work("list", "flat", whiteouts))
+            yield return Of(
+                $"list-whiteouts-{whiteouts}", $"entries-{whiteouts}",
+                "Listing a directory that upper hides, for each whiteout, by their count", whiteouts,
+                bed => bed.Work("list", "flat", whiteouts))
                 with { Needs = Abilities.Layers | Abilities.Format, Upper = $"whiteouts-{whiteouts}" };
         }
         foreach (int layers in (int[])[1, 8, 64, 128])
         {
-            yield return Of($"stat-cold-{layers}-lowers", $"layers-{layers}", "Looking a name up, by count of lower layers", layers, bed => bed.Work("stat", "t", Math.Min(sizes.Files, 2000)));
+            yield return Of($"stat-cold-{layers}-lowers", $"layers-{layers}", "Looking a name up, by count of lower layers", layers,
+                bed => bed.Work("stat", "t", Math.Min(sizes.Files, 2000)));
         }
         foreach (int depth in (int[])[1, 10, 100])
         {
-            yield return Of($"copyup-depth-{depth}", $"depth-{depth}", "Copying a file up, by its depth", depth, bed => bed.Work("append-each", "t", 1))
+            yield return Of($"copyup-depth-{depth}", $"depth-{depth}", "Copying a file up, by its depth", depth,
+                bed => bed.Work("append-each", "t", 1))
                 with { Needs = Abilities.CopyUp | Abilities.Layers };
         }
 
         // A plain copy of a million files would take longer than all else.
         static Row Of(string name, string layers, string line, int x, Func<Bed, double> measure) =>
-            new(name, Growth, Unit.NanosecondsPerOperation, layers, Abilities.Layers, measure) { Point = (line, x), Rounds = x > 100_000 ? 2 : int.MaxValue };
+            new(name, Growth, Unit.NanosecondsPerOperation, layers, Abilities.Layers, measure)
+            {
+                Point = (line, x),
+                Rounds = x > 100_000 ? 2 : int.MaxValue,
+            };
     }
 
     private static IEnumerable<Row> ServerRows(Sizes sizes, int churnSeconds)
@@ -154,7 +175,10 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
         {
             // mount(2) takes a page of options: the kernel's overlayfs is not asked for 500 in this way.
             Abilities needs = lowers > 128 ? Abilities.Layers | Abilities.Server : Abilities.Layers;
-            yield return new($"start-{lowers}-lowers", Server, Unit.Milliseconds, $"layers-{lowers}", needs, bed => bed.MountTime) { Point = ("Mounting until the first stat, by count of lower layers", lowers) };
+            yield return new($"start-{lowers}-lowers", Server, Unit.Milliseconds, $"layers-{lowers}", needs, bed => bed.MountTime)
+            {
+                Point = ("Mounting until the first stat, by count of lower layers", lowers),
+            };
         }
         yield return new("idle-switches", Server, Unit.Count, "main", Abilities.Server, bed =>
         {
@@ -216,18 +240,42 @@ internal sealed record Row(string Name, string Group, Unit Unit, string Layers, 
         OfSource("ls-lR", bed => bed.Shell("ls -lR src >/dev/null")),
         OfSource("du", bed => bed.Shell("du -s src >/dev/null")),
         OfSource("grep-r", bed => bed.Shell($"test $(grep -rl needle src | wc -l) = {(sizes.SourceFiles + 999) / 1000}")),
-        OfSource("git-clone-status", bed => bed.Shell("git clone -q --no-local $beside/repository clone; test -z \"$(git -C clone status --porcelain)\"")) with { Parts = [], Program = "git" },
-        OfSource("git-status", bed => bed.Shell("test -z \"$(git -C repository status --porcelain)\"")) with { Parts = ["repository"], Program = "git" },
-        OfSource("rm-rf", bed => { bed.Shell("cp -r src/part0/unit0 src/copy"); return bed.Shell("rm -rf src"); }) with { Needs = Abilities.Whiteouts },
-        OfSource("sqlite-full", bed => bed.Shell("for i in $(seq 300); do echo 'insert into t(x) values(1);'; done | { echo 'pragma synchronous=full; create table t(x);'; cat; } | sqlite3 db")) with { Parts = [], Program = "sqlite3" },
-        OfSource("fio-randwrite", bed => bed.Shell($"fio --name=job --filename=out --size={sizes.BigFile}M --rw=randwrite --bs=4k --ioengine=psync --randseed=1 --end_fsync=1 --output=/dev/null")) with { Parts = [], Program = "fio" },
+        OfSource("git-clone-status",
+            bed => bed.Shell("git clone -q --no-local $beside/repository clone; test -z \"$(git -C clone status --porcelain)\""))
+            with { Parts = [], Program = "git" },
+        OfSource("git-status", bed => bed.Shell("test -z \"$(git -C repository status --porcelain)\""))
+            with { Parts = ["repository"], Program = "git" },
+        OfSource("rm-rf", bed => { bed.Shell("cp -r src/part0/unit0 src/copy"); return bed.Shell("rm -rf src"); })
+            with { Needs = Abilities.Whiteouts },
+        OfSource(
+            "sqlite-full",
+            bed => bed.Shell(
+                "for i in $(seq 300); do echo 'insert into t(x) values(1);'; done | { echo 'pragma synchronous=full; create table t(x);'; "
+                + "cat; } | sqlite3 db"))
+            with { Parts = [], Program = "sqlite3" },
+        OfSource(
+            "fio-randwrite",
+            bed => bed.Shell(
+                $"fio --name=job --filename=out --size={sizes.BigFile}M --rw=randwrite --bs=4k --ioengine=psync --randseed=1 --end_fsync=1 "
+                + "--output=/dev/null"))
+            with { Parts = [], Program = "fio" },
         Of("mount-50", "layers-10", Abilities.Layers, bed => Bed.Clock(() => { for (int i = 0; i < 50; i++) { bed.AddAnother(); } })),
-        Of("npm-ci", "npm", Abilities.None, bed => bed.Shell("cd project; npm ci --offline --cache $beside/npm --no-audit --no-fund --ignore-scripts --silent")) with { Parts = ["project"], Rounds = 3, Program = "npm" },
-        Of("dotnet-build", "dotnet", Abilities.None, bed => bed.Shell($"cd app/App; {Stand.DotNetSettings} dotnet build --nologo -nodeReuse:false --verbosity quiet; test -s bin/Debug/net*/App.dll")) with { Parts = ["app"], Rounds = 3, Program = "dotnet" },
-        Of("apt-install", "debian", Abilities.CopyUp | Abilities.Whiteouts | Abilities.Layers, bed => bed.Shell(Stand.InstallPackages)) with { Rounds = 3, Program = "debootstrap" },
+        Of("npm-ci", "npm", Abilities.None,
+            bed => bed.Shell("cd project; npm ci --offline --cache $beside/npm --no-audit --no-fund --ignore-scripts --silent"))
+            with { Parts = ["project"], Rounds = 3, Program = "npm" },
+        Of(
+            "dotnet-build", "dotnet", Abilities.None,
+            bed => bed.Shell(
+                $"cd app/App; {Stand.DotNetSettings} dotnet build --nologo -nodeReuse:false --verbosity quiet; "
+                + "test -s bin/Debug/net*/App.dll"))
+            with { Parts = ["app"], Rounds = 3, Program = "dotnet" },
+        Of("apt-install", "debian", Abilities.CopyUp | Abilities.Whiteouts | Abilities.Layers, bed => bed.Shell(Stand.InstallPackages))
+            with { Rounds = 3, Program = "debootstrap" },
     ];
 
-    private static Row OfSource(string name, Func<Bed, double> measure) => Of(name, "source", Abilities.None, measure) with { Parts = ["src"] };
+    private static Row OfSource(string name, Func<Bed, double> measure) =>
+        Of(name, "source", Abilities.None, measure) with { Parts = ["src"] };
 
-    private static Row Of(string name, string layers, Abilities needs, Func<Bed, double> measure) => new(name, RealWork, Unit.Milliseconds, layers, needs, measure);
+    private static Row Of(string name, string layers, Abilities needs, Func<Bed, double> measure) =>
+        new(name, RealWork, Unit.Milliseconds, layers, needs, measure);
 }

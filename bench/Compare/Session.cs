@@ -20,19 +20,25 @@ internal static class Session
         Contender[] contenders = [.. asked.Where(contender => contender.IsInstalled)];
         // Of the rows of a smoke run some are not there with other sizes.
         Row[] all = [.. Row.All(settings.Sizes)];
-        if (Unknown([.. settings.Rows.Except(Row.OfSmoke)], [.. all.SelectMany(row => (string[])[row.Name, row.Group]).Distinct(StringComparer.Ordinal)]) is { } absent)
+        if (Unknown([.. settings.Rows.Except(Row.OfSmoke)],
+            [.. all.SelectMany(row => (string[])[row.Name, row.Group]).Distinct(StringComparer.Ordinal)]) is { } absent)
         {
-            Console.Error.WriteLine($"--rows {absent}: there is none; name some of {string.Join(' ', all.Select(row => row.Group).Distinct(StringComparer.Ordinal))}, which are groups, and {string.Join(' ', all.Select(row => row.Name))}.");
+            Console.Error.WriteLine(
+                $"--rows {absent}: there is none; name some of "
+                + $"{string.Join(' ', all.Select(row => row.Group).Distinct(StringComparer.Ordinal))}, which are groups, "
+                + $"and {string.Join(' ', all.Select(row => row.Name))}.");
             return 2;
         }
         if (Unknown(settings.Contenders, [.. known.Select(contender => contender.Name)]) is { } name)
         {
-            Console.Error.WriteLine($"--contenders {name}: there is none; name some of {string.Join(' ', known.Select(contender => contender.Name))}.");
+            Console.Error.WriteLine(
+                $"--contenders {name}: there is none; name some of {string.Join(' ', known.Select(contender => contender.Name))}.");
             return 2;
         }
         if (contenders.Length == 0)
         {
-            Console.Error.WriteLine($"None of {string.Join(' ', asked.Select(contender => contender.Name))} is installed: install one, or name another.");
+            Console.Error.WriteLine(
+                $"None of {string.Join(' ', asked.Select(contender => contender.Name))} is installed: install one, or name another.");
             return 2;
         }
         foreach (Contender missing in asked.Except(contenders)) { Console.Error.WriteLine($"{missing.Name} is not installed."); }
@@ -41,9 +47,20 @@ internal static class Session
         var results = new Results
         {
             Contenders = [.. contenders.Select(contender => contender.Name)],
-            Rows = [.. rows.Select(row => new Finding { Name = row.Name, Group = row.Group, Unit = row.Unit, Line = row.Point?.Line, X = row.Point?.X ?? 0, Date = DateTime.UtcNow.ToString("u") })],
+            Rows = [.. rows.Select(row => new Finding
+            {
+                Name = row.Name,
+                Group = row.Group,
+                Unit = row.Unit,
+                Line = row.Point?.Line,
+                X = row.Point?.X ?? 0,
+                Date = DateTime.UtcNow.ToString("u"),
+            })],
         };
-        foreach (Row row in rows.Where(row => row.Program is not null && !Contender.IsThere(row.Program))) { results.Find(row.Name)!.LeftOut = $"{row.Program} is not installed."; }
+        foreach (Row row in rows.Where(row => row.Program is not null && !Contender.IsThere(row.Program)))
+        {
+            results.Find(row.Name)!.LeftOut = $"{row.Program} is not installed.";
+        }
         using (var stand = new Stand(settings.Filesystem, settings.Sizes))
         {
             Measure(settings, stand, rows, contenders, results);
@@ -61,7 +78,8 @@ internal static class Session
         }
     }
 
-    private static string? Unknown(string[] chosen, string[] names) => Array.Find(chosen, name => !names.Contains(name, StringComparer.Ordinal));
+    private static string? Unknown(string[] chosen, string[] names) =>
+        Array.Find(chosen, name => !names.Contains(name, StringComparer.Ordinal));
 
     private static bool IsChosen(string[] chosen, params ReadOnlySpan<string> names)
     {
@@ -118,7 +136,8 @@ internal static class Session
             finding.LeftOut = problem.Message;
             Console.Error.WriteLine($"{row.Name} is left out: {problem.Message}");
         }
-        catch (Exception problem) when (problem is SysException or InvalidOperationException or TimeoutException or IOException or Win32Exception)
+        catch (Exception problem) when (
+            problem is SysException or InvalidOperationException or TimeoutException or IOException or Win32Exception)
         {
             string why = problem.Message.ReplaceLineEndings(" ");
             if (why.Length > 300) { why = $"{why[..150]} [...] {why[^150..]}"; }

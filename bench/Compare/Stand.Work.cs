@@ -6,7 +6,10 @@ namespace Veneer.Compare;
 /// <summary>Something that cannot be measured here, and why.</summary>
 internal sealed class LeftOutException(string reason) : Exception(reason);
 
-/// <summary>What real work is done on. What comes from a network is fetched once and kept in <c>artifacts/bench</c>; a measurement needs none.</summary>
+/// <summary>
+/// The trees on which real work is done. What comes from the network is fetched once and kept in <c>artifacts/bench</c>;
+/// measuring needs no network.
+/// </summary>
 internal sealed partial class Stand
 {
     /// <summary>A front end's tools: some six hundred packages.</summary>
@@ -18,8 +21,9 @@ internal sealed partial class Stand
 
     /// <summary>For the command line of .NET: no network, and no process that stays.</summary>
     public const string DotNetSettings =
-        "export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1 DOTNET_GENERATE_ASPNET_CERTIFICATE=false " +
-        "DOTNET_ADD_GLOBAL_TOOLS_TO_PATH=false DOTNET_CLI_USE_MSBUILD_SERVER=0 UseSharedCompilation=false;";
+        "export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1 "
+        + "DOTNET_GENERATE_ASPNET_CERTIFICATE=false "
+        + "DOTNET_ADD_GLOBAL_TOOLS_TO_PATH=false DOTNET_CLI_USE_MSBUILD_SERVER=0 UseSharedCompilation=false;";
 
     /// <summary>Unpacks and configures packages that lie beside, in a Debian, with no mount left behind.</summary>
     public const string InstallPackages = """
@@ -59,7 +63,10 @@ internal sealed partial class Stand
         if (!(kept / "package-lock.json").Exists)
         {
             Sys.Write(kept / "package.json", Packages);
-            Fetch("npm packages", $"cd {kept}; export HOME={Beside}; npm install --cache {kept}/cache --no-audit --no-fund --ignore-scripts --silent 2>&1; rm -rf node_modules");
+            Fetch(
+                "npm packages",
+                $"cd {kept}; export HOME={Beside}; npm install --cache {kept}/cache --no-audit --no-fund --ignore-scripts --silent 2>&1; "
+                + "rm -rf node_modules");
         }
         Command.Require("cp", "-r", kept / "cache", Beside / "npm");
         Sys.MakeDirectory(project, Octal.Oct(755));
@@ -77,11 +84,14 @@ internal sealed partial class Stand
         foreach (string project in (string[])[.. libraries, "App"])
         {
             Directory.CreateDirectory(app / project);
-            string references = project == "App" ? string.Concat(libraries.Select(library => $"<ProjectReference Include=\"../{library}/{library}.csproj\"/>")) : "";
+            string references = project == "App"
+                ? string.Concat(libraries.Select(library => $"<ProjectReference Include=\"../{library}/{library}.csproj\"/>"))
+                : "";
             string output = project == "App" ? "<OutputType>Exe</OutputType><UseAppHost>false</UseAppHost>" : "";
             Sys.Write(
                 app / $"{project}/{project}.csproj",
-                $"<Project Sdk=\"Microsoft.NET.Sdk\"><PropertyGroup><TargetFramework>net{Environment.Version.Major}.0</TargetFramework>{output}</PropertyGroup><ItemGroup>{references}</ItemGroup></Project>",
+                $"<Project Sdk=\"Microsoft.NET.Sdk\"><PropertyGroup><TargetFramework>net{Environment.Version.Major}.0</TargetFramework>"
+                + $"{output}</PropertyGroup><ItemGroup>{references}</ItemGroup></Project>",
                 Octal.Oct(644));
             for (int i = 0; i < 100; i++) { Sys.Write(app / $"{project}/Class{i}.cs", SourceOf(project, i), Octal.Oct(644)); }
         }
@@ -92,8 +102,13 @@ internal sealed partial class Stand
         static string SourceOf(string project, int number)
         {
             var text = new StringBuilder();
-            text.Append(CultureInfo.InvariantCulture, $"namespace {project};\npublic static class Class{number}\n{{\n    public static int Value() => {number};\n");
-            for (int i = 0; i < 20; i++) { text.Append(CultureInfo.InvariantCulture, $"    public static int Method{i}(int x) => x > {i} ? Method{i}(x - 1) + {number} : Value();\n"); }
+            text.Append(CultureInfo.InvariantCulture,
+                $"namespace {project};\npublic static class Class{number}\n{{\n    public static int Value() => {number};\n");
+            for (int i = 0; i < 20; i++)
+            {
+                text.Append(CultureInfo.InvariantCulture,
+                    $"    public static int Method{i}(int x) => x > {i} ? Method{i}(x - 1) + {number} : Value();\n");
+            }
             return text.Append("}\n").ToString();
         }
     }

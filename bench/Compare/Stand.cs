@@ -54,7 +54,10 @@ internal sealed partial class Stand : IDisposable
         cold.UnionWith(made.Keys);
     }
 
-    /// <summary>Lower layers, topmost first: <c>main</c>, <c>source</c>, or what is to be varied and its value: <c>entries-1000</c>.</summary>
+    /// <summary>
+    /// The lower layers of a name, topmost first. A name is <c>main</c>, <c>source</c>, or what is varied and its value, as
+    /// <c>entries-1000</c>.
+    /// </summary>
     /// <exception cref="LeftOutException">They cannot be made here.</exception>
     public IReadOnlyList<FilePath> Layers(string kind)
     {
@@ -125,7 +128,8 @@ internal sealed partial class Stand : IDisposable
         FilePath lower = place / "lower", tree = lower / "src";
         Sys.MakeDirectory(lower, Octal.Oct(755));
         var random = new Random(1);
-        string[] words = ["static ", "int ", "return ", "struct ", "layer", "->", "name", "(", ") ", ";\n", "\t", "error", "if ", "{ ", "}\n"];
+        string[] words =
+            ["static ", "int ", "return ", "struct ", "layer", "->", "name", "(", ") ", ";\n", "\t", "error", "if ", "{ ", "}\n"];
         for (int i = 0; i < sizes.SourceFiles; i++)
         {
             string directory = $"{tree}/part{i / 1000}/unit{i / 50 % 20}";
@@ -139,9 +143,10 @@ internal sealed partial class Stand : IDisposable
         {
             FilePath copy = Beside / "repository";
             Sys.MakeDirectory(copy);
+            string parts = Math.Max(1, sizes.SourceFiles / 5000).ToString(CultureInfo.InvariantCulture);
             Shell($"""
                 cd {copy}; git init -q .
-                for part in {tree}/part*; do cp -a $part .; [ $(ls | wc -l) -lt {Math.Max(1, sizes.SourceFiles / 5000).ToString(CultureInfo.InvariantCulture)} ] || break; done
+                for part in {tree}/part*; do cp -a $part .; [ $(ls | wc -l) -lt {parts} ] || break; done
                 git add . && git -c user.name=bench -c user.email=bench@localhost commit -qm first
                 cp -a . {lower}/repository; git -C {lower}/repository status --porcelain
                 """);
@@ -157,7 +162,10 @@ internal sealed partial class Stand : IDisposable
         return place;
     }
 
-    /// <summary>What an upper holds over <c>entries-COUNT</c> once all entries are removed. As the kernel does, many names of one inode.</summary>
+    /// <summary>
+    /// What an upper holds over <c>entries-COUNT</c> once all entries are removed: whiteouts that, as the kernel makes them, are
+    /// names of one inode.
+    /// </summary>
     private static FilePath MakeWhiteouts(FilePath place, int count)
     {
         const int links = 32_000; // fewer than any filesystem permits
@@ -201,7 +209,10 @@ internal sealed partial class Stand : IDisposable
     private static FilePath MakeFiles(FilePath place, int count)
     {
         Sys.MakeDirectory(place / "t", Octal.Oct(755));
-        for (int part = 0; part * 1000 < count; part++) { Work.Do("create-flat", place / $"t/part{part}", Math.Min(1000, count - (part * 1000))); }
+        for (int part = 0; part * 1000 < count; part++)
+        {
+            Work.Do("create-flat", place / $"t/part{part}", Math.Min(1000, count - (part * 1000)));
+        }
         return place;
     }
 

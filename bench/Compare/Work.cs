@@ -25,7 +25,8 @@ internal static unsafe partial class Work
     {
         try
         {
-            (string operation, FilePath path, long count, int threads, FilePath scratch) = (words[0], words[1], long.Parse(words[2]), int.Parse(words[3]), words[4]);
+            (string operation, FilePath path, long count, int threads, FilePath scratch) =
+                (words[0], words[1], long.Parse(words[2]), int.Parse(words[3]), words[4]);
             WarmUp(operation, threads, scratch / $"warm-{Environment.ProcessId}");
             Func<long> work = Prepare(operation, path, count, threads);
             long start = Stopwatch.GetTimestamp();
@@ -47,7 +48,8 @@ internal static unsafe partial class Work
     private static void WarmUp(string operation, int threads, FilePath home)
     {
         Sys.MakeDirectory(home);
-        bool isFlat = operation.Contains("flat", StringComparison.Ordinal), makes = operation.StartsWith("create", StringComparison.Ordinal);
+        bool isFlat = operation.Contains("flat", StringComparison.Ordinal),
+            makes = operation.StartsWith("create", StringComparison.Ordinal);
         if (!makes) { Do(isFlat ? "create-flat" : "create", home / "t", PerDirectory); }
         Sys.Write(home / "big", new byte[16 * Block]);
         bool isOfOneFile = operation is "seqread" or "seqwrite" or "randread" or "randwrite" or "mmapread";
@@ -204,7 +206,8 @@ internal static unsafe partial class Work
 
     private static Errno Make(ReadOnlySpan<byte> path, ReadOnlySpan<byte> content)
     {
-        Errno error = Libc.OpenAt(Libc.AtCwd, path, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Octal.Oct(644), ResolveFlags.None, out int file);
+        Errno error = Libc.OpenAt(Libc.AtCwd, path, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Octal.Oct(644),
+            ResolveFlags.None, out int file);
         if (error.IsError) { return error; }
         if (!content.IsEmpty) { error = Libc.Write(file, content, out _); }
         Libc.Close(file);
@@ -264,7 +267,10 @@ internal static unsafe partial class Work
         return error.IsNoXattr ? Errno.None : error;
     }
 
-    /// <summary>Looks at a file, for one that is not there, and into the first; makes another beside it, renames and removes that.</summary>
+    /// <summary>
+    /// Looks a file up, then a name that is missing; reads the file; then creates another file beside it, renames that and
+    /// removes it.
+    /// </summary>
     private static Errno Mixed(Names names, long index, byte[] buffer)
     {
         Errno error = Stat(names.Of(index));
@@ -318,7 +324,8 @@ internal static unsafe partial class Work
 
     private static Descriptor OpenDirectory(ReadOnlySpan<byte> path)
     {
-        SysException.ThrowIf(Libc.OpenAt(Libc.AtCwd, path, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int opened), "opendir");
+        SysException.ThrowIf(Libc.OpenAt(Libc.AtCwd, path, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int opened),
+            "opendir");
         return new Descriptor(opened);
     }
 
@@ -348,7 +355,9 @@ internal static unsafe partial class Work
     /// <summary>Mebibytes from the beginning.</summary>
     private static long Sequential(FilePath path, long count, bool isWrite)
     {
-        using Descriptor file = isWrite ? Sys.Open(path, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Truncate, Octal.Oct(644)) : Sys.Open(path, OpenFlags.ReadOnly);
+        using Descriptor file = isWrite
+            ? Sys.Open(path, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Truncate, Octal.Oct(644))
+            : Sys.Open(path, OpenFlags.ReadOnly);
         byte[] buffer = GC.AllocateArray<byte>(Chunk, pinned: true);
         buffer.AsSpan().Fill(7);
         for (long i = 0; i < count; i++)
@@ -371,7 +380,8 @@ internal static unsafe partial class Work
             seed = (seed * 6364136223846793005) + 1442695040888963407;
             long offset = (long)((seed >> 33) % blocks) * Block;
             int done;
-            SysException.ThrowIf(isWrite ? Libc.WriteAt(file.Value, buffer, offset, out done) : Libc.ReadAt(file.Value, buffer, offset, out done), path);
+            SysException.ThrowIf(
+                isWrite ? Libc.WriteAt(file.Value, buffer, offset, out done) : Libc.ReadAt(file.Value, buffer, offset, out done), path);
         }
         return count;
     }

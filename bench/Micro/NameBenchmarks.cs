@@ -4,7 +4,10 @@ using Veneer.Linux;
 namespace Veneer.Micro;
 
 /// <summary>The ways from a layer to the attributes of one of its files, which ADR 2 chooses among.</summary>
-/// <remarks>On the filesystem of the temporary directory; as root, for the file handles. All that is looked up is in the kernel's caches.</remarks>
+/// <remarks>
+/// Runs on the filesystem of the temporary directory, and as root, since file handles need that. All names are in the kernel's
+/// caches.
+/// </remarks>
 public class NameBenchmarks
 {
     private readonly DirectoryInfo scratch = Directory.CreateTempSubdirectory("veneer-micro-");
@@ -23,10 +26,16 @@ public class NameBenchmarks
         string full = scratch.CreateSubdirectory(below).FullName;
         File.WriteAllText($"{full}/file", "");
         (path, directoryPath) = (PathText.Encode($"{below}/file"), PathText.Encode(below));
-        Demand(Libc.OpenAt(Libc.AtCwd, PathText.Encode(scratch.FullName), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out root));
+        Demand(
+            Libc.OpenAt(Libc.AtCwd, PathText.Encode(scratch.FullName), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None,
+                out root));
         Demand(Libc.OpenAt(root, directoryPath, OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out directory));
         Demand(FileHandle.Of(root, directoryPath, out handle));
-        foreach (Func<Errno> each in (Func<Errno>[])[By_a_cached_descriptor_of_the_directory, By_path_from_the_root, By_confined_path_from_the_root, By_file_handle_of_the_directory]) { Demand(each()); }
+        foreach (Func<Errno> each in (Func<Errno>[])[By_a_cached_descriptor_of_the_directory, By_path_from_the_root,
+            By_confined_path_from_the_root, By_file_handle_of_the_directory])
+        {
+            Demand(each());
+        }
     }
 
     private static void Demand(Errno error)
@@ -53,7 +62,8 @@ public class NameBenchmarks
     [Benchmark]
     public Errno By_confined_path_from_the_root()
     {
-        Errno error = Libc.OpenAt(root, directoryPath, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int opened);
+        Errno error = Libc.OpenAt(root, directoryPath, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined,
+            out int opened);
         if (error.IsError) { return error; }
         error = Libc.StatAt(opened, "file\0"u8, StatxMask.Basic, out _);
         Libc.Close(opened);

@@ -8,7 +8,8 @@ namespace Veneer.Micro;
 [MemoryDiagnoser]
 public class StatisticsBenchmarks
 {
-    private static readonly Opcode[] kinds = [Opcode.Lookup, Opcode.GetAttr, Opcode.Open, Opcode.Release, Opcode.Read, Opcode.GetXattr, Opcode.Create, Opcode.Unlink];
+    private static readonly Opcode[] kinds =
+        [Opcode.Lookup, Opcode.GetAttr, Opcode.Open, Opcode.Release, Opcode.Read, Opcode.GetXattr, Opcode.Create, Opcode.Unlink];
 
     private readonly ThreadCounts counts = new Statistics().Add(overRing: false);
     private int next;
