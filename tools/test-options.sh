@@ -4,7 +4,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-OPTIONS=${OPTIONS:-io_uring=off passthrough=off passthrough=lower revocable threads=1 redirect_dir=on metacopy=on fsync=strict volatile,sync_on_unmount}
+OPTIONS=${OPTIONS:-io_uring=off passthrough=off passthrough=lower revocable threads=1 redirect_dir=on metacopy=on \
+    fsync=strict volatile,sync_on_unmount}
 JOBS=${JOBS:-1} # how many at once; each has its own namespaces
 without=()
 for class in Crash CliBadInput CliHelp CliDiff CliCheckpoint CliLayers CliStats Changes LayerTar Holders Pin InUse Memory; do

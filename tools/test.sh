@@ -27,7 +27,8 @@ setpriv --pdeathsig TERM timeout --kill-after=10 2700 "${own[@]}" \
     dotnet test --solution Veneer.slnx --no-build --max-parallel-test-modules 1 </dev/null >&3 2>&1 3>&- &
 tests=$!
 exec 3>&-
-trap 'kill "$tests" 2>/dev/null; wait "$tests"; exit 143' TERM INT HUP # their namespaces, and all in them, end with the process that made these
+# Their namespaces, and all in them, end with the process that made these.
+trap 'kill "$tests" 2>/dev/null; wait "$tests"; exit 143' TERM INT HUP
 wait "$tests"
 status=$?
 wait "$copy" # the log is whole
