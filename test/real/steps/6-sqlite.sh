@@ -30,7 +30,9 @@ for mode in 'delete', 'wal':
     for writer in writers: writer.start()
     for writer in writers: writer.join()
     print(mode, [writer.exitcode for writer in writers], *database.execute('select value from counter').fetchone())
-    print(*database.execute('pragma integrity_check').fetchone(), *database.execute('select count(*), sum(id), max(word) from line').fetchone())
+    print(
+        *database.execute('pragma integrity_check').fetchone(),
+        *database.execute('select count(*), sum(id), max(word) from line').fetchone())
     database.execute('vacuum')
     database.close()
 PYTHON
