@@ -2,14 +2,19 @@ using System.Text.RegularExpressions;
 
 namespace Veneer.Oracle;
 
-/// <summary>Every way in which Veneer may differ from kernel overlayfs here; docs/differences.md tells users. Nothing else is overlooked.</summary>
+/// <summary>
+/// Every difference from kernel overlayfs that the oracle allows; docs/differences.md explains them to users. Any other
+/// difference is a failure.
+/// </summary>
 /// <remarks>
 /// Four are avoided where operations and layers are made, since they would make every later step differ:
 /// <list type="bullet">
 /// <item><see cref="Features.LowerLinks"/>: hard links of a lower file stay whole while mounted; the kernel breaks them at copy-up.</item>
 /// <item><see cref="Features.LoneWhiteouts"/>: the kernel lists a whiteout with nothing below it in a directory that is not merged.</item>
-/// <item>A lower FIFO that was removed while it is open is there again with the kernel, once it is changed through its descriptor: none is.</item>
-/// <item>st_nlink of an open file is not compared: after its last name is gone, a lower file's is 0, and the kernel's the lower count.</item>
+/// <item>A lower FIFO that was removed while it is open reappears with the kernel when it is changed through its descriptor: no
+/// operation does that.</item>
+/// <item>After the last name of an open lower file is gone, st_nlink is 0, and with the kernel still the lower's count: it is not
+/// compared.</item>
 /// </list>
 /// The others are here: what one step may answer instead.
 /// </remarks>
@@ -24,14 +29,17 @@ public static partial class KnownDifferences
     private static readonly Known[] All =
     [
         new("A shared map of a lower file sees what is written after copy-up.",
-            (operation, tested, reference) => operation.Name == "mapread" && tested == reference.Replace(StaleMap, "fresh", StringComparison.Ordinal)),
+            (operation, tested, reference) => operation.Name == "mapread"
+                && tested == reference.Replace(StaleMap, "fresh", StringComparison.Ordinal)),
 
         new("d_ino is st_ino in every directory.",
             (_, tested, reference) => tested == reference.Replace(OtherInode, "", StringComparison.Ordinal)),
 
         new("With userxattr, what can hold no user attribute (links, fifos) keeps its inode number through copy-up.",
             (operation, tested, reference) => operation.Name is "link" or "copyup"
-                && tested == reference.Replace("same=False", "same=True", StringComparison.Ordinal).Replace("ino False", "ino True", StringComparison.Ordinal)),
+                && tested == reference
+                    .Replace("same=False", "same=True", StringComparison.Ordinal)
+                    .Replace("ino False", "ino True", StringComparison.Ordinal)),
 
         new("What is open can be changed when it is gone from the tree, also if it was lower; the kernel cannot copy it up any more.",
             (operation, tested, reference) => operation.Name is "fchmod" or "fchown" or "futimes"
@@ -39,7 +47,10 @@ public static partial class KnownDifferences
         { ClosesSlot = true },
     ];
 
-    /// <summary>Whether the two answers to a step may differ in this way. A slot is then to be closed on both sides, as it would go on differing; or it is -1.</summary>
+    /// <summary>
+    /// Whether the two answers to a step may differ in this way. If so, <paramref name="slot"/> is to be closed on both sides,
+    /// since it would go on differing; -1 is none.
+    /// </summary>
     public static bool Allow(Operation operation, string tested, string reference, out int slot)
     {
         slot = -1;
@@ -62,17 +73,26 @@ public static partial class KnownDifferences
     public static string AsWritten(string line) =>
         line.StartsWith("character 0:0", StringComparison.Ordinal) ? "whiteout" : Uuid().Replace(Handle().Replace(line, "${name}=..."), "");
 
-    /// <summary>A line of an upper directory without a redirect that leads where the name leads anyhow: the kernel leaves it after a rename that failed.</summary>
+    /// <summary>
+    /// A line of an upper directory, without a redirect to where the name leads by itself. The kernel leaves such a redirect
+    /// after a rename that failed.
+    /// </summary>
     public static string WithoutOwnName(string path, string line) =>
         line.Replace($" trusted.overlay.redirect={path[(path.LastIndexOf('/') + 1)..]}", "", StringComparison.Ordinal);
 
-    /// <summary>A line of an upper directory without the marks that the kernel leaves after a rename or a copy-up that failed: there is nothing that they would hide or renumber, or the trees would differ.</summary>
+    /// <summary>
+    /// A line of an upper directory, without the marks that the kernel leaves after a rename or a copy-up that failed. If a mark
+    /// hid or renumbered anything, the trees would differ.
+    /// </summary>
     public static string WithoutMarks(string line) => Mark().Replace(line, "");
 
     [GeneratedRegex(@" (trusted|user)\.overlay\.(opaque|impure)=y", RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
     private static partial Regex Mark();
 
-    /// <summary>A line without the modification time: the kernel changes it when a metacopy is opened to write, and all later steps show it.</summary>
+    /// <summary>
+    /// A line without the modification time. The kernel changes that time when a metacopy is opened to write, and all later steps
+    /// show it.
+    /// </summary>
     public static string WithoutTime(string line) => Time().Replace(line, "");
 
     [GeneratedRegex(@" mtime=\S+", RegexOptions.NonBacktracking)]

@@ -25,7 +25,8 @@ internal static class LayerMaker
         return [.. layers.Select(l => Tree.Of([(".", Node.Directory().Mode(Oct(777)).At(At(5, 0))), .. l.Nodes]))];
     }
 
-    public static TimeSpec At(long seconds, long nanoseconds) => new() { Seconds = Node.LongAgo.Seconds + seconds, Nanoseconds = nanoseconds };
+    public static TimeSpec At(long seconds, long nanoseconds) =>
+        new() { Seconds = Node.LongAgo.Seconds + seconds, Nanoseconds = nanoseconds };
 
     /// <summary>One layer, and what it hides of those below it.</summary>
     private sealed class LayerPlan(Dice dice, Settings settings, LayerPlan[] below)
@@ -55,7 +56,10 @@ internal static class LayerMaker
                 {
                     Node node = Node.File(new string((char)('A' + dice.Below(50)), dice.Of(0, 1, 100, 4096, 5000, 70_000)))
                         .Mode(dice.Of(Oct(644), Oct(600), Oct(666), Oct(755), Oct(4755), Oct(2755), Oct(444)));
-                    if (settings.Has(Features.Xattrs) && dice.Chance(0.4)) { node = node.Attribute("user." + dice.Of("x", "y", "z"), $"v{dice.Below(99)}"); }
+                    if (settings.Has(Features.Xattrs) && dice.Chance(0.4))
+                    {
+                        node = node.Attribute("user." + dice.Of("x", "y", "z"), $"v{dice.Below(99)}");
+                    }
                     Add(path, node, 'f');
                     files.Add(path);
                 }

@@ -12,7 +12,8 @@ public sealed record Operation(string Name, int User, string[] Arguments)
     /// <summary>Compares the whole trees.</summary>
     public const string Look = "look";
 
-    public override string ToString() => (User == 0 ? "" : $"user{User} ") + Name + string.Concat(Arguments.Select(a => " " + (a.Length == 0 ? "-" : a)));
+    public override string ToString() =>
+        (User == 0 ? "" : $"user{User} ") + Name + string.Concat(Arguments.Select(a => " " + (a.Length == 0 ? "-" : a)));
 
     /// <summary>Reads what <see cref="ToString"/> wrote.</summary>
     public static Operation Parse(string line)

@@ -89,9 +89,11 @@ internal sealed class OperationMaker
             Add(2, "mapwrite", () => [Path(), Byte()]);
             Add(1, "mapread", () => [Path(), Byte()]);
         });
-        AddWhen(Features.RenameFlags, () => Add(4, "rename2", () => [Path(), Path(), dice.Of("noreplace", "exchange", "exchange", "whiteout")]));
+        AddWhen(Features.RenameFlags,
+            () => Add(4, "rename2", () => [Path(), Path(), dice.Of("noreplace", "exchange", "exchange", "whiteout")]));
         AddWhen(Features.Unnamed, () => Add(2, "tmpfile", () => [dice.Of(Path(), "."), dice.Of("", Path()), Mode()]));
-        AddWhen(Features.Allocate, () => Add(2, "fallocate", () => [Path(), dice.Of("", "keep", "punch", "zero"), Number(0, 4096), Number(1, 4096, 20_000)]));
+        AddWhen(Features.Allocate,
+            () => Add(2, "fallocate", () => [Path(), dice.Of("", "keep", "punch", "zero"), Number(0, 4096), Number(1, 4096, 20_000)]));
         AddWhen(Features.CopyRange, () => Add(2, "copyrange", () => [Path(), Path(), Number(10, 100_000)]));
         AddWhen(Features.Holes, () => Add(1, "holes", () => [Path()]));
     }
@@ -103,7 +105,8 @@ internal sealed class OperationMaker
 
     private void AddXattrs()
     {
-        Add(4, "setxattr", () => [Path(), dice.Of("user.x", "user.y", "trusted.t", "security.s"), Number(0, 1, 20, 1000), Number(0, 0, 1, 2)]);
+        Add(4, "setxattr",
+            () => [Path(), dice.Of("user.x", "user.y", "trusted.t", "security.s"), Number(0, 1, 20, 1000), Number(0, 0, 1, 2)]);
         Add(3, "getxattr", () => [Path(), dice.Of("user.x", "user.y", "trusted.t", "security.s", "user.nope")]);
         Add(3, "listxattr", () => [Path()]);
         Add(2, "removexattr", () => [Path(), dice.Of("user.x", "user.y", "trusted.t", "user.dl")]);
@@ -111,8 +114,10 @@ internal sealed class OperationMaker
 
     private void AddOverlayXattrs()
     {
-        Add(1, "setxattr", () => [Path(), dice.Of("trusted.overlay.foo", "trusted.overlay.opaque", "user.overlay.foo", "trusted.overlay.whiteout"), "1", "0"]);
-        Add(1, "getxattr", () => [Path(), dice.Of("trusted.overlay.foo", "trusted.overlay.opaque", "trusted.overlay.origin", "user.overlay.foo")]);
+        Add(1, "setxattr", () =>
+            [Path(), dice.Of("trusted.overlay.foo", "trusted.overlay.opaque", "user.overlay.foo", "trusted.overlay.whiteout"), "1", "0"]);
+        Add(1, "getxattr",
+            () => [Path(), dice.Of("trusted.overlay.foo", "trusted.overlay.opaque", "trusted.overlay.origin", "user.overlay.foo")]);
     }
 
     private void AddAcls()

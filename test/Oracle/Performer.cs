@@ -64,12 +64,17 @@ internal sealed class Performer(FilePath root) : IDisposable
             case "umask": umask = Mode(a[0]); return "";
             case "statfs": return $"{Sys.StatFileSystem(root).NameLength}";
             case "rmtree": return RemoveTree(At(a[0]));
-            case "fsyncdir": return Using(Sys.Open(At(a[0]), OpenFlags.ReadOnly | OpenFlags.Directory), directory => { directory.Sync(); return ""; });
-            case "setxattr": Sys.SetXattr(At(a[0]), a[1], Encoding.ASCII.GetBytes(new string('V', Int(a[2]))), (XattrFlags)Int(a[3])); return "";
+            case "fsyncdir":
+                return Using(Sys.Open(At(a[0]), OpenFlags.ReadOnly | OpenFlags.Directory), directory => { directory.Sync(); return ""; });
+            case "setxattr":
+                Sys.SetXattr(At(a[0]), a[1], Encoding.ASCII.GetBytes(new string('V', Int(a[2]))), (XattrFlags)Int(a[3]));
+                return "";
             case "getxattr": return Convert.ToHexString(SHA256.HashData(Sys.GetXattr(At(a[0]), a[1])).AsSpan(0, 4));
             case "listxattr": return string.Join(' ', Sys.ListXattr(At(a[0])));
             case "removexattr": Sys.RemoveXattr(At(a[0]), a[1]); return "";
-            case "setacl": Sys.SetXattr(At(a[0]), "system.posix_acl_" + a[1], AccessList(Int(a[2]), Int(a[3]))); return Describe(Sys.Stat(At(a[0]), follow: true));
+            case "setacl":
+                Sys.SetXattr(At(a[0]), "system.posix_acl_" + a[1], AccessList(Int(a[2]), Int(a[3])));
+                return Describe(Sys.Stat(At(a[0]), follow: true));
             case "mknod": return MakeNode(At(a[0]), a[1], Mode(a[2]));
             case "mapwrite": return MapAndWrite(At(a[0]), Int(a[1]));
             case "mapread": return MapAndRead(At(a[0]), Int(a[1]));
@@ -94,7 +99,10 @@ internal sealed class Performer(FilePath root) : IDisposable
 
     // Words of operations.
 
-    private FilePath At(string path) => root / path.Replace("L255", new string('L', 255), StringComparison.Ordinal).Replace("L256", new string('L', 256), StringComparison.Ordinal);
+    private FilePath At(string path) =>
+        root / path
+            .Replace("L255", new string('L', 255), StringComparison.Ordinal)
+            .Replace("L256", new string('L', 256), StringComparison.Ordinal);
 
     private static int Int(string word) => int.Parse(word, CultureInfo.InvariantCulture);
 
@@ -113,7 +121,8 @@ internal sealed class Performer(FilePath root) : IDisposable
         return LayerMaker.At(Int(parts[0]), Int(parts[1]));
     }
 
-    private static RenameFlags Flag(string word) => word switch { "noreplace" => RenameFlags.NoReplace, "exchange" => RenameFlags.Exchange, _ => RenameFlags.Whiteout };
+    private static RenameFlags Flag(string word) =>
+        word switch { "noreplace" => RenameFlags.NoReplace, "exchange" => RenameFlags.Exchange, _ => RenameFlags.Whiteout };
 
     // What was seen.
 
@@ -122,14 +131,16 @@ internal sealed class Performer(FilePath root) : IDisposable
     /// <summary>Without the count of links: see <see cref="KnownDifferences"/>.</summary>
     private static string DescribeOpen(in Statx stat)
     {
-        string text = $"{TreeImage.KindOf(stat.Type)} {Octal.Text(stat.Mode)} {stat.Uid}:{stat.Gid} mtime={TreeImage.TimeOrNow(stat.ModifyTime)}";
+        string text =
+            $"{TreeImage.KindOf(stat.Type)} {Octal.Text(stat.Mode)} {stat.Uid}:{stat.Gid} mtime={TreeImage.TimeOrNow(stat.ModifyTime)}";
         if (stat.Type is FileType.CharacterDevice or FileType.BlockDevice) { text += $" {stat.RdevMajor}:{stat.RdevMinor}"; }
         return stat.IsDirectory ? text : $"{text} size={stat.Size}";
     }
 
     private static string DescribeOpen(Descriptor file) => DescribeOpen(file.Stat());
 
-    private static string Summary(ReadOnlySpan<byte> content) => $"{content.Length} {Convert.ToHexString(SHA256.HashData(content).AsSpan(0, 4))}";
+    private static string Summary(ReadOnlySpan<byte> content) =>
+        $"{content.Length} {Convert.ToHexString(SHA256.HashData(content).AsSpan(0, 4))}";
 
     private static string Using(Descriptor opened, Func<Descriptor, string> use)
     {
@@ -171,11 +182,14 @@ internal sealed class Performer(FilePath root) : IDisposable
     }
 
     private static string Write(FilePath path, int offset, int count, int value, string how) =>
-        WithRegular(path, OpenFlags.WriteOnly | (how switch { "append" => OpenFlags.Append, "trunc" => OpenFlags.Truncate, _ => 0 }), file =>
+        WithRegular(path, WriteFlags(how), file =>
         {
             int written = how == "append" ? file.Write(Fill(value, count)) : file.WriteAt(Fill(value, count), offset);
             return $"{written} {Describe(file.Stat())}";
         });
+
+    private static OpenFlags WriteFlags(string how) =>
+        OpenFlags.WriteOnly | (how switch { "append" => OpenFlags.Append, "trunc" => OpenFlags.Truncate, _ => 0 });
 
     private static string Read(FilePath path) => WithRegular(path, OpenFlags.ReadOnly, file => Summary(file.ReadToEnd()));
 
@@ -215,7 +229,10 @@ internal sealed class Performer(FilePath root) : IDisposable
         if (before.IsSymbolicLink) { Sys.ChangeOwner(path, before.Uid, before.Gid); }
         else { Sys.ChangeMode(path, before.Mode & ModeBits.Mask); }
         Statx after = Sys.Stat(path);
-        return $"ino {(before.Ino, before.Dev) == (after.Ino, after.Dev)} mtime {TreeImage.TimeOrNow(before.ModifyTime) == TreeImage.TimeOrNow(after.ModifyTime)} nlink {before.IsDirectory || before.Nlink == after.Nlink}";
+        return
+            $"ino {(before.Ino, before.Dev) == (after.Ino, after.Dev)} mtime "
+            + $"{TreeImage.TimeOrNow(before.ModifyTime) == TreeImage.TimeOrNow(after.ModifyTime)} nlink "
+            + $"{before.IsDirectory || before.Nlink == after.Nlink}";
     }
 
     private static string RemoveTree(FilePath path)
@@ -248,7 +265,8 @@ internal sealed class Performer(FilePath root) : IDisposable
         var list = new MemoryStream();
         var writer = new BinaryWriter(list);
         writer.Write(2u);
-        foreach ((ushort tag, int permissions, uint id) in ((ushort, int, uint)[])[(1, 7, uint.MaxValue), (2, user, 1001), (4, 5, uint.MaxValue), (16, mask, uint.MaxValue), (32, 4, uint.MaxValue)])
+        foreach ((ushort tag, int permissions, uint id) in ((ushort, int, uint)[])[(1, 7, uint.MaxValue), (2, user, 1001),
+            (4, 5, uint.MaxValue), (16, mask, uint.MaxValue), (32, 4, uint.MaxValue)])
         {
             writer.Write(tag);
             writer.Write((ushort)permissions);
@@ -259,7 +277,13 @@ internal sealed class Performer(FilePath root) : IDisposable
 
     private static string MakeNode(FilePath path, string kind, uint mode)
     {
-        uint type = kind switch { "fifo" => FileType.Fifo, "socket" => FileType.Socket, "block" => FileType.BlockDevice, _ => FileType.CharacterDevice };
+        uint type = kind switch
+        {
+            "fifo" => FileType.Fifo,
+            "socket" => FileType.Socket,
+            "block" => FileType.BlockDevice,
+            _ => FileType.CharacterDevice,
+        };
         (uint major, uint minor) = kind == "whiteout" ? (0u, 0u) : (1u, 3u);
         Sys.MakeNode(path, type, mode, major, minor);
         return Describe(Sys.Stat(path));
@@ -291,17 +315,25 @@ internal sealed class Performer(FilePath root) : IDisposable
         return $"read {reader.ReadAt(0, 1)[0] == value} map {(map.Read(0, 1)[0] == value ? "fresh" : KnownDifferences.StaleMap)}";
     });
 
-    private string Unnamed(FilePath directory, string name, uint mode) => Using(Sys.Open(directory, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, mode), file =>
-    {
-        file.Write("unnamed");
-        if (name.Length == 0) { return DescribeOpen(file); }
-        file.LinkTo(At(name));
-        return Describe(Sys.Stat(At(name)));
-    });
+    private string Unnamed(FilePath directory, string name, uint mode) =>
+        Using(Sys.Open(directory, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, mode), file =>
+        {
+            file.Write("unnamed");
+            if (name.Length == 0) { return DescribeOpen(file); }
+            file.LinkTo(At(name));
+            return Describe(Sys.Stat(At(name)));
+        });
 
     private static string Allocate(FilePath path, string how, int offset, int length) => WithRegular(path, OpenFlags.WriteOnly, file =>
     {
-        file.Allocate(how switch { "keep" => AllocateMode.KeepSize, "punch" => AllocateMode.PunchHole | AllocateMode.KeepSize, "zero" => AllocateMode.ZeroRange, _ => AllocateMode.Default }, offset, length);
+        AllocateMode mode = how switch
+        {
+            "keep" => AllocateMode.KeepSize,
+            "punch" => AllocateMode.PunchHole | AllocateMode.KeepSize,
+            "zero" => AllocateMode.ZeroRange,
+            _ => AllocateMode.Default,
+        };
+        file.Allocate(mode, offset, length);
         return Describe(file.Stat());
     });
 
@@ -342,10 +374,12 @@ internal sealed class Performer(FilePath root) : IDisposable
 
     private Descriptor Slot(string word) => slots[Int(word)] ?? throw new SysException(Errno.EBADF, "an empty slot");
 
-    private Descriptor RegularSlot(string word) => Slot(word).Stat().IsRegular ? Slot(word) : throw new SysException(Errno.EBADF, "not a regular file");
+    private Descriptor RegularSlot(string word) =>
+        Slot(word).Stat().IsRegular ? Slot(word) : throw new SysException(Errno.EBADF, "not a regular file");
 
     /// <summary>No FIFO: see <see cref="KnownDifferences"/>.</summary>
-    private Descriptor ChangeableSlot(string word) => Slot(word).Stat().Type != FileType.Fifo ? Slot(word) : throw new SysException(Errno.EBADF, "a FIFO");
+    private Descriptor ChangeableSlot(string word) =>
+        Slot(word).Stat().Type != FileType.Fifo ? Slot(word) : throw new SysException(Errno.EBADF, "a FIFO");
 
     private static string ListSlot(Descriptor directory)
     {

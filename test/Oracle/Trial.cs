@@ -36,7 +36,8 @@ internal sealed class Trial
         }
         catch (BrokenPromiseException broken)
         {
-            return new Difference($"promise {broken.Message.Split(' ', '\n') switch { var words => string.Join(' ', words.Take(5)) }}", operations.Count, broken.Message);
+            return new Difference($"promise {broken.Message.Split(' ', '\n') switch { var words => string.Join(' ', words.Take(5)) }}",
+                operations.Count, broken.Message);
         }
         catch (Exception problem) when (problem is InvalidOperationException or TimeoutException or SysException)
         {
@@ -49,8 +50,10 @@ internal sealed class Trial
         Tree[] layers = LayerMaker.Make(settings, seed);
         Tree upper = Tree.Of((".", Node.Directory().Mode(Octal.Oct(777)).At(LayerMaker.At(7, 0))));
         string testedOptions = string.Join(',', ((string[])[settings.Options, settings.TestedOptions]).Where(o => o.Length > 0));
-        using var tested = Overlay.With(lowers: layers, upper: upper, on: settings.Filesystem, options: testedOptions, mounter: settings.Tested, seconds: 120);
-        using var reference = Overlay.With(lowers: layers, upper: upper, on: settings.Filesystem, options: settings.Options, mounter: settings.Reference, seconds: 120);
+        using var tested = Overlay.With(lowers: layers, upper: upper, on: settings.Filesystem, options: testedOptions,
+            mounter: settings.Tested, seconds: 120);
+        using var reference = Overlay.With(lowers: layers, upper: upper, on: settings.Filesystem, options: settings.Options,
+            mounter: settings.Reference, seconds: 120);
         using var one = new Performer(tested.Merged);
         using var other = new Performer(reference.Merged);
 
@@ -81,14 +84,17 @@ internal sealed class Trial
         Unmount(tested);
         Unmount(reference);
         return CompareUppers(tested, reference, leavesMarks, operations.Count)
-            ?? CompareAfterSwap(tested, settings.Reference, settings.Options, shownByTested, "written by the tested, shown by the reference", operations.Count)
-            ?? CompareAfterSwap(reference, settings.Tested, testedOptions, shownByReference, "written by the reference, shown by the tested", operations.Count);
+            ?? CompareAfterSwap(tested, settings.Reference, settings.Options, shownByTested,
+                "written by the tested, shown by the reference", operations.Count)
+            ?? CompareAfterSwap(reference, settings.Tested, testedOptions, shownByReference,
+                "written by the reference, shown by the tested", operations.Count);
 
         Difference? Remount(int step)
         {
             one.CloseAll();
             other.CloseAll();
-            foreach ((Overlay overlay, Mounter mounter) in ((Overlay, Mounter)[])[(tested, settings.Tested), (reference, settings.Reference)])
+            foreach ((Overlay overlay, Mounter mounter) in ((Overlay, Mounter)[])[(tested, settings.Tested),
+                (reference, settings.Reference)])
             {
                 Unmount(overlay);
                 Sys.DropCaches();
@@ -129,7 +135,8 @@ internal sealed class Trial
 
     private TreeImage Look(Overlay overlay) => TreeImage.Of(overlay.Merged, Seen).Map(Comparable);
 
-    private string Comparable(string line) => settings.Options.Contains("metacopy=on", StringComparison.Ordinal) ? KnownDifferences.WithoutTime(line) : line;
+    private string Comparable(string line) =>
+        settings.Options.Contains("metacopy=on", StringComparison.Ordinal) ? KnownDifferences.WithoutTime(line) : line;
 
     private Difference? CompareTrees(Overlay tested, Overlay reference, int step, string when) =>
         Compare($"tree {when}", Look(reference).Map(KnownDifferences.AsExpected), Look(tested), step);
@@ -144,7 +151,10 @@ internal sealed class Trial
 
         TreeImage Of(Overlay overlay)
         {
-            TreeImage written = TreeImage.Of(overlay.Upper, Written).Map(KnownDifferences.AsWritten).Map(KnownDifferences.WithoutOwnName).Map(Comparable);
+            TreeImage written = TreeImage.Of(overlay.Upper, Written)
+                .Map(KnownDifferences.AsWritten)
+                .Map(KnownDifferences.WithoutOwnName)
+                .Map(Comparable);
             return leavesMarks ? written.Map(KnownDifferences.WithoutMarks) : written;
         }
     }
@@ -162,7 +172,9 @@ internal sealed class Trial
     {
         string text = TreeImage.Difference(expected, actual);
         if (text.Length == 0) { return null; }
-        string path = expected.Lines.Keys.Union(actual.Lines.Keys).Order(StringComparer.Ordinal).First(p => expected.Lines.GetValueOrDefault(p) != actual.Lines.GetValueOrDefault(p));
+        string path = expected.Lines.Keys.Union(actual.Lines.Keys)
+            .Order(StringComparer.Ordinal)
+            .First(p => expected.Lines.GetValueOrDefault(p) != actual.Lines.GetValueOrDefault(p));
         return new Difference(
             $"{what}: {Outline(actual.Lines.GetValueOrDefault(path) ?? "nothing", expected.Lines.GetValueOrDefault(path) ?? "nothing")}",
             step,

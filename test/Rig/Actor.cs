@@ -99,12 +99,18 @@ public sealed unsafe class Actor : IDisposable
         CloseInherited();
         _ = Libc.SetUmask(umask);
         if (uid == 0 && gid == 0 && groups.Length == 0) { return; }
-        fixed (uint* p = groups) { SysException.ThrowIf(Native.Check(Native.syscall(Native.SysSetGroups, groups.Length, (nint)p, 0, 0, 0, 0)), "setgroups"); }
+        fixed (uint* p = groups)
+        {
+            SysException.ThrowIf(Native.Check(Native.syscall(Native.SysSetGroups, groups.Length, (nint)p, 0, 0, 0, 0)), "setgroups");
+        }
         SysException.ThrowIf(Native.Check(Native.syscall(Native.SysSetResGid, (nint)gid, (nint)gid, (nint)gid, 0, 0, 0)), "setresgid");
         SysException.ThrowIf(Native.Check(Native.syscall(Native.SysSetResUid, (nint)uid, (nint)uid, (nint)uid, 0, 0, 0)), "setresuid");
     }
 
-    /// <summary>Closes our copies of what others have open in an overlay, which would keep it from being unmounted; the runtime needs its own.</summary>
+    /// <summary>
+    /// Closes this process's copies of descriptors in an overlay, which would keep the overlay from being unmounted. The
+    /// runtime's own descriptors stay open.
+    /// </summary>
     private static void CloseInherited()
     {
         byte[] target = new byte[4096];
@@ -112,7 +118,10 @@ public sealed unsafe class Actor : IDisposable
         {
             FilePath link = (FilePath)"/proc/thread-self/fd" / entry.Name;
             if (Libc.ReadLinkAt(Libc.AtCwd, link.Bytes, target, out int length).IsError) { continue; }
-            if (PathText.Decode(target.AsSpan(0, length)).Contains(Scratch.Name, StringComparison.Ordinal)) { Libc.Close(int.Parse(entry.Name)); }
+            if (PathText.Decode(target.AsSpan(0, length)).Contains(Scratch.Name, StringComparison.Ordinal))
+            {
+                Libc.Close(int.Parse(entry.Name));
+            }
         }
     }
 }

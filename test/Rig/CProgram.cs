@@ -18,7 +18,9 @@ public sealed class CProgram(string source, params string[] options)
     });
 
     /// <summary>The root of the repository that the tests were built from.</summary>
-    internal static string Repository { get; } = typeof(CProgram).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(a => a.Key == "RepositoryRoot").Value!;
+    internal static string Repository { get; } = typeof(CProgram)
+        .Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
+        .Single(a => a.Key == "RepositoryRoot").Value!;
 
     /// <summary>What was built.</summary>
     public FilePath Path => path.Value;

@@ -15,8 +15,16 @@ public static class Command
     /// <exception cref="TimeoutException">It did not end in time, and was killed.</exception>
     public static Result Run(IReadOnlyList<string> words, int seconds = 60, IReadOnlyDictionary<string, string>? environment = null)
     {
-        var start = new ProcessStartInfo(words[0], words.Skip(1)) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach ((string name, string value) in environment ?? new Dictionary<string, string>(StringComparer.Ordinal)) { start.Environment[name] = value; }
+        var start = new ProcessStartInfo(words[0], words.Skip(1))
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        foreach ((string name, string value) in environment ?? new Dictionary<string, string>(StringComparer.Ordinal))
+        {
+            start.Environment[name] = value;
+        }
         using Process process = Process.Start(start)!;
         process.StandardInput.Close();
         var output = new StringBuilder();
@@ -38,6 +46,8 @@ public static class Command
     public static string Require(params string[] words)
     {
         Result result = Run(words);
-        return result.ExitCode == 0 ? result.Output : throw new InvalidOperationException($"{string.Join(' ', words)}: exit code {result.ExitCode}: {result.Text}");
+        return result.ExitCode == 0
+            ? result.Output
+            : throw new InvalidOperationException($"{string.Join(' ', words)}: exit code {result.ExitCode}: {result.Text}");
     }
 }

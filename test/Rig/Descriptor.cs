@@ -121,11 +121,13 @@ public sealed unsafe class Descriptor(int value) : IDisposable
     }
 
     /// <summary>fcntl(2) with F_SETFL.</summary>
-    public void SetStatus(OpenFlags flags) => SysException.ThrowIf(Native.Check(Native.fcntl(value, 4, (void*)(nint)(uint)flags)), "F_SETFL");
+    public void SetStatus(OpenFlags flags) =>
+        SysException.ThrowIf(Native.Check(Native.fcntl(value, 4, (void*)(nint)(uint)flags)), "F_SETFL");
 
     public void Truncate(long length) => SysException.ThrowIf(Libc.Truncate(value, length), "ftruncate");
 
-    public void Allocate(AllocateMode mode, long offset, long length) => SysException.ThrowIf(Libc.Allocate(value, mode, offset, length), "fallocate");
+    public void Allocate(AllocateMode mode, long offset, long length) =>
+        SysException.ThrowIf(Libc.Allocate(value, mode, offset, length), "fallocate");
 
     public void Sync() => SysException.ThrowIf(Libc.Sync(value, dataOnly: false), "fsync");
 
@@ -147,7 +149,8 @@ public sealed unsafe class Descriptor(int value) : IDisposable
     }
 
     public void SetXattr(string name, string content) =>
-        SysException.ThrowIf(Libc.SetXattrAt(value, Libc.Self, PathText.Encode(name), Encoding.Latin1.GetBytes(content), XattrFlags.None), $"fsetxattr({name})");
+        SysException.ThrowIf(Libc.SetXattrAt(value, Libc.Self, PathText.Encode(name), Encoding.Latin1.GetBytes(content), XattrFlags.None),
+            $"fsetxattr({name})");
 
     /// <summary>Gives an O_TMPFILE file a name.</summary>
     public void LinkTo(FilePath path) => Sys.Link(Proc, path, follow: true);
@@ -249,7 +252,8 @@ public sealed unsafe class Descriptor(int value) : IDisposable
     }
 
     /// <summary>F_GETLK: the lock that would be in the way, or <see cref="LockType.None"/>.</summary>
-    public (LockType Type, long Start, long Length) TestLock(LockType type, long start = 0, long length = 0, LockOwner owner = LockOwner.Process)
+    public (LockType Type, long Start, long Length) TestLock(LockType type, long start = 0, long length = 0,
+        LockOwner owner = LockOwner.Process)
     {
         FileLock request = new() { Type = type, Start = start, Length = length };
         SysException.ThrowIf(Native.Check(Native.fcntl(value, owner == LockOwner.Process ? 5 : 36, &request)), "F_GETLK");
@@ -315,7 +319,10 @@ public sealed unsafe class Map : IDisposable
 
     public void Sync() => SysException.ThrowIf(Native.Check(Native.msync(address, length, 4)), "msync");
 
-    /// <summary>Brings the pages in as reading them would: <see cref="Errno.EFAULT"/> where a reader would get SIGBUS. See MADV_POPULATE_READ in madvise(2).</summary>
+    /// <summary>
+    /// Brings the pages in, as reading them would. Gives <see cref="Errno.EFAULT"/> where a reader would get SIGBUS. See
+    /// MADV_POPULATE_READ in madvise(2).
+    /// </summary>
     public Errno Populate() => Native.Check(Native.syscall(28, address, (nint)length, 22, 0, 0, 0));
 
     public void Dispose() => _ = Native.munmap(address, length); // best effort: the address is ours

@@ -2,10 +2,13 @@ using Veneer.Linux;
 
 namespace Veneer.Rig;
 
-/// <summary>A path that can be extended with <c>/</c> and given to .NET as a string; any byte can be in it, see <see cref="PathText"/>.</summary>
+/// <summary>
+/// A path that can be extended with <c>/</c> and given to .NET as a string. It may hold any byte, see <see cref="PathText"/>.
+/// </summary>
 public readonly record struct FilePath(string Text)
 {
-    public static FilePath operator /(FilePath directory, string name) => new(name is "." or "" ? directory.Text : $"{directory.Text}/{name}");
+    public static FilePath operator /(FilePath directory, string name) =>
+        new(name is "." or "" ? directory.Text : $"{directory.Text}/{name}");
 
     public static FilePath operator /(FilePath directory, ReadOnlySpan<byte> name) => directory / PathText.Decode(name);
 

@@ -5,7 +5,10 @@ using Veneer.Linux;
 
 namespace Veneer.Rig;
 
-/// <summary>A directory, shown read-only through FUSE by this process, whose server can be made to stop answering; later it goes on, or dies.</summary>
+/// <summary>
+/// A directory that this process shows read-only through FUSE. Its server can be made to stop answering; later it answers again,
+/// or dies.
+/// </summary>
 /// <remarks>The kernel is allowed to remember nothing, so that every call comes to the server.</remarks>
 public sealed class HangingMount : IDisposable
 {
@@ -41,7 +44,10 @@ public sealed class HangingMount : IDisposable
     /// <summary>Returns when so many calls hang.</summary>
     public void AwaitWaiting(int count = 1)
     {
-        if (!SpinWait.SpinUntil(() => Waiting >= count, TimeSpan.FromSeconds(10))) { throw new TimeoutException($"{Waiting} calls hang in the lower layer, not {count}"); }
+        if (!SpinWait.SpinUntil(() => Waiting >= count, TimeSpan.FromSeconds(10)))
+        {
+            throw new TimeoutException($"{Waiting} calls hang in the lower layer, not {count}");
+        }
     }
 
     /// <summary>Everybody is answered again.</summary>
@@ -118,7 +124,8 @@ public sealed class HangingMount : IDisposable
             Errno error = Stat(path, out Statx stat);
             if (PathText.Decode(name[..^1]) == Refused.Name) { error = Refused.Error; }
             if (error.IsError) { return error; }
-            ulong node = numbers.GetOrAdd(path, _ => (ulong)Interlocked.Increment(ref last)); // the same again, or the kernel's overlay takes it for another object
+            // A path keeps its number, or the kernel's overlayfs takes it for another object.
+            ulong node = numbers.GetOrAdd(path, _ => (ulong)Interlocked.Increment(ref last));
             nodes[node] = path;
             entry = new EntryOut { NodeId = node, Attr = Attr.From(stat, stat.Ino, stat.Nlink) };
             return Errno.None;
@@ -134,7 +141,8 @@ public sealed class HangingMount : IDisposable
             return error;
         }
 
-        public Errno ReadLink(in Request request, Span<byte> target, out int length) => Libc.ReadLinkAt(Libc.AtCwd, PathOf(request).Bytes, target, out length);
+        public Errno ReadLink(in Request request, Span<byte> target, out int length) =>
+            Libc.ReadLinkAt(Libc.AtCwd, PathOf(request).Bytes, target, out length);
 
         public Errno Open(in Request request, in OpenIn input, out OpenOut result)
         {
@@ -175,7 +183,10 @@ public sealed class HangingMount : IDisposable
             List<DirectoryEntry> entries = [.. Sys.ReadDirectory(PathOf(request)).OrderBy(entry => entry.Name, StringComparer.Ordinal)];
             for (int i = (int)input.Offset; i < entries.Count; i++)
             {
-                if (!writer.TryAdd(PathText.Encode(entries[i].Name).AsSpan()[..^1], entries[i].Ino, entries[i].Type, (ulong)i + 1, default)) { break; }
+                if (!writer.TryAdd(PathText.Encode(entries[i].Name).AsSpan()[..^1], entries[i].Ino, entries[i].Type, (ulong)i + 1, default))
+                {
+                    break;
+                }
             }
             return Errno.None;
         }
@@ -192,7 +203,8 @@ public sealed class HangingMount : IDisposable
         public Errno GetXattr(in Request request, ReadOnlySpan<byte> attribute, Span<byte> value, out int size) =>
             Libc.GetXattrAt(Libc.AtCwd, PathOf(request).Bytes, attribute, value, out size);
 
-        public Errno ListXattr(in Request request, Span<byte> list, out int size) => Libc.ListXattrAt(Libc.AtCwd, PathOf(request).Bytes, list, out size);
+        public Errno ListXattr(in Request request, Span<byte> list, out int size) =>
+            Libc.ListXattrAt(Libc.AtCwd, PathOf(request).Bytes, list, out size);
 
         public void Rest(bool isQuiet) { }
 
@@ -235,7 +247,8 @@ public sealed class HangingMount : IDisposable
 
         public Errno RmDir(in Request request, ReadOnlySpan<byte> name) => Errno.EROFS;
 
-        public Errno Rename(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags) => Errno.EROFS;
+        public Errno Rename(
+            in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags) => Errno.EROFS;
 
         public Errno Link(in Request request, ulong target, ReadOnlySpan<byte> newName, out EntryOut entry)
         {
@@ -265,13 +278,15 @@ public sealed class HangingMount : IDisposable
 
         public Errno FSyncDir(in Request request, in FSyncIn input) => Errno.None;
 
-        public Errno SetXattr(in Request request, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value, in SetXattrIn input) => Errno.EROFS;
+        public Errno SetXattr(in Request request, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value, in SetXattrIn input) =>
+            Errno.EROFS;
 
         public Errno RemoveXattr(in Request request, ReadOnlySpan<byte> attribute) => Errno.EROFS;
 
         public Errno Access(in Request request, uint mask) => Errno.ENOSYS;
 
-        public Errno Ioctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength, out int result)
+        public Errno Ioctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength,
+            out int result)
         {
             outputLength = result = 0;
             return Errno.ENOTTY;

@@ -22,15 +22,21 @@ public static unsafe class IdMappedMount
             string own = Sys.ReadLink("/proc/self/ns/user");
             while (Sys.ReadLink(process / "ns/user") == own) { Thread.Sleep(1); }
             foreach (string file in (string[])["uid_map", "gid_map"]) { File.WriteAllText((process / file).Text, map + "\n"); }
-            SysException.ThrowIf(Libc.OpenAt(Libc.AtCwd, (process / "ns/user").Bytes, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int space), "open(ns/user)");
+            SysException.ThrowIf(
+                Libc.OpenAt(Libc.AtCwd, (process / "ns/user").Bytes, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int space),
+                "open(ns/user)");
             using var opened = new Fd(space);
             ulong* attributes = stackalloc ulong[4] { idMap, 0, 0, (ulong)space };
             fixed (byte* from = directory.Bytes, to = at.Bytes, none = "\0"u8)
             {
                 long tree = Native.syscall(openTree, atCwd, (nint)from, clone, 0, 0, 0);
                 SysException.ThrowIf(Native.Check(tree), $"open_tree({directory})");
-                SysException.ThrowIf(Native.Check(Native.syscall(mountSetAttributes, (nint)tree, (nint)none, emptyPath, (nint)attributes, 4 * sizeof(ulong), 0)), $"mount_setattr({directory})");
-                SysException.ThrowIf(Native.Check(Native.syscall(moveMount, (nint)tree, (nint)none, atCwd, (nint)to, fromEmptyPath, 0)), $"move_mount({at})");
+                SysException.ThrowIf(
+                    Native.Check(
+                        Native.syscall(mountSetAttributes, (nint)tree, (nint)none, emptyPath, (nint)attributes, 4 * sizeof(ulong), 0)),
+                    $"mount_setattr({directory})");
+                SysException.ThrowIf(Native.Check(Native.syscall(moveMount, (nint)tree, (nint)none, atCwd, (nint)to, fromEmptyPath, 0)),
+                    $"move_mount({at})");
                 Libc.Close((int)tree);
             }
         }

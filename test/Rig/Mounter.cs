@@ -8,7 +8,8 @@ public sealed record Layers(IReadOnlyList<FilePath> Lowers, FilePath? Upper, Fil
 /// <summary>Somebody who can mount an overlay: Veneer, the kernel, or any other by its command line.</summary>
 /// <remarks>
 /// <c>VENEER_TEST_MOUNT</c> chooses who is tested: <c>kernel</c>, <c>fuse-overlayfs</c>, or a command with the
-/// placeholders <c>{options}</c> (or <c>{branches}</c>) and <c>{mnt}</c>, unmounted with <c>VENEER_TEST_UMOUNT</c> (default <c>umount {mnt}</c>).
+/// placeholders <c>{options}</c> (or <c>{branches}</c>) and <c>{mnt}</c>, unmounted with <c>VENEER_TEST_UMOUNT</c> (default
+/// <c>umount {mnt}</c>).
 /// <c>VENEER_TEST_OPTIONS</c> are further options for every mount by Veneer.
 /// Whatever is expected of Veneer as an overlay must also be found true of the kernel.
 /// </remarks>
@@ -45,18 +46,24 @@ public abstract class Mounter
     public bool LeavesMark => IsVeneer && IsGiven("volatile");
 
     /// <summary>The further options of a mount, but for those that what a test asks for by itself leaves no place for.</summary>
-    public static IEnumerable<string> Further(string own) => FurtherOptions.Where(option => !own.Split(',').Any(other => Exclude(NameOf(option), NameOf(other))));
+    public static IEnumerable<string> Further(string own) =>
+        FurtherOptions.Where(option => !own.Split(',').Any(other => Exclude(NameOf(option), NameOf(other))));
 
-    private static string[] FurtherOptions { get; } = Environment.GetEnvironmentVariable("VENEER_TEST_OPTIONS")?.Split(',', StringSplitOptions.RemoveEmptyEntries) ?? [];
+    private static string[] FurtherOptions { get; } =
+        Environment.GetEnvironmentVariable("VENEER_TEST_OPTIONS")?.Split(',', StringSplitOptions.RemoveEmptyEntries) ?? [];
 
     private static bool IsGiven(string option) => FurtherOptions.Contains(option);
 
     private static string NameOf(string option) => option.Split('=')[0];
 
-    private static bool Exclude(string one, string other) => one == other || Excluding.Contains((one, other)) || Excluding.Contains((other, one));
+    private static bool Exclude(string one, string other) =>
+        one == other || Excluding.Contains((one, other)) || Excluding.Contains((other, one));
 
     private static readonly (string, string)[] Excluding =
-        [("userxattr", "metacopy"), ("userxattr", "redirect_dir"), ("metacopy", "redirect_dir"), ("volatile", "fsync"), ("volatile", "ro"), ("passthrough", "revocable")];
+    [
+        ("userxattr", "metacopy"), ("userxattr", "redirect_dir"), ("metacopy", "redirect_dir"),
+        ("volatile", "fsync"), ("volatile", "ro"), ("passthrough", "revocable"),
+    ];
 
     /// <summary>Options in the kernel's spelling.</summary>
     public static string OptionsOf(Layers layers, params IEnumerable<string> further)
@@ -74,7 +81,8 @@ public abstract class Mounter
     {
         // Of a kernel overlay that was on the same directories a process keeps a copy that a test beside this one starts in
         // a mount namespace of its own: they are in use, but not against us.
-        null or "" or "veneer" => new CommandMounter($"{Binary} mount -o {{options}},inuse=warn {{mnt}}", $"{Binary} umount {{mnt}}", veneer: true),
+        null or "" or "veneer" => new CommandMounter($"{Binary} mount -o {{options}},inuse=warn {{mnt}}", $"{Binary} umount {{mnt}}",
+            veneer: true),
         "kernel" => Kernel,
         "fuse-overlayfs" => new CommandMounter("fuse-overlayfs -o {options} {mnt}", "umount {mnt}", veneer: false),
         _ => new CommandMounter(mount, unmount ?? "umount {mnt}", veneer: false),
@@ -88,12 +96,14 @@ public abstract class Mounter
 
     /// <summary>The layers as unionfs-fuse and mergerfs name them.</summary>
     private static string BranchesOf(Layers layers) =>
-        string.Join(':', [.. layers.Upper is { } upper ? [$"{upper}=RW"] : Array.Empty<string>(), .. layers.Lowers.Select(lower => $"{lower}=RO")]);
+        string.Join(':',
+            [.. layers.Upper is { } upper ? [$"{upper}=RW"] : Array.Empty<string>(), .. layers.Lowers.Select(lower => $"{lower}=RO")]);
 
     private static Mounter FromEnvironment() =>
         Parse(Environment.GetEnvironmentVariable("VENEER_TEST_MOUNT"), Environment.GetEnvironmentVariable("VENEER_TEST_UMOUNT"));
 
-    private static string Escaped(string path) => path.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(":", "\\:", StringComparison.Ordinal);
+    private static string Escaped(string path) =>
+        path.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(":", "\\:", StringComparison.Ordinal);
 
     /// <summary>Unmounts with umount2(2); others may look at a mount for a moment, so that it tries again when it is busy.</summary>
     protected static void UnmountPatiently(FilePath merged)
@@ -148,7 +158,8 @@ public abstract class Mounter
         public override bool IsVeneer => veneer;
 
         public override void Mount(Layers layers) =>
-            Run(mount.Replace("{branches}", BranchesOf(layers), StringComparison.Ordinal), layers.Merged, OptionsOf(layers, veneer ? Further(layers.Options) : []));
+            Run(mount.Replace("{branches}", BranchesOf(layers), StringComparison.Ordinal), layers.Merged,
+                OptionsOf(layers, veneer ? Further(layers.Options) : []));
 
         public override void Unmount(FilePath merged)
         {
@@ -159,7 +170,8 @@ public abstract class Mounter
                     Run(unmount, merged, "");
                     return;
                 }
-                catch (InvalidOperationException problem) when (attempt < 40 && problem.Message.Contains("in use", StringComparison.Ordinal))
+                catch (InvalidOperationException problem) when (
+                    attempt < 40 && problem.Message.Contains("in use", StringComparison.Ordinal))
                 {
                     Thread.Sleep(50);
                 }

@@ -89,7 +89,8 @@ public sealed class Overlay : IDisposable
             Work = place / "work";
             Sys.MakeDirectory(Upper, Octal.Oct(755));
             Sys.MakeDirectory(Work, Octal.Oct(755));
-            settings.Upper.MakeAt(Upper, whiteoutsAreFiles: settings.UpperOn is UpperOn.KernelOverlay or UpperOn.Veneer or UpperOn.VeneerOnKernelOverlay);
+            settings.Upper.MakeAt(Upper,
+                whiteoutsAreFiles: settings.UpperOn is UpperOn.KernelOverlay or UpperOn.Veneer or UpperOn.VeneerOnKernelOverlay);
         }
         watch = new Timer(_ => EndHungServer(), null, TimeSpan.FromSeconds(seconds), Timeout.InfiniteTimeSpan);
     }
@@ -113,7 +114,8 @@ public sealed class Overlay : IDisposable
                 Command.Require("mount", "-t", "overlay", "overlay", "-o", layers, under);
                 belowUpperMount = under;
                 foreach (string name in (string[])["upper", "work"]) { Sys.MakeDirectory(under / name, Octal.Oct(755)); }
-                Command.Require(Mounter.Binary, "mount", "-o", $"lowerdir={below[0]},upperdir={under / "upper"},workdir={under / "work"},inuse=warn", at);
+                Command.Require(Mounter.Binary, "mount", "-o",
+                    $"lowerdir={below[0]},upperdir={under / "upper"},workdir={under / "work"},inuse=warn", at);
                 break;
             case UpperOn.Bindfs:
                 Command.Require("bindfs", below[1], at);
@@ -147,7 +149,8 @@ public sealed class Overlay : IDisposable
     /// volatile mount stays when it is shut down, also with sync_on_unmount.
     /// </remarks>
     public string[] Leftovers => [.. (Work / "work").Entries().Where(name =>
-        (!(mountedBy is not null || kernelWasHere) || !Sys.Stat(Work / "work" / name).IsWhiteoutDevice) && !(name == "incompat" && Mounter.UnderTest.LeavesMark))];
+        (!(mountedBy is not null || kernelWasHere) || !Sys.Stat(Work / "work" / name).IsWhiteoutDevice)
+            && !(name == "incompat" && Mounter.UnderTest.LeavesMark))];
 
     /// <param name="lower">The only lower layer.</param>
     /// <param name="lowers">Several, topmost first.</param>
@@ -183,7 +186,9 @@ public sealed class Overlay : IDisposable
         bool mounted = true,
         int seconds = 30)
     {
-        var overlay = new Overlay(new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, upperQuota, upperIn, upperOn, readOnly, inLower, seconds));
+        var overlay = new Overlay(
+            new OverlaySettings(lowers ?? [lower ?? Tree.Empty], over, upper ?? Tree.Empty, options, on, lowersOn, upperSize, upperQuota,
+                upperIn, upperOn, readOnly, inLower, seconds));
         try
         {
             if (mounted) { overlay.Mount(mounter); }
@@ -224,7 +229,8 @@ public sealed class Overlay : IDisposable
 
     /// <summary>Makes the mount read-only, or writable again, as <c>mount -o remount</c> does.</summary>
     public void RemountAs(bool readOnly) => SysException.ThrowIf(
-        Libc.Mount("none\0"u8, Merged.Bytes, "none\0"u8, MountFlags.Remount | (readOnly ? MountFlags.ReadOnly : MountFlags.None), "\0"u8), $"remount({Merged})");
+        Libc.Mount("none\0"u8, Merged.Bytes, "none\0"u8, MountFlags.Remount | (readOnly ? MountFlags.ReadOnly : MountFlags.None), "\0"u8),
+        $"remount({Merged})");
 
     /// <summary>Changes flags of the mount, as <c>mount -o remount</c> does.</summary>
     public void RemountAs(string options)
@@ -268,7 +274,12 @@ public sealed class Overlay : IDisposable
         {
             if (Native.kill(pid, hold ? Stop : Continue) != 0) { continue; } // it has ended
             // Until each of its threads has seen the signal, it may serve a request.
-            while (hold && Directory.GetDirectories($"/proc/{pid}/task").Any(task => !Sys.ReadText(task + "/stat").Contains(") T ", StringComparison.Ordinal))) { Thread.Sleep(1); }
+            while (hold
+                && Directory.GetDirectories($"/proc/{pid}/task").Any(
+                    task => !Sys.ReadText(task + "/stat").Contains(") T ", StringComparison.Ordinal)))
+            {
+                Thread.Sleep(1);
+            }
         }
     }
 
@@ -290,7 +301,10 @@ public sealed class Overlay : IDisposable
         while ((Servers.Count > 0 || IsLocked(Upper) || IsLocked(Work)) && waited.Elapsed < TimeSpan.FromSeconds(10)) { Thread.Sleep(5); }
     }
 
-    /// <summary>Whether somebody has a flock(2) on a directory: a process that ends has no command line any more, and its locks still.</summary>
+    /// <summary>
+    /// Whether somebody has a flock(2) on a directory. A process that is ending has no command line any more, but still its
+    /// locks.
+    /// </summary>
     private static bool IsLocked(FilePath directory) =>
         directory.Text is not null && directory.Exists && Sys.ReadText("/proc/locks").Split('\n').Any(line =>
             line.Contains("FLOCK", StringComparison.Ordinal) && line.Contains($":{Sys.Stat(directory).Ino} ", StringComparison.Ordinal));
@@ -298,11 +312,14 @@ public sealed class Overlay : IDisposable
     /// <summary>Ends every server of a mount and aborts its connection, so that whoever waits for it goes on.</summary>
     public static void Abort(FilePath merged)
     {
-        string? device = MountTable.Read(out List<MountEntry> mounts).IsError ? null : mounts.LastOrDefault(m => m.MountPoint == merged.Text)?.Device;
+        string? device = MountTable.Read(out List<MountEntry> mounts).IsError
+            ? null
+            : mounts.LastOrDefault(m => m.MountPoint == merged.Text)?.Device;
         foreach (int pid in ServersOf(merged)) { _ = Native.kill(pid, 9); } // best effort: as above
         if (device?.Split(':') is ["0", string minor])
         {
-            _ = Sys.ErrorOf(() => Sys.Write($"/sys/fs/fuse/connections/{minor}/abort", "1")); // best effort: gone with its server, most likely
+            // best effort: it is most likely gone with its server
+            _ = Sys.ErrorOf(() => Sys.Write($"/sys/fs/fuse/connections/{minor}/abort", "1"));
         }
     }
 
@@ -322,7 +339,10 @@ public sealed class Overlay : IDisposable
         watch.Dispose();
         if (hang is not null) { broken.AppendLine(hang); }
         CheckLowers(broken);
-        if (Upper.Text is not null && Leftovers.Length > 0) { broken.Append("The work directory holds ").AppendLine(string.Join(", ", Leftovers)); }
+        if (Upper.Text is not null && Leftovers.Length > 0)
+        {
+            broken.Append("The work directory holds ").AppendLine(string.Join(", ", Leftovers));
+        }
         if (ownUpperMount is { } small) { Libc.Unmount(small.Bytes, lazy: true); }
         if (belowUpperMount is { } under) { Libc.Unmount(under.Bytes, lazy: true); }
         Sys.RemoveTree(home);
@@ -356,11 +376,17 @@ public sealed class Overlay : IDisposable
         {
             if (!int.TryParse(Path.GetFileName(process), out int pid) || pid == Environment.ProcessId) { continue; }
             if (Libc.ReadWhole(PathText.Encode($"{process}/cmdline"), out byte[] line).IsError) { continue; }
-            if (PathText.Decode(line.Select(b => b == 0 ? (byte)'\n' : b).ToArray()).Split('\n').Contains(merged.Text, StringComparer.Ordinal)) { found.Add(pid); }
+            if (PathText.Decode(line.Select(b => b == 0 ? (byte)'\n' : b).ToArray())
+                .Split('\n')
+                .Contains(merged.Text, StringComparer.Ordinal))
+            {
+                found.Add(pid);
+            }
         }
         return found;
     }
 
     private sealed record OverlaySettings(
-        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize, string? UpperQuota, FilePath? UpperIn, UpperOn UpperOn, bool ReadOnly, string? InLower, int Seconds);
+        Tree[] Lowers, FilePath[]? Over, Tree Upper, string Options, Filesystem On, Filesystem? LowersOn, string? UpperSize,
+        string? UpperQuota, FilePath? UpperIn, UpperOn UpperOn, bool ReadOnly, string? InLower, int Seconds);
 }

@@ -40,7 +40,10 @@ public static unsafe class PrivateNamespace
         }
         if (Libc.ReadWhole("/proc/self/mountinfo\0"u8, out byte[] mounts).IsError) { return "/proc is not mounted."; }
         string root = Encoding.Latin1.GetString(mounts).Split('\n').First(line => line.Split(' ') is [_, _, _, _, "/", ..]);
-        if (root.Contains(" shared:", StringComparison.Ordinal)) { return $"{Mark} is set, but mounts would be seen outside of this process's namespace."; }
+        if (root.Contains(" shared:", StringComparison.Ordinal))
+        {
+            return $"{Mark} is set, but mounts would be seen outside of this process's namespace.";
+        }
         if (!mark.StartsWith(InCopy, StringComparison.Ordinal))
         {
             int here;
@@ -67,7 +70,8 @@ public static unsafe class PrivateNamespace
             "unshare", "--mount", "--propagation", "private", .. more,
             PathText.Decode(buffer.AsSpan(0, length)), .. own[1..],
         ];
-        string[] variables = [.. Environment.GetEnvironmentVariables().Cast<System.Collections.DictionaryEntry>().Select(v => $"{v.Key}={v.Value}")];
+        string[] variables =
+            [.. Environment.GetEnvironmentVariables().Cast<System.Collections.DictionaryEntry>().Select(v => $"{v.Key}={v.Value}")];
         foreach (string place in (ReadOnlySpan<string>)["/usr/bin/unshare", "/bin/unshare"])
         {
             Errno error = Execute(place, words, variables);

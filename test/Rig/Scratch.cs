@@ -39,19 +39,25 @@ public static class Scratch
     {
         lock (Guard)
         {
-            FilePath root = Mounted.Values.Where(m => place.Text.StartsWith(m.Text + "/", StringComparison.Ordinal)).MaxBy(m => m.Text.Length);
+            FilePath root = Mounted.Values
+                .Where(m => place.Text.StartsWith(m.Text + "/", StringComparison.Ordinal))
+                .MaxBy(m => m.Text.Length);
             return root.Text + QuietSuffix + place.Text[root.Text.Length..];
         }
     }
 
     /// <summary>Mounts a tmpfs of its own at a directory, such as one that is soon full.</summary>
     public static void MountTmpfs(FilePath at, string size, MountFlags flags = MountFlags.StrictAccessTime) =>
-        SysException.ThrowIf(Libc.Mount("tmpfs\0"u8, at.Bytes, "tmpfs\0"u8, flags, PathText.Encode($"mode=755,size={size}")), $"mount -t tmpfs {at}");
+        SysException.ThrowIf(Libc.Mount("tmpfs\0"u8, at.Bytes, "tmpfs\0"u8, flags, PathText.Encode($"mode=755,size={size}")),
+            $"mount -t tmpfs {at}");
 
     /// <summary>Makes a filesystem in a new image file and mounts it.</summary>
     public static void MountImage(Filesystem kind, FilePath image, FilePath at, long size, string options)
     {
-        using (Descriptor file = Sys.Open(image, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Octal.Oct(600))) { file.Truncate(size); }
+        using (Descriptor file = Sys.Open(image, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Octal.Oct(600)))
+        {
+            file.Truncate(size);
+        }
         // Enough inodes for millions of small files.
         Command.Require([$"mkfs.{NameOf(kind)}", .. kind == Filesystem.Ext4 ? ["-Fq", "-i", "2048"] : (string[])["-q"], image]);
         Sys.MakeDirectory(at, Octal.Oct(755));

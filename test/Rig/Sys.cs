@@ -28,7 +28,8 @@ public static unsafe class Sys
 
     public static Descriptor Open(FilePath path, OpenFlags flags, uint mode = 0)
     {
-        SysException.ThrowIf(Libc.OpenAt(Libc.AtCwd, path.Bytes, flags, mode, ResolveFlags.None, out int descriptor), $"open({path}, {flags})");
+        SysException.ThrowIf(Libc.OpenAt(Libc.AtCwd, path.Bytes, flags, mode, ResolveFlags.None, out int descriptor),
+            $"open({path}, {flags})");
         return new Descriptor(descriptor);
     }
 
@@ -46,7 +47,11 @@ public static unsafe class Sys
     {
         var result = default(Statx);
         Errno error;
-        fixed (byte* p = path.Bytes) { error = Native.Check(Native.statx(Libc.AtCwd, p, follow ? 0 : NoFollow, (uint)(StatxMask.Basic | StatxMask.BirthTime), &result)); }
+        fixed (byte* p = path.Bytes)
+        {
+            error = Native.Check(
+                Native.statx(Libc.AtCwd, p, follow ? 0 : NoFollow, (uint)(StatxMask.Basic | StatxMask.BirthTime), &result));
+        }
         SysException.ThrowIf(error, $"stat({path})");
         return result;
     }
@@ -58,14 +63,16 @@ public static unsafe class Sys
         return result;
     }
 
-    public static void MakeDirectory(FilePath path, uint mode = 0x1FF) => SysException.ThrowIf(Libc.MakeDirectoryAt(Libc.AtCwd, path.Bytes, mode), $"mkdir({path})");
+    public static void MakeDirectory(FilePath path, uint mode = 0x1FF) =>
+        SysException.ThrowIf(Libc.MakeDirectoryAt(Libc.AtCwd, path.Bytes, mode), $"mkdir({path})");
 
     public static void MakeNode(FilePath path, uint type, uint mode, uint major = 0, uint minor = 0) =>
         SysException.ThrowIf(Libc.MakeNodeAt(Libc.AtCwd, path.Bytes, type | mode, DeviceNumber.Encode(major, minor)), $"mknod({path})");
 
     public static void MakeWhiteout(FilePath path) => MakeNode(path, FileType.CharacterDevice, 0);
 
-    public static void SymbolicLink(string target, FilePath path) => SysException.ThrowIf(Libc.SymbolicLinkAt(PathText.Encode(target), Libc.AtCwd, path.Bytes), $"symlink({path})");
+    public static void SymbolicLink(string target, FilePath path) =>
+        SysException.ThrowIf(Libc.SymbolicLinkAt(PathText.Encode(target), Libc.AtCwd, path.Bytes), $"symlink({path})");
 
     public static string ReadLink(FilePath path)
     {
@@ -77,13 +84,17 @@ public static unsafe class Sys
     public static void Link(FilePath existing, FilePath path, bool follow = false)
     {
         Errno error;
-        fixed (byte* from = existing.Bytes, to = path.Bytes) { error = Native.Check(Native.linkat(Libc.AtCwd, from, Libc.AtCwd, to, follow ? Follow : 0)); }
+        fixed (byte* from = existing.Bytes, to = path.Bytes)
+        {
+            error = Native.Check(Native.linkat(Libc.AtCwd, from, Libc.AtCwd, to, follow ? Follow : 0));
+        }
         SysException.ThrowIf(error, $"link({existing}, {path})");
     }
 
     public static void Unlink(FilePath path) => SysException.ThrowIf(Libc.UnlinkAt(Libc.AtCwd, path.Bytes), $"unlink({path})");
 
-    public static void RemoveDirectory(FilePath path) => SysException.ThrowIf(Libc.RemoveDirectoryAt(Libc.AtCwd, path.Bytes), $"rmdir({path})");
+    public static void RemoveDirectory(FilePath path) =>
+        SysException.ThrowIf(Libc.RemoveDirectoryAt(Libc.AtCwd, path.Bytes), $"rmdir({path})");
 
     public static void Rename(FilePath from, FilePath to, RenameFlags flags = RenameFlags.None) =>
         SysException.ThrowIf(Libc.RenameAt(Libc.AtCwd, from.Bytes, Libc.AtCwd, to.Bytes, flags), $"rename({from}, {to}, {flags})");
@@ -174,7 +185,8 @@ public static unsafe class Sys
     public static byte[] GetXattr(FilePath path, string name)
     {
         byte[] value = new byte[65536];
-        SysException.ThrowIf(Libc.GetXattrAt(Libc.AtCwd, path.Bytes, PathText.Encode(name), value, out int size), $"getxattr({path}, {name})");
+        SysException.ThrowIf(Libc.GetXattrAt(Libc.AtCwd, path.Bytes, PathText.Encode(name), value, out int size),
+            $"getxattr({path}, {name})");
         return value[..size];
     }
 
@@ -195,7 +207,8 @@ public static unsafe class Sys
     {
         byte[] list = new byte[65536];
         SysException.ThrowIf(Libc.ListXattrAt(Libc.AtCwd, path.Bytes, list, out int size), $"listxattr({path})");
-        return [.. Encoding.Latin1.GetString(list, 0, size).Split('\0', StringSplitOptions.RemoveEmptyEntries).Order(StringComparer.Ordinal)];
+        return [
+            .. Encoding.Latin1.GetString(list, 0, size).Split('\0', StringSplitOptions.RemoveEmptyEntries).Order(StringComparer.Ordinal)];
     }
 
     /// <summary>Removes a tree, also where permissions are in the way of root's tools; what is not there is fine.</summary>

@@ -93,7 +93,8 @@ public sealed class Tree
 
     /// <summary>Makes the tree in an empty directory.</summary>
     /// <param name="root">The directory.</param>
-    /// <param name="whiteoutsAreFiles">Whether whiteouts are empty files with an attribute, in marked directories, since no device can be one.</param>
+    /// <param name="whiteoutsAreFiles">Whether whiteouts are empty files with an attribute, in marked directories, since no device
+    /// can be one.</param>
     public void MakeAt(FilePath root, bool whiteoutsAreFiles = false)
     {
         var made = new List<(FilePath Path, Node Node)> { (root, Node.Directory()) };
@@ -154,7 +155,10 @@ public sealed class Tree
     private static void SetAttributes(FilePath path, Node node)
     {
         if (node.Owner != default) { Sys.ChangeOwner(path, node.Owner.Uid, node.Owner.Gid); }
-        if (node.Type != FileType.SymbolicLink && !(node.Type == FileType.CharacterDevice && node.Device == default)) { Sys.ChangeMode(path, node.Permissions); }
+        if (node.Type != FileType.SymbolicLink && !(node.Type == FileType.CharacterDevice && node.Device == default))
+        {
+            Sys.ChangeMode(path, node.Permissions);
+        }
         foreach ((string name, byte[] value) in node.Attributes) { Sys.SetXattr(path, name, value); }
     }
 }

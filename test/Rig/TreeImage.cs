@@ -55,8 +55,11 @@ public sealed class TreeImage
         using Descriptor place = Sys.Open(root, OpenFlags.Path | OpenFlags.Directory);
         SysException.ThrowIf(Libc.CloneMount(place.Value, out int clone), $"open_tree({root})");
         using var mount = new Descriptor(clone);
-        SysException.ThrowIf(Libc.SetMountAttributes(clone, MountAttributes.ReadOnly | MountAttributes.NoAccessTime, MountAttributes.AccessTimeField), "mount_setattr");
-        SysException.ThrowIf(Libc.OpenAt(clone, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int opened), $"open({root})");
+        SysException.ThrowIf(
+            Libc.SetMountAttributes(clone, MountAttributes.ReadOnly | MountAttributes.NoAccessTime, MountAttributes.AccessTimeField),
+            "mount_setattr");
+        SysException.ThrowIf(Libc.OpenAt(clone, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int opened),
+            $"open({root})");
         using var directory = new Descriptor(opened);
         return Of(directory.Value, Facets.Everything);
     }
@@ -134,7 +137,9 @@ public sealed class TreeImage
             }
             lines[path] = line;
             if (!line.StartsWith("directory", StringComparison.Ordinal)) { continue; }
-            Errno error = Libc.OpenAt(directory, name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow | OpenFlags.NoAccessTime, 0, ResolveFlags.None, out int child);
+            Errno error = Libc.OpenAt(
+                directory, name, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow | OpenFlags.NoAccessTime, 0,
+                ResolveFlags.None, out int child);
             if (error.IsError)
             {
                 lines[path + "/(listing)"] = error.ToString();
@@ -155,7 +160,10 @@ public sealed class TreeImage
         if (facets.HasFlag(Facets.Nlink) && !stat.IsDirectory) { Say($"nlink={stat.Nlink}"); }
         if (facets.HasFlag(Facets.Ino)) { Say($"ino={stat.Ino}"); }
         if (facets.HasFlag(Facets.Blocks)) { Say($"blocks={stat.Blocks}"); }
-        if (facets.HasFlag(Facets.ModifyTime)) { Say($"mtime={(facets.HasFlag(Facets.RecentTimesAreNow) ? TimeOrNow(stat.ModifyTime) : Time(stat.ModifyTime))}"); }
+        if (facets.HasFlag(Facets.ModifyTime))
+        {
+            Say($"mtime={(facets.HasFlag(Facets.RecentTimesAreNow) ? TimeOrNow(stat.ModifyTime) : Time(stat.ModifyTime))}");
+        }
         if (facets.HasFlag(Facets.ChangeTime)) { Say($"ctime={Time(stat.ChangeTime)}"); }
         if (facets.HasFlag(Facets.AccessTime)) { Say($"atime={Time(stat.AccessTime)}"); }
         if (facets.HasFlag(Facets.Content) && stat.IsRegular) { Say($"size={stat.Size} {Hash(directory, name)}"); }
@@ -168,7 +176,8 @@ public sealed class TreeImage
 
     private static string Hash(int directory, ReadOnlySpan<byte> name)
     {
-        Errno error = Libc.OpenAt(directory, name, OpenFlags.ReadOnly | OpenFlags.NoFollow | OpenFlags.NonBlock | OpenFlags.NoAccessTime, 0, ResolveFlags.None, out int opened);
+        Errno error = Libc.OpenAt(directory, name, OpenFlags.ReadOnly | OpenFlags.NoFollow | OpenFlags.NonBlock | OpenFlags.NoAccessTime, 0,
+            ResolveFlags.None, out int opened);
         if (error.IsError) { return error.ToString(); }
         using var file = new Descriptor(opened);
         try { return Convert.ToHexString(SHA256.HashData(file.ReadToEnd()).AsSpan(0, 8)); }
@@ -192,7 +201,9 @@ public sealed class TreeImage
             return;
         }
         byte[] value = new byte[65536];
-        foreach (string attribute in Encoding.Latin1.GetString(list, 0, size).Split('\0', StringSplitOptions.RemoveEmptyEntries).Order(StringComparer.Ordinal))
+        foreach (string attribute in Encoding.Latin1.GetString(list, 0, size)
+            .Split('\0', StringSplitOptions.RemoveEmptyEntries)
+            .Order(StringComparer.Ordinal))
         {
             error = Libc.GetXattrAt(directory, name, PathText.Encode(attribute), value, out int length);
             text.Append(' ').Append(attribute).Append('=').Append(error.IsError ? error.ToString() : Readable(value.AsSpan(0, length)));
@@ -200,7 +211,9 @@ public sealed class TreeImage
     }
 
     private static string Readable(ReadOnlySpan<byte> value) =>
-        value.ContainsAnyExceptInRange((byte)33, (byte)126) || value.Length > 80 ? "0x" + Convert.ToHexString(value) : Encoding.ASCII.GetString(value);
+        value.ContainsAnyExceptInRange((byte)33, (byte)126) || value.Length > 80
+            ? "0x" + Convert.ToHexString(value)
+            : Encoding.ASCII.GetString(value);
 
     /// <summary>A time that a test has set, or <c>now</c>.</summary>
     public static string TimeOrNow(in StatxTime time) => time.Seconds > Node.LongAgo.Seconds + 1_000_000 ? "now" : Time(time);

@@ -3,7 +3,9 @@ using Veneer.Linux;
 
 namespace Veneer.Rig;
 
-/// <summary>Whether what lies in an upper directory is well-formed: what docs/on-disk-format.md says, read without the server's own code.</summary>
+/// <summary>
+/// Whether an upper directory is well-formed, as docs/on-disk-format.md says. It is read without the server's own code.
+/// </summary>
 public static class UpperFormat
 {
     private const string Prefix = "trusted.overlay.";
@@ -27,7 +29,10 @@ public static class UpperFormat
             foreach (string attribute in Sys.ListXattr(path).Where(a => a.StartsWith(Prefix, StringComparison.Ordinal)))
             {
                 string kind = attribute[Prefix.Length..];
-                if (!IsWellFormed(kind, stat, Sys.GetXattr(path, attribute))) { Say($"{attribute} = {Convert.ToHexString(Sys.GetXattr(path, attribute))}"); }
+                if (!IsWellFormed(kind, stat, Sys.GetXattr(path, attribute)))
+                {
+                    Say($"{attribute} = {Convert.ToHexString(Sys.GetXattr(path, attribute))}");
+                }
                 if (kind == "origin" && !isImpure) { Say("has an origin, in a directory that is not impure"); }
             }
             if (stat.IsWhiteoutDevice && Sys.ListXattr(path).Length > 0) { Say("a whiteout with attributes"); }
@@ -52,5 +57,6 @@ public static class UpperFormat
 
     private static bool IsRedirect(string value) =>
         value.Length is > 0 and <= 256 && (value[0] == '/' ? value[1..] : value).Split('/') is var names
-        && (value[0] == '/' || names.Length == 1) && names.All(name => name is not ("" or "." or "..") && !name.Contains('\0', StringComparison.Ordinal));
+        && (value[0] == '/' || names.Length == 1)
+            && names.All(name => name is not ("" or "." or "..") && !name.Contains('\0', StringComparison.Ordinal));
 }
