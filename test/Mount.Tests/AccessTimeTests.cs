@@ -1,6 +1,9 @@
 namespace Veneer.Mount.Tests;
 
-/// <summary>The overlay's mount says how access times of upper are kept, whatever upper's own mount says; those of a lower never change.</summary>
+/// <summary>
+/// The flags of the overlay's mount decide how access times of upper are kept, whatever upper's own mount says. Access times of a
+/// lower never change.
+/// </summary>
 public sealed class AccessTimeTests
 {
     private static readonly TimeSpec Past = new() { Seconds = 1_000_000_000 };
@@ -57,7 +60,10 @@ public sealed class AccessTimeTests
     {
         FilePath own = place / (before.Seconds == Past.Seconds ? "past" : "future");
         Sys.MakeDirectory(own, Oct(755));
-        using var overlay = Overlay.With(lower: Tree.Of(("below/file", "x")), upper: Tree.Of(("file", "file"), ("map", "map"), ("link", Node.Link("file")), ("dir/in", "")), upperIn: own, options: options, mounted: false);
+        using var overlay = Overlay.With(
+            lower: Tree.Of(("below/file", "x")),
+            upper: Tree.Of(("file", "file"), ("map", "map"), ("link", Node.Link("file")), ("dir/in", "")), upperIn: own, options: options,
+            mounted: false);
         string[] names = ["dir", "file", "link", "map"];
         foreach (string name in names) { Sys.ChangeTimes(overlay.Upper / name, before, Past); }
         overlay.Mount();
@@ -71,7 +77,10 @@ public sealed class AccessTimeTests
         using (Descriptor file = Sys.Open(overlay.Merged / "map", OpenFlags.ReadOnly))
         using (Map map = file.Map(3)) { Assert.Equal((byte)'m', map.Memory[0]); }
 
-        foreach (string name in names) { Assert.Equal(Sys.Stat(overlay.Upper / name).AccessTime.Seconds, Sys.Stat(overlay.Merged / name).AccessTime.Seconds); }
+        foreach (string name in names)
+        {
+            Assert.Equal(Sys.Stat(overlay.Upper / name).AccessTime.Seconds, Sys.Stat(overlay.Merged / name).AccessTime.Seconds);
+        }
         return string.Join(' ', names.Where(name => Sys.Stat(overlay.Upper / name).AccessTime.Seconds != before.Seconds));
     }
 }

@@ -10,7 +10,8 @@ internal static class Acl
     {
         (ushort Tag, int Permissions, uint Id)[] entries =
         [
-            (0x01, owner, uint.MaxValue), (0x02, user.Permissions, user.Id), (0x04, group, uint.MaxValue), (0x10, mask, uint.MaxValue), (0x20, other, uint.MaxValue),
+            (0x01, owner, uint.MaxValue), (0x02, user.Permissions, user.Id), (0x04, group, uint.MaxValue), (0x10, mask, uint.MaxValue),
+            (0x20, other, uint.MaxValue),
         ];
         byte[] list = new byte[4 + (8 * entries.Length)];
         list[0] = 2;

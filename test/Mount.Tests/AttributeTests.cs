@@ -12,7 +12,7 @@ public sealed class AttributeTests
         string[] directories = [".", "a", "a/b"];
         foreach (string change in new[] { "a/b/file", "a/b/other", "a/c" })
         {
-            foreach (string directory in directories) { _ = Sys.Stat(overlay.Merged / directory); } // now the kernel knows
+            foreach (string directory in directories) { _ = Sys.Stat(overlay.Merged / directory); } // now the kernel has them cached
 
             Sys.Open(overlay.Merged / change, OpenFlags.WriteOnly).Dispose();
 
@@ -40,7 +40,8 @@ public sealed class AttributeTests
             foreach (string layer in (string[])["lower", "upper"])
             {
                 foreach (string operation in (string[])[
-                    "setxattr", "removexattr", "set ACL", "remove ACL", "fallocate", "punch", "copy_file_range", "link", "unlink", "rename", "rename over", "exchange", "write", "map", "sendfile",
+                    "setxattr", "removexattr", "set ACL", "remove ACL", "fallocate", "punch", "copy_file_range", "link", "unlink", "rename",
+                    "rename over", "exchange", "write", "map", "sendfile",
                     "chmod", "chown", "FS_IOC_SETFLAGS", "FS_IOC_FSSETXATTR", "O_TRUNC"]) { data.Add(layer, operation); }
             }
             return data;
@@ -51,17 +52,24 @@ public sealed class AttributeTests
     [MemberData(nameof(Operations))]
     public void What_an_operation_changes_shows_at_once(string layer, string operation)
     {
-        Node file = Node.File(new string('x', 10_000)).Attribute("user.old", "1").Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1000, 6), group: 4, mask: 6, other: 4));
+        Node file = Node.File(new string('x', 10_000))
+            .Attribute("user.old", "1")
+            .Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1000, 6), group: 4, mask: 6, other: 4));
         Tree tree = Tree.Of(("file", file), ("second", Node.HardLink("file")), ("other", Node.File(new string('y', 5000))), ("third", "z"));
-        using Overlay overlay = layer == "lower" ? Overlay.With(lower: tree, on: Filesystem.Ext4) : Overlay.With(upper: tree, on: Filesystem.Ext4);
+        using Overlay overlay = layer == "lower"
+            ? Overlay.With(lower: tree, on: Filesystem.Ext4)
+            : Overlay.With(upper: tree, on: Filesystem.Ext4);
         FilePath merged = overlay.Merged / "file", moved = overlay.Merged / "moved";
-        foreach (string name in (string[])["file", "second", "other", "third"]) { _ = Sys.Stat(overlay.Merged / name); } // now the kernel knows
+        // From now on the kernel has them cached.
+        foreach (string name in (string[])["file", "second", "other", "third"]) { _ = Sys.Stat(overlay.Merged / name); }
 
         switch (operation)
         {
             case "setxattr": Sys.SetXattr(merged, "user.new", "1"); break;
             case "removexattr": Sys.RemoveXattr(merged, "user.old"); break;
-            case "set ACL": Sys.SetXattr(merged, "system.posix_acl_access", Acl.Of(owner: 7, user: (1001, 7), group: 5, mask: 7, other: 5)); break;
+            case "set ACL":
+                Sys.SetXattr(merged, "system.posix_acl_access", Acl.Of(owner: 7, user: (1001, 7), group: 5, mask: 7, other: 5));
+                break;
             case "remove ACL": Sys.RemoveXattr(merged, "system.posix_acl_access"); break;
             case "link": Sys.Link(merged, moved); break;
             case "unlink": Sys.Unlink(overlay.Merged / "second"); break;
@@ -71,7 +79,10 @@ public sealed class AttributeTests
             case "chmod": Sys.ChangeMode(merged, Oct(600)); break;
             case "chown": Sys.ChangeOwner(merged, 5, 6); break;
             default:
-                using (Descriptor opened = Sys.Open(merged, OpenFlags.ReadWrite | (operation == "O_TRUNC" ? OpenFlags.Truncate : 0))) { Change(opened, overlay.Merged / "other", operation); }
+                using (Descriptor opened = Sys.Open(merged, OpenFlags.ReadWrite | (operation == "O_TRUNC" ? OpenFlags.Truncate : 0)))
+                {
+                    Change(opened, overlay.Merged / "other", operation);
+                }
                 break;
         }
 
@@ -111,7 +122,9 @@ public sealed class AttributeTests
     private static string Whole(FilePath path)
     {
         Statx stat = Sys.Stat(path);
-        return $"{Text(stat.Mode)} {stat.Uid}:{stat.Gid} {stat.Size} {stat.Blocks} {stat.ModifyTime.Seconds}.{stat.ModifyTime.Nanoseconds} {stat.ChangeTime.Seconds}.{stat.ChangeTime.Nanoseconds}";
+        return
+            $"{Text(stat.Mode)} {stat.Uid}:{stat.Gid} {stat.Size} {stat.Blocks} {stat.ModifyTime.Seconds}.{stat.ModifyTime.Nanoseconds} "
+            + $"{stat.ChangeTime.Seconds}.{stat.ChangeTime.Nanoseconds}";
     }
 
     [MountTheory]
@@ -133,7 +146,8 @@ public sealed class AttributeTests
                     Sys.Truncate(overlay.Merged / "file", content.Length);
                     break;
                 default:
-                    using (Descriptor file = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly | (call == "O_TRUNC" ? OpenFlags.Truncate : 0)))
+                    using (Descriptor file = Sys.Open(overlay.Merged / "file",
+                        OpenFlags.WriteOnly | (call == "O_TRUNC" ? OpenFlags.Truncate : 0)))
                     {
                         if (call == "ftruncate") { file.Truncate(content.Length); }
                         Assert.True(file.Stat().ModifyTime.Seconds > 1_000_000);
@@ -152,7 +166,9 @@ public sealed class AttributeTests
     {
         using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("lower", "old text")), upper: Tree.Of(("upper", "old text")));
         FilePath path = overlay.Merged / name;
-        using Descriptor file = name == "created" ? Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Create, Oct(644)) : Sys.Open(path, OpenFlags.ReadWrite);
+        using Descriptor file = name == "created"
+            ? Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Create, Oct(644))
+            : Sys.Open(path, OpenFlags.ReadWrite);
         _ = file.WriteAt("old text", 0);
         using Map map = file.Map(8, write: true);
         Patience.Eventually(() => Assert.Equal(Seen(overlay.Upper / name), Seen(path)));

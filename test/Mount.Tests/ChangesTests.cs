@@ -2,7 +2,10 @@ using System.Text;
 
 namespace Veneer.Mount.Tests;
 
-/// <summary>What a diff says of an upper, whoever wrote that: most of these change a mounted overlay and read its layers meanwhile.</summary>
+/// <summary>
+/// What a diff says of an upper, whoever wrote it. Most of these tests change a mounted overlay and read its layers while it is
+/// mounted.
+/// </summary>
 public sealed class ChangesTests
 {
     private static Tree Image => Tree.Of(
@@ -12,7 +15,8 @@ public sealed class ChangesTests
     /// <summary>What <c>veneer diff</c> lists, and that nothing disturbed it.</summary>
     private static string[] Lines(Overlay overlay, params string[] words)
     {
-        Command.Result result = Command.Run([Mounter.Binary, "diff", "--upper", overlay.Upper, "--lower", string.Join(':', overlay.Lowers), .. words]);
+        Command.Result result = Command.Run([Mounter.Binary, "diff", "--upper", overlay.Upper, "--lower", string.Join(':', overlay.Lowers),
+            .. words]);
         Assert.Equal((0, ""), (result.ExitCode, result.Error.Trim()));
         return result.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
     }
@@ -123,7 +127,10 @@ public sealed class ChangesTests
     {
         using var overlay = Overlay.With();
         foreach (string directory in (string[])["a", "b"]) { Sys.MakeDirectory(overlay.Merged / directory); }
-        foreach (string file in (string[])["a/x", "a-b", "a.b", "a0", "b/\udcff", "b/é", "b/z", "B"]) { Sys.Write(overlay.Merged / file, ""); }
+        foreach (string file in (string[])["a/x", "a-b", "a.b", "a0", "b/\udcff", "b/é", "b/z", "B"])
+        {
+            Sys.Write(overlay.Merged / file, "");
+        }
 
         string[] paths = [.. Lines(overlay).Select(line => line[2..])];
 
@@ -204,7 +211,8 @@ public sealed class ChangesTests
         for (int i = 0; i < depth; i++)
         {
             SysException.ThrowIf(Libc.MakeDirectoryAt(at.Value, Encoding.ASCII.GetBytes(name + "\0"), Oct(755)), "mkdir");
-            SysException.ThrowIf(Libc.OpenAt(at.Value, Encoding.ASCII.GetBytes(name + "\0"), OpenFlags.Path, 0, ResolveFlags.None, out int below), "open");
+            SysException.ThrowIf(
+                Libc.OpenAt(at.Value, Encoding.ASCII.GetBytes(name + "\0"), OpenFlags.Path, 0, ResolveFlags.None, out int below), "open");
             at.Dispose();
             at = new Descriptor(below);
         }

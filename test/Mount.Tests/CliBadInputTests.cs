@@ -38,7 +38,10 @@ public sealed partial class CliBadInputTests : IDisposable
             if (was is not null) { File.WriteAllText(Offer, "N"); }
             Assert.Equal(0, sandbox.Run("veneer mount -o $LAYERS,io_uring=auto m && veneer umount m").ExitCode);
             Assert.Equal("", sandbox.Run("veneer mount -f -o $LAYERS,io_uring=off m & mounted m; umount m; wait").Error);
-            Refuses("veneer mount -o $LAYERS,io_uring m", 32, "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux 6.14), or mount with io_uring=auto.");
+            Refuses(
+                "veneer mount -o $LAYERS,io_uring m", 32,
+                "io_uring: the kernel does not offer it for FUSE: write Y to /sys/module/fuse/parameters/enable_uring as root (Linux "
+                + "6.14), or mount with io_uring=auto.");
         }
         finally
         {
@@ -53,11 +56,19 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("veneer mount -o $LAYERS", 1, "No mount point is given: name a directory, after the options or before them.");
         Refuses("veneer frob", 1, "frob is not a command of veneer: see veneer --help for those that there are.");
         Refuses("veneer l m", 1, "l is not a command of veneer: see veneer --help for those that there are.");
-        Refuses("veneer mont -o $LAYERS m", 1, "mont is not a command of veneer: did you mean mount? As a source it is given as veneer mount mont MOUNTPOINT -o OPTIONS.");
-        Refuses("veneer mont m -o $LAYERS", 1, "mont is not a command of veneer: did you mean mount? As a source it is given as veneer mount mont MOUNTPOINT -o OPTIONS.");
+        const string mont =
+            "mont is not a command of veneer: did you mean mount? As a source it is given as veneer mount mont MOUNTPOINT -o OPTIONS.";
+        Refuses("veneer mont -o $LAYERS m", 1, mont);
+        Refuses("veneer mont m -o $LAYERS", 1, mont);
         Refuses("veneer mount m -o", 1, "Required argument missing for option: '-o': see veneer mount --help.");
-        Refuses("veneer umuont m", 1, "umuont is not a command of veneer: did you mean umount? As a source it is given as veneer mount umuont MOUNTPOINT -o OPTIONS.");
-        Refuses("veneer chekpoint m", 1, "chekpoint is not a command of veneer: did you mean checkpoint? As a source it is given as veneer mount chekpoint MOUNTPOINT -o OPTIONS.");
+        Refuses(
+            "veneer umuont m", 1,
+            "umuont is not a command of veneer: did you mean umount? "
+            + "As a source it is given as veneer mount umuont MOUNTPOINT -o OPTIONS.");
+        Refuses(
+            "veneer chekpoint m", 1,
+            "chekpoint is not a command of veneer: did you mean checkpoint? As a source it is given as veneer mount chekpoint MOUNTPOINT "
+            + "-o OPTIONS.");
         Refuses("veneer help frob", 1, "frob is not a command of veneer: see veneer --help for those that there are.");
         Refuses("veneer --frob", 1, "--frob is not an option of veneer mount: see veneer mount --help.");
         Refuses("veneer mount -o", 1, "Required argument missing for option: '-o': see veneer mount --help.");
@@ -70,7 +81,8 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("veneer stats a b", 1, "b is one word too many: give one mount point.");
         Refuses("veneer stats --bogus", 1, "--bogus is not an option of veneer stats: see veneer stats --help.");
         Refuses("veneer stats --json --openmetrics m", 1, "--json and --openmetrics are two forms of the same: choose one.");
-        Refuses("veneer stats --watch --openmetrics m", 1, "--openmetrics is for one look at a time: leave out --watch, and run it as often as needed.");
+        Refuses("veneer stats --watch --openmetrics m", 1,
+            "--openmetrics is for one look at a time: leave out --watch, and run it as often as needed.");
         Refuses("veneer stats --watch 0 m", 1, "--watch 0 is no time to wait: give seconds from 0.1 to 86400.");
         Refuses("veneer stats m --watch 1e9", 1, "--watch 1e9 is no time to wait: give seconds from 0.1 to 86400.");
         Refuses("veneer umount --bogus", 1, "--bogus is not an option of veneer umount: see veneer umount --help.");
@@ -79,16 +91,25 @@ public sealed partial class CliBadInputTests : IDisposable
     [CliFact]
     public void Options_that_are_wrong()
     {
-        Refuses("veneer mount m", 1, "No lower directory is given: say which to show with -o lowerdir=DIR, or lowerdir=TOP:BELOW for several.");
-        Refuses("veneer mount -o $LAYERS,frobnicate m", 1, "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.");
-        Refuses("veneer mount -o $LAYERS,frob m", 1, "The option frob is unknown: take it out, or see veneer mount --help for those that exist.");
+        Refuses("veneer mount m", 1,
+            "No lower directory is given: say which to show with -o lowerdir=DIR, or lowerdir=TOP:BELOW for several.");
+        Refuses("veneer mount -o $LAYERS,frobnicate m", 1,
+            "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.");
+        Refuses("veneer mount -o $LAYERS,frob m", 1,
+            "The option frob is unknown: take it out, or see veneer mount --help for those that exist.");
         Refuses("veneer mount -o $LAYERS,redirectdir=on m", 1, "The option redirectdir is unknown: did you mean redirect_dir?");
-        Refuses("veneer mount -o $LAYERS,index=on m", 1, "index=on is not supported yet: leave it out, hard links stay whole while mounted without it.");
-        Refuses("veneer mount -o $LAYERS,nfs_export=on m", 1, "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay.");
-        Refuses("veneer mount -o lowerdir=l:$(seq -s: -f n%g 500) m", 1, "501 lower directories are given, and an overlay has at most 500: merge some of them.");
+        Refuses("veneer mount -o $LAYERS,index=on m", 1,
+            "index=on is not supported yet: leave it out, hard links stay whole while mounted without it.");
+        Refuses("veneer mount -o $LAYERS,nfs_export=on m", 1,
+            "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay.");
+        Refuses("veneer mount -o lowerdir=l:$(seq -s: -f n%g 500) m", 1,
+            "501 lower directories are given, and an overlay has at most 500: merge some of them.");
         Refuses("veneer mount -o $LAYERS,threads m", 1, "threads needs a value: a number from 1 to 256.");
         Refuses("veneer mount -o $LAYERS,threads=0 m", 1, "threads=0 is not understood: use a number from 1 to 256.");
-        Refuses("veneer mount -o lowerdir=l,upperdir=u m", 1, "upperdir=u needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.");
+        Refuses(
+            "veneer mount -o lowerdir=l,upperdir=u m", 1,
+            "upperdir=u needs a work directory: "
+            + "add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.");
     }
 
     [CliFact]
@@ -96,9 +117,11 @@ public sealed partial class CliBadInputTests : IDisposable
     {
         string run = Path.GetFullPath(Mounter.Binary + "/../../tools/run.sh");
 
-        Assert.Equal(new Outcome(1, "", "No LOWER is given: name a directory, as in make run LOWER=DIR.\n"), sandbox.Run(run + " '' x/y/m x/state"));
+        Assert.Equal(new Outcome(1, "", "No LOWER is given: name a directory, as in make run LOWER=DIR.\n"),
+            sandbox.Run(run + " '' x/y/m x/state"));
         Refuses(run + " none x/y/m x/state", 1, "The lower directory none does not exist: create it, or correct lowerdir.");
-        Refuses("mount -t tmpfs t /dev; mknod -m 666 /dev/null c 1 3; " + run + " l x/y/m x/state", 1, "There is no /dev/fuse: load the module with modprobe fuse, or give the container the device.");
+        Refuses("mount -t tmpfs t /dev; mknod -m 666 /dev/null c 1 3; " + run + " l x/y/m x/state", 1,
+            "There is no /dev/fuse: load the module with modprobe fuse, or give the container the device.");
         Refuses(run + " none m u", 1, "The lower directory none does not exist: create it, or correct lowerdir.");
     }
 
@@ -123,13 +146,22 @@ public sealed partial class CliBadInputTests : IDisposable
     {
         Refuses("veneer mount -o lowerdir=none m", 32, "The lower directory none does not exist: create it, or correct lowerdir.");
         Refuses("veneer mount -o lowerdir=l/f m", 32, "The lower directory l/f is not a directory: correct lowerdir.");
-        Refuses("veneer mount -o lowerdir=l,upperdir=none,workdir=w m", 32, "The upper directory none does not exist: create it, or correct upperdir.");
-        Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=none m", 32, "The work directory none does not exist: create it, or correct workdir.");
-        Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=u m", 32, "The upper directory u is also the work directory: give workdir an empty directory beside it.");
-        Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=u/w m", 32, "The work directory u/w lies inside the upper directory u: put work beside upper.", prepare: "mkdir -p u/w");
-        Refuses("veneer mount -o lowerdir=l,upperdir=w/u,workdir=w m", 32, "The upper directory w/u lies inside the work directory w: put upper beside work.", prepare: "mkdir -p w/u");
-        Refuses("veneer mount -o lowerdir=l:l/in m", 32, "The lower directory l/in lies inside the lower directory l: move one of them, layers must not overlap.", prepare: "mkdir -p l/in");
-        Refuses("veneer mount -o lowerdir=u,upperdir=u,workdir=w m", 32, "The upper directory u is also a lower directory: give each role a directory of its own.");
+        Refuses("veneer mount -o lowerdir=l,upperdir=none,workdir=w m", 32,
+            "The upper directory none does not exist: create it, or correct upperdir.");
+        Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=none m", 32,
+            "The work directory none does not exist: create it, or correct workdir.");
+        Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=u m", 32,
+            "The upper directory u is also the work directory: give workdir an empty directory beside it.");
+        Refuses("veneer mount -o lowerdir=l,upperdir=u,workdir=u/w m", 32,
+            "The work directory u/w lies inside the upper directory u: put work beside upper.", prepare: "mkdir -p u/w");
+        Refuses("veneer mount -o lowerdir=l,upperdir=w/u,workdir=w m", 32,
+            "The upper directory w/u lies inside the work directory w: put upper beside work.", prepare: "mkdir -p w/u");
+        Refuses(
+            "veneer mount -o lowerdir=l:l/in m", 32,
+            "The lower directory l/in lies inside the lower directory l: move one of them, layers must not overlap.",
+            prepare: "mkdir -p l/in");
+        Refuses("veneer mount -o lowerdir=u,upperdir=u,workdir=w m", 32,
+            "The upper directory u is also a lower directory: give each role a directory of its own.");
         Refuses("veneer mount -o lowerdir=l:l m", 32, "The lower directory l is given twice: take one out, a layer counts once.");
     }
 
@@ -139,7 +171,9 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses(
             "veneer mount -o $LAYERS m",
             32,
-            "The upper directory u was last mounted with volatile and may lack what was written then, since there is no record by which that could be told, as after kernel overlayfs: discard it and w, or, if the machine has not crashed since, sync their filesystem and remove w/work/incompat/volatile.",
+            "The upper directory u was last mounted with volatile and may lack what was written then, "
+            + "since there is no record by which that could be told, as after kernel overlayfs: "
+            + "discard it and w, or, if the machine has not crashed since, sync their filesystem and remove w/work/incompat/volatile.",
             prepare: "mkdir -p w/work/incompat/volatile");
     }
 
@@ -151,25 +185,31 @@ public sealed partial class CliBadInputTests : IDisposable
             32,
             "m has no upper directory, so it cannot be made writable: unmount it, and mount it anew with upperdir and workdir.");
         Refuses("veneer mount -o remount,ro m", 32, "m is not a mount point: mount it first.");
-        Refuses("mount -t tmpfs t m; veneer mount -o remount,ro m", 32, "m is a mount of type tmpfs, not one of Veneer: use mount -o remount.");
-        Assert.Equal(new Outcome(0, "1\n", ""), sandbox.Run("veneer mount -o $LAYERS,ro m; veneer mount -o remount,rw m; touch m/x; ls u | wc -l; rm u/x"));
+        Refuses("mount -t tmpfs t m; veneer mount -o remount,ro m", 32,
+            "m is a mount of type tmpfs, not one of Veneer: use mount -o remount.");
+        Assert.Equal(new Outcome(0, "1\n", ""),
+            sandbox.Run("veneer mount -o $LAYERS,ro m; veneer mount -o remount,rw m; touch m/x; ls u | wc -l; rm u/x"));
     }
 
     /// <summary>mount(8) repeats what /etc/fstab says; what says the same as at the mount is no change.</summary>
     [CliFact]
     public void What_a_remount_cannot_change_is_refused_and_what_it_repeats_is_not()
     {
-        foreach (string change in (string[])["metacopy=on", "threads=5", "errors=shutdown", "volatile", "lowerdir=elsewhere", "upperdir=elsewhere", "workdir=elsewhere"])
+        foreach (string change in (string[])["metacopy=on", "threads=5", "errors=shutdown", "volatile", "lowerdir=elsewhere",
+            "upperdir=elsewhere", "workdir=elsewhere"])
         {
             string name = change.EndsWith("elsewhere", StringComparison.Ordinal) ? change.Split('=')[0] : change;
             Refuses(
-                $"veneer mount -o $LAYERS,redirect_dir=on m; veneer mount -o remount,ro,{change} m; code=$?; touch m/x; veneer umount m; rm -r u/x w/work; exit $code",
+                $"veneer mount -o $LAYERS,redirect_dir=on m; veneer mount -o remount,ro,{change} m; code=$?; touch m/x; veneer umount m; "
+                + "rm -r u/x w/work; exit $code",
                 32,
                 $"{name} cannot be changed while m is mounted: leave it out, or unmount m and mount it anew.");
         }
         Assert.Equal(
             new Outcome(1, "", "touch: cannot touch 'm/x': Read-only file system\n"),
-            sandbox.Run("veneer mount -o $LAYERS,redirect_dir=on m; veneer mount -o remount,ro,$LAYERS,redirect_dir=on,metacopy=off,errors=continue,allow_other,x-systemd.automount m && touch m/x"));
+            sandbox.Run(
+                "veneer mount -o $LAYERS,redirect_dir=on m; veneer mount -o "
+                + "remount,ro,$LAYERS,redirect_dir=on,metacopy=off,errors=continue,allow_other,x-systemd.automount m && touch m/x"));
     }
 
     [CliFact]
@@ -182,7 +222,8 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses(
             "mount --bind w w && veneer mount -o $LAYERS m",
             32,
-            "The upper directory u and the work directory w are on the same filesystem but reached through different mounts: name both through one of them.");
+            "The upper directory u and the work directory w are on the same filesystem but reached through different mounts: "
+            + "name both through one of them.");
     }
 
     [CliFact]
@@ -201,16 +242,22 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses(
             "mount --bind x x && mount -o remount,bind,ro x && veneer mount -o lowerdir=l,upperdir=x/u,workdir=x/w m",
             32,
-            "The upper directory x/u is on a read-only filesystem: remount that with rw, or leave upperdir and workdir out for an overlay that cannot be written.",
+            "The upper directory x/u is on a read-only filesystem: remount that with rw, or leave upperdir and workdir out for an overlay "
+            + "that cannot be written.",
             prepare: "mkdir -p x/u x/w");
     }
 
     [CliFact]
     public void An_upper_on_a_filesystem_without_whiteouts()
     {
-        Outcome outcome = sandbox.Run("mkdir b bu bw; fuse-overlayfs -o lowerdir=b,upperdir=bu,workdir=bw m 2>/dev/null && mkdir m/u m/w x && veneer mount -o lowerdir=l,upperdir=m/u,workdir=m/w x");
+        Outcome outcome = sandbox.Run(
+            "mkdir b bu bw; fuse-overlayfs -o lowerdir=b,upperdir=bu,workdir=bw m 2>/dev/null && mkdir m/u m/w x && "
+            + "veneer mount -o lowerdir=l,upperdir=m/u,workdir=m/w x");
 
-        Assert.Equal("veneer: The filesystem of the upper directory m/u takes no whiteouts, neither as character devices 0:0 (ENOENT) nor as files with an attribute (EOPNOTSUPP): use one that does, such as ext4, xfs, btrfs or tmpfs.\n", outcome.Error);
+        Assert.Equal(
+            "veneer: The filesystem of the upper directory m/u takes no whiteouts, neither as character devices 0:0 (ENOENT) nor as files "
+            + "with an attribute (EOPNOTSUPP): use one that does, such as ext4, xfs, btrfs or tmpfs.\n",
+            outcome.Error);
         Assert.Equal(32, outcome.ExitCode);
     }
 
@@ -220,7 +267,8 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses(
             "mount -t ramfs r x && mkdir x/u x/w && veneer mount -o lowerdir=l,upperdir=x/u,workdir=x/w,volatile m",
             32,
-            "The filesystem of the upper directory x/u has no attributes, which the mark of a volatile upper needs: mount without the option volatile.",
+            "The filesystem of the upper directory x/u has no attributes, which the mark of a volatile upper needs: "
+            + "mount without the option volatile.",
             prepare: "mkdir -p x");
     }
 
@@ -239,7 +287,8 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses(
             "mount --bind /dev/null /dev/fuse && veneer mount -o lowerdir=l m",
             32,
-            "/dev/fuse is not the device of FUSE: remove what is there and make it with mknod -m 666 /dev/fuse c 10 229, or give the container the device.");
+            "/dev/fuse is not the device of FUSE: remove what is there and make it with mknod -m 666 /dev/fuse c 10 229, "
+            + "or give the container the device.");
     }
 
     [CliFact]
@@ -260,7 +309,8 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses(
             CliSandbox.AsNobody + "chown nobody u w; as veneer mount -o $LAYERS,redirect_dir=on m",
             32,
-            "The filesystem of the upper directory u takes no trusted.overlay.* attributes from this user, and user.overlay.* ones exclude redirect_dir=on: leave that out.");
+            "The filesystem of the upper directory u takes no trusted.overlay.* attributes from this user, "
+            + "and user.overlay.* ones exclude redirect_dir=on: leave that out.");
         Refuses(
             CliSandbox.AsNobody + "chmod 700 l; as veneer mount -o lowerdir=l m",
             32,

@@ -13,7 +13,11 @@ public sealed class CliHelpTests : IDisposable
     public void Help_reads_like_a_manual_page()
     {
         string[] sections = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "SEE ALSO"];
-        foreach (string command in (string[])["veneer --help", "veneer -h", "veneer help", "veneer mount --help", "veneer mount -h", "veneer help mount", "veneer umount --help", "veneer diff --help", "veneer layers --help", "veneer checkpoint --help", "veneer restore --help", "veneer stats --help", "veneer help stats", "veneer sync --help", "veneer status --help", "veneer shutdown --help", "veneer list --help", "veneer holders --help"])
+        foreach (string command in (string[])[
+            "veneer --help", "veneer -h", "veneer help", "veneer mount --help", "veneer mount -h", "veneer help mount",
+            "veneer umount --help", "veneer diff --help", "veneer layers --help", "veneer checkpoint --help", "veneer restore --help",
+            "veneer stats --help", "veneer help stats", "veneer sync --help", "veneer status --help", "veneer shutdown --help",
+            "veneer list --help", "veneer holders --help"])
         {
             Outcome outcome = sandbox.Run(command);
 
@@ -27,9 +31,15 @@ public sealed class CliHelpTests : IDisposable
     [CliFact]
     public void Every_command_has_a_page_and_the_one_of_mount_has_the_options()
     {
-        Assert.All(Program.Commands, command => Assert.StartsWith($"NAME\n    veneer {command.Replace("unmount", "umount", StringComparison.Ordinal)} - ", Manual.Of(command), StringComparison.Ordinal));
+        Assert.All(
+            Program.Commands,
+            command => Assert.StartsWith($"NAME\n    veneer {command.Replace("unmount", "umount", StringComparison.Ordinal)} - ",
+                Manual.Of(command), StringComparison.Ordinal));
         Assert.Contains("\n    redirect_dir=on|follow|nofollow|off\n", sandbox.Run("veneer mount --help").Output, StringComparison.Ordinal);
-        Assert.All(Program.Commands, command => Assert.Contains(command.Replace("unmount", "umount", StringComparison.Ordinal), Manual.Veneer, StringComparison.Ordinal));
+        Assert.All(
+            Program.Commands,
+            command => Assert.Contains(command.Replace("unmount", "umount", StringComparison.Ordinal), Manual.Veneer,
+                StringComparison.Ordinal));
     }
 
     [CliFact]
@@ -43,13 +53,18 @@ public sealed class CliHelpTests : IDisposable
 
         // "    32   it failed": what continues a line begins further to the right.
         static int[] StatusesOf(string page) =>
-            [.. page[page.IndexOf("EXIT STATUS", StringComparison.Ordinal)..].Split('\n').Where(line => line.Length > 4 && char.IsAsciiDigit(line[4])).Select(line => int.Parse(line.AsSpan(4, 3), CultureInfo.InvariantCulture))];
+            [
+                .. page[page.IndexOf("EXIT STATUS", StringComparison.Ordinal)..]
+                    .Split('\n')
+                    .Where(line => line.Length > 4 && char.IsAsciiDigit(line[4]))
+                    .Select(line => int.Parse(line.AsSpan(4, 3), CultureInfo.InvariantCulture))];
     }
 
     [CliFact]
     public void The_version_names_the_protocol_too()
     {
-        foreach (string command in (string[])["veneer --version", "veneer -V", "veneer mount -V", "veneer umount --version", "veneer layers -V", "veneer diff --version"])
+        foreach (string command in (string[])["veneer --version", "veneer -V", "veneer mount -V", "veneer umount --version",
+            "veneer layers -V", "veneer diff --version"])
         {
             Outcome outcome = sandbox.Run(command);
 
@@ -63,7 +78,8 @@ public sealed class CliHelpTests : IDisposable
     [InlineData("veneer --help")]
     [InlineData("veneer list --help")]
     public void What_cannot_be_written_is_no_success(string command) =>
-        Assert.Equal(new Outcome(2, "", "veneer: The output cannot be written (ENOSPC): see where it goes.\n"), sandbox.Run($"{command} >/dev/full"));
+        Assert.Equal(new Outcome(2, "", "veneer: The output cannot be written (ENOSPC): see where it goes.\n"),
+            sandbox.Run($"{command} >/dev/full"));
 
     [CliFact]
     public void Without_words_it_says_how_it_is_used()

@@ -32,9 +32,12 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void The_mount_table_shows_the_source_and_the_flags()
     {
-        string table = Succeeds("veneer mount 'a b' m -o $LAYERS,nosuid,noexec,noatime; grep fuse.veneer /proc/self/mountinfo; veneer umount m");
+        string table = Succeeds(
+            "veneer mount 'a b' m -o $LAYERS,nosuid,noexec,noatime; grep fuse.veneer /proc/self/mountinfo; veneer umount m");
 
-        Assert.Contains($" {sandbox.Root}/m rw,nosuid,noexec,noatime - fuse.veneer a\\040b rw,user_id=0,group_id=0,default_permissions,allow_other\n", table, StringComparison.Ordinal);
+        Assert.Contains(
+            $" {sandbox.Root}/m rw,nosuid,noexec,noatime - fuse.veneer a\\040b rw,user_id=0,group_id=0,default_permissions,allow_other\n",
+            table, StringComparison.Ordinal);
     }
 
     [CliTheory]
@@ -44,8 +47,12 @@ public sealed class CliMountTests : IDisposable
     [InlineData("default_permissions,override_creds,nfs_export=off,verity=off")]
     public void Options_without_effect_have_none(string options)
     {
-        string without = Succeeds("veneer mount -o $LAYERS m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; veneer umount m; getfattr -m - -d u");
-        string with = Succeeds($"veneer mount -o $LAYERS,{options} m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; veneer umount m; getfattr -m - -d u");
+        string without = Succeeds(
+            "veneer mount -o $LAYERS m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; "
+            + "veneer umount m; getfattr -m - -d u");
+        string with = Succeeds(
+            $"veneer mount -o $LAYERS,{options} m; grep -o ' rw.* - fuse.*' /proc/self/mountinfo; stat -f -c %i m; "
+            + "veneer umount m; getfattr -m - -d u");
 
         Assert.Contains(" - fuse.veneer veneer rw,", without, StringComparison.Ordinal);
         Assert.Equal(without, with);
@@ -55,7 +62,9 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void Directories_may_be_given_by_descriptors()
     {
-        string output = Succeeds("exec 5<m 6<l 7<u 8<w; veneer mount -o lowerdir=/proc/self/fd/6,upperdir=/dev/fd/7,workdir=/proc/thread-self/fd/8 /dev/fd/5; echo new >>m/f; cat m/f u/f l/f; veneer umount m");
+        string output = Succeeds(
+            "exec 5<m 6<l 7<u 8<w; veneer mount -o lowerdir=/proc/self/fd/6,upperdir=/dev/fd/7,workdir=/proc/thread-self/fd/8 /dev/fd/5; "
+            + "echo new >>m/f; cat m/f u/f l/f; veneer umount m");
 
         Assert.Equal("old\nnew\nold\nnew\nold\n", output);
     }
@@ -65,7 +74,8 @@ public sealed class CliMountTests : IDisposable
     {
         Outcome outcome = sandbox.Run("veneer mount -o $LAYERS,lazytime,context='\"a:b:c1,c2\"' m && cat m/f");
 
-        Assert.Equal("veneer: lazytime has no effect on Veneer.\nveneer: context has no effect: Veneer does not set SELinux labels.\n", outcome.Error);
+        Assert.Equal("veneer: lazytime has no effect on Veneer.\nveneer: context has no effect: Veneer does not set SELinux labels.\n",
+            outcome.Error);
         Assert.Equal("old\n", outcome.Output);
     }
 
@@ -74,7 +84,8 @@ public sealed class CliMountTests : IDisposable
     {
         string output = Succeeds(
             "exec 7>keep; veneer mount -o $LAYERS m; p=$(pgrep -x veneer); readlink /proc/$p/cwd /proc/$p/fd/[012]; "
-            + "ls -l /proc/$p/fd | grep -c 'keep\\|pipe:.*2$' || true; ps -o sid=,pid= $p | awk '{print $1 == $2}'; veneer umount m; rm keep");
+            + "ls -l /proc/$p/fd | grep -c 'keep\\|pipe:.*2$' || true; ps -o sid=,pid= $p | awk '{print $1 == $2}'; veneer umount m; "
+            + "rm keep");
 
         Assert.Equal("/\n/dev/null\n/dev/null\n/dev/null\n0\n1\n", output);
     }
@@ -82,7 +93,8 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void The_mount_point_may_lie_inside_the_lower_tree()
     {
-        string output = Succeeds("mkdir l/m; veneer mount -o $LAYERS l/m; ls l/m l/m/m; echo new >l/m/g; veneer umount l/m; cat u/g; rmdir l/m");
+        string output = Succeeds(
+            "mkdir l/m; veneer mount -o $LAYERS l/m; ls l/m l/m/m; echo new >l/m/g; veneer umount l/m; cat u/g; rmdir l/m");
 
         Assert.Equal("l/m:\nf\nm\n\nl/m/m:\nnew\n", output);
     }
@@ -92,7 +104,8 @@ public sealed class CliMountTests : IDisposable
     {
         string output = Succeeds(
             "mkdir -p x/{d,m} x/d/{u,w}; veneer mount -o lowerdir=x,upperdir=x/d/u,workdir=x/d/w x/m; ls x/m/d; "
-            + "for n in u w; do stat x/m/d/$n 2>&1 || true; rm -r x/m/d/$n 2>&1 || true; touch x/m/d/$n/f 2>&1 || true; done; veneer umount x/m; rm -r x");
+            + "for n in u w; do stat x/m/d/$n 2>&1 || true; rm -r x/m/d/$n 2>&1 || true; touch x/m/d/$n/f 2>&1 || true; done; "
+            + "veneer umount x/m; rm -r x");
 
         Assert.Equal(
             "u\nw\n" + string.Concat(((string[])["u", "w"]).Select(name =>
@@ -105,7 +118,9 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void A_path_need_not_be_utf8()
     {
-        string output = Succeeds("d=$'\\xff,:'; mkdir \"$d\"; echo odd >\"$d/g\"; veneer mount -o \"lowerdir+=$(printf '\\377\\\\,:')\" m; cat m/g; veneer umount m; rm -r \"$d\"");
+        string output = Succeeds(
+            "d=$'\\xff,:'; mkdir \"$d\"; echo odd >\"$d/g\"; veneer mount -o \"lowerdir+=$(printf '\\377\\\\,:')\" m; cat m/g; "
+            + "veneer umount m; rm -r \"$d\"");
 
         Assert.Equal("odd\n", output);
     }
@@ -113,7 +128,9 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void Five_hundred_layers_are_mounted()
     {
-        string output = Succeeds("mkdir x; mount -t tmpfs t x; mkdir x/{1..500}; touch x/500/last x/1/first; veneer mount -o lowerdir=$(seq -s: -f x/%g 500) m; ls m; veneer umount m; umount x; rmdir x");
+        string output = Succeeds(
+            "mkdir x; mount -t tmpfs t x; mkdir x/{1..500}; touch x/500/last x/1/first; veneer mount -o lowerdir=$(seq -s: -f x/%g 500) m; "
+            + "ls m; veneer umount m; umount x; rmdir x");
 
         Assert.Equal("first\nlast\n", output);
     }
@@ -121,7 +138,9 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void Mounts_are_stacked_as_mount_does()
     {
-        string output = Succeeds("mkdir l2; touch l2/second; veneer mount -o lowerdir=l m; veneer mount -o lowerdir=l2 m; ls m; veneer umount m; ls m; veneer umount m; rm -r l2");
+        string output = Succeeds(
+            "mkdir l2; touch l2/second; veneer mount -o lowerdir=l m; veneer mount -o lowerdir=l2 m; ls m; veneer umount m; ls m; "
+            + "veneer umount m; rm -r l2");
 
         Assert.Equal("second\nf\n", output);
     }
@@ -178,10 +197,14 @@ public sealed class CliMountTests : IDisposable
         // On a busy machine the copy may be there before the signal: then another caller is killed.
         string output = Succeeds(
             "used() { df --output=used -B 1M w | tail -n 1; }; "
-            + "begin() { mount -t tmpfs t w; mkdir w/l w/u w/w; head -c 400000000 /dev/zero | tr '\\0' x >w/l/large; veneer mount -o lowerdir=w/l,upperdir=w/u,workdir=w/w m; "
-            + "( trap : USR1; echo more >>m/large ) & caller=$!; until [ $(used) -gt 420 ]; do :; done; }; end() { veneer umount m; umount w; }; "
-            + "for try in 1 2 3 4 5 6 7 8 9 10; do begin; status=0; { kill -KILL $caller || true; wait $caller || status=$?; } 2>/dev/null; "
-            + "for i in $(seq 20); do [ $(used) -lt 420 ] && break; sleep 0.1; done; [ $status.$(ls w/u; ls -A w/w/work) = 137. ] && break; end; done; "
+            + "begin() { mount -t tmpfs t w; mkdir w/l w/u w/w; head -c 400000000 /dev/zero | tr '\\0' x >w/l/large; "
+            + "veneer mount -o lowerdir=w/l,upperdir=w/u,workdir=w/w m; "
+            + "( trap : USR1; echo more >>m/large ) & caller=$!; until [ $(used) -gt 420 ]; do :; done; }; "
+            + "end() { veneer umount m; umount w; }; "
+            + "for try in 1 2 3 4 5 6 7 8 9 10; do begin; status=0; "
+            + "{ kill -KILL $caller || true; wait $caller || status=$?; } 2>/dev/null; "
+            + "for i in $(seq 20); do [ $(used) -lt 420 ] && break; sleep 0.1; done; "
+            + "[ $status.$(ls w/u; ls -A w/w/work) = 137. ] && break; end; done; "
             + "echo $status; ls w/u; ls -A w/w/work; end; "
             + "begin; { kill -USR1 $caller || true; } 2>/dev/null; wait $caller || true; tail -c 5 m/large; end");
 
@@ -194,7 +217,8 @@ public sealed class CliMountTests : IDisposable
     [InlineData("HUP")]
     public void A_signal_unmounts(string signal)
     {
-        string output = Succeeds($"veneer mount -o $LAYERS m; cat m/f; kill -{signal} $(pgrep -x veneer); ended; ls m; mountpoint -q m || echo gone");
+        string output = Succeeds(
+            $"veneer mount -o $LAYERS m; cat m/f; kill -{signal} $(pgrep -x veneer); ended; ls m; mountpoint -q m || echo gone");
 
         Assert.Equal("old\ngone\n", output);
     }
@@ -202,7 +226,8 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void A_signal_unmounts_what_is_in_use_when_its_users_have_gone()
     {
-        string output = Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; kill $(pgrep -x veneer); hidden m; echo hidden; cat <&5; exec 5<&-; ended");
+        string output = Succeeds(
+            "veneer mount -o $LAYERS m; exec 5<m/f; kill $(pgrep -x veneer); hidden m; echo hidden; cat <&5; exec 5<&-; ended");
 
         Assert.Equal("hidden\nold\n", output);
     }
@@ -214,7 +239,8 @@ public sealed class CliMountTests : IDisposable
         const string fails = "mount --bind /dev/null /dev/fuse; ! veneer mount -o $LAYERS,volatile m 2>/dev/null; umount /dev/fuse; ";
 
         Succeeds(fails + "test ! -e w/work/incompat; veneer mount -o $LAYERS m; veneer umount m; "
-            + "veneer mount -o $LAYERS,volatile m; veneer umount m; " + fails + "test -e w/work/incompat/volatile/dirty; ! veneer mount -o $LAYERS m 2>/dev/null");
+            + "veneer mount -o $LAYERS,volatile m; veneer umount m; " + fails
+            + "test -e w/work/incompat/volatile/dirty; ! veneer mount -o $LAYERS m 2>/dev/null");
     }
 
     [CliFact]
@@ -231,7 +257,10 @@ public sealed class CliMountTests : IDisposable
     [InlineData("ln -s $VENEER umount.fuse.veneer; ./umount.fuse.veneer $PWD/m -n -f -t fuse.veneer; rm umount.fuse.veneer")]
     public void When_umount_returns_the_filesystem_of_the_layers_is_free(string command)
     {
-        Succeeds($"mkdir x; mount -t tmpfs t x; mkdir x/l x/u x/w; for i in 1 2 3 4 5; do veneer mount -o lowerdir=x/l,upperdir=x/u,workdir=x/w m; touch m/$i; {command}; umount x; mount -t tmpfs t x; mkdir x/l x/u x/w; done; umount x; rmdir x");
+        Succeeds(
+            "mkdir x; mount -t tmpfs t x; mkdir x/l x/u x/w; for i in 1 2 3 4 5; do "
+            + $"veneer mount -o lowerdir=x/l,upperdir=x/u,workdir=x/w m; touch m/$i; {command}; umount x; mount -t tmpfs t x; "
+            + "mkdir x/l x/u x/w; done; umount x; rmdir x");
     }
 
     [CliFact]
@@ -245,9 +274,14 @@ public sealed class CliMountTests : IDisposable
     [CliFact]
     public void A_shutdown_says_what_it_waits_for()
     {
-        Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; kill -STOP $(pgrep -x veneer | head -1); timeout 8 veneer shutdown m; kill -CONT $(pgrep -x veneer); veneer umount -l m");
+        Outcome outcome = sandbox.Run(
+            "veneer mount -o $LAYERS m; kill -STOP $(pgrep -x veneer | head -1); timeout 8 veneer shutdown m; "
+            + "kill -CONT $(pgrep -x veneer); veneer umount -l m");
 
-        Assert.Contains("veneer: The server of m has not answered for 5 seconds: what it serves ends first; if it hangs, veneer umount -l takes the mount away.\n", outcome.Error, StringComparison.Ordinal);
+        Assert.Contains(
+            "veneer: The server of m has not answered for 5 seconds: what it serves ends first; "
+            + "if it hangs, veneer umount -l takes the mount away.\n",
+            outcome.Error, StringComparison.Ordinal);
     }
 
     [CliFact]
@@ -255,10 +289,12 @@ public sealed class CliMountTests : IDisposable
     {
         var watch = Stopwatch.StartNew();
 
-        Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; kill -STOP $(pgrep -x veneer); veneer umount m; echo $?; mountpoint -q m || echo gone");
+        Outcome outcome = sandbox.Run(
+            "veneer mount -o $LAYERS m; kill -STOP $(pgrep -x veneer); veneer umount m; echo $?; mountpoint -q m || echo gone");
 
         Assert.Equal("0\ngone\n", outcome.Output);
-        Assert.Equal($"veneer: The server of {sandbox.Root}/m does not answer: the mount is taken out of sight without waiting for it.\n", outcome.Error);
+        Assert.Equal($"veneer: The server of {sandbox.Root}/m does not answer: the mount is taken out of sight without waiting for it.\n",
+            outcome.Error);
         Assert.InRange(watch.Elapsed.TotalSeconds, 0, 20);
     }
 
@@ -272,16 +308,21 @@ public sealed class CliMountTests : IDisposable
     public void Nothing_stays_when_the_caller_has_gone_before_the_mount_was_ready()
     {
         // As the parent starts it, but nobody reads what it says.
-        Succeeds("VENEER_BACKGROUND=$$ veneer mount -o $LAYERS m 2> >(exec true) >/dev/null & wait $! || true; mountpoint -q m && exit 1; true");
+        Succeeds(
+            "VENEER_BACKGROUND=$$ veneer mount -o $LAYERS m 2> >(exec true) >/dev/null & wait $! || true; mountpoint -q m && exit 1; true");
     }
 
     [CliFact]
     public void Umount_says_where_the_overlay_still_is()
     {
-        Outcome outcome = sandbox.Run("mkdir x; veneer mount -o $LAYERS m; mount --bind m x; veneer umount m; echo $?; cat x/f; veneer umount x; rmdir x");
+        Outcome outcome = sandbox.Run(
+            "mkdir x; veneer mount -o $LAYERS m; mount --bind m x; veneer umount m; echo $?; cat x/f; veneer umount x; rmdir x");
 
         Assert.Equal("0\nold\n", outcome.Output);
-        Assert.Equal($"veneer: {sandbox.Root}/m is unmounted, but the same overlay is still mounted on {sandbox.Root}/x, so that its layers stay in use.\n", outcome.Error);
+        Assert.Equal(
+            $"veneer: {sandbox.Root}/m is unmounted, but the same overlay is still mounted on {sandbox.Root}/x, "
+            + "so that its layers stay in use.\n",
+            outcome.Error);
     }
 
     [CliFact]
@@ -298,8 +339,10 @@ public sealed class CliMountTests : IDisposable
         string output = Succeeds(
             "ln -s $VENEER mount.fuse.veneer; ./mount.fuse.veneer src $PWD/m -f -o rw,$LAYERS; mountpoint -q m || echo pretended; "
             + "./mount.fuse.veneer src $PWD/m -v -n -o rw,nosuid,$LAYERS; grep -c fuse.veneer /proc/self/mountinfo; "
-            + "./mount.fuse.veneer src $PWD/m -o remount,ro,nosuid,user_id=0,group_id=0,default_permissions,allow_other; touch m/x 2>&1 || true; "
-            + "./mount.fuse.veneer src $PWD/m -o remount,rw; touch m/x; ls m; grep fuse.veneer /proc/self/mountinfo | grep -o 'm rw,nosuid'; veneer umount m; rm mount.fuse.veneer");
+            + "./mount.fuse.veneer src $PWD/m -o remount,ro,nosuid,user_id=0,group_id=0,default_permissions,allow_other; "
+            + "touch m/x 2>&1 || true; "
+            + "./mount.fuse.veneer src $PWD/m -o remount,rw; touch m/x; ls m; "
+            + "grep fuse.veneer /proc/self/mountinfo | grep -o 'm rw,nosuid'; veneer umount m; rm mount.fuse.veneer");
 
         Assert.Equal("pretended\n1\ntouch: cannot touch 'm/x': Read-only file system\nf\nx\nm rw,nosuid\n", output);
     }
@@ -308,10 +351,12 @@ public sealed class CliMountTests : IDisposable
     public void Mount_and_umount_use_the_helpers_where_they_are_installed()
     {
         string output = Succeeds(
-            "mount -t tmpfs t /run; mkdir sbin; mount --bind /sbin sbin; mount -t tmpfs t /mnt; cp -a sbin /mnt/sbin; ln -s $VENEER /mnt/sbin/mount.fuse.veneer; ln -s $VENEER /mnt/sbin/umount.fuse.veneer; "
+            "mount -t tmpfs t /run; mkdir sbin; mount --bind /sbin sbin; mount -t tmpfs t /mnt; cp -a sbin /mnt/sbin; "
+            + "ln -s $VENEER /mnt/sbin/mount.fuse.veneer; ln -s $VENEER /mnt/sbin/umount.fuse.veneer; "
             + "mount --bind /mnt/sbin $(realpath /sbin); umount sbin; rmdir sbin; "
             + "mkdir x; mount -t tmpfs t x; mkdir x/l x/u x/w; touch x/l/g; "
-            + "mount -t fuse.veneer src m -o lowerdir=x/l,upperdir=x/u,workdir=x/w,nodev; ls m; mount -o remount,ro m; touch m/x 2>/dev/null || echo read-only; umount m; umount x; rmdir x");
+            + "mount -t fuse.veneer src m -o lowerdir=x/l,upperdir=x/u,workdir=x/w,nodev; ls m; mount -o remount,ro m; "
+            + "touch m/x 2>/dev/null || echo read-only; umount m; umount x; rmdir x");
 
         Assert.Equal("g\nread-only\n", output);
     }
@@ -325,9 +370,13 @@ public sealed class CliMountTests : IDisposable
     public void The_helper_of_umount_is_called_however_the_mount_is_named(string command)
     {
         string output = Succeeds(
-            "mount -t tmpfs t /run; mkdir sbin; mount --bind /sbin sbin; mount -t tmpfs t /mnt; cp -a sbin /mnt/sbin; umount sbin; rmdir sbin; mount --bind /mnt/sbin $(realpath /sbin); "
-            + "ln -s $VENEER /run/umount.fuse.veneer; printf '#!/bin/sh\\necho helper; exec /run/umount.fuse.veneer \"$@\"\\n' >/sbin/umount.fuse.veneer; chmod +x /sbin/umount.fuse.veneer; "
-            + $"mkdir x; mount -t tmpfs t x; veneer mount -o lowerdir=x,upperdir=u,workdir=w m; {command}; umount x; rmdir x; grep -c veneer /run/mount/utab || true");
+            "mount -t tmpfs t /run; mkdir sbin; mount --bind /sbin sbin; mount -t tmpfs t /mnt; cp -a sbin /mnt/sbin; "
+            + "umount sbin; rmdir sbin; mount --bind /mnt/sbin $(realpath /sbin); "
+            + "ln -s $VENEER /run/umount.fuse.veneer; "
+            + "printf '#!/bin/sh\\necho helper; exec /run/umount.fuse.veneer \"$@\"\\n' >/sbin/umount.fuse.veneer; "
+            + "chmod +x /sbin/umount.fuse.veneer; "
+            + $"mkdir x; mount -t tmpfs t x; veneer mount -o lowerdir=x,upperdir=u,workdir=w m; {command}; umount x; rmdir x; "
+            + "grep -c veneer /run/mount/utab || true");
 
         Assert.Equal(command.StartsWith('v') ? "0\n" : "helper\n0\n", output);
     }
@@ -338,10 +387,15 @@ public sealed class CliMountTests : IDisposable
         string script = Path.GetFullPath(Mounter.Binary + "/../../tools/run.sh");
         string run = $"mkdir -p $PWD/r/tools $PWD/r/out; cp {script} r/tools; ln -s $VENEER r/out/veneer; ";
 
-        string root = Succeeds(run + "r/tools/run.sh l x/m x/s >said; echo new >x/m/g; cat x/m/f x/s/*/upper/g; grep -c 'umount .*x/m' said; umount x/m; rm -rf r x said"); // the server still removes what it had in work
+        // The server may still be removing what it had in work: hence rm -rf.
+        string root = Succeeds(
+            run
+            + "r/tools/run.sh l x/m x/s >said; echo new >x/m/g; cat x/m/f x/s/*/upper/g; grep -c 'umount .*x/m' said; "
+            + "umount x/m; rm -rf r x said");
         string user = Succeeds(
             CliSandbox.AsNobody + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; mkdir x; chown nobody x; " + run
-            + "as r/tools/run.sh l x/m x/s >said; as sh -c 'echo new >x/m/g; cat x/m/f'; cat x/s/*/upper/g; grep -c 'fusermount3 -u .*x/m' said; as fusermount3 -u x/m; rm -rf r x said fuse");
+            + "as r/tools/run.sh l x/m x/s >said; as sh -c 'echo new >x/m/g; cat x/m/f'; cat x/s/*/upper/g; "
+            + "grep -c 'fusermount3 -u .*x/m' said; as fusermount3 -u x/m; rm -rf r x said fuse");
 
         Assert.Equal("old\nnew\n1\n", root);
         Assert.Equal("old\nnew\n1\n", user);
@@ -351,7 +405,9 @@ public sealed class CliMountTests : IDisposable
     public void What_a_user_cannot_have_is_in_the_status()
     {
         Outcome outcome = sandbox.Run(
-            CliSandbox.AsNobody + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; chown nobody m; as veneer mount -f -o lowerdir=l,io_uring=off m & until as mountpoint -q m; do sleep 0.05; done; as veneer status m | head -n 1; umount m; wait");
+            CliSandbox.AsNobody
+            + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; chown nobody m; as veneer mount -f -o lowerdir=l,io_uring=off m & "
+            + "until as mountpoint -q m; do sleep 0.05; done; as veneer status m | head -n 1; umount m; wait");
 
         Assert.Equal(new Outcome(0, "passthrough      none: it takes root in the initial user namespace\n", ""), outcome);
     }
@@ -361,25 +417,31 @@ public sealed class CliMountTests : IDisposable
     {
         Outcome outcome = sandbox.Run(CliSandbox.AsNobody + "as veneer sync l");
 
-        Assert.Equal(new Outcome(0, "2 files and directories synced\n", "veneer: l has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper.\n"), outcome);
+        Assert.Equal(
+            new Outcome(0, "2 files and directories synced\n",
+                "veneer: l has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper.\n"), outcome);
     }
 
     [CliFact]
     public void A_user_mounts_for_himself_through_fusermount3()
     {
         string output = Succeeds(
-            CliSandbox.AsNobody + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; chown -R nobody l u w m; touch l/h; chown nobody:root l/h; "
+            CliSandbox.AsNobody
+            + "mknod -m 666 fuse c 10 229; mount --bind fuse /dev/fuse; chown -R nobody l u w m; touch l/h; chown nobody:root l/h; "
             + "as veneer mount -o $LAYERS,userxattr,fsname='a\\,b' m; grep -o 'nosuid,nodev.*fuse.veneer .* rw' /proc/self/mountinfo; "
-            + "as sh -c 'cat m/f; echo new >m/g; cat u/g'; as sh -c 'echo x >m/h' 2>&1 || true; rm l/h; ls m >/dev/null 2>&1 || echo private; as veneer umount m; pgrep -x veneer || true; rm fuse");
+            + "as sh -c 'cat m/f; echo new >m/g; cat u/g'; as sh -c 'echo x >m/h' 2>&1 || true; rm l/h; "
+            + "ls m >/dev/null 2>&1 || echo private; as veneer umount m; pgrep -x veneer || true; rm fuse");
 
-        Assert.Equal("nosuid,nodev,relatime - fuse.veneer a,b rw\nold\nnew\nsh: 1: cannot create m/h: Operation not permitted\nprivate\n", output);
+        Assert.Equal("nosuid,nodev,relatime - fuse.veneer a,b rw\nold\nnew\nsh: 1: cannot create m/h: Operation not permitted\nprivate\n",
+            output);
     }
 
     [CliFact]
     public void No_device_but_fuse_is_needed()
     {
         Assert.Equal("fsync            auto\nA new\n", Succeeds(
-            "mount -t tmpfs -o dev t /mnt; cp -a /dev/{urandom,fuse} /mnt; mount --bind /mnt /dev; ! [ -e /dev/null ]; veneer mount -o $LAYERS m; veneer status m | grep ^fsync; touch m/new; veneer diff m; veneer umount m; "
+            "mount -t tmpfs -o dev t /mnt; cp -a /dev/{urandom,fuse} /mnt; mount --bind /mnt /dev; ! [ -e /dev/null ]; "
+            + "veneer mount -o $LAYERS m; veneer status m | grep ^fsync; touch m/new; veneer diff m; veneer umount m; "
             + "veneer mount -o $LAYERS m <&- >&- 2>&-; veneer umount m"));
     }
 
@@ -387,12 +449,17 @@ public sealed class CliMountTests : IDisposable
     public void Without_the_right_to_trusted_attributes_those_of_the_user_are_chosen_for_upper_and_stay()
     {
         Outcome outcome = sandbox.Run(
-            CliSandbox.AsNobody + "mknod -m 666 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; mkdir -p l/d l/p l2/p; touch l/d/x l2/p/hidden; setfattr -n trusted.overlay.opaque -v y l/p; chown -R nobody:nogroup l u w m; O=lowerdir=l:l2,upperdir=u,workdir=w; "
-            + "as veneer mount -o $O m && as rm -r m/d && as mkdir m/d && as veneer status m | grep lacks; getfattr -n user.overlay.opaque --only-values u/d; echo; as veneer umount m; "
+            CliSandbox.AsNobody
+            + "mknod -m 666 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; mkdir -p l/d l/p l2/p; touch l/d/x l2/p/hidden; "
+            + "setfattr -n trusted.overlay.opaque -v y l/p; chown -R nobody:nogroup l u w m; O=lowerdir=l:l2,upperdir=u,workdir=w; "
+            + "as veneer mount -o $O m && as rm -r m/d && as mkdir m/d && as veneer status m | grep lacks; "
+            + "getfattr -n user.overlay.opaque --only-values u/d; echo; as veneer umount m; "
             // Root does not see what upper hides by another name, and reads the lowers as it always does.
-            + "veneer mount -o $O m; ls -A m/d m/p; setfattr -n user.overlay.x -v kept m/d; getfattr -n user.overlay.x --only-values m/d; echo; getfattr -n user.overlay.overlay.x --only-values u/d; veneer umount m");
+            + "veneer mount -o $O m; ls -A m/d m/p; setfattr -n user.overlay.x -v kept m/d; getfattr -n user.overlay.x --only-values m/d; "
+            + "echo; getfattr -n user.overlay.overlay.x --only-values u/d; veneer umount m");
 
-        Assert.Equal(("upper lacks      trusted.overlay.* attributes: user.overlay.* ones\ny\nm/d:\n\nm/p:\nkept\nkept", ""), (outcome.Output, outcome.Error));
+        Assert.Equal(("upper lacks      trusted.overlay.* attributes: user.overlay.* ones\ny\nm/d:\n\nm/p:\nkept\nkept", ""),
+            (outcome.Output, outcome.Error));
     }
 
     [CliTheory]
@@ -402,7 +469,9 @@ public sealed class CliMountTests : IDisposable
     [InlineData("mount -t tmpfs t x", "")]
     public void The_status_says_what_the_upper_lacks(string make, string lacks)
     {
-        Outcome outcome = sandbox.Run($"mkdir x; {make} && mkdir x/u x/w && veneer mount -o lowerdir=l,upperdir=x/u,workdir=x/w m 2>/dev/null && veneer status m | sed -n 's/^upper lacks *\\([^:]*\\):.*/\\1/p' | paste -sd '|'; veneer umount m; ls -A x/w/work");
+        Outcome outcome = sandbox.Run(
+            $"mkdir x; {make} && mkdir x/u x/w && veneer mount -o lowerdir=l,upperdir=x/u,workdir=x/w m 2>/dev/null && "
+            + "veneer status m | sed -n 's/^upper lacks *\\([^:]*\\):.*/\\1/p' | paste -sd '|'; veneer umount m; ls -A x/w/work");
 
         Assert.Equal((lacks + "\n", ""), (outcome.Output, outcome.Error));
     }

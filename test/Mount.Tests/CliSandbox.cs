@@ -7,14 +7,16 @@ namespace Veneer.Mount.Tests;
 [AttributeUsage(AttributeTargets.Method)]
 public sealed class CliFactAttribute : FactAttribute
 {
-    public CliFactAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) => Skip = CliSandbox.Missing;
+    public CliFactAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) =>
+        Skip = CliSandbox.Missing;
 }
 
 /// <summary>As <see cref="CliFactAttribute"/>, for a theory.</summary>
 [AttributeUsage(AttributeTargets.Method)]
 public sealed class CliTheoryAttribute : TheoryAttribute
 {
-    public CliTheoryAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) => Skip = CliSandbox.Missing;
+    public CliTheoryAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) =>
+        Skip = CliSandbox.Missing;
 }
 
 /// <summary>What a script wrote, and how it ended.</summary>
@@ -60,7 +62,8 @@ public sealed class CliSandbox : IDisposable
     /// </summary>
     public const string NamespaceAt =
         "namespace_at() { local file=$1 cpu; shift; for cpu in $(seq 0 $(($(nproc --all) - 1))); do "
-        + "taskset -c $cpu unshare --mount=$file --propagation private \"$@\" 2>error && return; done; cat error >&2; return 1; }; export -f namespace_at; ";
+        + "taskset -c $cpu unshare --mount=$file --propagation private \"$@\" 2>error && return; done; cat error >&2; return 1; }; "
+        + "export -f namespace_at; ";
 
     /// <summary>
     /// Begins each script, in its first line: <c>runs NAME [N]</c> waits until N processes execute NAME, which an
@@ -70,7 +73,8 @@ public sealed class CliSandbox : IDisposable
     private const string Waits =
         "until_that() { until \"$@\" >/dev/null 2>&1; do sleep 0.02; done; }; "
         + "runs() { until [ $(pgrep -xc \"$1\") -ge ${2:-1} ]; do sleep 0.02; done; }; "
-        + "mounted() { until_that mountpoint -q \"$1\"; }; hidden() { until_that eval '! mountpoint -q' \"$1\"; }; ended() { until_that eval '! pgrep -x veneer'; }; ";
+        + "mounted() { until_that mountpoint -q \"$1\"; }; hidden() { until_that eval '! mountpoint -q' \"$1\"; }; "
+        + "ended() { until_that eval '! pgrep -x veneer'; }; ";
 
     /// <summary>Runs a script of bash, with <c>veneer</c> in its path and the sandbox as its directory.</summary>
     public Outcome Run(string script, int seconds = 60)
@@ -83,7 +87,8 @@ public sealed class CliSandbox : IDisposable
         };
         string[] words =
         [
-            "-k", "5", $"{seconds}", .. PrivateNamespace.WithoutMounts is { } other ? ["nsenter", $"--mount={other}"] : Array.Empty<string>(),
+            "-k", "5", $"{seconds}",
+            .. PrivateNamespace.WithoutMounts is { } other ? ["nsenter", $"--mount={other}"] : Array.Empty<string>(),
             "unshare", $"--wd={Root}", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
             "bash", "-c", Waits + script,
         ];
@@ -112,7 +117,8 @@ public sealed class CliSandbox : IDisposable
     public string Relative(string text) => text.Replace(Root + "/", "", StringComparison.Ordinal);
 
     /// <summary>Names below the sandbox, to see that nothing was touched.</summary>
-    public string[] Entries() => [.. Directory.EnumerateFileSystemEntries(Root, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal)];
+    public string[] Entries() =>
+        [.. Directory.EnumerateFileSystemEntries(Root, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal)];
 
     public void Dispose()
     {

@@ -14,10 +14,12 @@ public sealed class CopyUpTests
     {
         Assert.SkipUnless(Sys.ReadText("/proc/filesystems").Contains("\terofs\n", StringComparison.Ordinal), "The kernel has no erofs.");
         // mkfs.erofs of a directory d with a file: "content".
-        const string image = "H4sIAAAAAAACA2NgGAWjYBSMVPDo4dcHB6yMeJmBbB4GFQZmmMSpWdYwJiOSekEgUFIyNnZxCQUDSu1nAeK3jswMGlD+fyBAlleB00xwtiqQrQ" +
-            "5lqwPZenp6KfjNZ2LQRjIf2T/qOMzXgsszgsxPy8xJxWn+kkZGBg4k85mQ5JPz80pS80q4RlPaKBgFo2AUjIJRMApGwSgYDAAAIDuCggAQAAA=";
+        const string image =
+            "H4sIAAAAAAACA2NgGAWjYBSMVPDo4dcHB6yMeJmBbB4GFQZmmMSpWdYwJiOSekEgUFIyNnZxCQUDSu1nAeK3jswMGlD+fyBAlleB00xwtiqQrQ"
+            + "5lqwPZenp6KfjNZ2LQRjIf2T/qOMzXgsszgsxPy8xJxWn+kkZGBg4k85mQ5JPz80pS80q4RlPaKBgFo2AUjIJRMApGwSgYDAAAIDuCggAQAAA=";
         FilePath home = Scratch.New(), lower = home / "lower";
-        using (var packed = new System.IO.Compression.GZipStream(new MemoryStream(Convert.FromBase64String(image)), System.IO.Compression.CompressionMode.Decompress))
+        using (var compressed = new MemoryStream(Convert.FromBase64String(image)))
+        using (var packed = new System.IO.Compression.GZipStream(compressed, System.IO.Compression.CompressionMode.Decompress))
         {
             byte[] content = new byte[4096];
             packed.ReadExactly(content);
@@ -103,7 +105,8 @@ public sealed class CopyUpTests
     {
         byte[] content = new byte[3_000_001];
         new Random(1).NextBytes(content);
-        using var overlay = Overlay.With(on: upper, lowersOn: lower, lower: Tree.Of(("d/file", Node.File(content).Attribute("user.x", "y")), ("d/f2", "2")), options: "metacopy=off");
+        using var overlay = Overlay.With(on: upper, lowersOn: lower,
+            lower: Tree.Of(("d/file", Node.File(content).Attribute("user.x", "y")), ("d/f2", "2")), options: "metacopy=off");
 
         Sys.ChangeOwner(overlay.Merged / "d/file", 5, 6);
 
@@ -120,7 +123,9 @@ public sealed class CopyUpTests
     [InlineData(Filesystem.Btrfs)]
     public void Holes_stay_holes(Filesystem filesystem)
     {
-        using var overlay = Overlay.With(on: filesystem, lower: Tree.Of(("sparse", Node.Sparse(8 << 20, "middle", 64L << 20)), ("all", Node.Sparse(0, "", 32L << 20))), options: "metacopy=off");
+        using var overlay = Overlay.With(
+            on: filesystem, lower: Tree.Of(("sparse", Node.Sparse(8 << 20, "middle", 64L << 20)), ("all", Node.Sparse(0, "", 32L << 20))),
+            options: "metacopy=off");
 
         Sys.ChangeMode(overlay.Merged / "sparse", Oct(600));
         Sys.ChangeMode(overlay.Merged / "all", Oct(600));
@@ -188,19 +193,24 @@ public sealed class CopyUpTests
     [MountFact]
     public void A_file_opened_to_be_overwritten_comes_up_empty_with_its_attributes()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File(new string('x', 100_000)).Mode(Oct(640)).OwnedBy(5, 6).Attribute("user.x", "y"))));
+        using var overlay = Overlay.With(lower: Tree.Of(
+            ("file", Node.File(new string('x', 100_000)).Mode(Oct(640)).OwnedBy(5, 6).Attribute("user.x", "y"))));
 
         Sys.Write(overlay.Merged / "file", "new");
 
         Assert.Equal("new", Sys.ReadText(overlay.Upper / "file"));
-        Assert.Equal((5u, 6u, Oct(640)), (Sys.Stat(overlay.Upper / "file").Uid, Sys.Stat(overlay.Upper / "file").Gid, Sys.Stat(overlay.Upper / "file").Mode & ModeBits.Mask));
+        Assert.Equal(
+            (5u, 6u, Oct(640)),
+            (Sys.Stat(overlay.Upper / "file").Uid, Sys.Stat(overlay.Upper / "file").Gid,
+                Sys.Stat(overlay.Upper / "file").Mode & ModeBits.Mask));
         Assert.Equal("y", Sys.GetXattrText(overlay.Upper / "file", "user.x"));
     }
 
     [MountFact]
     public void A_user_who_may_not_write_brings_nothing_up()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("x").Mode(Oct(644))), ("dir", Node.Directory().Mode(Oct(755))), ("dir/f", Node.File("").Mode(Oct(600)))));
+        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("x").Mode(Oct(644))), ("dir", Node.Directory().Mode(Oct(755))),
+            ("dir/f", Node.File("").Mode(Oct(600)))));
         using Actor user = Actor.User();
 
         Assert.Equal(Errno.EACCES, user.ErrorOf(() => Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly)));
@@ -218,7 +228,8 @@ public sealed class CopyUpTests
     public void A_users_change_brings_up_what_only_the_mounter_may_make()
     {
         using var overlay = Overlay.With(lower: Tree.Of(
-            ("a", Node.Directory().OwnedBy(0, 0)), ("a/file", Node.File("x").Mode(Oct(660)).OwnedBy(1001, 1000).Attribute("trusted.t", "kept"))));
+            ("a", Node.Directory().OwnedBy(0, 0)),
+            ("a/file", Node.File("x").Mode(Oct(660)).OwnedBy(1001, 1000).Attribute("trusted.t", "kept"))));
         using Actor user = Actor.User();
 
         user.Do(() => Sys.Append(overlay.Merged / "a/file", "y"));
@@ -247,7 +258,8 @@ public sealed class CopyUpTests
     [MountFact(DisableParallelization = true, NotOfKernel = "The kernel holds the directory's lock, and a stat of the same file waits.")]
     public void A_long_copy_up_does_not_delay_a_stat_of_another_file()
     {
-        using var overlay = Overlay.With(on: Filesystem.Ext4, lowersOn: Filesystem.Tmpfs, lower: Tree.Of(("d/large", Node.File(new byte[200 << 20])), ("d/small", "x")));
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lowersOn: Filesystem.Tmpfs,
+            lower: Tree.Of(("d/large", Node.File(new byte[200 << 20])), ("d/small", "x")));
         using Actor other = Actor.Process();
         Task<int> copy = other.Begin(() =>
         {
@@ -275,7 +287,8 @@ public sealed class CopyUpTests
     {
         const int copies = 12;
         var content = Node.File(new byte[100 << 20]);
-        using var overlay = Overlay.With(on: Filesystem.Tmpfs, lower: Tree.Of([.. Enumerable.Range(0, copies).Select(i => ($"large{i}", content))]));
+        using var overlay = Overlay.With(on: Filesystem.Tmpfs,
+            lower: Tree.Of([.. Enumerable.Range(0, copies).Select(i => ($"large{i}", content))]));
         for (int i = 0; i < copies; i++) { Sys.Stat(overlay.Merged / $"large{i}"); }
         using var together = new Barrier(copies);
         var errors = new Errno[copies]; // an exception in a thread would have xunit wait for the test, which waits for the thread
@@ -298,7 +311,8 @@ public sealed class CopyUpTests
     /// <summary>How many copies the server is making: each is a file without a name in work that it has open.</summary>
     private static int CopiesIn(Overlay overlay)
     {
-        return Overlay.ServersOf(overlay.Merged).Sum(server => Sys.ReadDirectory($"/proc/{server}/fd").Count(entry => IsCopy(server, entry.Name)));
+        return Overlay.ServersOf(overlay.Merged).Sum(
+            server => Sys.ReadDirectory($"/proc/{server}/fd").Count(entry => IsCopy(server, entry.Name)));
 
         bool IsCopy(int server, string descriptor)
         {
@@ -314,7 +328,9 @@ public sealed class CopyUpTests
     public void A_file_that_is_looked_at_while_it_comes_up_stays_one_file(bool isLinked)
     {
         const int files = 300;
-        Tree lower = Tree.Of([.. Enumerable.Range(0, files).SelectMany(i => isLinked ? new[] { ($"d/f{i}", (Node)"old"), ($"d/g{i}", Node.HardLink($"d/f{i}")) } : [($"d/f{i}", "old")])]);
+        Tree lower = Tree.Of([
+            .. Enumerable.Range(0, files).SelectMany(
+                i => isLinked ? new[] { ($"d/f{i}", (Node)"old"), ($"d/g{i}", Node.HardLink($"d/f{i}")) } : [($"d/f{i}", "old")])]);
         using var overlay = Overlay.With(lower: lower);
         FilePath d = overlay.Merged / "d";
         bool done = false;
@@ -326,7 +342,10 @@ public sealed class CopyUpTests
                 Note(Sys.ErrorOf(() =>
                 {
                     Sys.DropCaches();
-                    foreach (DirectoryEntry entry in Sys.ReadDirectory(d)) { Note(Libc.StatAt(Libc.AtCwd, (d / entry.Name).Bytes, StatxMask.Basic, out Statx _)); }
+                    foreach (DirectoryEntry entry in Sys.ReadDirectory(d))
+                    {
+                        Note(Libc.StatAt(Libc.AtCwd, (d / entry.Name).Bytes, StatxMask.Basic, out Statx _));
+                    }
                 }));
             }
         }))];
@@ -386,7 +405,8 @@ public sealed class CopyUpTests
     public void What_the_work_directory_would_hand_on_stays_there()
     {
         byte[] list = Acl.Of(owner: 7, user: (1005, 7), group: 7, mask: 7, other: 0);
-        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("x").Mode(Oct(660))), ("d/x", ""), ("gone", "")), mounted: false);
+        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("x").Mode(Oct(660))), ("d/x", ""), ("gone", "")),
+            mounted: false);
         Sys.SetXattr(overlay.Work, "system.posix_acl_default", list);
         Sys.ChangeOwner(overlay.Work, 0, 77);
         Sys.ChangeMode(overlay.Work, Oct(2777));

@@ -3,7 +3,9 @@ namespace Veneer.Mount.Tests;
 /// <summary>What is wrong in a layer is an error on that object; the rest goes on.</summary>
 public sealed class CorruptLayerTests
 {
-    private static Tree Below => Tree.Of(("d/old", "old"), ("other/x", "x"), ("secret/s", "s"), ("hidden/h", "h"), ("other/renamed", new string('r', 5000)), ("file", new string('f', 5000)));
+    private static Tree Below =>
+        Tree.Of(("d/old", "old"), ("other/x", "x"), ("secret/s", "s"), ("hidden/h", "h"), ("other/renamed", new string('r', 5000)),
+            ("file", new string('f', 5000)));
 
     public static TheoryData<string, string> Redirects => new()
     {
@@ -35,7 +37,8 @@ public sealed class CorruptLayerTests
         Assert.NotEmpty(what);
         using var overlay = Overlay.With(
             lower: Below,
-            upper: Tree.Of(("d", Node.Directory().Attribute("trusted.overlay.redirect", redirect)), ("d/new", "new"), ("hidden", Node.Whiteout()), ("ok", "ok")),
+            upper: Tree.Of(("d", Node.Directory().Attribute("trusted.overlay.redirect", redirect)), ("d/new", "new"),
+                ("hidden", Node.Whiteout()), ("ok", "ok")),
             mounted: false);
 
         Assert.Equal(Seen(overlay, Mounter.Kernel), Seen(overlay, Mounter.UnderTest));
@@ -49,7 +52,8 @@ public sealed class CorruptLayerTests
         string[] redirects = ["..", ".", "/..", "/", "", "a/b", "/none", "\0"];
         using var overlay = Overlay.With(
             lower: Below,
-            upper: Tree.Of([("pure", Node.Opaque()), ("ok", "ok"), .. redirects.Select((redirect, i) => ($"pure/{i}", Node.Directory().Attribute("trusted.overlay.redirect", redirect)))]),
+            upper: Tree.Of([("pure", Node.Opaque()), ("ok", "ok"),
+                .. redirects.Select((redirect, i) => ($"pure/{i}", Node.Directory().Attribute("trusted.overlay.redirect", redirect)))]),
             options: options,
             mounted: false);
 
@@ -68,7 +72,8 @@ public sealed class CorruptLayerTests
         Assert.NotEmpty(what);
         Node meta = Node.Sparse(0, "", 5000).Attribute(attribute, content);
         if (redirect is not null) { meta = meta.Attribute("trusted.overlay.redirect", redirect); }
-        using var overlay = Overlay.With(lower: Below, upper: Tree.Of(("meta", meta), ("other/renamed", Node.Whiteout()), ("ok", "ok")), options: "metacopy=on", mounted: false);
+        using var overlay = Overlay.With(lower: Below, upper: Tree.Of(("meta", meta), ("other/renamed", Node.Whiteout()), ("ok", "ok")),
+            options: "metacopy=on", mounted: false);
 
         Assert.Equal(Seen(overlay, Mounter.Kernel), Seen(overlay, Mounter.UnderTest));
     }
@@ -83,11 +88,14 @@ public sealed class CorruptLayerTests
     {
         string prefix = options == "userxattr" ? "user.overlay." : "trusted.overlay.";
         string[] below = ["device", "block", "fifo", "socket", "link", "directory", "whiteout", "plain", "none"];
-        Node Metacopy(string data) => Node.Sparse(0, "", 5000).Attribute(prefix + "metacopy", "").Attribute(prefix + "redirect", "/" + data);
+        Node Metacopy(string data) => Node.Sparse(0, "", 5000)
+            .Attribute(prefix + "metacopy", "")
+            .Attribute(prefix + "redirect", "/" + data);
         using var overlay = Overlay.With(
             lowers: [
                 Tree.Of([("ok", "ok"), ("other/x", "x"), .. below.Select(data => ("middle_" + data, Metacopy(data)))]),
-                Tree.Of(("device", Node.Character(1, 5)), ("block", Node.Block(7, 77)), ("fifo", Node.Fifo()), ("socket", Node.Socket()), ("link", Node.Link("plain")),
+                Tree.Of(("device", Node.Character(1, 5)), ("block", Node.Block(7, 77)), ("fifo", Node.Fifo()), ("socket", Node.Socket()),
+                    ("link", Node.Link("plain")),
                     ("directory/x", ""), ("whiteout", Node.Whiteout()), ("plain", new string('p', 5000))),
             ],
             upper: Tree.Of([.. below.Select(data => ("top_" + data, Metacopy(data)))]),
@@ -97,7 +105,8 @@ public sealed class CorruptLayerTests
 
         string kernel = Opened(Mounter.Kernel);
 
-        Assert.Contains(options.StartsWith("metacopy=on", StringComparison.Ordinal) ? "top_device: EIO EIO" : "top_device: EPERM EPERM", kernel, StringComparison.Ordinal);
+        Assert.Contains(options.StartsWith("metacopy=on", StringComparison.Ordinal) ? "top_device: EIO EIO" : "top_device: EPERM EPERM",
+            kernel, StringComparison.Ordinal);
         Assert.Equal(kernel, Opened(Mounter.UnderTest));
 
         string Opened(Mounter mounter)
@@ -106,7 +115,8 @@ public sealed class CorruptLayerTests
             try
             {
                 return string.Join('\n', names.Select(name =>
-                    $"{name}: {Sys.ErrorOf(() => Sys.Open(overlay.Merged / name, OpenFlags.ReadOnly).Dispose())} {Sys.ErrorOf(() => Sys.Open(overlay.Merged / name, OpenFlags.WriteOnly).Dispose())}"));
+                    $"{name}: {Sys.ErrorOf(() => Sys.Open(overlay.Merged / name, OpenFlags.ReadOnly).Dispose())} "
+                    + $"{Sys.ErrorOf(() => Sys.Open(overlay.Merged / name, OpenFlags.WriteOnly).Dispose())}"));
             }
             finally
             {
@@ -159,7 +169,8 @@ public sealed class CorruptLayerTests
     {
         using var overlay = Overlay.With(
             lower: Below,
-            upper: Tree.Of(("d", Node.Directory().Attribute(attribute, value)), ("d/new", "new"), ("file", Node.File(new string('u', 5000)).Attribute(attribute, value)), ("ok", "ok")),
+            upper: Tree.Of(("d", Node.Directory().Attribute(attribute, value)), ("d/new", "new"),
+                ("file", Node.File(new string('u', 5000)).Attribute(attribute, value)), ("ok", "ok")),
             options: "metacopy=on",
             mounted: false);
 
@@ -170,7 +181,8 @@ public sealed class CorruptLayerTests
     public void A_whiteout_with_attributes_and_permissions_is_a_whiteout()
     {
         using var overlay = Overlay.With(lower: Below, upper: Tree.Of(
-            ("file", Node.Whiteout().Attribute("trusted.odd", "y").OwnedBy(5, 6)), ("d/old", Node.Whiteout().Attribute("trusted.overlay.whiteout", "?"))));
+            ("file", Node.Whiteout().Attribute("trusted.odd", "y").OwnedBy(5, 6)),
+            ("d/old", Node.Whiteout().Attribute("trusted.overlay.whiteout", "?"))));
         Sys.ChangeMode(overlay.Upper / "file", Oct(777));
 
         Assert.Equal(["d", "hidden", "other", "secret"], overlay.Merged.Entries());
@@ -184,7 +196,8 @@ public sealed class CorruptLayerTests
     [MountFact]
     public void Layers_may_hold_names_that_an_overlay_uses_itself()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("work/x", "1"), ("index", "2"), ("#1", "3"), (".wh.file", "4"), (".wh..wh..opq", "5"), ("file", "6")));
+        using var overlay = Overlay.With(lower: Tree.Of(("work/x", "1"), ("index", "2"), ("#1", "3"), (".wh.file", "4"),
+            (".wh..wh..opq", "5"), ("file", "6")));
 
         Assert.Equal(["#1", ".wh..wh..opq", ".wh.file", "file", "index", "work"], overlay.Merged.Entries());
         foreach (string name in overlay.Merged.Entries().Where(n => n != "work"))
@@ -203,8 +216,10 @@ public sealed class CorruptLayerTests
             TreeImage image = TreeImage.Of(overlay.Merged, Facets.Content);
             // The kernel leaves out of a listing what it cannot look up; both give the error for the name itself.
             string lines = string.Join('\n', image.Lines.Where(l => !l.Value.StartsWith('E')).Select(l => $"{l.Key}: {l.Value}"));
-            string direct = string.Join('\n', ((string[])["d", "meta", "file", "d/old", "d/new", "d/s", "d/x", .. Enumerable.Range(0, 8).Select(i => $"pure/{i}")]).Select(name =>
-                $"{name}: {Sys.ErrorOf(() => Sys.Stat(overlay.Merged / name))} {Sys.ErrorOf(() => Sys.Open(overlay.Merged / name, OpenFlags.ReadOnly).Dispose())}"));
+            string[] names = ["d", "meta", "file", "d/old", "d/new", "d/s", "d/x", .. Enumerable.Range(0, 8).Select(i => $"pure/{i}")];
+            string direct = string.Join('\n', names.Select(name =>
+                $"{name}: {Sys.ErrorOf(() => Sys.Stat(overlay.Merged / name))} "
+                + $"{Sys.ErrorOf(() => Sys.Open(overlay.Merged / name, OpenFlags.ReadOnly).Dispose())}"));
             Assert.Equal("ok", Sys.ReadText(overlay.Merged / "ok"));
             Assert.Equal("x", Sys.ReadText(overlay.Merged / "other/x"));
             return lines + "\n" + direct;

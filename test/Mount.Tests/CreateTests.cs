@@ -96,7 +96,8 @@ public sealed class CreateTests
     public void A_default_access_list_of_the_directory_replaces_the_umask(string kind)
     {
         byte[] list = Acl.Of(owner: 7, user: (1005, 6), group: 5, mask: 7, other: 0);
-        using var overlay = Overlay.With(lower: Tree.Of(("d", Node.Directory().Mode(Oct(777)).Attribute("system.posix_acl_default", list)), ("d/gone", "")));
+        using var overlay = Overlay.With(lower: Tree.Of(("d", Node.Directory().Mode(Oct(777)).Attribute("system.posix_acl_default", list)),
+            ("d/gone", "")));
         using var user = new Actor(1000, 1001, umask: Oct(77));
         Sys.Unlink(overlay.Merged / "d/gone");
 

@@ -10,13 +10,15 @@ public sealed class DifferencesTests
 
     /// <summary>Asks the same of an overlay of the kernel and of Veneer, over the same layers.</summary>
     private static void Compare(
-        string kernel, string veneer, Func<Overlay, string> ask, Tree? lower = null, Tree? upper = null, string options = "", string own = "",
+        string kernel, string veneer, Func<Overlay, string> ask, Tree? lower = null, Tree? upper = null, string options = "",
+        string own = "",
         Filesystem on = Filesystem.Tmpfs, Filesystem? lowersOn = null, UpperOn upperOn = UpperOn.Same, FilePath[]? over = null)
     {
         foreach (Mounter mounter in (Mounter[])[Mounter.Kernel, Mounter.UnderTest])
         {
             string given = mounter.IsKernel ? options : string.Join(',', new[] { options, own }.Where(one => one.Length > 0));
-            using var overlay = Overlay.With(lower: lower, upper: upper, options: given, on: on, lowersOn: lowersOn, upperOn: upperOn, over: over, mounter: mounter);
+            using var overlay = Overlay.With(lower: lower, upper: upper, options: given, on: on, lowersOn: lowersOn, upperOn: upperOn,
+                over: over, mounter: mounter);
             Assert.Equal($"{mounter}: {(mounter.IsKernel ? kernel : veneer)}", $"{mounter}: {ask(overlay)}");
         }
     }
@@ -50,7 +52,10 @@ public sealed class DifferencesTests
     {
         FilePath m = overlay.Merged;
         Sys.MakeDirectory(m / "upper");
-        using Descriptor two = Sys.Open(m / "a", OpenFlags.ReadOnly), one = Sys.Open(m / "one", OpenFlags.ReadOnly), lower = Sys.Open(m / "d", OpenFlags.ReadOnly), upper = Sys.Open(m / "upper", OpenFlags.ReadOnly);
+        using Descriptor two = Sys.Open(m / "a", OpenFlags.ReadOnly),
+            one = Sys.Open(m / "one", OpenFlags.ReadOnly),
+            lower = Sys.Open(m / "d", OpenFlags.ReadOnly),
+            upper = Sys.Open(m / "upper", OpenFlags.ReadOnly);
         foreach (string name in (string[])["a", "b", "one"]) { Sys.Unlink(m / name); }
         foreach (string name in (string[])["d", "upper"]) { Sys.RemoveDirectory(m / name); }
         return string.Join(' ', new[] { two, one, lower, upper }.Select(file => file.Stat().Nlink));
@@ -82,31 +87,39 @@ public sealed class DifferencesTests
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void RWF_NOAPPEND_on_a_descriptor_that_appends() => Compare("0123@@", "0@@3", overlay =>
-    {
-        using (Descriptor file = Sys.Open(overlay.Merged / "file", OpenFlags.ReadWrite | OpenFlags.Append)) { file.WriteAt("@@"u8, 1, 0x20); }
-        return Sys.ReadText(overlay.Merged / "file");
-    }, Tree.Of(("file", "0123")));
+        {
+            using (Descriptor file = Sys.Open(overlay.Merged / "file", OpenFlags.ReadWrite | OpenFlags.Append))
+            {
+                file.WriteAt("@@"u8, 1, 0x20);
+            }
+            return Sys.ReadText(overlay.Merged / "file");
+        }, Tree.Of(("file", "0123")));
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [InlineData(Filesystem.Tmpfs, Filesystem.Tmpfs, "copied")]
     [InlineData(Filesystem.Tmpfs, Filesystem.Ext4, "EXDEV")]
     [InlineData(Filesystem.Ext4, Filesystem.Tmpfs, "EXDEV")]
-    public void Copy_file_range_from_a_lower_on_another_filesystem(Filesystem lower, Filesystem upper, string kernel) => Compare(kernel, "copied", overlay =>
-    {
-        using Descriptor source = Sys.Open(overlay.Merged / "file", OpenFlags.ReadOnly), target = Sys.Open(overlay.Merged / "new", OpenFlags.ReadWrite | OpenFlags.Create, Oct(600));
-        return Said(() => source.CopyRangeTo(target, 0, 0, 7) == 7 && target.ReadAllText() == "content" ? "copied" : "other");
-    }, Tree.Of(("file", "content")), on: upper, lowersOn: lower);
+    public void Copy_file_range_from_a_lower_on_another_filesystem(Filesystem lower, Filesystem upper, string kernel) =>
+        Compare(kernel, "copied", overlay =>
+        {
+            using Descriptor source = Sys.Open(overlay.Merged / "file", OpenFlags.ReadOnly),
+                target = Sys.Open(overlay.Merged / "new", OpenFlags.ReadWrite | OpenFlags.Create, Oct(600));
+            return Said(() => source.CopyRangeTo(target, 0, 0, 7) == 7 && target.ReadAllText() == "content" ? "copied" : "other");
+        }, Tree.Of(("file", "content")), on: upper, lowersOn: lower);
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [InlineData(false, "EEXIST")]
     [InlineData(true, "ENOENT")]
-    public void Attributes_of_an_open_lower_file_that_was_removed(bool withDirectory, string kernel) => Compare($"{kernel} {kernel} {kernel}", "None None None", overlay =>
-    {
-        using Descriptor file = Sys.Open(overlay.Merged / "d/file", OpenFlags.ReadOnly);
-        Sys.Unlink(overlay.Merged / "d/file");
-        if (withDirectory) { Sys.RemoveDirectory(overlay.Merged / "d"); }
-        return $"{Said(() => file.ChangeMode(Oct(600)))} {Said(() => file.ChangeOwner(1, 1))} {Said(() => file.ChangeTimes(Node.LongAgo, Node.LongAgo))}";
-    }, Tree.Of(("d/file", "")));
+    public void Attributes_of_an_open_lower_file_that_was_removed(bool withDirectory, string kernel) =>
+        Compare($"{kernel} {kernel} {kernel}", "None None None", overlay =>
+        {
+            using Descriptor file = Sys.Open(overlay.Merged / "d/file", OpenFlags.ReadOnly);
+            Sys.Unlink(overlay.Merged / "d/file");
+            if (withDirectory) { Sys.RemoveDirectory(overlay.Merged / "d"); }
+            return
+                $"{Said(() => file.ChangeMode(Oct(600)))} {Said(() => file.ChangeOwner(1, 1))} "
+                + $"{Said(() => file.ChangeTimes(Node.LongAgo, Node.LongAgo))}";
+        }, Tree.Of(("d/file", "")));
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [InlineData("file")]
@@ -124,13 +137,14 @@ public sealed class DifferencesTests
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [InlineData(true, "equal")]
     [InlineData(false, "ESTALE")]
-    public void A_copy_in_upper_beside_the_lower_file_that_it_came_from(bool copyFirst, string kernel) => Compare(kernel, "different", overlay =>
-    {
-        FilePath m = overlay.Merged;
-        Sys.Rename(m / "old", m / "new");
-        overlay.Remount(() => Sys.Unlink(overlay.Upper / "old")); // the whiteout
-        return copyFirst ? Numbers(m / "new", m / "old") : Numbers(m / "old", m / "new");
-    }, Tree.Of(("old", "x")));
+    public void A_copy_in_upper_beside_the_lower_file_that_it_came_from(bool copyFirst, string kernel) =>
+        Compare(kernel, "different", overlay =>
+        {
+            FilePath m = overlay.Merged;
+            Sys.Rename(m / "old", m / "new");
+            overlay.Remount(() => Sys.Unlink(overlay.Upper / "old")); // the whiteout
+            return copyFirst ? Numbers(m / "new", m / "old") : Numbers(m / "old", m / "new");
+        }, Tree.Of(("old", "x")));
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void Subvolumes_of_a_btrfs_lower_count_their_inodes_alike()
@@ -155,7 +169,11 @@ public sealed class DifferencesTests
             return string.Join(' ', directory.ReadDirectory(chunk: 32).Select(entry => entry.Name).Order(StringComparer.Ordinal));
         });
         return $"{listed}, {Said(() => Sys.Stat(overlay.Merged / "d/bad"))}";
-    }, Tree.Of(("d/low", "")), Tree.Of(("d", Node.Directory().Attribute("trusted.overlay.impure", "y")), ("d/bad", Node.Directory().Attribute("trusted.overlay.redirect", "a/b")), ("d/bad2", Node.Directory().Attribute("trusted.overlay.redirect", "a/b")), ("d/good", "")), "redirect_dir=on");
+    }, Tree.Of(("d/low", "")), Tree.Of(
+        ("d", Node.Directory().Attribute("trusted.overlay.impure", "y")),
+        ("d/bad", Node.Directory().Attribute("trusted.overlay.redirect", "a/b")),
+        ("d/bad2", Node.Directory().Attribute("trusted.overlay.redirect", "a/b")),
+        ("d/good", "")), "redirect_dir=on");
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void A_whiteout_with_nothing_below_it() => Compare("whiteout ENOENT", " ENOENT", overlay =>
@@ -197,7 +215,9 @@ public sealed class DifferencesTests
     {
         _ = Sys.Stat(overlay.Merged / "b");
         Sys.ChangeMode(overlay.Merged / "a", Oct(600));
-        return $"{(Sys.HasXattr(overlay.Upper / "a", "trusted.overlay.metacopy") ? "a metacopy" : "whole")}, {Convert.ToString(Sys.Stat(overlay.Merged / "b").Mode & 0x1FF, 8)}";
+        return
+            $"{(Sys.HasXattr(overlay.Upper / "a", "trusted.overlay.metacopy") ? "a metacopy" : "whole")}, "
+            + $"{Convert.ToString(Sys.Stat(overlay.Merged / "b").Mode & 0x1FF, 8)}";
     }, Tree.Of(("a", "x"), ("b", Node.HardLink("a"))), options: "metacopy=on,redirect_dir=on");
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
@@ -247,16 +267,19 @@ public sealed class DifferencesTests
     }
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void A_rename_of_a_lower_directory_that_fails() => Compare("ENOTEMPTY changed d full marked", "ENOTEMPTY same full unmarked", overlay =>
-    {
-        FilePath m = overlay.Merged;
-        Sys.Write(m / "from/full/x", "");
-        Sys.ChangeTimes(m / "from", Node.LongAgo, Node.LongAgo);
-        Errno error = Sys.ErrorOf(() => Sys.Rename(m / "from/d", m / "from/full"));
-        _ = Sys.ErrorOf(() => Sys.Rename(m / "from/d", m / "to/full"));
-        string time = Sys.Stat(m / "from").ModifyTime.Seconds == Node.LongAgo.Seconds ? "same" : "changed";
-        return $"{error} {time} {string.Join(' ', (overlay.Upper / "from").Entries())} {(Sys.HasXattr(overlay.Upper / "to", "trusted.overlay.impure") ? "marked" : "unmarked")}";
-    }, Tree.Of(("from/d/x", "")), Tree.Of(("from/full", Node.Directory()), ("to/full/y", "")), "redirect_dir=on", on: Filesystem.Ext4);
+    public void A_rename_of_a_lower_directory_that_fails() =>
+        Compare("ENOTEMPTY changed d full marked", "ENOTEMPTY same full unmarked", overlay =>
+        {
+            FilePath m = overlay.Merged;
+            Sys.Write(m / "from/full/x", "");
+            Sys.ChangeTimes(m / "from", Node.LongAgo, Node.LongAgo);
+            Errno error = Sys.ErrorOf(() => Sys.Rename(m / "from/d", m / "from/full"));
+            _ = Sys.ErrorOf(() => Sys.Rename(m / "from/d", m / "to/full"));
+            string time = Sys.Stat(m / "from").ModifyTime.Seconds == Node.LongAgo.Seconds ? "same" : "changed";
+            return
+                $"{error} {time} {string.Join(' ', (overlay.Upper / "from").Entries())} "
+                + $"{(Sys.HasXattr(overlay.Upper / "to", "trusted.overlay.impure") ? "marked" : "unmarked")}";
+        }, Tree.Of(("from/d/x", "")), Tree.Of(("from/full", Node.Directory()), ("to/full/y", "")), "redirect_dir=on", on: Filesystem.Ext4);
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void An_upper_without_attributes() => Compare("EIO EEXIST", "None None", overlay =>
@@ -267,7 +290,8 @@ public sealed class DifferencesTests
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void A_rename_of_a_lower_file_where_upper_has_no_RENAME_WHITEOUT() =>
-        Compare("EINVAL", "None", overlay => Said(() => Sys.Rename(overlay.Merged / "file", overlay.Merged / "new")), Tree.Of(("file", "")), upperOn: UpperOn.Ramfs);
+        Compare("EINVAL", "None", overlay => Said(() => Sys.Rename(overlay.Merged / "file", overlay.Merged / "new")), Tree.Of(("file", "")),
+            upperOn: UpperOn.Ramfs);
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void A_redirect_between_lowers_where_upper_has_no_attributes()
@@ -275,7 +299,9 @@ public sealed class DifferencesTests
         FilePath top = Scratch.New(), bottom = Scratch.New();
         Tree.Of(("new", Node.Directory().Attribute("trusted.overlay.redirect", "old"))).MakeAt(top);
         Tree.Of(("old/file", "")).MakeAt(bottom);
-        Compare("EPERM", "file", overlay => Said(() => string.Join(' ', Sys.ReadDirectory(overlay.Merged / "new").Select(entry => entry.Name))), upperOn: UpperOn.Ramfs, over: [top, bottom]);
+        Compare(
+            "EPERM", "file", overlay => Said(() => string.Join(' ', Sys.ReadDirectory(overlay.Merged / "new").Select(entry => entry.Name))),
+            upperOn: UpperOn.Ramfs, over: [top, bottom]);
     }
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
@@ -329,7 +355,9 @@ public sealed class DifferencesTests
     {
         Sys.Append(overlay.Merged / "file", "");
         using Descriptor copy = Sys.Open(overlay.Upper / "file", OpenFlags.ReadOnly);
-        return $"{copy.Seek(0, SeekWhence.Data)}, {(copy.Seek(12288, SeekWhence.Hole) == 16384 ? "after the data" : "after more than the data")}";
+        return
+            $"{copy.Seek(0, SeekWhence.Data)}, "
+            + $"{(copy.Seek(12288, SeekWhence.Hole) == 16384 ? "after the data" : "after more than the data")}";
     }, Tree.Of(("file", Node.Sparse(12288, "data", 4 << 20))), on: Filesystem.Ext4);
 
     // What FUSE imposes.
@@ -365,7 +393,8 @@ public sealed class DifferencesTests
         FilePath path = overlay.Merged / "file";
         Command.Require("chattr", "+a", path);
         using Descriptor file = Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Append);
-        string answers = $"{Said(() => file.Map(4, write: true).Dispose())} {Said(() => file.SetStatus(0))} {Said(() => { file.WriteAt("@", 0); })}";
+        string answers =
+            $"{Said(() => file.Map(4, write: true).Dispose())} {Said(() => file.SetStatus(0))} {Said(() => { file.WriteAt("@", 0); })}";
         Command.Require("chattr", "-a", path);
         return answers;
     }, upper: Tree.Of(("file", "0123")), on: Filesystem.Ext4);
@@ -377,7 +406,8 @@ public sealed class DifferencesTests
         using Descriptor file = Sys.Open(path, OpenFlags.ReadWrite);
         Command.Require("chattr", "+a", path);
         string answers = $"{Said(() => { file.WriteAt("@", 0); })} {Said(() => file.Map(4, write: true).Dispose())} "
-            + $"{Said(() => Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Append).Dispose())} {Said(() => Sys.Open(path, OpenFlags.WriteOnly | OpenFlags.Append).Dispose())}";
+            + $"{Said(() => Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Append).Dispose())} "
+            + $"{Said(() => Sys.Open(path, OpenFlags.WriteOnly | OpenFlags.Append).Dispose())}";
         Command.Require("chattr", "-a", path);
         return answers;
     }, upper: Tree.Of(("file", "0123")), on: Filesystem.Ext4);
@@ -387,7 +417,8 @@ public sealed class DifferencesTests
     {
         foreach (Mounter mounter in (Mounter[])[Mounter.Kernel, Mounter.UnderTest])
         {
-            using var overlay = Overlay.With(Tree.Of(("a", Node.File(Large("x"))), ("b", Node.HardLink("a")), ("c", Node.HardLink("a"))), upperSize: "8m", mounter: mounter);
+            using var overlay = Overlay.With(Tree.Of(("a", Node.File(Large("x"))), ("b", Node.HardLink("a")), ("c", Node.HardLink("a"))),
+                upperSize: "8m", mounter: mounter);
             long before = Free(overlay);
             Sys.Append(overlay.Merged / "a", "!");
             Sys.Unlink(overlay.Merged / "a");
@@ -406,7 +437,8 @@ public sealed class DifferencesTests
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [InlineData(false, "EPERM 6755", "EPERM 6755")]
     [InlineData(true, "EPERM 6755", "None 755")]
-    public void Chown_that_changes_nothing_by_somebody_else(bool isWritten, string kernel, string veneer) => Compare(kernel, veneer, overlay =>
+    public void Chown_that_changes_nothing_by_somebody_else(bool isWritten, string kernel, string veneer) =>
+        Compare(kernel, veneer, overlay =>
     {
         using Descriptor? writer = isWritten ? Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly) : null;
         return ChownAs(overlay, 6755);
@@ -416,14 +448,17 @@ public sealed class DifferencesTests
     [InlineData(1000, "None 644", "None 2644")]
     [InlineData(5, "EPERM 2644", "None 2644")]
     public void Chown_from_outside_of_the_group_of_a_file_with_set_group_id(uint owner, string kernel, string veneer) =>
-        Compare(kernel, veneer, overlay => ChownAs(overlay, 2644), upper: Tree.Of(("file", Node.File("x").OwnedBy(owner, 7).Mode(Oct(2644)))));
+        Compare(kernel, veneer, overlay => ChownAs(overlay, 2644),
+            upper: Tree.Of(("file", Node.File("x").OwnedBy(owner, 7).Mode(Oct(2644)))));
 
     private static string ChownAs(Overlay overlay, int mode)
     {
         FilePath path = overlay.Merged / "file";
         Assert.Equal(Oct(mode), Sys.Stat(path).Mode & ModeBits.Mask);
         using Actor user = Actor.User();
-        return $"{user.ErrorOf(() => Sys.ChangeOwner(path, uint.MaxValue, uint.MaxValue))} {Convert.ToString(Sys.Stat(path).Mode & ModeBits.Mask, 8)}";
+        return
+            $"{user.ErrorOf(() => Sys.ChangeOwner(path, uint.MaxValue, uint.MaxValue))} "
+            + $"{Convert.ToString(Sys.Stat(path).Mode & ModeBits.Mask, 8)}";
     }
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
@@ -431,7 +466,10 @@ public sealed class DifferencesTests
     [InlineData(true)]
     public void An_owner_outside_of_the_group_who_removes_the_access_list(bool isDirectory)
     {
-        Node node = (isDirectory ? Node.Directory() : Node.File("x")).OwnedBy(1000, 7).Mode(Oct(2755)).Attribute("system.posix_acl_access", Acl.Of(owner: 7, user: (5, 5), group: 5, mask: 5, other: 5));
+        Node node = (isDirectory ? Node.Directory() : Node.File("x"))
+            .OwnedBy(1000, 7)
+            .Mode(Oct(2755))
+            .Attribute("system.posix_acl_access", Acl.Of(owner: 7, user: (5, 5), group: 5, mask: 5, other: 5));
         Compare("755", "2755", overlay =>
         {
             using Actor owner = Actor.User();
@@ -442,7 +480,8 @@ public sealed class DifferencesTests
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void Trusted_attributes_without_the_capability() => Compare("not listed", "listed", overlay =>
-        Command.Require("setpriv", "--bounding-set=-sys_admin", "getfattr", "-m", "-", "--absolute-names", overlay.Merged / "file").Contains("trusted.a", StringComparison.Ordinal) ? "listed" : "not listed",
+        Command.Require("setpriv", "--bounding-set=-sys_admin", "getfattr", "-m", "-", "--absolute-names", overlay.Merged / "file")
+            .Contains("trusted.a", StringComparison.Ordinal) ? "listed" : "not listed",
         upper: Tree.Of(("file", Node.File("x").Attribute("trusted.a", "1"))));
 
     [MountFact(OnlyVeneer = "The option is Veneer's.", PassesThrough = true)]
@@ -450,7 +489,8 @@ public sealed class DifferencesTests
     {
         foreach (string option in (string[])["", "revocable"])
         {
-            using var overlay = Overlay.With(upper: Tree.Of(("file", "x")), options: $"errors=remount-ro{(option.Length > 0 ? "," : "")}{option}");
+            using var overlay = Overlay.With(upper: Tree.Of(("file", "x")),
+                options: $"errors=remount-ro{(option.Length > 0 ? "," : "")}{option}");
             using Descriptor file = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly);
             FilePath moved = overlay.Beside("moved");
             Sys.Rename(overlay.Upper, moved);
@@ -539,7 +579,11 @@ public sealed class DifferencesTests
         Sys.Write(source / "a", "x");
         Sys.Link(source / "a", source / "b");
         Command.Require("bindfs", source, lower);
-        try { Compare("2 equal", "1 different", overlay => $"{Sys.Stat(overlay.Merged / "a").Nlink} {Numbers(overlay.Merged / "a", overlay.Merged / "b")}", over: [lower]); }
+        try
+        {
+            Compare("2 equal", "1 different",
+                overlay => $"{Sys.Stat(overlay.Merged / "a").Nlink} {Numbers(overlay.Merged / "a", overlay.Merged / "b")}", over: [lower]);
+        }
         finally { Command.Require("umount", lower); }
     }
 
@@ -566,7 +610,8 @@ public sealed class DifferencesTests
         foreach (Mounter mounter in (Mounter[])[Mounter.Kernel, Mounter.UnderTest])
         {
             using var overlay = Overlay.With(lowers: [Tree.Empty, Tree.Empty], readOnly: true, mounter: mounter);
-            Assert.Equal((mounter, mounter.IsKernel ? Errno.EROFS : Errno.None), (mounter, Sys.ErrorOf(() => overlay.RemountAs(readOnly: false))));
+            Assert.Equal((mounter, mounter.IsKernel ? Errno.EROFS : Errno.None),
+                (mounter, Sys.ErrorOf(() => overlay.RemountAs(readOnly: false))));
             Assert.Equal(Errno.EROFS, Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", "")));
         }
     }
@@ -576,17 +621,22 @@ public sealed class DifferencesTests
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void A_file_with_an_access_list_where_upper_has_no_attributes() => Compare("None", "EOPNOTSUPP", overlay =>
         Said(() => Sys.Append(overlay.Merged / "file", "!")),
-        Tree.Of(("file", Node.File("x").Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1001, 6), group: 4, mask: 6, other: 4)))), upperOn: UpperOn.Ramfs);
+        Tree.Of(("file", Node.File("x").Attribute(
+            "system.posix_acl_access", Acl.Of(owner: 6, user: (1001, 6), group: 4, mask: 6, other: 4)))),
+        upperOn: UpperOn.Ramfs);
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void An_upper_whose_whiteouts_are_files() => Compare("gone ENOENT", " ENOENT", overlay =>
         $"{string.Join(' ', (overlay.Merged / "d").Entries())} {Said(() => Sys.Stat(overlay.Merged / "d/gone"))}",
-        Tree.Of(("d/gone", "")), Tree.Of(("d", Node.Directory().Attribute("trusted.overlay.opaque", "x")), ("d/gone", Node.File().Attribute("trusted.overlay.whiteout", "y"))));
+        Tree.Of(("d/gone", "")),
+        Tree.Of(("d", Node.Directory().Attribute("trusted.overlay.opaque", "x")),
+            ("d/gone", Node.File().Attribute("trusted.overlay.whiteout", "y"))));
 
     // Not there yet.
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void Whiteouts_of_AUFS_are_ordinary_files() => Compare(".wh.file d file, .wh..wh..opq x", ".wh.file d file, .wh..wh..opq x", overlay =>
-        $"{string.Join(' ', overlay.Merged.Entries())}, {string.Join(' ', (overlay.Merged / "d").Entries())}",
-        Tree.Of(("file", ""), ("d/x", "")), Tree.Of((".wh.file", ""), ("d/.wh..wh..opq", "")));
+    public void Whiteouts_of_AUFS_are_ordinary_files() =>
+        Compare(".wh.file d file, .wh..wh..opq x", ".wh.file d file, .wh..wh..opq x", overlay =>
+            $"{string.Join(' ', overlay.Merged.Entries())}, {string.Join(' ', (overlay.Merged / "d").Entries())}",
+            Tree.Of(("file", ""), ("d/x", "")), Tree.Of((".wh.file", ""), ("d/.wh..wh..opq", "")));
 }

@@ -97,7 +97,8 @@ public sealed class EqualNumbersTests
         Assert.Equal(("file of x", "file of y"), (Sys.ReadText(m / "y/d/moved"), Sys.ReadText(m / "y/other")));
         Sys.Link(m / "y/other", m / "x/linked");
         Sys.Append(m / "x/linked", "!");
-        Assert.Equal(("file of y!", 2u, "file of x"), (Sys.ReadText(m / "y/other"), Sys.Stat(m / "y/other").Nlink, Sys.ReadText(m / "x/file")));
+        Assert.Equal(("file of y!", 2u, "file of x"),
+            (Sys.ReadText(m / "y/other"), Sys.Stat(m / "y/other").Nlink, Sys.ReadText(m / "x/file")));
         Sys.RemoveTree(m / "x");
         Assert.Equal("deep y", Sys.ReadText(m / "y/d/e/deep"));
         Assert.Equal("file of x", open.ReadAllText());
@@ -139,7 +140,8 @@ public sealed class EqualNumbersTests
         Assert.Equal(lower.Ino("x"), lower.Ino("y"));
         using var overlay = Overlay.With(over: [lower.Path / "x/d", lower.Path / "y"]);
 
-        Assert.Equal(("below x", "deep y", "deep x"), (Sys.ReadText(overlay.Merged / "file"), Sys.ReadText(overlay.Merged / "d/e/deep"), Sys.ReadText(overlay.Merged / "e/deep")));
+        Assert.Equal(("below x", "deep y", "deep x"),
+            (Sys.ReadText(overlay.Merged / "file"), Sys.ReadText(overlay.Merged / "d/e/deep"), Sys.ReadText(overlay.Merged / "e/deep")));
     }
 
     private const string OnlyVeneer = "The kernel takes no such upper.";
@@ -169,7 +171,9 @@ public sealed class EqualNumbersTests
         FilePath m = two.Overlay.Merged;
         var numbers = new Dictionary<ulong, string>();
         foreach (string name in (string[])["x/file", "x/d/file", "x/d/e/deep"]) { numbers[two.Ino(name)] = name; }
-        using Descriptor file = Sys.Open(m / "x/file", OpenFlags.ReadOnly), below = Sys.Open(m / "x/d/file", OpenFlags.ReadOnly), deep = Sys.Open(m / "x/d/e/deep", OpenFlags.ReadOnly);
+        using Descriptor file = Sys.Open(m / "x/file", OpenFlags.ReadOnly),
+            below = Sys.Open(m / "x/d/file", OpenFlags.ReadOnly),
+            deep = Sys.Open(m / "x/d/e/deep", OpenFlags.ReadOnly);
         bool haveMet = false;
         for (int i = 0; i < 8; i++)
         {
@@ -180,7 +184,8 @@ public sealed class EqualNumbersTests
 
         for (int i = 0; i < 8; i++) { Assert.Equal($"new {i}", Sys.ReadText(m / $"y/new{i}")); }
         Assert.Equal(("file of x", "below x", "deep x"), (file.ReadAllText(), below.ReadAllText(), deep.ReadAllText()));
-        Assert.Equal(("file of x", "below x", "deep x"), (Sys.ReadText(m / "x/file"), Sys.ReadText(m / "x/d/file"), Sys.ReadText(m / "x/d/e/deep")));
+        Assert.Equal(("file of x", "below x", "deep x"),
+            (Sys.ReadText(m / "x/file"), Sys.ReadText(m / "x/d/file"), Sys.ReadText(m / "x/d/e/deep")));
         Assert.Equal("d file other", Names(two.Overlay.Upper / "x"));
     }
 

@@ -90,7 +90,10 @@ public sealed class FailingDisk : IDisposable
         while (Overlay.ServersOf(Merged).Count > 0) { Thread.Sleep(5); }
     }
 
-    /// <summary>As if the machine had been started anew: another number, and the same files. For all tests of this process, until this is disposed of.</summary>
+    /// <summary>
+    /// As if the machine had been started anew: the boot id is another, the files are the same. All tests of this process see
+    /// that boot id until this disk is disposed of.
+    /// </summary>
     public void Reboot()
     {
         if (isRebooted) { return; }
@@ -107,7 +110,9 @@ public sealed class FailingDisk : IDisposable
         MountDisk();
     }
 
-    /// <summary>Has the kernel fail to write something back, as it might half a minute after the write. The disk works again after that.</summary>
+    /// <summary>
+    /// Makes the kernel fail to write something back, as it might half a minute after the write. Afterwards the disk works again.
+    /// </summary>
     /// <param name="file">What cannot be written; by default something that has nothing to do with the overlay.</param>
     public void FailToWrite(FilePath? file = null)
     {
@@ -116,7 +121,10 @@ public sealed class FailingDisk : IDisposable
         using IDisposable full = Fill();
         byte[] data = new byte[1 << 20];
         Random.Shared.NextBytes(data);
-        for (int i = 0; i < 4; i++) { SysException.ThrowIf(Libc.WriteAt(real.Value, data, i * (long)data.Length, out _), $"write({target})"); }
+        for (int i = 0; i < 4; i++)
+        {
+            SysException.ThrowIf(Libc.WriteAt(real.Value, data, i * (long)data.Length, out _), $"write({target})");
+        }
         using (Descriptor other = Sys.Open(target, OpenFlags.ReadWrite)) { Assert.NotEqual(Errno.None, Libc.SyncRange(other.Value, 0, 0)); }
     }
 
@@ -128,7 +136,8 @@ public sealed class FailingDisk : IDisposable
         Patience.Eventually(() =>
         {
             StatFs free = Sys.StatFileSystem(home / "host");
-            Assert.Equal(Errno.None, Sys.ErrorOf(() => filler.Allocate(AllocateMode.Default, 0, (long)(free.BlocksFree * (ulong)free.BlockSize))));
+            Assert.Equal(Errno.None,
+                Sys.ErrorOf(() => filler.Allocate(AllocateMode.Default, 0, (long)(free.BlocksFree * (ulong)free.BlockSize))));
         });
         return new Fullness(Filler);
     }
@@ -146,7 +155,8 @@ public sealed class FailingDisk : IDisposable
         FilePath copy = home / "copy";
         Command.Require("cp", "--sparse=always", Image, copy);
         if (Overlay.ServersOf(Merged).Count > 0) { KillServer(); }
-        Patience.Eventually(() => Assert.Equal(0, Command.Run(["umount", Disk]).ExitCode)); // a killed process is not seen any more before it has let go of its files
+        // A process that was killed disappears from /proc before it has closed its files.
+        Patience.Eventually(() => Assert.Equal(0, Command.Run(["umount", Disk]).ExitCode));
         Command.Require("cp", "--sparse=always", copy, Image);
         Sys.Unlink(copy);
         MountDisk();
@@ -169,7 +179,8 @@ public sealed class FailingDisk : IDisposable
     /// <summary>What fsync(2) of a file of the overlay gives.</summary>
     public Errno SyncOf(string name, bool write = true)
     {
-        using Descriptor file = Sys.Open(Merged / name, write ? OpenFlags.ReadWrite | OpenFlags.Create : OpenFlags.ReadOnly, write ? Oct(600) : 0);
+        using Descriptor file = Sys.Open(Merged / name, write ? OpenFlags.ReadWrite | OpenFlags.Create : OpenFlags.ReadOnly,
+            write ? Oct(600) : 0);
         return Libc.Sync(file.Value, dataOnly: false);
     }
 

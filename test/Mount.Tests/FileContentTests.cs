@@ -37,7 +37,8 @@ public sealed class FileContentTests
         using var overlay = Overlay.With(
             on: filesystem,
             options: "passthrough=off,io_uring=off",
-            lower: Tree.Of([.. sizes.Select(size => ($"{size}", Node.File(content[..size]))), ("sparse", Node.Sparse(1 << 20, "middle", 4 << 20))]));
+            lower: Tree.Of([.. sizes.Select(size => ($"{size}", Node.File(content[..size]))),
+                ("sparse", Node.Sparse(1 << 20, "middle", 4 << 20))]));
         foreach (int size in sizes)
         {
             Assert.Equal(content[..size], Sys.Read(overlay.Merged / $"{size}"));
@@ -49,7 +50,8 @@ public sealed class FileContentTests
 
         // Past the kernel's pages, in whole sectors.
         using Descriptor direct = Sys.Open(overlay.Merged / $"{sizes[^1]}", OpenFlags.ReadOnly | OpenFlags.Direct);
-        foreach ((int offset, int length) in ((int, int)[])[(512, 391 * 512), (4096, 65_536), ((2 << 20) - 65_536, 65_536), (2 << 20, 4096)])
+        foreach ((int offset, int length) in ((int, int)[])[(512, 391 * 512), (4096, 65_536), ((2 << 20) - 65_536, 65_536),
+            (2 << 20, 4096)])
         {
             int end = Math.Min(offset + length, sizes[^1]);
             byte[] expected = [.. content[offset..end], .. offset + length > end ? "more"u8 : []];
@@ -80,7 +82,8 @@ public sealed class FileContentTests
     public void What_is_written_in_one_way_is_read_in_every_other(Filesystem filesystem)
     {
         using var overlay = Overlay.With(on: filesystem, lower: Tree.Of(("file", new string('o', 20_000))));
-        using Descriptor one = Sys.Open(overlay.Merged / "file", OpenFlags.ReadWrite), other = Sys.Open(overlay.Merged / "file", OpenFlags.ReadWrite);
+        using Descriptor one = Sys.Open(overlay.Merged / "file", OpenFlags.ReadWrite),
+            other = Sys.Open(overlay.Merged / "file", OpenFlags.ReadWrite);
         using Map map = one.Map(20_000, write: true);
 
         other.WriteAt("written", 5_000);
@@ -161,7 +164,10 @@ public sealed class FileContentTests
         Assert.Equal(noDump | append, directory.GetFlags() & (noDump | append));
         Sys.Write(overlay.Merged / "d/new", "");
         Assert.Equal(Errno.EPERM, Sys.ErrorOf(() => Sys.Unlink(overlay.Merged / "d/x")));
-        using (Descriptor real = Sys.Open(overlay.Upper / "d", OpenFlags.ReadOnly | OpenFlags.Directory)) { Assert.Equal(noDump, real.GetFlags() & noDump); }
+        using (Descriptor real = Sys.Open(overlay.Upper / "d", OpenFlags.ReadOnly | OpenFlags.Directory))
+        {
+            Assert.Equal(noDump, real.GetFlags() & noDump);
+        }
         directory.SetFlags(directory.GetFlags() & ~(noDump | append));
         Sys.Unlink(overlay.Merged / "d/x");
     }

@@ -54,7 +54,10 @@ public sealed class ForgettingTests
     {
         const int directories = 8;
         static int CountOf(int directory) => 5 + (directory * 60);
-        var files = from d in Enumerable.Range(0, directories) from f in Enumerable.Range(0, CountOf(d)) select ($"d{d}/{d}-{f}", (Node)new string('x', (d * 5) + (f % 31)));
+        var files =
+            from d in Enumerable.Range(0, directories)
+            from f in Enumerable.Range(0, CountOf(d))
+            select ($"d{d}/{d}-{f}", (Node)new string('x', (d * 5) + (f % 31)));
         using var overlay = Overlay.With(lower: Tree.Of([.. files]));
         var since = Stopwatch.StartNew();
         List<Exception> failures = [];
@@ -64,7 +67,10 @@ public sealed class ForgettingTests
             try
             {
                 var random = new Random(t);
-                while (since.Elapsed < duration && failures.Count == 0) { Look(overlay.Merged, random.Next(directories), CountOf, changes: t < 2 ? t : -1, looksAtAll: random.Next(2) == 0); }
+                while (since.Elapsed < duration && failures.Count == 0)
+                {
+                    Look(overlay.Merged, random.Next(directories), CountOf, changes: t < 2 ? t : -1, looksAtAll: random.Next(2) == 0);
+                }
             }
             catch (Exception exception)
             {
@@ -103,14 +109,17 @@ public sealed class ForgettingTests
     }
 
     /// <summary>No two have the same, and most have not even the same length.</summary>
-    private static string ContentOf(string name) => new StringBuilder().Insert(0, name + "\n", 1 + ((name.Sum(c => c) * 7) % 97)).ToString();
+    private static string ContentOf(string name) =>
+        new StringBuilder().Insert(0, name + "\n", 1 + ((name.Sum(c => c) * 7) % 97)).ToString();
 
     /// <summary>What one thread does: to files of its own, of which it knows everything, and to files that nobody changes.</summary>
     private sealed class Life(FilePath merged, int thread, Dictionary<string, ulong> numbers)
     {
         private readonly Random random = new(thread);
         private readonly string[] shared = [.. numbers.Keys];
-        private readonly Dictionary<string, string> own = Enumerable.Range(0, Own).Select(f => $"d{f % Directories}/own-{thread}-{f}").ToDictionary(name => name, ContentOf);
+        private readonly Dictionary<string, string> own = Enumerable.Range(0, Own)
+            .Select(f => $"d{f % Directories}/own-{thread}-{f}")
+            .ToDictionary(name => name, ContentOf);
         private int made;
 
         public void Run(Func<bool> goesOn)

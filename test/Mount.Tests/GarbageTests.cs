@@ -7,7 +7,8 @@ public sealed class GarbageTests
 {
     private static readonly string[] names = ["a", "b", "c", "d"];
     private static readonly string[] redirects =
-        ["a", "b", "/a", "/b", "/c/a", "/d/b", "", "/", "//", "..", ".", "/..", "/a/../b", "a/b", "/a/", "a\0", "/a\0b", "\0", "/none", new('x', 256), "/" + new string('y', 256), "/" + string.Join('/', Enumerable.Repeat("z", 2000)), "\xFF"];
+        ["a", "b", "/a", "/b", "/c/a", "/d/b", "", "/", "//", "..", ".", "/..", "/a/../b", "a/b", "/a/", "a\0", "/a\0b", "\0", "/none",
+            new('x', 256), "/" + new string('y', 256), "/" + string.Join('/', Enumerable.Repeat("z", 2000)), "\xFF"];
     private static readonly string[] metacopies = ["", "", "", "x", "\0\x04\0\0", "\x01\x04\0\0", "\0\x05\0\0\0", new('z', 60)];
     private static readonly string[] flags = ["y", "y", "x", "n", "", "yy", "\0"];
 
@@ -33,10 +34,14 @@ public sealed class GarbageTests
 
             foreach ((string name, string what) in kernel)
             {
-                // The kernel refuses the second name of one lower directory, and fails to list a directory with a name that it cannot look up.
+                // The kernel refuses a second name for one lower directory, and it cannot list a directory that has a name which
+                // it cannot look up.
                 if (IsStale(kernel, name) || what is "lists ESTALE" or "lists EINVAL") { continue; }
                 string shown = seen.GetValueOrDefault(name, "nothing");
-                if (what.StartsWith("lists ", StringComparison.Ordinal)) { shown = string.Join(' ', shown.Split(' ').Where(entry => !IsStale(kernel, name[..^1] + entry))); }
+                if (what.StartsWith("lists ", StringComparison.Ordinal))
+                {
+                    shown = string.Join(' ', shown.Split(' ').Where(entry => !IsStale(kernel, name[..^1] + entry)));
+                }
                 Assert.Equal((seed, name, what), (seed, name, shown));
             }
         }
@@ -79,7 +84,13 @@ public sealed class GarbageTests
                         Node file = Node.File(string.Concat(Enumerable.Repeat(name, dice.Next(3) * 5)));
                         if (dice.Next(2) == 0) { file = file.Attribute(prefix + "metacopy", Any(metacopies)); }
                         if (dice.Next(2) == 0) { file = file.Attribute(prefix + "redirect", Any(redirects)); }
-                        if (dice.Next(5) == 0) { file = file.Attribute(prefix + "origin", Encoding.Latin1.GetBytes("\0\xFB" + (char)dice.Next(256) + new string((char)dice.Next(256), dice.Next(40)))); }
+                        if (dice.Next(5) == 0)
+                        {
+                            file = file.Attribute(
+                                prefix + "origin",
+                                Encoding.Latin1.GetBytes(
+                                    "\0\xFB" + (char)dice.Next(256) + new string((char)dice.Next(256), dice.Next(40))));
+                        }
                         if (dice.Next(8) == 0) { file = file.Attribute(prefix + "whiteout", Any(flags)); }
                         nodes.Add((path, file));
                         break;
@@ -110,7 +121,9 @@ public sealed class GarbageTests
             Errno error = Errno.None;
             string[] entries = [];
             error = Sys.ErrorOf(() => entries = (overlay.Merged / ("." + directory)).Entries());
-            seen[directory + "/*"] = "lists " + (error == Errno.None ? string.Join(' ', entries.Where(entry => Sys.ErrorOf(() => Sys.Stat(overlay.Merged / ("." + directory + "/" + entry))) == Errno.None)) : error);
+            IEnumerable<string> known = entries
+                .Where(entry => Sys.ErrorOf(() => Sys.Stat(overlay.Merged / ("." + directory + "/" + entry))) == Errno.None);
+            seen[directory + "/*"] = "lists " + (error == Errno.None ? string.Join(' ', known) : error);
         }
 
         void LookAtOne(string path, int depth)
@@ -118,7 +131,10 @@ public sealed class GarbageTests
             FilePath place = overlay.Merged / ("." + path);
             Statx stat = default;
             Errno error = Sys.ErrorOf(() => stat = Sys.Stat(place));
-            seen[path] = error != Errno.None ? error.ToString() : $"{stat.Mode:x}{(stat.IsDirectory ? "" : " " + stat.Size)}{(stat.IsRegular ? " " + ContentOf(place, (int)stat.Size) : "")}";
+            seen[path] = error != Errno.None
+                ? error.ToString()
+                : $"{stat.Mode:x}{(stat.IsDirectory ? "" : " " + stat.Size)}"
+                    + $"{(stat.IsRegular ? " " + ContentOf(place, (int)stat.Size) : "")}";
             if (error == Errno.None && stat.IsDirectory && depth < 3) { LookAt(path, depth + 1); }
         }
     }

@@ -127,7 +127,8 @@ public sealed class HungLowerTests
         using var layers = new HungLayers();
         Overlay overlay = layers.Mount();
         layers.Far.Hang();
-        using Process process = Process.Start(new ProcessStartInfo(program, [overlay.Merged / path]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        var start = new ProcessStartInfo(program, [overlay.Merged / path]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        using Process process = Process.Start(start)!;
         layers.Far.AwaitWaiting();
 
         process.Kill();
@@ -153,7 +154,11 @@ public sealed class HungLowerTests
         Assert.Contains("does not answer", result.Error, StringComparison.Ordinal);
         if (!HasRings) { Assert.Equal("EIO", Result(waiter)); }
         Assert.Equal(Errno.EIO, Sys.ErrorOf(() => Sys.ReadText(overlay.Merged / "near/file")));
-        Assert.DoesNotContain(overlay.Servers, pid => ((FilePath)$"/proc/{pid}/fd").Entries().Any(fd => Sys.ReadLink($"/proc/{pid}/fd/{fd}").EndsWith("/upper", StringComparison.Ordinal)));
+        Assert.DoesNotContain(
+            overlay.Servers,
+            pid => ((FilePath)$"/proc/{pid}/fd")
+                .Entries()
+                .Any(fd => Sys.ReadLink($"/proc/{pid}/fd/{fd}").EndsWith("/upper", StringComparison.Ordinal)));
         layers.Far.GoOn();
         _ = Result(waiter);
     }
@@ -212,11 +217,14 @@ public sealed class HungLowerTests
             string[] words = command == "list" ? [command] : [command, overlay.Merged];
             Assert.Equal(0, Command.Run([Mounter.Binary, .. words]).ExitCode);
         }
-        Assert.Contains(Command.Run([Mounter.Binary, "holders", overlay.Merged]).ExitCode, (int[])[0, 6, 10]); // it may see us, who wait, or not
+        // It may report this process, which waits, or not.
+        Assert.Contains(Command.Run([Mounter.Binary, "holders", overlay.Merged]).ExitCode, (int[])[0, 6, 10]);
 
         string server = overlay.Servers.Single().ToString(System.Globalization.CultureInfo.InvariantCulture);
         Command.Require("kill", "-TERM", server);
-        Assert.True(SpinWait.SpinUntil(() => !Sys.ReadText("/proc/self/mountinfo").Contains(overlay.Merged, StringComparison.Ordinal), Enough), "it is still mounted");
+        Assert.True(
+            SpinWait.SpinUntil(() => !Sys.ReadText("/proc/self/mountinfo").Contains(overlay.Merged, StringComparison.Ordinal), Enough),
+            "it is still mounted");
         Assert.False(waiter.IsCompleted);
         Command.Require("kill", "-TERM", server);
 
@@ -230,7 +238,8 @@ public sealed class HungLowerTests
     private static bool IsLocked(FilePath directory) => Sys.ReadText("/proc/locks").Split('\n').Any(line =>
         line.Contains("FLOCK", StringComparison.Ordinal) && line.Contains($":{Sys.Stat(directory).Ino} ", StringComparison.Ordinal));
 
-    private static bool HasRings => File.Exists("/sys/module/fuse/parameters/enable_uring") && Sys.ReadText("/sys/module/fuse/parameters/enable_uring").StartsWith('Y');
+    private static bool HasRings =>
+        File.Exists("/sys/module/fuse/parameters/enable_uring") && Sys.ReadText("/sys/module/fuse/parameters/enable_uring").StartsWith('Y');
 
     private static string Call(FilePath merged, string call)
     {
@@ -313,7 +322,10 @@ public sealed class HungLowerTests
 
         public HungLayers(int files = 0)
         {
-            foreach (string name in (string[])["near", "near/near", "far", "far/far", "far/far/sub", "far/far/empty", "shown"]) { Sys.MakeDirectory(home / name, Oct(755)); }
+            foreach (string name in (string[])["near", "near/near", "far", "far/far", "far/far/sub", "far/far/empty", "shown"])
+            {
+                Sys.MakeDirectory(home / name, Oct(755));
+            }
             Sys.Write(home / "near/near/file", "near");
             Sys.Write(home / "far/far/file", "far");
             Sys.Write(home / "far/far/unseen", "unseen");
@@ -334,9 +346,16 @@ public sealed class HungLowerTests
         {
             overlay = Overlay.With(over: [home / "near", home / "shown"], options: options, seconds: 120);
             foreach (string name in (string[])["mine", "yours"]) { Sys.MakeDirectory(overlay.Merged / name, Oct(755)); }
-            foreach (string name in (string[])["near/file", "far/file", "far/sub", "far/empty", "far/link"]) { _ = Sys.Stat(overlay.Merged / name); }
-            // What others need must stay in the kernel's cache, whoever has that dropped: looked up anew, it would be looked for in all layers.
-            foreach (string name in (string[])["mine", "yours", "near", "near/file"]) { held.Add(Sys.Open(overlay.Merged / name, OpenFlags.Path)); }
+            foreach (string name in (string[])["near/file", "far/file", "far/sub", "far/empty", "far/link"])
+            {
+                _ = Sys.Stat(overlay.Merged / name);
+            }
+            // Names that later calls need must stay in the kernel's cache, even if somebody drops caches: a new lookup would ask
+            // all layers.
+            foreach (string name in (string[])["mine", "yours", "near", "near/file"])
+            {
+                held.Add(Sys.Open(overlay.Merged / name, OpenFlags.Path));
+            }
             return overlay;
         }
 

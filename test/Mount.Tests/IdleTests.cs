@@ -30,6 +30,7 @@ public sealed class IdleTests
     private static Dictionary<string, string> SwitchesOf(Overlay overlay) =>
         overlay.Servers.SelectMany(pid => Directory.GetDirectories($"/proc/{pid}/task")).ToDictionary(
             thread => thread,
-            thread => string.Join(' ', File.ReadLines($"{thread}/status").Where(line => line.Contains("ctxt_switches", StringComparison.Ordinal))),
+            thread => string.Join(' ',
+                File.ReadLines($"{thread}/status").Where(line => line.Contains("ctxt_switches", StringComparison.Ordinal))),
             StringComparer.Ordinal);
 }

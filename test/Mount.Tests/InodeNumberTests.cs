@@ -3,7 +3,9 @@ namespace Veneer.Mount.Tests;
 /// <summary>st_ino and st_dev name one object for as long as the overlay is mounted.</summary>
 public sealed class InodeNumberTests
 {
-    private static Tree Old => Tree.Of(("d/file", "x"), ("d/e/f", ""), ("link", Node.Link("d")), ("fifo", Node.Fifo()), ("exe", Node.File("#!/bin/sh\n").Mode(Oct(755))));
+    private static Tree Old =>
+        Tree.Of(("d/file", "x"), ("d/e/f", ""), ("link", Node.Link("d")), ("fifo", Node.Fifo()),
+            ("exe", Node.File("#!/bin/sh\n").Mode(Oct(755))));
 
     [MountTheory]
     [InlineData(Filesystem.Tmpfs, "")]
@@ -52,15 +54,20 @@ public sealed class InodeNumberTests
         overlay.Mount();
         FilePath root = overlay.Merged;
         string[] names = ["file", "file2", "file3", "moved", "other", "d", "d2", "d/inside", "d2/inside", "e", "e/e"];
-        List<Descriptor> held = [.. names.Select(name => Sys.Open(root / name, OpenFlags.Path))]; // what the kernel forgets may get the number of another
+        // An object that the kernel has forgotten may get the number of another.
+        List<Descriptor> held = [.. names.Select(name => Sys.Open(root / name, OpenFlags.Path))];
 
         Dictionary<string, ulong> numbers = names.ToDictionary(name => name, name => Sys.Stat(root / name).Ino);
 
         Assert.Equal(names.Length, numbers.Values.Distinct().Count());
         Assert.Equal(first, numbers["file"]);
-        foreach (DirectoryEntry entry in Sys.ReadDirectory(root).Where(entry => numbers.ContainsKey(entry.Name))) { Assert.Equal((entry.Name, numbers[entry.Name]), (entry.Name, entry.Ino)); }
+        foreach (DirectoryEntry entry in Sys.ReadDirectory(root).Where(entry => numbers.ContainsKey(entry.Name)))
+        {
+            Assert.Equal((entry.Name, numbers[entry.Name]), (entry.Name, entry.Ino));
+        }
         Sys.Append(root / "file2", "2");
-        Assert.Equal(("x!", "x!2", "y", "z!"), (Sys.ReadText(root / "file"), Sys.ReadText(root / "file2"), Sys.ReadText(root / "other"), Sys.ReadText(root / "d2/inside")));
+        Assert.Equal(("x!", "x!2", "y", "z!"),
+            (Sys.ReadText(root / "file"), Sys.ReadText(root / "file2"), Sys.ReadText(root / "other"), Sys.ReadText(root / "d2/inside")));
         Assert.Equal(numbers, names.ToDictionary(name => name, name => Sys.Stat(root / name).Ino));
         held.ForEach(one => one.Dispose());
     }
@@ -74,7 +81,8 @@ public sealed class InodeNumberTests
     {
         foreach ((Mounter first, Mounter second) in new[] { (Mounter.Kernel, Mounter.UnderTest), (Mounter.UnderTest, Mounter.Kernel) })
         {
-            using var overlay = Overlay.With(lowers: [Tree.Of(("file", "x"), ("other", "")), Tree.Of(("more", ""))], on: Filesystem.Tmpfs, lowersOn: filesystem, mounter: first);
+            using var overlay = Overlay.With(lowers: [Tree.Of(("file", "x"), ("other", "")), Tree.Of(("more", ""))], on: Filesystem.Tmpfs,
+                lowersOn: filesystem, mounter: first);
             ulong real = Sys.Stat(overlay.Lower / "file").Ino;
             Sys.Append(overlay.Merged / "file", "up");
             overlay.Unmount();

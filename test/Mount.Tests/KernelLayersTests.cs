@@ -4,7 +4,8 @@ namespace Veneer.Mount.Tests;
 public sealed class KernelLayersTests
 {
     private static Tree Old => Tree.Of(
-        ("dir/a", "a"), ("dir/sub/b", Node.File("b").Mode(Oct(4755))), ("dir/sub/c", "c"), ("dir2/d", "d"), ("file", "file"), ("big", new string('x', 200_000)),
+        ("dir/a", "a"), ("dir/sub/b", Node.File("b").Mode(Oct(4755))), ("dir/sub/c", "c"), ("dir2/d", "d"), ("file", "file"),
+        ("big", new string('x', 200_000)),
         ("one", Node.File("linked")), ("two", Node.HardLink("one")), ("other/link", Node.Link("../file")));
 
     [MountTheory]
@@ -106,7 +107,9 @@ public sealed class KernelLayersTests
     public void A_change_of_attributes_leaves_the_data_below_where_that_is_wanted(string how)
     {
         byte[] content = [.. Enumerable.Range(0, 3 << 20).Select(i => (byte)(i * 7))];
-        using var overlay = Overlay.With(lower: Tree.Of(("dir/file", Node.File(content).Attribute("user.old", "old")), ("empty", Node.File().Attribute("user.old", ""))), options: "metacopy=on");
+        using var overlay = Overlay.With(
+            lower: Tree.Of(("dir/file", Node.File(content).Attribute("user.old", "old")), ("empty", Node.File().Attribute("user.old", ""))),
+            options: "metacopy=on");
         FilePath merged = overlay.Merged / "dir/file", upper = overlay.Upper / "dir/file";
         ulong number = Sys.Stat(merged).Ino;
         using (Descriptor reader = Sys.Open(merged, OpenFlags.ReadOnly))
@@ -119,7 +122,8 @@ public sealed class KernelLayersTests
         Statx seen = Sys.Stat(merged), copy = Sys.Stat(upper), lower = Sys.Stat(overlay.Lowers[0] / "dir/file");
         Assert.All([upper, overlay.Upper / "empty"], path => Assert.Equal("", Sys.GetXattrText(path, "trusted.overlay.metacopy")));
         Assert.Equal(((ulong)content.Length, 0UL), (copy.Size, copy.Blocks));
-        Assert.Equal((copy.Mode, copy.Uid, copy.Gid, copy.ModifyTime, copy.Size), (seen.Mode, seen.Uid, seen.Gid, seen.ModifyTime, seen.Size));
+        Assert.Equal((copy.Mode, copy.Uid, copy.Gid, copy.ModifyTime, copy.Size),
+            (seen.Mode, seen.Uid, seen.Gid, seen.ModifyTime, seen.Size));
         Assert.Equal((lower.Blocks, number), (seen.Blocks, seen.Ino));
         Assert.Equal(content, Sys.Read(merged));
         Sys.DropCaches();
@@ -134,7 +138,8 @@ public sealed class KernelLayersTests
     public void A_file_that_has_its_attributes_alone_in_upper_gets_its_data_when_it_is_written(int size)
     {
         string content = new('x', size);
-        using var overlay = Overlay.With(lower: Tree.Of(("written", content), ("cut", content), ("cut to nothing", content)), options: "metacopy=on");
+        using var overlay = Overlay.With(lower: Tree.Of(("written", content), ("cut", content), ("cut to nothing", content)),
+            options: "metacopy=on");
         foreach (string name in (string[])["written", "cut", "cut to nothing"]) { Sys.ChangeMode(overlay.Merged / name, Oct(600)); }
         using Descriptor reader = Sys.Open(overlay.Merged / "written", OpenFlags.ReadOnly);
         Assert.Equal(content, reader.TextAt(0, size));
@@ -143,7 +148,8 @@ public sealed class KernelLayersTests
         Sys.Truncate(overlay.Merged / "cut", 5);
         Sys.Open(overlay.Merged / "cut to nothing", OpenFlags.WriteOnly | OpenFlags.Truncate).Dispose();
 
-        foreach ((string name, string expected) in ((string, string)[])[("written", content + "more"), ("cut", "xxxxx"), ("cut to nothing", "")])
+        foreach ((string name, string expected) in ((string, string)[])[("written", content + "more"), ("cut", "xxxxx"),
+            ("cut to nothing", "")])
         {
             Assert.False(Sys.HasXattr(overlay.Upper / name, "trusted.overlay.metacopy"));
             Assert.Equal((expected, expected), (Sys.ReadText(overlay.Merged / name), Sys.ReadText(overlay.Upper / name)));
@@ -156,7 +162,8 @@ public sealed class KernelLayersTests
     public void A_file_that_has_its_attributes_alone_in_upper_finds_its_data_from_every_name_that_it_gets()
     {
         using var overlay = Overlay.With(
-            lower: Tree.Of(("d/aside", "aside"), ("d/there", "there"), ("d/linked", "linked"), ("d/one", "one"), ("two", "two"), ("other", Node.Directory())), options: "metacopy=on");
+            lower: Tree.Of(("d/aside", "aside"), ("d/there", "there"), ("d/linked", "linked"), ("d/one", "one"), ("two", "two"),
+                ("other", Node.Directory())), options: "metacopy=on");
         foreach (string name in (string[])["d/aside", "d/linked", "two"]) { Sys.ChangeMode(overlay.Merged / name, Oct(600)); }
 
         Sys.Rename(overlay.Merged / "d/aside", overlay.Merged / "d/moved");
@@ -167,8 +174,12 @@ public sealed class KernelLayersTests
         Sys.Rename(overlay.Merged / "other/d/moved", overlay.Merged / "again");
 
         (string Name, string Content, string Redirect)[] expected =
-            [("again", "aside", "/d/aside"), ("other/there", "there", "/d/there"), ("other/d/linked", "linked", "/d/linked"), ("other/also", "linked", "/d/linked"), ("other/d/one", "two", "/two"), ("two", "one", "/d/one")];
-        Assert.All(expected, one => Assert.Equal((one.Content, one.Redirect), (Sys.ReadText(overlay.Merged / one.Name), Sys.GetXattrText(overlay.Upper / one.Name, "trusted.overlay.redirect"))));
+            [("again", "aside", "/d/aside"), ("other/there", "there", "/d/there"), ("other/d/linked", "linked", "/d/linked"),
+                ("other/also", "linked", "/d/linked"), ("other/d/one", "two", "/two"), ("two", "one", "/d/one")];
+        Assert.All(
+            expected,
+            one => Assert.Equal((one.Content, one.Redirect),
+                (Sys.ReadText(overlay.Merged / one.Name), Sys.GetXattrText(overlay.Upper / one.Name, "trusted.overlay.redirect"))));
         (TreeImage shown, TreeImage image) = overlay.ShownBesideKernel();
         Assert.Equal("", TreeImage.Difference(image, shown));
         Sys.Append(overlay.Merged / "again", " more");
@@ -180,7 +191,9 @@ public sealed class KernelLayersTests
     public void A_file_too_deep_for_a_redirect_gets_its_data_when_it_moves()
     {
         string deep = string.Join('/', Enumerable.Repeat(new string('d', 60), 5)) + "/";
-        using var overlay = Overlay.With(lower: Tree.Of((deep + "moved", "moved"), (deep + "linked", "linked"), (deep + "one", "one"), (deep + "same", "same"), ("two", "two")), options: "metacopy=on");
+        using var overlay = Overlay.With(
+            lower: Tree.Of((deep + "moved", "moved"), (deep + "linked", "linked"), (deep + "one", "one"), (deep + "same", "same"),
+                ("two", "two")), options: "metacopy=on");
 
         Sys.Rename(overlay.Merged / (deep + "moved"), overlay.Merged / "moved");
         Sys.Link(overlay.Merged / (deep + "linked"), overlay.Merged / "linked");
@@ -294,7 +307,8 @@ public sealed class KernelLayersTests
     [MountFact]
     public void It_can_have_a_kernel_overlay_as_a_lower_layer()
     {
-        using var inner = Overlay.With(lower: Tree.Of(("d/old", "old")), upper: Tree.Of(("d/up", "up"), ("big", new string('y', 300_000))), mounter: Mounter.Kernel);
+        using var inner = Overlay.With(lower: Tree.Of(("d/old", "old")), upper: Tree.Of(("d/up", "up"), ("big", new string('y', 300_000))),
+            mounter: Mounter.Kernel);
         using var outer = Overlay.With(over: [inner.Merged]);
 
         Assert.Equal(300_000, Sys.Read(outer.Merged / "big").Length);
@@ -309,7 +323,8 @@ public sealed class KernelLayersTests
     [MountFact]
     public void It_can_have_another_of_its_kind_as_a_lower_layer()
     {
-        using var inner = Overlay.With(lower: Tree.Of(("d/old", "old"), ("exe", Node.File(new string('e', 300_000)).Mode(Oct(755)))), upper: Tree.Of(("d/up", "up")));
+        using var inner = Overlay.With(lower: Tree.Of(("d/old", "old"), ("exe", Node.File(new string('e', 300_000)).Mode(Oct(755)))),
+            upper: Tree.Of(("d/up", "up")));
         using var outer = Overlay.With(over: [inner.Merged]);
 
         Sys.Append(outer.Merged / "d/old", " new");

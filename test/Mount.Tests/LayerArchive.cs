@@ -8,7 +8,8 @@ public sealed class LayerArchive
 {
     private const int Block = 512;
 
-    public sealed record Entry(string Path, char Kind, uint Mode, uint Uid, uint Gid, TimeSpec Modified, string Target, (uint Major, uint Minor) Device, byte[] Content, IReadOnlyDictionary<string, byte[]> Attributes)
+    public sealed record Entry(string Path, char Kind, uint Mode, uint Uid, uint Gid, TimeSpec Modified, string Target,
+        (uint Major, uint Minor) Device, byte[] Content, IReadOnlyDictionary<string, byte[]> Attributes)
     {
         public string Name => Path[(Path.LastIndexOf('/') + 1)..];
     }
@@ -46,14 +47,19 @@ public sealed class LayerArchive
             string path = PathText.Decode(records.GetValueOrDefault("path") ?? header[..100].ToArray());
             entries.Add(new Entry(
                 path.TrimEnd('/'), kind, (uint)Octal(header.Slice(100, 8)),
-                (uint)Number("uid", header.Slice(108, 8)), (uint)Number("gid", header.Slice(116, 8)), Time(records, Octal(header.Slice(136, 12))),
+                (uint)Number("uid", header.Slice(108, 8)), (uint)Number("gid", header.Slice(116, 8)),
+                Time(records, Octal(header.Slice(136, 12))),
                 PathText.Decode(records.GetValueOrDefault("linkpath") ?? header.Slice(157, 100).ToArray()),
                 ((uint)Octal(header.Slice(329, 8)), (uint)Octal(header.Slice(337, 8))), content,
-                records.Where(r => r.Key.StartsWith("SCHILY.xattr.", StringComparison.Ordinal)).ToDictionary(r => r.Key["SCHILY.xattr.".Length..], r => r.Value)));
+                records
+                    .Where(r => r.Key.StartsWith("SCHILY.xattr.", StringComparison.Ordinal))
+                    .ToDictionary(r => r.Key["SCHILY.xattr.".Length..], r => r.Value)));
             Assert.Equal(kind == '5', path.EndsWith('/'));
             records.Clear();
 
-            long Number(string key, ReadOnlySpan<byte> field) => records.TryGetValue(key, out byte[]? value) ? long.Parse(Encoding.ASCII.GetString(value), CultureInfo.InvariantCulture) : Octal(field);
+            long Number(string key, ReadOnlySpan<byte> field) => records.TryGetValue(key, out byte[]? value)
+                ? long.Parse(Encoding.ASCII.GetString(value), CultureInfo.InvariantCulture)
+                : Octal(field);
         }
     }
 
@@ -93,7 +99,10 @@ public sealed class LayerArchive
     {
         DeleteFrom(root);
         foreach (Entry entry in Entries.Where(e => !e.Name.StartsWith(".wh.", StringComparison.Ordinal))) { Put(root, entry); }
-        foreach (Entry entry in Entries.Where(e => !e.Name.StartsWith(".wh.", StringComparison.Ordinal)).Reverse()) { Sys.ChangeTimes(root / entry.Path, entry.Modified, entry.Modified); }
+        foreach (Entry entry in Entries.Where(e => !e.Name.StartsWith(".wh.", StringComparison.Ordinal)).Reverse())
+        {
+            Sys.ChangeTimes(root / entry.Path, entry.Modified, entry.Modified);
+        }
     }
 
     /// <summary>The half of it that deletes.</summary>

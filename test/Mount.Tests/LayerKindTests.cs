@@ -82,7 +82,10 @@ public sealed class LayerKindTests
         {
             object value = Errno.None;
             Errno error = Sys.ErrorOf(() => value = attempt());
-            result.Append(what).Append(": ").Append(error.IsError ? error : value is byte[] bytes ? Convert.ToHexString(bytes) : value).Append('\n');
+            result.Append(what)
+                .Append(": ")
+                .Append(error.IsError ? error : value is byte[] bytes ? Convert.ToHexString(bytes) : value)
+                .Append('\n');
         }
         void Try(string what, Action attempt) => Note(what, () => { attempt(); return Errno.None; });
 
@@ -93,19 +96,35 @@ public sealed class LayerKindTests
             {
                 Note($"get {attribute} of {name}", () => Sys.GetXattr(path, attribute));
                 // Without it there is nothing to remove, and nothing is copied up. The kernel sets and removes no list where lower cannot.
-                if (!(lower.IsMadeOnce && attribute is Access or Default) && !Sys.HasXattr(path, attribute)) { Try($"remove {attribute} of {name}", () => Sys.RemoveXattr(path, attribute)); }
+                if (!(lower.IsMadeOnce && attribute is Access or Default) && !Sys.HasXattr(path, attribute))
+                {
+                    Try($"remove {attribute} of {name}", () => Sys.RemoveXattr(path, attribute));
+                }
             }
             Note($"list {name}", () => string.Join(' ', Sys.ListXattr(path)));
         }
-        foreach (string name in (string[])["file", "theirs/in"]) { Note($"a user reads {name}", () => user.Do(() => Sys.ReadText(overlay.Merged / name))); }
-        foreach (string name in (string[])["dir", "theirs", "."]) { Note($"a user lists {name}", () => user.Do(() => string.Join(' ', (overlay.Merged / name).Entries().Order(StringComparer.Ordinal)))); }
+        foreach (string name in (string[])["file", "theirs/in"])
+        {
+            Note($"a user reads {name}", () => user.Do(() => Sys.ReadText(overlay.Merged / name)));
+        }
+        foreach (string name in (string[])["dir", "theirs", "."])
+        {
+            Note($"a user lists {name}",
+                () => user.Do(() => string.Join(' ', (overlay.Merged / name).Entries().Order(StringComparer.Ordinal))));
+        }
         foreach (string name in (string[])["file", "dir", "."]) { Note($"flags of {name}", () => Flags(overlay.Merged / name)); }
         foreach (string name in Objects)
         {
             FilePath path = overlay.Merged / name;
-            foreach (string attribute in Attributes) { Try($"set {attribute} of {name}", () => Sys.SetXattr(path, attribute, ValueOf(attribute))); }
+            foreach (string attribute in Attributes)
+            {
+                Try($"set {attribute} of {name}", () => Sys.SetXattr(path, attribute, ValueOf(attribute)));
+            }
             Try($"a user sets user.b of {name}", () => user.Do(() => Sys.SetXattr(path, "user.b", "b")));
-            foreach (string attribute in Attributes) { Note($"get {attribute} of the copy of {name}", () => Sys.GetXattr(path, attribute)); }
+            foreach (string attribute in Attributes)
+            {
+                Note($"get {attribute} of the copy of {name}", () => Sys.GetXattr(path, attribute));
+            }
             Note($"list the copy of {name}", () => string.Join(' ', Sys.ListXattr(path)));
             Note($"mode of the copy of {name}", () => Text(Sys.Stat(path).Mode));
         }
@@ -126,7 +145,10 @@ public sealed class LayerKindTests
         }
         foreach (string name in Objects)
         {
-            foreach (string attribute in Attributes) { Try($"remove {attribute} of the copy of {name}", () => Sys.RemoveXattr(overlay.Merged / name, attribute)); }
+            foreach (string attribute in Attributes)
+            {
+                Try($"remove {attribute} of the copy of {name}", () => Sys.RemoveXattr(overlay.Merged / name, attribute));
+            }
         }
         Try("a user creates in a directory of his own", () => user.Do(() => Sys.Write(overlay.Merged / "theirs/his", "")));
         return result.ToString();
@@ -156,14 +178,18 @@ public sealed class LayerKindTests
             IsMadeOnce = kind.StartsWith("squashfs", StringComparison.Ordinal) || kind.StartsWith("erofs", StringComparison.Ordinal);
             FilePath image = home / "image", source = home / "source";
             string[] words = kind.Split(' ');
-            Assert.SkipWhen(!Sys.ReadText("/proc/filesystems").Contains($"\t{(words[0] == "kernel" ? "overlay" : words[0])}\n", StringComparison.Ordinal), $"The kernel has no {words[0]}.");
+            Assert.SkipWhen(
+                !Sys.ReadText("/proc/filesystems").Contains($"\t{(words[0] == "kernel" ? "overlay" : words[0])}\n",
+                    StringComparison.Ordinal),
+                $"The kernel has no {words[0]}.");
             Sys.MakeDirectory(Path, Oct(755));
             Sys.MakeDirectory(source, Oct(755));
             switch (kind)
             {
                 case "kernel overlay":
                     foreach (string name in (string[])["lower", "upper", "work"]) { Sys.MakeDirectory(home / name, Oct(755)); }
-                    Command.Require("mount", "-t", "overlay", "-o", $"lowerdir={home / "lower"},upperdir={home / "upper"},workdir={home / "work"}", "overlay", Path);
+                    Command.Require("mount", "-t", "overlay", "-o",
+                        $"lowerdir={home / "lower"},upperdir={home / "upper"},workdir={home / "work"}", "overlay", Path);
                     break;
                 case "squashfs" or "squashfs -no-xattrs":
                     fill(source);
@@ -179,7 +205,10 @@ public sealed class LayerKindTests
                     Command.Require("mount", "-t", kind, "none", Path);
                     break;
                 default:
-                    using (Descriptor file = Sys.Open(image, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Oct(600))) { file.Truncate(320L << 20); }
+                    using (Descriptor file = Sys.Open(image, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Oct(600)))
+                    {
+                        file.Truncate(320L << 20);
+                    }
                     Command.Require([$"mkfs.{words[0]}", .. words[0] == "ext4" ? ["-Fq"] : (string[])["-q"], image]);
                     Command.Require("mount", "-t", words[0], "-o", string.Join(',', ["loop", .. words.Skip(1)]), image, Path);
                     break;

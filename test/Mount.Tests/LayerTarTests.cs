@@ -8,13 +8,16 @@ public sealed class LayerTarTests
     private static readonly string LongName = new('n', 200);
 
     private static Tree Image => Tree.Of(
-        ("dir/a", "a"), ("dir/b", "b"), ("dir/sub/c", "c"), ("dir/sub/deep/d", Node.File("d").Mode(Oct(4755)).OwnedBy(5, 6)), ("file", "file"), ("other", "other"), ("gone/x", "x"),
-        ("link", Node.Link("file")), ("one", "linked"), ("two", Node.HardLink("one")), ("untouched/deep/x", "x"), ("was-dir/x", "x"), ("was-file", "x"));
+        ("dir/a", "a"), ("dir/b", "b"), ("dir/sub/c", "c"), ("dir/sub/deep/d", Node.File("d").Mode(Oct(4755)).OwnedBy(5, 6)),
+        ("file", "file"), ("other", "other"), ("gone/x", "x"),
+        ("link", Node.Link("file")), ("one", "linked"), ("two", Node.HardLink("one")), ("untouched/deep/x", "x"), ("was-dir/x", "x"),
+        ("was-file", "x"));
 
     private static byte[] Make(Overlay overlay, int exitCode = 0, string notes = "", string epoch = "", params string[] more)
     {
         FilePath file = overlay.Beside($"layer-{Guid.NewGuid():N}.tar");
-        Command.Result result = Command.Run(["env", $"SOURCE_DATE_EPOCH={epoch}", Mounter.Binary, "diff", "--upper", overlay.Upper, "--lower", string.Join(':', overlay.Lowers), "--tar", file, .. more]);
+        Command.Result result = Command.Run(["env", $"SOURCE_DATE_EPOCH={epoch}", Mounter.Binary, "diff", "--upper", overlay.Upper,
+            "--lower", string.Join(':', overlay.Lowers), "--tar", file, .. more]);
         Assert.Equal((exitCode, notes), (result.ExitCode, result.Error.Trim()));
         byte[] content = Sys.Read(file);
         Sys.Unlink(file);
@@ -74,7 +77,8 @@ public sealed class LayerTarTests
         LayerArchive layer = AssertGivesTheMount(overlay);
 
         Assert.DoesNotContain(layer.Entries, entry => entry.Path.StartsWith("untouched", StringComparison.Ordinal));
-        Assert.Contains(layer.Entries, entry => entry is { Path: "dir/links", Kind: '0' } or { Path: "links", Kind: '1', Target: "dir/links" });
+        Assert.Contains(layer.Entries,
+            entry => entry is { Path: "dir/links", Kind: '0' } or { Path: "links", Kind: '1', Target: "dir/links" });
     }
 
     [MountTheory]
@@ -104,7 +108,8 @@ public sealed class LayerTarTests
     [MountFact]
     public void Several_lowers_are_one_baseline()
     {
-        Tree top = Tree.Of(("dir/a", "top"), ("dir/w", Node.Whiteout()), ("opaque", Node.Opaque()), ("opaque/t", "t"), ("moved", Node.Directory().Attribute("trusted.overlay.redirect", "/below")), ("below", Node.Whiteout()));
+        Tree top = Tree.Of(("dir/a", "top"), ("dir/w", Node.Whiteout()), ("opaque", Node.Opaque()), ("opaque/t", "t"),
+            ("moved", Node.Directory().Attribute("trusted.overlay.redirect", "/below")), ("below", Node.Whiteout()));
         Tree bottom = Tree.Of(("dir/a", "bottom"), ("dir/b", "b"), ("dir/w", "w"), ("opaque/u", "u"), ("below/x", "x"), ("below/y", "y"));
         using var overlay = Overlay.With(lowers: [top, bottom], options: "redirect_dir=on");
         FilePath m = overlay.Merged;
@@ -125,7 +130,8 @@ public sealed class LayerTarTests
         Sys.SetXattr(overlay.Merged / "file", "user.overlay.opaque", "y");
 
         LayerArchive layer = LayerArchive.Parse(Make(overlay, notes:
-            "veneer: file has the attribute user.overlay.opaque, which whoever unpacks the layer would misunderstand: the attribute is left out.\n"
+            "veneer: file has the attribute user.overlay.opaque, which whoever unpacks the layer would misunderstand: "
+            + "the attribute is left out.\n"
             + "veneer: socket is a socket, which a layer cannot hold: left out."));
         Sys.Unlink(overlay.Merged / "socket");
         Sys.RemoveXattr(overlay.Merged / "file", "user.overlay.opaque");
@@ -152,7 +158,8 @@ public sealed class LayerTarTests
     [MountFact]
     public void What_is_in_a_directory_that_cannot_be_in_a_layer_is_not_in_it_either()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("d/.wh.old/file", "old"), ("d/.wh.old/gone", ""), ("moved/.wh.x/y", "y")), options: "redirect_dir=on");
+        using var overlay = Overlay.With(lower: Tree.Of(("d/.wh.old/file", "old"), ("d/.wh.old/gone", ""), ("moved/.wh.x/y", "y")),
+            options: "redirect_dir=on");
         FilePath m = overlay.Merged;
         Sys.MakeDirectory(m / ".wh.dir");
         Sys.MakeDirectory(m / ".wh.dir/sub");
@@ -165,7 +172,8 @@ public sealed class LayerTarTests
         Sys.Rename(m / "moved", m / "moved2");
         const string why = "cannot be in a layer, where such a name deletes: left out, with all that is in it.";
 
-        LayerArchive layer = LayerArchive.Parse(Make(overlay, 6, $"veneer: .wh.dir {why}\nveneer: d/.wh.old {why}\nveneer: moved2/.wh.x {why}"));
+        LayerArchive layer = LayerArchive.Parse(
+            Make(overlay, 6, $"veneer: .wh.dir {why}\nveneer: d/.wh.old {why}\nveneer: moved2/.wh.x {why}"));
 
         Assert.Equal([".wh.moved", "d", "moved2", "whole", "z"], layer.Entries.Select(entry => entry.Path).Order(StringComparer.Ordinal));
         Assert.Equal('0', layer.Entries.Single(entry => entry.Path == "z").Kind);
@@ -201,7 +209,9 @@ public sealed class LayerTarTests
         {
             FilePath file = overlay.Beside("timed.tar");
             Sys.Write(file, Make(overlay, epoch: epoch, more: more));
-            return Command.Require("tar", "--utc", "--full-time", "-tvf", file).Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => string.Join(' ', line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[3..])).ToArray();
+            return Command.Require("tar", "--utc", "--full-time", "-tvf", file)
+                .Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                .Select(line => string.Join(' ', line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[3..])).ToArray();
         }
 
         const string early = "1970-01-01 00:16:39.000000005 early";
@@ -309,9 +319,11 @@ public sealed class LayerTarTests
         Scratch.MountTmpfs(small, "1m");
         Sys.Write(small / "layer.tar", "what was there");
 
-        Command.Result result = Command.Run([Mounter.Binary, "diff", "--upper", overlay.Upper, "--lower", overlay.Lowers[0], "--tar", small / "layer.tar"]);
+        Command.Result result = Command.Run([Mounter.Binary, "diff", "--upper", overlay.Upper, "--lower", overlay.Lowers[0], "--tar",
+            small / "layer.tar"]);
 
-        Assert.Equal((2, $"veneer: {small}/layer.tar cannot be written to its end: see whether there is space left, and ulimit -f."), (result.ExitCode, result.Error.Trim()));
+        Assert.Equal((2, $"veneer: {small}/layer.tar cannot be written to its end: see whether there is space left, and ulimit -f."),
+            (result.ExitCode, result.Error.Trim()));
         Assert.Equal(["layer.tar"], small.Entries());
         Assert.Equal("what was there", Sys.ReadText(small / "layer.tar"));
         Command.Require("umount", small);

@@ -37,7 +37,10 @@ public sealed partial class LifecycleTests
             if (line.StartsWith("## ", StringComparison.Ordinal)) { isHere = line[3..] == title; }
             else if (line.StartsWith("```", StringComparison.Ordinal)) { isConsole = isHere && line == "```console"; }
             else if (isConsole && line.StartsWith("$ ", StringComparison.Ordinal)) { examples.Add((line[2..], "")); }
-            else if (isConsole && line.StartsWith("> ", StringComparison.Ordinal)) { examples[^1] = ($"{examples[^1].Item1}\n{line[2..]}", ""); }
+            else if (isConsole && line.StartsWith("> ", StringComparison.Ordinal))
+            {
+                examples[^1] = ($"{examples[^1].Item1}\n{line[2..]}", "");
+            }
             else if (isConsole) { examples[^1] = (examples[^1].Item1, $"{examples[^1].Item2}{line}\n"); }
         }
         return examples;

@@ -71,7 +71,8 @@ public sealed class LimitTests
     [InlineData("link")]
     public void Beyond_a_quota_a_copy_up_fails_whole(string change)
     {
-        using var overlay = Overlay.With(lower: BigAndSmall, on: Filesystem.Btrfs, lowersOn: Filesystem.Tmpfs, upperQuota: "2M", options: "metacopy=off");
+        using var overlay = Overlay.With(lower: BigAndSmall, on: Filesystem.Btrfs, lowersOn: Filesystem.Tmpfs, upperQuota: "2M",
+            options: "metacopy=off");
 
         AssertFailsWhole(overlay, change, Errno.EDQUOT);
     }
@@ -164,7 +165,8 @@ public sealed class LimitTests
     [MountFact]
     public void Where_no_inode_is_left_a_lower_file_can_still_be_removed()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("a", ""), ("b", ""), ("c", "")), upperSize: "1m,nr_inodes=12", options: "fsync=auto");
+        using var overlay = Overlay.With(lower: Tree.Of(("a", ""), ("b", ""), ("c", "")), upperSize: "1m,nr_inodes=12",
+            options: "fsync=auto");
         Sys.Unlink(overlay.Merged / "a");
         for (int i = 0; Sys.ErrorOf(() => Sys.Write(overlay.Merged / $"new{i}", "")) == Errno.None; i++) { }
 
@@ -182,7 +184,8 @@ public sealed class LimitTests
     [MountFact]
     public void A_removal_that_finds_no_room_for_its_whiteout_changes_nothing()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("file", "lower"), ("linked", "lower"), ("directory", Node.Directory())), upperSize: "1m,nr_inodes=16", options: "fsync=auto");
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "lower"), ("linked", "lower"), ("directory", Node.Directory())),
+            upperSize: "1m,nr_inodes=16", options: "fsync=auto");
         Sys.Append(overlay.Merged / "file", "+");
         Sys.Append(overlay.Merged / "linked", "+");
         Sys.Link(overlay.Merged / "linked", overlay.Merged / "other");
@@ -216,19 +219,25 @@ public sealed class LimitTests
     /// <summary>The files of upper that the servers have open.</summary>
     private static string[] HeldByServers(Overlay overlay) =>
         [.. overlay.Servers.SelectMany(pid => ((FilePath)$"/proc/{pid}/fd").Entries().Select(fd => Sys.ReadLink($"/proc/{pid}/fd/{fd}")))
-            .Where(path => path.EndsWith("/upper/file", StringComparison.Ordinal) || path.EndsWith("/upper/linked", StringComparison.Ordinal) || path is "/file" or "/linked")];
+            .Where(
+                path => path.EndsWith("/upper/file", StringComparison.Ordinal)
+                    || path.EndsWith("/upper/linked", StringComparison.Ordinal)
+                    || path is "/file" or "/linked")];
 
     /// <summary>Who opens too much, or walks through many directories, does not take the descriptors that others need.</summary>
     [MountFact(OnlyVeneer = "A limit of the server's.")]
     public void A_server_with_few_descriptors_serves_many_directories_and_open_files()
     {
-        using var overlay = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, 300).Select(i => ($"d{i}/s/file", (Node)"content"))]), mounted: false);
+        using var overlay = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, 300).Select(i => ($"d{i}/s/file", (Node)"content"))]),
+            mounted: false);
         overlay.Mount(Mounter.VeneerUnder("prlimit --nofile=256"));
         for (int i = 0; i < 300; i++) { Sys.ChangeMode(overlay.Merged / $"d{i}/s/file", Oct(600)); }
 
         var open = new List<Descriptor>();
         Errno error;
-        while ((error = Sys.ErrorOf(() => open.Add(Sys.Open(overlay.Merged / $"d{open.Count}/s/file", OpenFlags.ReadWrite)))) == Errno.None) { }
+        while ((error = Sys.ErrorOf(() => open.Add(Sys.Open(overlay.Merged / $"d{open.Count}/s/file", OpenFlags.ReadWrite)))) == Errno.None)
+        {
+        }
 
         Assert.Equal(Errno.ENFILE, error);
         Assert.InRange(open.Count, 100, 250);
@@ -388,7 +397,8 @@ public sealed class LimitTests
         using var lower = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, 4).Select(i => ($"below{i}", (Node)""))]));
         using var overlay = Overlay.With(over: [lower.Merged], upper: Tree.Of(("known", ""), ("one", ""), ("two", ""), ("d/three", "")));
         using Descriptor known = Sys.Open(overlay.Merged / "known", OpenFlags.ReadOnly);
-        using Descriptor d = Sys.Open(overlay.Merged / "d", OpenFlags.ReadOnly | OpenFlags.Directory); // stays known: below it would be asked for
+        // Keeps the directory in the kernel's cache: otherwise the lower would be asked for it.
+        using Descriptor d = Sys.Open(overlay.Merged / "d", OpenFlags.ReadOnly | OpenFlags.Directory);
         Errno error = Errno.EIO;
         Actor[] waiting = [.. Enumerable.Range(0, 4).Select(_ => new Actor())];
         var others = new Thread(() => error = Sys.ErrorOf(() =>

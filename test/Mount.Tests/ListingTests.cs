@@ -7,7 +7,8 @@ public sealed class ListingTests
 {
     private static readonly string[] Names = [.. Enumerable.Range(0, 600).Select(i => $"name{i:D4}")];
 
-    private static Tree Every(int step, int from) => Tree.Of([.. Names.Where((_, i) => i % step == from).Select(n => ($"d/{n}", (Node)""))]);
+    private static Tree Every(int step, int from) =>
+        Tree.Of([.. Names.Where((_, i) => i % step == from).Select(n => ($"d/{n}", (Node)""))]);
 
     /// <summary>It may be a whiteout, which nobody can tell.</summary>
     [MountTheory]
@@ -73,7 +74,8 @@ public sealed class ListingTests
         directory.SeekDirectory(middle);
         AssertEachOnce(Names.Except(removed).Except(before), [.. directory.ReadDirectory(1024).Select(e => e.Name)]);
         directory.SeekDirectory(0);
-        AssertEachOnce(Names.Except(removed).Concat(Enumerable.Range(0, 100).Select(i => $"added{i}")), [.. directory.ReadDirectory().Select(e => e.Name)]);
+        AssertEachOnce(Names.Except(removed).Concat(Enumerable.Range(0, 100).Select(i => $"added{i}")),
+            [.. directory.ReadDirectory().Select(e => e.Name)]);
     }
 
     [MountFact]
@@ -117,11 +119,15 @@ public sealed class ListingTests
         Sys.Unlink(overlay.Merged / "d/a");
         Sys.RemoveDirectory(overlay.Merged / "d");
 
-        Assert.Equal(Errno.ENOENT, Libc.OpenAt(directory.Value, "new\0"u8, OpenFlags.WriteOnly | OpenFlags.Create, Oct(644), ResolveFlags.None, out _));
+        Assert.Equal(Errno.ENOENT,
+            Libc.OpenAt(directory.Value, "new\0"u8, OpenFlags.WriteOnly | OpenFlags.Create, Oct(644), ResolveFlags.None, out _));
         Assert.Empty(Sys.ErrorOf(() => directory.ReadDirectory()) == Errno.None ? directory.ReadDirectory() : []);
     }
 
-    /// <summary>Such a directory is listed without asking where each entry came from; the mark comes back with the next that came from below.</summary>
+    /// <summary>
+    /// A directory that is not marked impure is listed without asking where each entry came from. The mark comes back with the
+    /// next entry that came from a lower.
+    /// </summary>
     [MountTheory]
     [InlineData("file", "")]
     [InlineData("link", "")]
@@ -150,13 +156,17 @@ public sealed class ListingTests
         bool IsImpure() => Sys.HasXattr(overlay.Upper / "made", "trusted.overlay.impure");
     }
 
-    /// <summary>What was in upper before any overlay, or came from another one, is not asked for its number but for where it came from.</summary>
+    /// <summary>
+    /// Entries that were in upper before any overlay, or that another overlay made, are asked for their origin and not for their
+    /// number.
+    /// </summary>
     [MountTheory]
     [InlineData("trusted.overlay.origin", true)]
     [InlineData("user.origin", false)]
     public void An_upper_directory_stays_impure_for_as_long_as_something_in_it_says_that_it_came_from_below(string attribute, bool stays)
     {
-        Tree upper = Tree.Of(("made", Node.Directory().Attribute("trusted.overlay.impure", "y")), ("made/a", ""), ("made/b", ""), ("made/c", ""));
+        Tree upper = Tree.Of(("made", Node.Directory().Attribute("trusted.overlay.impure", "y")), ("made/a", ""), ("made/b", ""),
+            ("made/c", ""));
         using var overlay = Overlay.With(lower: Tree.Of(("file", "x")), upper: upper, mounted: false);
         overlay.Mount();
         Sys.Append(overlay.Merged / "file", "y");
@@ -174,7 +184,8 @@ public sealed class ListingTests
     [MountFact]
     public void A_hundred_thousand_entries_are_listed_and_found_quickly()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("d", Node.Directory())), upper: Tree.Of(("d", Node.Directory())), mounted: false, seconds: 90);
+        using var overlay = Overlay.With(lower: Tree.Of(("d", Node.Directory())), upper: Tree.Of(("d", Node.Directory())), mounted: false,
+            seconds: 90);
         for (int i = 0; i < 50_000; i++)
         {
             Sys.MakeNode(overlay.Lowers[0] / $"d/low{i}", FileType.Regular, Oct(644));
@@ -212,6 +223,7 @@ public sealed class ListingTests
     private static void AssertEachOnce(IEnumerable<string> expected, IReadOnlyList<string> actual)
     {
         var counts = actual.GroupBy(n => n).ToDictionary(g => g.Key, g => g.Count());
-        Assert.Empty(expected.Where(name => counts.GetValueOrDefault(name) != 1).Select(name => $"{name}: {counts.GetValueOrDefault(name)} times"));
+        Assert.Empty(
+            expected.Where(name => counts.GetValueOrDefault(name) != 1).Select(name => $"{name}: {counts.GetValueOrDefault(name)} times"));
     }
 }

@@ -94,7 +94,8 @@ public sealed class LookupTests
     public void A_whiteout_hides_the_layers_below_it_and_is_not_seen_itself()
     {
         using var overlay = Overlay.With(
-            lowers: [Tree.Of(("file", Node.Whiteout()), ("dir/gone", Node.Whiteout())), Tree.Of(("file", ""), ("dir/gone", ""), ("dir/kept", ""))]);
+            lowers: [Tree.Of(("file", Node.Whiteout()), ("dir/gone", Node.Whiteout())),
+                Tree.Of(("file", ""), ("dir/gone", ""), ("dir/kept", ""))]);
 
         Assert.Equal(["dir"], overlay.Merged.Entries());
         Assert.Equal(["kept"], (overlay.Merged / "dir").Entries());
@@ -175,7 +176,8 @@ public sealed class LookupTests
     public void Listing_and_stat_agree_on_inode_and_type_in_merged_and_plain_directories()
     {
         using var overlay = Overlay.With(
-            lowers: [Tree.Of(("d/m", ""), ("d/sub/x", ""), ("only/f", "")), Tree.Of(("d/b", ""), ("d/link", Node.Link("b")), ("d/sub/y", ""), ("d/sub/z", ""))]);
+            lowers: [Tree.Of(("d/m", ""), ("d/sub/x", ""), ("only/f", "")),
+                Tree.Of(("d/b", ""), ("d/link", Node.Link("b")), ("d/sub/y", ""), ("d/sub/z", ""))]);
         Sys.Write(overlay.Merged / "d/u", "");
         Sys.Append(overlay.Merged / "d/sub/z", "up");
         Sys.MakeDirectory(overlay.Merged / "mine");
@@ -211,7 +213,8 @@ public sealed class LookupTests
     [MountFact]
     public void Names_that_are_not_utf8_are_names_like_any_other()
     {
-        using var overlay = Overlay.With(lower: Tree.Of((PathText.Decode([0xFF, 0xFE, (byte)'x']), "odd")), upper: Tree.Of((PathText.Decode([0xC3, 0x28]), "odder")));
+        using var overlay = Overlay.With(lower: Tree.Of((PathText.Decode([0xFF, 0xFE, (byte)'x']), "odd")),
+            upper: Tree.Of((PathText.Decode([0xC3, 0x28]), "odder")));
         FilePath name = overlay.Merged / [0xFF, 0xFE, (byte)'x'];
 
         Assert.Equal("odd", Sys.ReadText(name));
@@ -220,7 +223,8 @@ public sealed class LookupTests
         Sys.Rename(name, overlay.Merged / [0x80]);
         Sys.Link(overlay.Merged / [0x80], overlay.Merged / [0xF8, 0x88]);
 
-        Assert.Equal(new[] { PathText.Decode([0x80]), PathText.Decode([0xC3, 0x28]), PathText.Decode([0xF8, 0x88]) }.Order(), overlay.Merged.Entries());
+        Assert.Equal(new[] { PathText.Decode([0x80]), PathText.Decode([0xC3, 0x28]), PathText.Decode([0xF8, 0x88]) }.Order(),
+            overlay.Merged.Entries());
         Assert.Equal("odd!", Sys.ReadText(overlay.Merged / [0xF8, 0x88]));
         Assert.True(Sys.Stat(overlay.Upper / [0xFF, 0xFE, (byte)'x']).IsWhiteoutDevice);
     }

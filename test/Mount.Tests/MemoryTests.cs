@@ -10,7 +10,11 @@ public sealed class MemoryTests
     [MountFact(OnlyVeneer = "It is about our server.")]
     public void What_the_kernel_forgets_is_given_back()
     {
-        using var overlay = Overlay.With(lower: Tree.Of([.. from d in Enumerable.Range(0, Directories) from f in Enumerable.Range(0, FilesInEach) select ($"d{d}/file-{f}", (Node)"")]), seconds: 60);
+        var files =
+            from d in Enumerable.Range(0, Directories)
+            from f in Enumerable.Range(0, FilesInEach)
+            select ($"d{d}/file-{f}", (Node)"");
+        using var overlay = Overlay.With(lower: Tree.Of([.. files]), seconds: 60);
         int server = Assert.Single(overlay.Servers);
         long before = ResidentOf(server);
         Assert.InRange(before, 1, 10_000); // with the code that only starting needs it would be more
@@ -30,5 +34,8 @@ public sealed class MemoryTests
 
     /// <summary>Resident memory in kibibytes.</summary>
     private static long ResidentOf(int process) =>
-        long.Parse(File.ReadLines($"/proc/{process}/status").First(line => line.StartsWith("VmRSS:", StringComparison.Ordinal)).Split(' ', StringSplitOptions.RemoveEmptyEntries)[^2]);
+        long.Parse(
+            File.ReadLines($"/proc/{process}/status")
+                .First(line => line.StartsWith("VmRSS:", StringComparison.Ordinal))
+                .Split(' ', StringSplitOptions.RemoveEmptyEntries)[^2]);
 }

@@ -39,7 +39,8 @@ public sealed class NamespaceTests
 
         Command.Require(InNamespace(
             MountAndWrite(overlay)
-            + $"(until [ -e {overlay.Beside("go")} ]; do sleep 0.05; done; cat {overlay.Merged}/new >{overlay.Beside("seen")}) >/dev/null 2>&1 &"));
+            + $"(until [ -e {overlay.Beside("go")} ]; do sleep 0.05; done; "
+            + $"cat {overlay.Merged}/new >{overlay.Beside("seen")}) >/dev/null 2>&1 &"));
         Thread.Sleep(1500); // longer than a server waits
         Assert.False(IsFree(overlay));
         Sys.Write(overlay.Beside("go"), "");
@@ -53,7 +54,8 @@ public sealed class NamespaceTests
             $"unshare --mount --propagation private sh -ec '{MountAndWrite(overlay)} echo $$ >{newPid}; mv {newPid} {pid}; "
             + $"until [ -e {go} ]; do sleep 0.05; done' & "
             + $"until [ -e {pid} ]; do sleep 0.05; done; exec 3</proc/$(cat {pid})/ns/mnt; touch {go}; wait; sleep 1.5; "
-            + $"nsenter --mount=/proc/self/fd/3 cat {overlay.Merged}/new; nsenter --mount=/proc/self/fd/3 {Mounter.Binary} umount {overlay.Merged}");
+            + $"nsenter --mount=/proc/self/fd/3 cat {overlay.Merged}/new; "
+            + $"nsenter --mount=/proc/self/fd/3 {Mounter.Binary} umount {overlay.Merged}");
         Assert.Equal("new", output.Trim());
     }
 }

@@ -7,9 +7,11 @@ public sealed class OddUpperTests
 
     private static Tree Old => Tree.Of(
         ("a", "a"), ("b", "b"), ("one", "linked"), ("link", Node.Link("a")), ("fifo", Node.Fifo()),
-        ("d/x", "x"), ("d/sub/y", "y"), ("e", Node.Directory()), ("full/f", "f"), ("full/g", "g"), ("deep/er/z", "z"), ("r/1", "1"), ("r/2", "2"), ("s/1", "1"), ("untouched/u", "u"));
+        ("d/x", "x"), ("d/sub/y", "y"), ("e", Node.Directory()), ("full/f", "f"), ("full/g", "g"), ("deep/er/z", "z"), ("r/1", "1"),
+        ("r/2", "2"), ("s/1", "1"), ("untouched/u", "u"));
 
-    public static TheoryData<UpperOn> Odd => [UpperOn.KernelOverlay, UpperOn.Veneer, UpperOn.VeneerOnKernelOverlay, UpperOn.Bindfs, UpperOn.Ramfs];
+    public static TheoryData<UpperOn> Odd =>
+        [UpperOn.KernelOverlay, UpperOn.Veneer, UpperOn.VeneerOnKernelOverlay, UpperOn.Bindfs, UpperOn.Ramfs];
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [MemberData(nameof(Odd))]
@@ -133,13 +135,17 @@ public sealed class OddUpperTests
     {
         using var overlay = Overlay.With(lower: Old, upperOn: UpperOn.Bindfs);
 
-        Assert.Equal(Errno.EOPNOTSUPP, Sys.ErrorOf(() => Sys.Open(overlay.Merged, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, Oct(600)).Dispose()));
+        Assert.Equal(Errno.EOPNOTSUPP,
+            Sys.ErrorOf(() => Sys.Open(overlay.Merged, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, Oct(600)).Dispose()));
     }
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void What_no_attribute_can_hold_is_refused_when_it_is_asked_for()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("file", ""), ("acl", Node.File().Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1001, 6), group: 4, mask: 6, other: 4)))), upperOn: UpperOn.Ramfs);
+        using var overlay = Overlay.With(
+            lower: Tree.Of(("file", ""),
+                ("acl", Node.File().Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1001, 6), group: 4, mask: 6, other: 4)))),
+            upperOn: UpperOn.Ramfs);
 
         Assert.Equal(Errno.EOPNOTSUPP, Sys.ErrorOf(() => Sys.SetXattr(overlay.Merged / "file", "user.a", "b")));
         // A copy without it would let others in.
@@ -150,7 +156,8 @@ public sealed class OddUpperTests
     [MountFact(OnlyVeneer = OnlyVeneer)]
     public void Where_no_attribute_can_mark_a_metacopy_the_data_is_copied()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("mode", "data"), ("owner", "data"), ("renamed", "data"), ("linked", "data")), options: "metacopy=on,redirect_dir=on", upperOn: UpperOn.Ramfs);
+        using var overlay = Overlay.With(lower: Tree.Of(("mode", "data"), ("owner", "data"), ("renamed", "data"), ("linked", "data")),
+            options: "metacopy=on,redirect_dir=on", upperOn: UpperOn.Ramfs);
         FilePath m = overlay.Merged;
 
         Sys.ChangeMode(m / "mode", Oct(600));
@@ -158,7 +165,10 @@ public sealed class OddUpperTests
         Sys.Rename(m / "renamed", m / "new");
         Sys.Link(m / "linked", m / "more");
 
-        foreach (string name in (string[])["mode", "owner", "new", "linked", "more"]) { Assert.Equal("data", Sys.ReadText(overlay.Upper / name)); }
+        foreach (string name in (string[])["mode", "owner", "new", "linked", "more"])
+        {
+            Assert.Equal("data", Sys.ReadText(overlay.Upper / name));
+        }
     }
 
     [MountTheory(OnlyVeneer = OnlyVeneer)]

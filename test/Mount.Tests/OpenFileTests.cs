@@ -96,12 +96,14 @@ public sealed class OpenFileTests
     [InlineData("upper", "renamed")]
     [InlineData("upper", "replaced")]
     [InlineData("upper", "directory renamed")]
-    public void A_file_opened_to_be_read_can_still_be_changed_through_its_descriptor(string layer, string fate) => ChangeWhatWasOpenedToBeRead(layer, fate);
+    public void A_file_opened_to_be_read_can_still_be_changed_through_its_descriptor(string layer, string fate) =>
+        ChangeWhatWasOpenedToBeRead(layer, fate);
 
     [MountTheory(NotOfKernel = "There a lower file that is gone cannot be copied up any more: EEXIST or ENOENT.")]
     [InlineData("lower", "unlinked")]
     [InlineData("lower", "replaced")]
-    public void A_lower_file_opened_to_be_read_can_be_changed_when_it_is_gone(string layer, string fate) => ChangeWhatWasOpenedToBeRead(layer, fate);
+    public void A_lower_file_opened_to_be_read_can_be_changed_when_it_is_gone(string layer, string fate) =>
+        ChangeWhatWasOpenedToBeRead(layer, fate);
 
     [MountFact(NotOfKernel = "As above.")]
     public void A_lower_file_that_was_unlinked_while_open_for_reading_leaves_nothing_behind_when_changed()
@@ -132,7 +134,9 @@ public sealed class OpenFileTests
     public void Many_open_files_that_are_gone_do_not_hinder_each_other()
     {
         using var overlay = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, 300).Select(i => ($"f{i}", (Node)$"content {i}"))]));
-        Descriptor[] files = [.. Enumerable.Range(0, 300).Select(i => Sys.Open(overlay.Merged / $"f{i}", i % 2 == 0 ? OpenFlags.ReadWrite : OpenFlags.ReadOnly))];
+        Descriptor[] files = [
+            .. Enumerable.Range(0, 300).Select(
+                i => Sys.Open(overlay.Merged / $"f{i}", i % 2 == 0 ? OpenFlags.ReadWrite : OpenFlags.ReadOnly))];
         for (int i = 0; i < 300; i++) { Sys.Unlink(overlay.Merged / $"f{i}"); }
         for (int i = 0; i < 300; i++) { Sys.Write(overlay.Merged / $"f{i}", "another"); }
 
@@ -147,7 +151,9 @@ public sealed class OpenFileTests
     private static Overlay Placed(string layer)
     {
         Tree files = Tree.Of(("dir/file", "content of a file"), ("dir/victim", "x"));
-        return layer == "lower" ? Overlay.With(lower: files, options: "redirect_dir=on") : Overlay.With(upper: files, options: "redirect_dir=on");
+        return layer == "lower"
+            ? Overlay.With(lower: files, options: "redirect_dir=on")
+            : Overlay.With(upper: files, options: "redirect_dir=on");
     }
 
     private static void ChangeWhatWasOpenedToBeRead(string layer, string fate)

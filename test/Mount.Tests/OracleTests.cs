@@ -15,8 +15,16 @@ public sealed class OracleTests
     {
         var said = new List<string>();
         // What the kernel has as well goes to both.
-        string[] both = [.. ((string[])[options]).Where(option => option.Length > 0), .. Mounter.Further(options).Where(option => option.Contains("redirect_dir") || option.Contains("metacopy"))];
-        var settings = new Settings { Filesystem = filesystem, Options = string.Join(',', both), LastSeed = 100, Time = TimeSpan.FromSeconds(15) };
+        string[] both = [
+            .. ((string[])[options]).Where(option => option.Length > 0),
+            .. Mounter.Further(options).Where(option => option.Contains("redirect_dir") || option.Contains("metacopy"))];
+        var settings = new Settings
+        {
+            Filesystem = filesystem,
+            Options = string.Join(',', both),
+            LastSeed = 100,
+            Time = TimeSpan.FromSeconds(15),
+        };
 
         Report report = Search.Run(settings, said.Add);
 

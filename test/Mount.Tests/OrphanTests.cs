@@ -1,6 +1,9 @@
 namespace Veneer.Mount.Tests;
 
-/// <summary>What has no name any more goes on for those who hold it, however many that are, and leaves the server's descriptors to others.</summary>
+/// <summary>
+/// An object that has lost its last name works on for those who hold it. However many there are, they do not use up the server's
+/// descriptors.
+/// </summary>
 public sealed class OrphanTests
 {
     /// <summary>The server may have so few descriptors.</summary>
@@ -13,7 +16,8 @@ public sealed class OrphanTests
 
     private static Overlay MountWithFew(Tree? lower = null)
     {
-        Overlay overlay = Overlay.With(lower: lower ?? Tree.Of(("d", Node.Directory().Mode(Anybodys)), ("d/f", "known")), mounted: false, seconds: 60);
+        Overlay overlay = Overlay.With(lower: lower ?? Tree.Of(("d", Node.Directory().Mode(Anybodys)), ("d/f", "known")), mounted: false,
+            seconds: 60);
         overlay.Mount(Mounter.UnderTest.IsVeneer ? Mounter.VeneerUnder($"prlimit --nofile={Few}") : null);
         return overlay;
     }
@@ -57,7 +61,11 @@ public sealed class OrphanTests
     [MountFact]
     public void Removed_directories_that_are_open_are_as_they_were()
     {
-        using Overlay overlay = MountWithFew(Tree.Of([("d", Node.Directory().Mode(Anybodys)), ("d/f", "known"), .. Enumerable.Range(0, Many).Where(i => i % 4 == 0).Select(i => ($"d/{i}", Node.Directory().Mode(Anybodys).OwnedBy(1000, 1000)))]));
+        using Overlay overlay = MountWithFew(Tree.Of([
+            ("d", Node.Directory().Mode(Anybodys)), ("d/f", "known"),
+            .. Enumerable.Range(0, Many)
+                .Where(i => i % 4 == 0)
+                .Select(i => ($"d/{i}", Node.Directory().Mode(Anybodys).OwnedBy(1000, 1000)))]));
         FilePath d = overlay.Merged / "d";
         using (Actor user = Actor.User())
         {

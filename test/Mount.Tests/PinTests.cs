@@ -15,13 +15,16 @@ public sealed class PinTests : IDisposable
         return (outcome.ExitCode, sandbox.Relative(outcome.Output));
     }
 
-    private const string MoveAll = "for d in l l2 u w; do mv $d $d.moved 2>/dev/null && echo moved $d; rmdir $d 2>/dev/null && echo removed $d; done";
+    private const string MoveAll =
+        "for d in l l2 u w; do mv $d $d.moved 2>/dev/null && echo moved $d; rmdir $d 2>/dev/null && echo removed $d; done";
     private const string Marks = "grep -c '/run/veneer' /proc/self/mountinfo";
 
     [CliFact]
     public void No_layer_can_be_moved_or_removed_while_it_is_mounted()
     {
-        (_, string text) = Run($"veneer mount -o $o,pin m; rm l/f; {MoveAll}; ls; mkdir m/d && rmdir m/d; veneer umount m; {Marks}; ls /run/veneer; {MoveAll}; true");
+        (_, string text) = Run(
+            $"veneer mount -o $o,pin m; rm l/f; {MoveAll}; ls; mkdir m/d && rmdir m/d; veneer umount m; {Marks}; ls /run/veneer; "
+            + $"{MoveAll}; true");
 
         Assert.Equal("l\nl2\nm\nu\nw\n0\nmoved l\nmoved l2\nmoved u\nmoved w\n", text);
     }
@@ -29,7 +32,9 @@ public sealed class PinTests : IDisposable
     [CliFact]
     public void The_mount_table_says_whose_they_are()
     {
-        (_, string text) = Run($"veneer mount -o $o,pin m; grep ' /run/veneer/' /proc/self/mountinfo | grep -c -- '- tmpfs veneer'; grep ' /run/veneer/' /proc/self/mountinfo | grep -c shared; findmnt -no TARGET,SOURCE | grep -c ' u$'; veneer umount m");
+        (_, string text) = Run(
+            "veneer mount -o $o,pin m; grep ' /run/veneer/' /proc/self/mountinfo | grep -c -- '- tmpfs veneer'; "
+            + "grep ' /run/veneer/' /proc/self/mountinfo | grep -c shared; findmnt -no TARGET,SOURCE | grep -c ' u$'; veneer umount m");
 
         Assert.Equal("5\n0\n0\n", text);
     }
@@ -41,7 +46,9 @@ public sealed class PinTests : IDisposable
     [InlineData("umount -l m")]
     public void They_vanish_with_the_server(string end)
     {
-        (_, string text) = Run($"veneer mount -o $o,pin m; {Marks}; {end}; for i in $(seq 100); do {Marks} && sleep 0.05 || break; done | tail -1; umount -l m 2>/dev/null; ls /run/veneer; mv u v && echo moved");
+        (_, string text) = Run(
+            $"veneer mount -o $o,pin m; {Marks}; {end}; for i in $(seq 100); do {Marks} && sleep 0.05 || break; done | tail -1; "
+            + "umount -l m 2>/dev/null; ls /run/veneer; mv u v && echo moved");
 
         Assert.Equal("9\n0\nmoved\n", text);
     }
@@ -51,7 +58,9 @@ public sealed class PinTests : IDisposable
     [InlineData("umount -l m; veneer mount -o $o,pin m; veneer umount m")]
     public void What_even_the_watcher_left_goes_with_the_next_command(string command)
     {
-        (_, string text) = Run($"veneer mount -o $o,pin m; kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m'); ended; {Marks}; {command}; {Marks}; ls /run/veneer; mv u v && echo moved");
+        (_, string text) = Run(
+            $"veneer mount -o $o,pin m; kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m'); ended; {Marks}; {command}; "
+            + $"{Marks}; ls /run/veneer; mv u v && echo moved");
 
         Assert.Equal("9\n0\nmoved\n", text);
     }
@@ -60,9 +69,12 @@ public sealed class PinTests : IDisposable
     public void What_is_left_of_a_namespace_that_is_gone_goes_and_those_of_one_that_lives_stay()
     {
         (_, string text) = Run(
-            "unshare --mount --propagation private sh -c 'veneer mount -o $0,pin m; exec sleep 30' $o & p=$!; runs sleep; mkdir /run/veneer/1-2-3; "
-            + "mkdir m2; veneer mount -o lowerdir=l,pin m2; veneer umount m2; ls /run/veneer | wc -l; grep -c ' /run/veneer' /proc/$p/mountinfo; nsenter --mount=/proc/$p/ns/mnt rmdir $PWD/l2; "
-            + "kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m') $p; wait $p 2>/dev/null; ended; veneer mount -o lowerdir=l m2; veneer umount m2; ls /run/veneer");
+            "unshare --mount --propagation private sh -c 'veneer mount -o $0,pin m; exec sleep 30' $o & p=$!; runs sleep; "
+            + "mkdir /run/veneer/1-2-3; "
+            + "mkdir m2; veneer mount -o lowerdir=l,pin m2; veneer umount m2; ls /run/veneer | wc -l; "
+            + "grep -c ' /run/veneer' /proc/$p/mountinfo; nsenter --mount=/proc/$p/ns/mnt rmdir $PWD/l2; "
+            + "kill -9 $(pgrep -f 'veneer /run/veneer') $(pgrep -xf '.*pin m') $p; wait $p 2>/dev/null; ended; "
+            + "veneer mount -o lowerdir=l m2; veneer umount m2; ls /run/veneer");
 
         Assert.Equal("1\n9\nrmdir: failed to remove 'l2': Device or resource busy\n", text);
     }
@@ -72,7 +84,9 @@ public sealed class PinTests : IDisposable
     public void What_somebody_is_making_is_left_alone()
     {
         const string made = "grep -c ' /run/veneer/1-1-1' /proc/self/mountinfo";
-        (_, string text) = Run($"mkdir -p /run/veneer/1-1-1 n; mount -t tmpfs veneer /run/veneer/1-1-1; veneer mount -o lowerdir=l m; flock /run/veneer veneer mount -o lowerdir=l2,pin n; flock /run/veneer veneer umount m; {made}; veneer umount n; {made}");
+        (_, string text) = Run(
+            "mkdir -p /run/veneer/1-1-1 n; mount -t tmpfs veneer /run/veneer/1-1-1; veneer mount -o lowerdir=l m; "
+            + $"flock /run/veneer veneer mount -o lowerdir=l2,pin n; flock /run/veneer veneer umount m; {made}; veneer umount n; {made}");
 
         Assert.Equal("1\n0\n", text);
     }
@@ -81,7 +95,8 @@ public sealed class PinTests : IDisposable
     public void Nothing_is_seen_of_them_where_the_layers_are()
     {
         (_, string text) = Run(
-            "mkdir l/sub; mount -t tmpfs t l/sub; touch l/sub/inside; cp -r /dev/null u/before; veneer mount -o $o,pin m; ls l/sub; stat -c %m u w l | sort -u | wc -l; "
+            "mkdir l/sub; mount -t tmpfs t l/sub; touch l/sub/inside; cp -r /dev/null u/before; veneer mount -o $o,pin m; ls l/sub; "
+            + "stat -c %m u w l | sort -u | wc -l; "
             + "mkdir l/late; mount -t tmpfs t l/late; touch l/late/x; veneer umount m; ls l/late");
 
         Assert.Equal("inside\n1\nx\n", text);
@@ -91,8 +106,10 @@ public sealed class PinTests : IDisposable
     public void Namespaces_of_others_are_left_alone()
     {
         (_, string text) = Run(
-            "mount --make-rshared /; unshare --mount --propagation slave sleep 30 & unshare --mount --propagation shared sleep 30 & runs sleep 2; veneer mount -o $o,pin m; "
-            + "for p in $(pgrep -x sleep); do grep -c ' /run/veneer/[^ /]*/' /proc/$p/mountinfo; done; veneer umount m; for p in $(pgrep -x sleep); do grep -c ' /run/veneer' /proc/$p/mountinfo; done; ls /run/veneer");
+            "mount --make-rshared /; unshare --mount --propagation slave sleep 30 & unshare --mount --propagation shared sleep 30 & "
+            + "runs sleep 2; veneer mount -o $o,pin m; "
+            + "for p in $(pgrep -x sleep); do grep -c ' /run/veneer/[^ /]*/' /proc/$p/mountinfo; done; veneer umount m; "
+            + "for p in $(pgrep -x sleep); do grep -c ' /run/veneer' /proc/$p/mountinfo; done; ls /run/veneer");
 
         Assert.Equal("0\n0\n0\n0\n", text);
     }
@@ -103,7 +120,8 @@ public sealed class PinTests : IDisposable
         (int exitCode, string text) = Run(CliSandbox.AsNobody + "chmod 777 . u w m; as veneer mount -o $o,userxattr,pin m");
 
         Assert.Equal(32, exitCode);
-        Assert.Matches("^veneer: The option pin needs .*: (become root, or mount without pin|mount without pin, or see to /run/veneer)\\.\n$", text);
+        Assert.Matches(
+            "^veneer: The option pin needs .*: (become root, or mount without pin|mount without pin, or see to /run/veneer)\\.\n$", text);
     }
 
     [CliTheory]
@@ -114,18 +132,26 @@ public sealed class PinTests : IDisposable
     [InlineData("mkdir x; mv -T x l2", "the lower directory l2 was removed while it is mounted")]
     public void A_layer_that_is_lost_is_told_of_once(string loss, string sentence)
     {
-        (_, string text) = Run($"veneer mount -f -o $o,io_uring=off m 2>log & mounted m; {loss}; until_that test -s log; mv x y 2>/dev/null; sleep 0.3; cat m/f; umount m; wait; cat log");
+        (_, string text) = Run(
+            $"veneer mount -f -o $o,io_uring=off m 2>log & mounted m; {loss}; until_that test -s log; mv x y 2>/dev/null; sleep 0.3; "
+            + "cat m/f; umount m; wait; cat log");
 
         Assert.Equal($"old\nveneer: {sentence}: see who did it, and unmount\n", text);
     }
 
     [CliTheory]
-    [InlineData("continue", "test -s log", "old\n", "veneer: the upper directory u was moved to x while it is mounted: see who did it, and unmount\n")]
-    [InlineData("remount-ro", "eval ! touch m/f", "old\nbash: line 1: m/g: Read-only file system\n", "veneer: the overlay cannot be changed any more: the upper directory u was moved to x while it is mounted\n")]
-    [InlineData("shutdown", "flock -n x true", "cat: m/f: Input/output error\nbash: line 1: m/g: Input/output error\n", "veneer: the overlay is shut down: the upper directory u was moved to x while it is mounted\n")]
+    [InlineData("continue", "test -s log", "old\n",
+        "veneer: the upper directory u was moved to x while it is mounted: see who did it, and unmount\n")]
+    [InlineData("remount-ro", "eval ! touch m/f", "old\nbash: line 1: m/g: Read-only file system\n",
+        "veneer: the overlay cannot be changed any more: the upper directory u was moved to x while it is mounted\n")]
+    [InlineData("shutdown", "flock -n x true", "cat: m/f: Input/output error\nbash: line 1: m/g: Input/output error\n",
+        "veneer: the overlay is shut down: the upper directory u was moved to x while it is mounted\n")]
     public void What_happens_then_is_as_errors_says(string errors, string happened, string shown, string log)
     {
-        (_, string text) = Run($"veneer mount -f -o $o,io_uring=off,errors={errors} m 2>log & mounted m; cat m/f >/dev/null; mv u x; until_that {happened}; cat m/f; echo new >m/g; veneer mount -o lowerdir=l,upperdir=x,workdir=w l2 2>/dev/null && echo free; umount -l l2; umount m; wait; cat log");
+        (_, string text) = Run(
+            $"veneer mount -f -o $o,io_uring=off,errors={errors} m 2>log & mounted m; cat m/f >/dev/null; mv u x; until_that {happened}; "
+            + "cat m/f; echo new >m/g; veneer mount -o lowerdir=l,upperdir=x,workdir=w l2 2>/dev/null && echo free; umount -l l2; "
+            + "umount m; wait; cat log");
 
         Assert.Equal(shown + (errors == "shutdown" ? "free\n" : "umount: l2: not mounted.\n") + log, text);
     }
@@ -134,7 +160,10 @@ public sealed class PinTests : IDisposable
     [CliFact]
     public void A_mount_that_has_become_read_only_answers_questions()
     {
-        (int code, string text) = Run("veneer mount -o $o,volatile,errors=remount-ro m; echo new >m/g; mv u x; until_that eval ! touch m/g; chattr +d m/g; veneer status m | tail -n 2; veneer layers m g | tail -n 1 | sed 's/  inode.*//'; veneer diff m; veneer sync m | head -n 1; veneer checkpoint m | head -n 2; veneer stats m >stats && veneer shutdown m; cat m/f");
+        (int code, string text) = Run(
+            "veneer mount -o $o,volatile,errors=remount-ro m; echo new >m/g; mv u x; until_that eval ! touch m/g; chattr +d m/g; "
+            + "veneer status m | tail -n 2; veneer layers m g | tail -n 1 | sed 's/  inode.*//'; veneer diff m; "
+            + "veneer sync m | head -n 1; veneer checkpoint m | head -n 2; veneer stats m >stats && veneer shutdown m; cat m/f");
 
         Assert.Equal("""
             chattr: Read-only file system while setting flags on m/g
@@ -154,7 +183,10 @@ public sealed class PinTests : IDisposable
     [CliFact]
     public void A_shutdown_while_a_loss_is_told_of_ends()
     {
-        (_, string text) = Run("for i in 1 2 3 4 5 6; do veneer mount -o $o,errors=shutdown m; mv u x & veneer shutdown m 2>/dev/null; wait $!; umount m || echo busy; mv x u; done; for i in $(seq 60); do pgrep -x veneer >/dev/null || break; sleep 0.1; done; pgrep -xc veneer");
+        (_, string text) = Run(
+            "for i in 1 2 3 4 5 6; do veneer mount -o $o,errors=shutdown m; mv u x & veneer shutdown m 2>/dev/null; wait $!; "
+            + "umount m || echo busy; mv x u; done; for i in $(seq 60); do pgrep -x veneer >/dev/null || break; sleep 0.1; done; "
+            + "pgrep -xc veneer");
 
         Assert.Equal("0\n", text);
     }
@@ -162,7 +194,9 @@ public sealed class PinTests : IDisposable
     [CliFact]
     public void What_happens_beside_a_layer_is_no_loss()
     {
-        (_, string text) = Run("mkdir beside; veneer mount -f -o $o,io_uring=off m 2>log & mounted m; rmdir beside; touch a; mv a b; rm b; mkdir u/x; rmdir u/x; echo new >m/f; rm m/f; sleep 0.3; umount m; wait; cat log");
+        (_, string text) = Run(
+            "mkdir beside; veneer mount -f -o $o,io_uring=off m 2>log & mounted m; rmdir beside; touch a; mv a b; rm b; mkdir u/x; "
+            + "rmdir u/x; echo new >m/f; rm m/f; sleep 0.3; umount m; wait; cat log");
 
         Assert.Equal("", text);
     }

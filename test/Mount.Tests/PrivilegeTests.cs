@@ -13,7 +13,10 @@ public sealed class PrivilegeTests
             var data = new TheoryData<string, string>();
             foreach (string layer in new[] { "lower", "upper" })
             {
-                foreach (string change in new[] { "write", "append", "truncate", "open to truncate", "ftruncate", "mapped", "fallocate" }) { data.Add(layer, change); }
+                foreach (string change in new[] { "write", "append", "truncate", "open to truncate", "ftruncate", "mapped", "fallocate" })
+                {
+                    data.Add(layer, change);
+                }
             }
             return data;
         }
@@ -38,7 +41,8 @@ public sealed class PrivilegeTests
     [MountFact]
     public void A_write_of_root_keeps_suid_and_clears_capabilities()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("program").Mode(Oct(6777)).Attribute("security.capability", Capability))));
+        using var overlay = Overlay.With(lower: Tree.Of(
+            ("file", Node.File("program").Mode(Oct(6777)).Attribute("security.capability", Capability))));
 
         Sys.Append(overlay.Merged / "file", "more");
 
@@ -49,7 +53,8 @@ public sealed class PrivilegeTests
     [MountFact]
     public void A_change_of_owner_clears_suid_sgid_and_capabilities()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("program").Mode(Oct(6777)).Attribute("security.capability", Capability))));
+        using var overlay = Overlay.With(lower: Tree.Of(
+            ("file", Node.File("program").Mode(Oct(6777)).Attribute("security.capability", Capability))));
 
         Sys.ChangeOwner(overlay.Merged / "file", 1000, 1000);
 
@@ -121,7 +126,8 @@ public sealed class PrivilegeTests
     [MountFact]
     public void A_setuid_program_runs_with_the_rights_of_its_owner()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("id", Node.File(File.ReadAllBytes("/usr/bin/id")).Mode(Oct(4755)).OwnedBy(1234, 1234))));
+        using var overlay = Overlay.With(lower: Tree.Of(
+            ("id", Node.File(File.ReadAllBytes("/usr/bin/id")).Mode(Oct(4755)).OwnedBy(1234, 1234))));
 
         Assert.Equal("1234", Command.Require(overlay.Merged / "id", "-u").Trim());
     }

@@ -1,13 +1,17 @@
 namespace Veneer.Mount.Tests;
 
-/// <summary>Append-only and immutable files, as chattr(1) makes them: what is forbidden is so in every way that leads to the bytes.</summary>
+/// <summary>
+/// Append-only and immutable files, as chattr(1) makes them. What is forbidden is forbidden on every way that leads to the bytes.
+/// </summary>
 public sealed class ProtectionTests
 {
     private const uint Immutable = 0x10, AppendOnly = 0x20;
     private const int DoNotAppendThis = 0x20;
     private const string Content = "0123456789";
 
-    /// <summary>Who has set the flag: a user of the overlay, on a file of upper or of lower; or somebody on upper's or lower's own object.</summary>
+    /// <summary>
+    /// Where the flag was set: through the overlay, on a file of upper or of lower; or on the real object in upper or in lower.
+    /// </summary>
     public static TheoryData<string> Places => ["upper", "lower", "real upper", "real lower"];
 
     [MountTheory]
@@ -18,12 +22,14 @@ public sealed class ProtectionTests
         FilePath path = overlay.Merged / "file";
         try
         {
-            foreach (OpenFlags refused in (OpenFlags[])[OpenFlags.WriteOnly, OpenFlags.ReadWrite, OpenFlags.ReadOnly | OpenFlags.Truncate, OpenFlags.WriteOnly | OpenFlags.Append | OpenFlags.Truncate])
+            foreach (OpenFlags refused in (OpenFlags[])[OpenFlags.WriteOnly, OpenFlags.ReadWrite, OpenFlags.ReadOnly | OpenFlags.Truncate,
+                OpenFlags.WriteOnly | OpenFlags.Append | OpenFlags.Truncate])
             {
                 Assert.Equal(Errno.EPERM, Sys.ErrorOf(() => Sys.Open(path, refused)));
             }
             Sys.Append(path, "A");
-            using (Descriptor file = Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Append), source = Sys.Open(overlay.Merged / "other", OpenFlags.ReadOnly))
+            using (Descriptor file = Sys.Open(path, OpenFlags.ReadWrite | OpenFlags.Append),
+                source = Sys.Open(overlay.Merged / "other", OpenFlags.ReadOnly))
             {
                 file.WriteAt("B", 0);
                 Assert.Equal(Content + "AB", file.ReadAllText());
@@ -71,7 +77,8 @@ public sealed class ProtectionTests
         FilePath path = overlay.Merged / "file";
         try
         {
-            foreach (OpenFlags refused in (OpenFlags[])[OpenFlags.WriteOnly, OpenFlags.WriteOnly | OpenFlags.Append, OpenFlags.ReadWrite | OpenFlags.Append, OpenFlags.ReadOnly | OpenFlags.Truncate])
+            foreach (OpenFlags refused in (OpenFlags[])[OpenFlags.WriteOnly, OpenFlags.WriteOnly | OpenFlags.Append,
+                OpenFlags.ReadWrite | OpenFlags.Append, OpenFlags.ReadOnly | OpenFlags.Truncate])
             {
                 Assert.Equal(Errno.EPERM, Sys.ErrorOf(() => Sys.Open(path, refused)));
             }
@@ -112,7 +119,9 @@ public sealed class ProtectionTests
         }
     }
 
-    /// <summary>Whoever had it open before has the kernel map the real file, and then the kernel would for all: docs/differences.md.</summary>
+    /// <summary>
+    /// While somebody has the file open since before, the kernel maps the real file for all who open it: docs/differences.md.
+    /// </summary>
     [MountFact(OnlyVeneer = "The kernel knows that its inode is append-only.", PassesThrough = true)]
     public void A_file_that_becomes_append_only_while_it_is_passed_through_is_not_opened_so_that_it_can_be_mapped()
     {
@@ -178,7 +187,8 @@ public sealed class ProtectionTests
     [MountFact(NotOfKernel = "It mounts read-only.")]
     public void A_work_directory_that_can_only_be_added_to_serves_again_and_again()
     {
-        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("file", Content), ("directory/in", "in")), options: "fsync=auto", mounted: false);
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("file", Content), ("directory/in", "in")),
+            options: "fsync=auto", mounted: false);
         Protect(overlay.Work, AppendOnly);
         try
         {
@@ -188,7 +198,10 @@ public sealed class ProtectionTests
                 Sys.Append(overlay.Merged / "file", $"{i}");
                 Sys.MakeDirectory(overlay.Merged / $"directory/{i}");
                 overlay.Unmount();
-                Assert.All(overlay.Work.Entries(), name => Assert.All((overlay.Work / name).Entries(), inner => Assert.True(Sys.Stat(overlay.Work / name / inner).IsWhiteoutDevice)));
+                Assert.All(
+                    overlay.Work.Entries(),
+                    name => Assert.All((overlay.Work / name).Entries(),
+                        inner => Assert.True(Sys.Stat(overlay.Work / name / inner).IsWhiteoutDevice)));
             }
             Assert.Equal(Content + "012", Sys.ReadText(overlay.Upper / "file"));
         }

@@ -128,7 +128,8 @@ public sealed class ReadOnlyTests
     public void Where_upper_is_immutable_its_root_cannot_be_changed()
     {
         // A volatile mount marks upper.
-        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Old, upper: Tree.Of(("u/x", "")), options: Mounter.UnderTest.IsVeneer ? "fsync=auto" : "", mounted: false);
+        using var overlay = Overlay.With(on: Filesystem.Ext4, lower: Old, upper: Tree.Of(("u/x", "")),
+            options: Mounter.UnderTest.IsVeneer ? "fsync=auto" : "", mounted: false);
         Command.Require("chattr", "+i", overlay.Upper);
         try
         {
@@ -174,7 +175,8 @@ public sealed class ReadOnlyTests
     [MountFact]
     public void Several_layers_are_merged_without_an_upper_too()
     {
-        using var overlay = Overlay.With(lowers: [Tree.Of(("d/a", "1"), ("gone", Node.Whiteout())), Tree.Of(("d/a", "2"), ("d/b", "2"), ("gone", ""))], readOnly: true);
+        using var overlay = Overlay.With(
+            lowers: [Tree.Of(("d/a", "1"), ("gone", Node.Whiteout())), Tree.Of(("d/a", "2"), ("d/b", "2"), ("gone", ""))], readOnly: true);
 
         Assert.Equal("1", Sys.ReadText(overlay.Merged / "d/a"));
         Assert.Equal("2", Sys.ReadText(overlay.Merged / "d/b"));

@@ -171,8 +171,10 @@ public sealed class ReaderAndWriterTests
     [MemberData(nameof(Files))]
     public void Two_names_of_one_file_with_a_reader_each_never_change_the_lower(int size, bool program)
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("a", Node.File(Content(size, program)).Mode(program ? Oct(755) : Oct(644))), ("b", Node.HardLink("a"))));
-        using Descriptor readerA = Sys.Open(overlay.Merged / "a", OpenFlags.ReadOnly), readerB = Sys.Open(overlay.Merged / "b", OpenFlags.ReadOnly);
+        using var overlay = Overlay.With(lower: Tree.Of(("a", Node.File(Content(size, program)).Mode(program ? Oct(755) : Oct(644))),
+            ("b", Node.HardLink("a"))));
+        using Descriptor readerA = Sys.Open(overlay.Merged / "a", OpenFlags.ReadOnly),
+            readerB = Sys.Open(overlay.Merged / "b", OpenFlags.ReadOnly);
         Assert.Equal(Content(size, program)[..10], readerA.ReadAt(0, 10));
         Assert.Equal(Content(size, program)[..10], readerB.ReadAt(0, 10));
 
@@ -304,7 +306,9 @@ public sealed class ReaderAndWriterTests
         Assert.Equal(IsStale(size) ? Content(size, program) : expected, seen);
     }
 
-    /// <summary>The option with which a file gets a new nodeid when it is changed while somebody reads it; other overlays have none.</summary>
+    /// <summary>
+    /// The option with which a file gets a new nodeid when it is changed while somebody reads it. Only Veneer has such an option.
+    /// </summary>
     private static string PassLower => Mounter.UnderTest.IsVeneer ? "passthrough=lower" : "";
 
     /// <summary>Whether a reader that was there before goes on seeing the lower file.</summary>
@@ -345,7 +349,8 @@ public sealed class ReaderAndWriterTests
     public void Many_may_open_a_large_lower_file_for_writing_at_once_while_it_is_read()
     {
         const int files = 20, writers = 6;
-        using var overlay = Overlay.With(lower: Tree.Of([.. Enumerable.Range(0, files).Select(i => ($"f{i}", Node.File(new byte[2 << 20])))]), options: PassLower);
+        using var overlay = Overlay.With(
+            lower: Tree.Of([.. Enumerable.Range(0, files).Select(i => ($"f{i}", Node.File(new byte[2 << 20])))]), options: PassLower);
         var failures = new System.Collections.Concurrent.ConcurrentBag<string>();
         for (int i = 0; i < files; i++)
         {

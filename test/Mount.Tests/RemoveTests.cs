@@ -46,7 +46,8 @@ public sealed class RemoveTests
     [MountFact]
     public void A_merged_directory_that_is_empty_to_the_user_can_be_removed()
     {
-        using var overlay = Overlay.With(lowers: [Tree.Of(("d/gone", Node.Whiteout())), Tree.Of(("d/a", ""), ("d/b/c", ""), ("d/gone", ""))]);
+        using var overlay = Overlay.With(lowers: [Tree.Of(("d/gone", Node.Whiteout())),
+            Tree.Of(("d/a", ""), ("d/b/c", ""), ("d/gone", ""))]);
         Sys.Write(overlay.Merged / "d/new", "");
 
         Assert.Equal(Errno.ENOTEMPTY, Sys.ErrorOf(() => Sys.RemoveDirectory(overlay.Merged / "d")));
@@ -59,7 +60,8 @@ public sealed class RemoveTests
         Assert.Empty(overlay.Leftovers);
     }
 
-    [MountTheory(NotOfKernel = "ENOTDIR, or EIO; and where another directory has taken its place, success, or on ext4 the change of that one.")]
+    [MountTheory(
+        NotOfKernel = "ENOTDIR, or EIO; and where another directory has taken its place, success, or on ext4 the change of that one.")]
     [InlineData("d")]
     [InlineData("parent/d")]
     [InlineData("made again")]

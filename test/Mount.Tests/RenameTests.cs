@@ -77,7 +77,8 @@ public sealed class RenameTests
     [MountFact]
     public void With_redirect_dir_a_lower_directory_is_renamed_without_its_content()
     {
-        using var overlay = Overlay.With(lowers: [Tree.Of(("d/top", "")), Tree.Of(("d/sub/x", "x"), ("d/bottom", ""), ("other/y", ""))], options: "redirect_dir=on");
+        using var overlay = Overlay.With(lowers: [Tree.Of(("d/top", "")), Tree.Of(("d/sub/x", "x"), ("d/bottom", ""), ("other/y", ""))],
+            options: "redirect_dir=on");
 
         Sys.Rename(overlay.Merged / "d", overlay.Merged / "renamed");
         Assert.Equal("d", Sys.GetXattrText(overlay.Upper / "renamed", "trusted.overlay.redirect"));
@@ -178,7 +179,8 @@ public sealed class RenameTests
         using var overlay = Overlay.With(lower: Tree.Of(("a", "a")));
 
         Assert.Equal(Errno.EINVAL, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "a", overlay.Merged / "b", RenameFlags.Whiteout)));
-        Assert.Equal(Errno.EINVAL, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "a", overlay.Merged / "b", RenameFlags.NoReplace | RenameFlags.Exchange)));
+        Assert.Equal(Errno.EINVAL,
+            Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "a", overlay.Merged / "b", RenameFlags.NoReplace | RenameFlags.Exchange)));
         Assert.Equal(["a"], overlay.Merged.Entries());
     }
 
@@ -232,7 +234,8 @@ public sealed class RenameTests
     public void Whiteouts_of_a_directory_that_goes_delay_nobody(string change)
     {
         // A busy machine may delay anybody once, but not each time.
-        Assert.True(Enumerable.Range(0, 8).Any(_ => IsDoneBeforeTheWhiteoutsAreGone(change)), "Another rename had to wait until the whiteouts were gone.");
+        Assert.True(Enumerable.Range(0, 8).Any(_ => IsDoneBeforeTheWhiteoutsAreGone(change)),
+            "Another rename had to wait until the whiteouts were gone.");
     }
 
     private static bool IsDoneBeforeTheWhiteoutsAreGone(string change)
@@ -292,14 +295,22 @@ public sealed class RenameTests
         Assert.Empty((overlay.Merged / "moved").Entries());
     }
 
-    public static TheoryData<Filesystem, Errno> WordsForNotEmpty => new() { { Filesystem.Tmpfs, Errno.ENOTEMPTY }, { Filesystem.Ext4, Errno.ENOTEMPTY }, { Filesystem.Xfs, Errno.EEXIST }, { Filesystem.Btrfs, Errno.ENOTEMPTY } };
+    public static TheoryData<Filesystem, Errno> WordsForNotEmpty =>
+        new()
+        {
+            { Filesystem.Tmpfs, Errno.ENOTEMPTY },
+            { Filesystem.Ext4, Errno.ENOTEMPTY },
+            { Filesystem.Xfs, Errno.EEXIST },
+            { Filesystem.Btrfs, Errno.ENOTEMPTY },
+        };
 
     /// <summary>The overlay has a word of its own where a lower is involved; else it is that of upper's filesystem.</summary>
     [MountTheory]
     [MemberData(nameof(WordsForNotEmpty))]
     public void A_directory_that_is_not_empty_is_not_replaced(Filesystem on, Errno pure)
     {
-        using var overlay = Overlay.With(on: on, lower: Tree.Of(("merged/x", ""), ("low/x", "")), upper: Tree.Of(("merged/y", ""), ("pure/x", ""), ("a", Node.Directory())));
+        using var overlay = Overlay.With(on: on, lower: Tree.Of(("merged/x", ""), ("low/x", "")),
+            upper: Tree.Of(("merged/y", ""), ("pure/x", ""), ("a", Node.Directory())));
 
         Assert.Equal(pure, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "a", overlay.Merged / "pure")));
         Assert.Equal(Errno.ENOTEMPTY, Sys.ErrorOf(() => Sys.Rename(overlay.Merged / "a", overlay.Merged / "merged")));

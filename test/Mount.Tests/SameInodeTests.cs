@@ -10,7 +10,8 @@ namespace Veneer.Mount.Tests;
 public sealed class SameInodeTests
 {
     /// <summary>The kinds of file that were ever treated differently: small, middling or large, an ELF image or not.</summary>
-    public static TheoryData<int, bool> Files => new() { { 3000, false }, { 100_000, false }, { 2 << 20, false }, { 100_000, true }, { 2 << 20, true } };
+    public static TheoryData<int, bool> Files =>
+        new() { { 3000, false }, { 100_000, false }, { 2 << 20, false }, { 100_000, true }, { 2 << 20, true } };
 
     [MountTheory]
     [MemberData(nameof(Files))]
@@ -60,7 +61,8 @@ public sealed class SameInodeTests
     {
         RequireOneInode();
         using Overlay overlay = WithFile(size, program);
-        using Descriptor reader = Sys.Open(overlay.Merged / "file", OpenFlags.ReadOnly), place = Sys.Open(overlay.Merged / "file", OpenFlags.Path);
+        using Descriptor reader = Sys.Open(overlay.Merged / "file", OpenFlags.ReadOnly),
+            place = Sys.Open(overlay.Merged / "file", OpenFlags.Path);
         ulong ino = reader.Stat().Ino;
 
         Sys.Append(overlay.Merged / "file", "more");
@@ -125,13 +127,15 @@ public sealed class SameInodeTests
             running.WaitForExit();
         }
         using Descriptor writer = Sys.Open(program, OpenFlags.ReadWrite);
-        Assert.Equal(Errno.ETXTBSY, (Errno)Assert.Throws<System.ComponentModel.Win32Exception>(() => Process.Start(program, "0")).NativeErrorCode);
+        Assert.Equal(Errno.ETXTBSY,
+            (Errno)Assert.Throws<System.ComponentModel.Win32Exception>(() => Process.Start(program, "0")).NativeErrorCode);
     }
 
     private const uint InModify = 2;
 
     private static void RequireOneInode() =>
-        Assert.SkipWhen(Mounter.UnderTest.PassesLower, "With passthrough=lower a file that is open gets another inode: docs/differences.md.");
+        Assert.SkipWhen(Mounter.UnderTest.PassesLower,
+            "With passthrough=lower a file that is open gets another inode: docs/differences.md.");
 
     private static Overlay WithFile(int size, bool program, string options = "")
     {

@@ -25,7 +25,11 @@ public sealed class ShutdownTests
         {
             process = Process.Start("unshare", ["--mount", "--propagation", "private", "sleep", "1000"]);
             string own = Sys.ReadLink("/proc/self/ns/mnt");
-            while (Sys.ErrorOf(() => Sys.ReadLink($"/proc/{process.Id}/ns/mnt")) != Errno.None || Sys.ReadLink($"/proc/{process.Id}/ns/mnt") == own) { Thread.Sleep(2); }
+            while (Sys.ErrorOf(() => Sys.ReadLink($"/proc/{process.Id}/ns/mnt")) != Errno.None
+                || Sys.ReadLink($"/proc/{process.Id}/ns/mnt") == own)
+            {
+                Thread.Sleep(2);
+            }
             while (!Sys.ReadText($"/proc/{process.Id}/cmdline").StartsWith("sleep", StringComparison.Ordinal)) { Thread.Sleep(2); }
         }
 
@@ -129,14 +133,19 @@ public sealed class ShutdownTests
         ];
         Assert.All(operations, operation => Assert.Equal((operation.What, Errno.EIO), (operation.What, Sys.ErrorOf(operation.Do))));
         // A map of a passed-through file is one of the real file, also a new one.
-        using (Map map = file.Map(3)) { Assert.Equal(options == "" && Mounter.UnderTest.PassesUpper ? Errno.None : Errno.EFAULT, map.Populate()); }
+        using (Map map = file.Map(3))
+        {
+            Assert.Equal(options == "" && Mounter.UnderTest.PassesUpper ? Errno.None : Errno.EFAULT, map.Populate());
+        }
         Assert.Equal("new", Sys.ReadText(overlay.Upper / "new"));
         string[] marks = Mounter.UnderTest.LeavesMark ? ["veneer-volatile", "incompat"] : [];
         Assert.Equal(["work"], overlay.Work.Entries().Except(marks));
         Assert.Empty((overlay.Work / "work").Entries().Except(marks));
     }
 
-    /// <summary>What cannot be called back from a file that the kernel reads and writes by itself, and that was open before; docs/lifecycle.md says so.</summary>
+    /// <summary>
+    /// What a shutdown cannot take from those who have a passed-through file open since before. docs/lifecycle.md says so.
+    /// </summary>
     [MountFact(OnlyVeneer = OnlyVeneer, PassesThrough = true)]
     public void Maps_and_sendfile_of_passed_through_files_go_on()
     {
@@ -219,7 +228,8 @@ public sealed class ShutdownTests
         {
             using var overlay = Overlay.With(lower: Tree.Of(("file", content)));
             Errno error = Errno.None;
-            var writer = new Thread(() => error = Sys.ErrorOf(() => { using Descriptor opened = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly); }));
+            var writer = new Thread(
+                () => error = Sys.ErrorOf(() => { using Descriptor opened = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly); }));
             writer.Start();
             Thread.Sleep(delay);
 
@@ -262,7 +272,8 @@ public sealed class ShutdownTests
         {
             Command.Result refused = Command.Run([.. other, Mounter.Binary, "shutdown", overlay.Merged]);
             Assert.True(refused.ExitCode == 4, $"{other[0]} {refused.ExitCode} {refused.Text}");
-            Assert.StartsWith("veneer: Only a process with CAP_SYS_ADMIN in the user namespace of", refused.Error, StringComparison.Ordinal);
+            Assert.StartsWith("veneer: Only a process with CAP_SYS_ADMIN in the user namespace of", refused.Error,
+                StringComparison.Ordinal);
         }
         Assert.Equal("x", Sys.ReadText(overlay.Merged / "file"));
     }
@@ -286,7 +297,10 @@ public sealed class ShutdownTests
     {
         using var overlay = Overlay.With();
         foreach ((string place, int code, string sentence) in (ReadOnlySpan<(string, int, string)>)[
-            ("/proc", 3, "veneer: /proc is not in a mount of Veneer, but in one of type proc: name the mount point of one, see findmnt -t fuse.veneer."),
+            (
+                "/proc", 3,
+                "veneer: /proc is not in a mount of Veneer, but in one of type proc: "
+                + "name the mount point of one, see findmnt -t fuse.veneer."),
             ("/nothing", 11, "veneer: /nothing does not exist: name a mount point."),
             ("", 1, "veneer: A word is empty: name a file or a directory.")])
         {
@@ -295,6 +309,7 @@ public sealed class ShutdownTests
         }
         RequireShutdown(overlay.Merged);
         Command.Result again = ShutDown(overlay.Merged);
-        Assert.Equal((32, $"veneer: {overlay.Merged} gives EIO, as after a shutdown: unmount it with veneer umount."), (again.ExitCode, again.Error.Trim()));
+        Assert.Equal((32, $"veneer: {overlay.Merged} gives EIO, as after a shutdown: unmount it with veneer umount."),
+            (again.ExitCode, again.Error.Trim()));
     }
 }

@@ -8,7 +8,8 @@ public sealed class SmallFileTests
     /// <summary>Around the pages, and around the size from which on a file is not small.</summary>
     private static readonly int[] sizes = [1, 1024, 0, 4095, 4096, 4097, 8191, 8192, 8193];
 
-    private static byte[] Content(int number) => [.. Enumerable.Range(0, sizes[number % sizes.Length]).Select(i => (byte)((i * 7) + number))];
+    private static byte[] Content(int number) =>
+        [.. Enumerable.Range(0, sizes[number % sizes.Length]).Select(i => (byte)((i * 7) + number))];
 
     private static Overlay WithFiles(string options = "")
     {

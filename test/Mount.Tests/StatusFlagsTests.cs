@@ -1,6 +1,9 @@
 namespace Veneer.Mount.Tests;
 
-/// <summary>Flags that fcntl(2) sets and clears after the open, or that one write has by itself: the kernel's own file must not keep the old ones.</summary>
+/// <summary>
+/// Flags that fcntl(2) sets or clears after the open, and flags of a single write. The backing file that the kernel holds must
+/// not keep the old ones.
+/// </summary>
 public sealed class StatusFlagsTests
 {
     private const int AppendThis = 0x10, DoNotAppendThis = 0x20, SyncThis = 0x2;
@@ -138,13 +141,16 @@ public sealed class StatusFlagsTests
             () => Append(4, 0, OpenFlags.Append));
 
         Assert.Equal(
-            Enumerable.Range(1, 4).SelectMany(writer => Enumerable.Range(0, lines).Select(i => $"{writer} {i}")).Order(StringComparer.Ordinal),
+            Enumerable.Range(1, 4)
+                .SelectMany(writer => Enumerable.Range(0, lines).Select(i => $"{writer} {i}"))
+                .Order(StringComparer.Ordinal),
             Sys.ReadText(overlay.Merged / "log").Split('\n', StringSplitOptions.RemoveEmptyEntries).Order(StringComparer.Ordinal));
     }
 
     private static Overlay WithFiles()
     {
-        var overlay = Overlay.With(on: Filesystem.Ext4, lower: Tree.Of(("small", new string('s', 5 * Block)), ("large", new string('l', 2 << 20))));
+        var overlay = Overlay.With(on: Filesystem.Ext4,
+            lower: Tree.Of(("small", new string('s', 5 * Block)), ("large", new string('l', 2 << 20))));
         Sys.Write(overlay.Merged / "upper", new string('u', 5 * Block));
         return overlay;
     }

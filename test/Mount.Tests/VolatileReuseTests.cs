@@ -107,7 +107,8 @@ public sealed class VolatileReuseTests
                 break;
             case "record of another version":
                 string record = Sys.ReadText(disk.Record);
-                Sys.SetXattr(disk.Upper, "trusted.overlay.volatile", record.Replace("veneer-volatile 1", "veneer-volatile 2", StringComparison.Ordinal));
+                Sys.SetXattr(disk.Upper, "trusted.overlay.volatile",
+                    record.Replace("veneer-volatile 1", "veneer-volatile 2", StringComparison.Ordinal));
                 break;
             case "no record":
                 Sys.Unlink(disk.Record);
@@ -121,12 +122,18 @@ public sealed class VolatileReuseTests
             Command.Result refused = disk.TryMount(option);
 
             Assert.Equal(32, refused.ExitCode);
-            Assert.StartsWith($"veneer: The upper directory {disk.Upper} was last mounted with volatile and may lack what was written then, since {reason}: {(what == "record of another version" ? "run veneer sync of that version, or " : "")}discard it and {disk.Work}", refused.Error, StringComparison.Ordinal);
+            Assert.StartsWith(
+                $"veneer: The upper directory {disk.Upper} was last mounted with volatile and may lack what was written then, "
+                + $"since {reason}: {(what == "record of another version" ? "run veneer sync of that version, or " : "")}"
+                + $"discard it and {disk.Work}",
+                refused.Error, StringComparison.Ordinal);
             Assert.Single(refused.Error.Trim().Split('\n'));
         }
-        Command.Result notSynced = FailingDisk.Veneer(what == "no record" ? ["sync", "--work", disk.Work, disk.Upper] : ["sync", disk.Upper]);
+        Command.Result notSynced = FailingDisk.Veneer(
+            what == "no record" ? ["sync", "--work", disk.Work, disk.Upper] : ["sync", disk.Upper]);
         Assert.Equal(what switch { "damaged record" => 7, "record of another version" => 13, _ => 9 }, notSynced.ExitCode);
-        Assert.StartsWith($"veneer: {disk.Upper} may lack what was written while it was volatile, since {reason}", notSynced.Error, StringComparison.Ordinal);
+        Assert.StartsWith($"veneer: {disk.Upper} may lack what was written while it was volatile, since {reason}", notSynced.Error,
+            StringComparison.Ordinal);
         Assert.True(disk.DirtyMark.Exists);
     }
 
@@ -170,7 +177,8 @@ public sealed class VolatileReuseTests
         disk.Mount("volatile");
         disk.Unmount();
 
-        Command.Result refused = Command.Run(["mount", "-t", "overlay", "overlay", "-o", $"lowerdir={disk.Disk},upperdir={disk.Upper},workdir={disk.Work}", disk.Merged]);
+        Command.Result refused = Command.Run(["mount", "-t", "overlay", "overlay", "-o",
+            $"lowerdir={disk.Disk},upperdir={disk.Upper},workdir={disk.Work}", disk.Merged]);
 
         Assert.NotEqual(0, refused.ExitCode);
     }
@@ -187,13 +195,19 @@ public sealed class VolatileReuseTests
         Command.Require("sync", "-f", disk.Disk);
         disk.Mount("volatile");
         using (Descriptor file = Sys.Open(disk.Merged / "old", OpenFlags.WriteOnly)) { file.WriteAt(new string('b', 4096), 0); }
-        using (Descriptor real = Sys.Open(disk.Upper / "old", OpenFlags.ReadWrite)) { Assert.Equal(Errno.None, Libc.SyncRange(real.Value, 0, 0)); }
+        using (Descriptor real = Sys.Open(disk.Upper / "old", OpenFlags.ReadWrite))
+        {
+            Assert.Equal(Errno.None, Libc.SyncRange(real.Value, 0, 0));
+        }
 
         disk.Crash();
 
         if (filesystem != Filesystem.Btrfs) { Assert.Equal("b", Sys.ReadText(disk.Upper / "old")[..1]); } // which writes elsewhere
         Assert.True(disk.DirtyMark.Exists);
-        foreach (string option in (string[])["volatile", "fsync=auto"]) { Assert.Contains("may lack what was written then", disk.TryMount(option).Error, StringComparison.Ordinal); }
+        foreach (string option in (string[])["volatile", "fsync=auto"])
+        {
+            Assert.Contains("may lack what was written then", disk.TryMount(option).Error, StringComparison.Ordinal);
+        }
     }
 
     /// <summary>As when a server is killed while it lays the mark down or takes it away.</summary>
@@ -242,7 +256,8 @@ public sealed class VolatileReuseTests
         Command.Result refused = FailingDisk.InUserNamespace($"{mount} {disk.Merged}");
 
         Assert.Equal(32, refused.ExitCode);
-        Assert.Contains("whether writing to its filesystem failed cannot be told without CAP_BPF and CAP_PERFMON: run veneer sync", refused.Error, StringComparison.Ordinal);
+        Assert.Contains("whether writing to its filesystem failed cannot be told without CAP_BPF and CAP_PERFMON: run veneer sync",
+            refused.Error, StringComparison.Ordinal);
         Command.Result again = FailingDisk.InUserNamespace(
             $"{Mounter.Binary} sync {disk.Upper}; {mount} {disk.Merged}; cat {disk.Merged}/new");
         Assert.True(again.ExitCode == 0, again.Text);

@@ -14,7 +14,8 @@ public sealed class VolatileSyncOnUnmountTests
         disk.Mount("volatile,sync_on_unmount");
         Sys.Write(disk.Merged / "new", new byte[1 << 20]);
         Assert.True(disk.DirtyMark.Exists);
-        Assert.EndsWith("can be reused    with any options, the unmount syncs it", FailingDisk.Veneer("status", disk.Merged).Output.Trim(), StringComparison.Ordinal);
+        Assert.EndsWith("can be reused    with any options, the unmount syncs it", FailingDisk.Veneer("status", disk.Merged).Output.Trim(),
+            StringComparison.Ordinal);
 
         disk.Unmount();
 
@@ -47,7 +48,10 @@ public sealed class VolatileSyncOnUnmountTests
         disk.Unmount();
     }
 
-    /// <summary>The disk as it is at that moment, with another start of the machine. The owner of a symbolic link is what no fsync names.</summary>
+    /// <summary>
+    /// The crash keeps what is on the disk at that moment, and the boot id is another. No fsync can be asked for the owner of a
+    /// symbolic link.
+    /// </summary>
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [InlineData(Filesystem.Ext4, "sync")]
     [InlineData(Filesystem.Xfs, "sync")]
@@ -109,7 +113,10 @@ public sealed class VolatileSyncOnUnmountTests
         }
 
         Assert.Equal(0, unmounted!.ExitCode);
-        Assert.Matches(@"^veneer: \S+ is unmounted, and its server \(process \d+\) brings the upper to the disk, as sync_on_unmount asks: this takes as long as that does\.$", unmounted.Error.Trim());
+        Assert.Matches(
+            @"^veneer: \S+ is unmounted, and its server \(process \d+\) brings the upper to the disk, as sync_on_unmount asks: "
+            + @"this takes as long as that does\.$",
+            unmounted.Error.Trim());
         Assert.False(disk.DirtyMark.Exists);
     }
 }

@@ -23,7 +23,8 @@ public sealed class VolatileSyncTests
         Command.Result synced = FailingDisk.Veneer("sync", disk.Upper);
 
         Assert.Equal((0, "4 files and directories synced\n"), (synced.ExitCode, synced.Output.TrimEnd() + "\n"));
-        foreach ((FilePath path, bool isDirty) in (ReadOnlySpan<(FilePath, bool)>)[(disk.Upper / "dir/large", false), (disk.Upper / "file", false), (disk.Disk / "unrelated", true)])
+        foreach ((FilePath path, bool isDirty) in (ReadOnlySpan<(FilePath, bool)>)[(disk.Upper / "dir/large", false),
+            (disk.Upper / "file", false), (disk.Disk / "unrelated", true)])
         {
             Assert.Equal((path.Text, isDirty), (path.Text, FailingDisk.IsDirty(path)));
         }
@@ -76,7 +77,10 @@ public sealed class VolatileSyncTests
         }
         Command.Result refused = FailingDisk.Veneer("sync", disk.Upper);
         Assert.Equal(9, refused.ExitCode);
-        Assert.Equal($"veneer: {disk.Upper} may lack what was written while it was volatile, since writing to its filesystem failed (ENOSPC), and a sync does not bring that back: discard it and its work directory.", refused.Error.Trim());
+        Assert.Equal(
+            $"veneer: {disk.Upper} may lack what was written while it was volatile, since writing to its filesystem failed (ENOSPC), "
+            + "and a sync does not bring that back: discard it and its work directory.",
+            refused.Error.Trim());
         Assert.True(disk.DirtyMark.Exists);
     }
 
@@ -105,7 +109,8 @@ public sealed class VolatileSyncTests
         other.Start();
         Patience.Eventually(() => Assert.Contains("\"over\":false", disk.Status(), StringComparison.Ordinal));
         Command.Result second = FailingDisk.Veneer("sync", disk.Merged);
-        Assert.Equal((32, $"veneer: {disk.Merged} is being synced already: wait for the end of that, see veneer status."), (second.ExitCode, second.Error.Trim()));
+        Assert.Equal((32, $"veneer: {disk.Merged} is being synced already: wait for the end of that, see veneer status."),
+            (second.ExitCode, second.Error.Trim()));
         disk.Unmount(); // which does not wait for it
         other.Join();
     }
@@ -158,12 +163,18 @@ public sealed class VolatileSyncTests
         disk.Mount($"volatile,{passthrough}");
         using Descriptor file = Sys.Open(disk.Merged / "new", OpenFlags.ReadWrite | OpenFlags.Create, Oct(600));
         file.WriteAt("buffered", 0);
-        using (Descriptor synchronous = Sys.Open(disk.Merged / "new", OpenFlags.WriteOnly | OpenFlags.Sync)) { synchronous.WriteAt("synced", 4096); }
+        using (Descriptor synchronous = Sys.Open(disk.Merged / "new", OpenFlags.WriteOnly | OpenFlags.Sync))
+        {
+            synchronous.WriteAt("synced", 4096);
+        }
 
         Assert.Equal(Errno.None, Libc.Sync(file.Value, dataOnly: false));
         Assert.Equal(Errno.None, Libc.Sync(file.Value, dataOnly: true));
         Assert.Equal(Errno.None, Libc.SyncRange(file.Value, 0, 0));
-        using (Descriptor directory = Sys.Open(disk.Merged, OpenFlags.ReadOnly | OpenFlags.Directory)) { Assert.Equal(Errno.None, Libc.Sync(directory.Value, dataOnly: false)); }
+        using (Descriptor directory = Sys.Open(disk.Merged, OpenFlags.ReadOnly | OpenFlags.Directory))
+        {
+            Assert.Equal(Errno.None, Libc.Sync(directory.Value, dataOnly: false));
+        }
         Command.Require("sync", "-f", disk.Merged);
 
         using (Descriptor real = Sys.Open(disk.Upper / "new", OpenFlags.ReadOnly))
@@ -198,7 +209,11 @@ public sealed class VolatileSyncTests
                 Assert.Contains("veneer: bad\\xff cannot be synced (ENOSPC)\n", failed.Error, StringComparison.Ordinal);
                 Assert.DoesNotContain("good", failed.Error, StringComparison.Ordinal);
                 Assert.DoesNotContain("synced", failed.Output, StringComparison.Ordinal);
-                if (isMounted) { Assert.Contains("\"path\":\"bad\\uFFFD\",\"path_base64\":\"YmFk/w==\",\"error\":\"ENOSPC\"", disk.Status(), StringComparison.Ordinal); }
+                if (isMounted)
+                {
+                    Assert.Contains("\"path\":\"bad\\uFFFD\",\"path_base64\":\"YmFk/w==\",\"error\":\"ENOSPC\"", disk.Status(),
+                        StringComparison.Ordinal);
+                }
             }
             if (isMounted) { disk.Unmount(); }
             disk.RemountDisk(); // a btrfs that has given up may not even find what it has
@@ -226,7 +241,10 @@ public sealed class VolatileSyncTests
         {
             Command.Result synced = Command.Run(["sh", "-c", $"ulimit -n 200; exec {Mounter.Binary} sync {upper}"]);
 
-            Assert.Equal((0, $"{depth + 2} files and directories synced", $"veneer: {upper} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."), (synced.ExitCode, synced.Output.Trim(), synced.Error.Trim()));
+            Assert.Equal(
+                (0, $"{depth + 2} files and directories synced",
+                    $"veneer: {upper} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."),
+                (synced.ExitCode, synced.Output.Trim(), synced.Error.Trim()));
         }
         finally
         {
@@ -267,7 +285,8 @@ public sealed class VolatileSyncTests
         for (int i = 0; i < 10; i++) { Sys.Write(disk.Merged / $"file{i}", "x"); }
         disk.Unmount();
 
-        Command.Result synced = Command.Run(["script", "-qec", $"{Mounter.Binary} sync --iops 10 {disk.Upper}", "/dev/null"], environment: new Dictionary<string, string>(StringComparer.Ordinal) { ["TERM"] = "xterm" });
+        Command.Result synced = Command.Run(["script", "-qec", $"{Mounter.Binary} sync --iops 10 {disk.Upper}", "/dev/null"],
+            environment: new Dictionary<string, string>(StringComparer.Ordinal) { ["TERM"] = "xterm" });
 
         Assert.True(synced.ExitCode == 0, synced.Text);
         Assert.Contains("Syncing", synced.Output, StringComparison.Ordinal);
@@ -286,16 +305,21 @@ public sealed class VolatileSyncTests
             (["sync", "--iops", "many", disk.Upper], 1, "--iops many is not understood: give a number of operations a second, from 1."),
             (["sync", "/nothing"], 11, "/nothing does not exist: name a mount point, or an upper directory."),
             (["sync", "/etc/passwd"], 11, "/etc/passwd is not a directory: name a mount point, or an upper directory."),
-            (["sync", "--work", "/nothing", disk.Upper], 11, "The work directory /nothing cannot be opened (ENOENT): see whether it is there."),
+            (["sync", "--work", "/nothing", disk.Upper], 11,
+                "The work directory /nothing cannot be opened (ENOENT): see whether it is there."),
             (["status"], 1, "No mount point is given: name the one to look at."),
             (["status", "/nothing"], 11, "/nothing does not exist: name a mount point."),
-            (["status", "/proc"], 3, "/proc is not in a mount of Veneer, but in one of type proc: name the mount point of one, see findmnt -t fuse.veneer.")])
+            (["status", "/proc"], 3,
+                "/proc is not in a mount of Veneer, but in one of type proc: name the mount point of one, see findmnt -t fuse.veneer.")])
         {
             Command.Result refused = FailingDisk.Veneer(words);
             Assert.Equal((code, $"veneer: {sentence}"), (refused.ExitCode, refused.Error.Trim()));
         }
         Command.Result unmarked = FailingDisk.Veneer("sync", disk.Merged);
-        Assert.Equal((0, "1 file or directory synced", $"veneer: {disk.Merged} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."), (unmarked.ExitCode, unmarked.Output.Trim(), unmarked.Error.Trim()));
+        Assert.Equal(
+            (0, "1 file or directory synced",
+                $"veneer: {disk.Merged} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."),
+            (unmarked.ExitCode, unmarked.Output.Trim(), unmarked.Error.Trim()));
         Command.Result without = FailingDisk.Veneer("mount", "-o", $"lowerdir={disk.Lower}", disk.Merged);
         Assert.True(without.ExitCode == 0, without.Text);
         Command.Result nothing = FailingDisk.Veneer("sync", disk.Merged);
@@ -303,12 +327,18 @@ public sealed class VolatileSyncTests
         disk.Unmount();
         Command.Require("mount", "-t", "overlay", "overlay", "-o", $"lowerdir={disk.Lower}:{disk.Upper}", disk.Merged);
         Command.Result kernel = FailingDisk.Veneer("sync", disk.Merged);
-        Assert.Equal((3, $"veneer: {disk.Merged} is an overlay of the kernel, which is not asked to sync: name its upper directory, see veneer layers {disk.Merged}."), (kernel.ExitCode, kernel.Error.Trim()));
+        Assert.Equal(
+            (
+                3,
+                $"veneer: {disk.Merged} is an overlay of the kernel, which is not asked to sync: "
+                + $"name its upper directory, see veneer layers {disk.Merged}."),
+            (kernel.ExitCode, kernel.Error.Trim()));
         Command.Require("umount", disk.Merged);
         disk.Mount("volatile");
         disk.Unmount();
         Sys.Rename(disk.Work, disk.Disk / "elsewhere");
-        Assert.Equal($"veneer: The work directory of {disk.Upper} is not where it was (../work from there): name it with --work DIR.", FailingDisk.Veneer("sync", disk.Upper).Error.Trim());
+        Assert.Equal($"veneer: The work directory of {disk.Upper} is not where it was (../work from there): name it with --work DIR.",
+            FailingDisk.Veneer("sync", disk.Upper).Error.Trim());
         Assert.Equal(0, FailingDisk.Veneer("sync", "--work", disk.Disk / "elsewhere", disk.Upper).ExitCode);
     }
 }

@@ -26,7 +26,10 @@ public sealed class VolatileWriteErrorTests
             Assert.Equal(Errno.EIO, disk.SyncOf("new"));
             Assert.Equal(Errno.EIO, disk.SyncOf("file", write: false));
         }
-        using (Descriptor directory = Sys.Open(disk.Merged, OpenFlags.ReadOnly | OpenFlags.Directory)) { Assert.Equal(Errno.EIO, Libc.Sync(directory.Value, dataOnly: true)); }
+        using (Descriptor directory = Sys.Open(disk.Merged, OpenFlags.ReadOnly | OpenFlags.Directory))
+        {
+            Assert.Equal(Errno.EIO, Libc.Sync(directory.Value, dataOnly: true));
+        }
         Assert.Equal("lower", Sys.ReadText(disk.Merged / "file"));
         disk.Unmount();
     }
@@ -57,7 +60,10 @@ public sealed class VolatileWriteErrorTests
         Command.Result refused = disk.TryMount("volatile");
 
         Assert.Equal(32, refused.ExitCode);
-        Assert.Equal($"veneer: Writing to the filesystem of the upper directory {disk.Upper} has failed, and nobody has been told of it yet: run sync -f {disk.Upper} and see what is lost before you mount it with volatile.", refused.Error.Trim());
+        Assert.Equal(
+            $"veneer: Writing to the filesystem of the upper directory {disk.Upper} has failed, and nobody has been told of it yet: "
+            + $"run sync -f {disk.Upper} and see what is lost before you mount it with volatile.",
+            refused.Error.Trim());
         Assert.False(disk.DirtyMark.Exists);
         Assert.False(disk.Record.Exists);
 
@@ -118,7 +124,10 @@ public sealed class VolatileWriteErrorTests
         disk.Unmount();
     }
 
-    /// <summary>A map of a passed-through file is one of the real file: msync(2) goes there, as with kernel overlayfs, and tells the error of that file.</summary>
+    /// <summary>
+    /// A map of a passed-through file maps the real file. msync(2) goes there, as with kernel overlayfs, and gives the error of
+    /// the real file.
+    /// </summary>
     [MountTheory(OnlyVeneer = OnlyVeneer)]
     [MemberData(nameof(FailingDisk.Filesystems), MemberType = typeof(FailingDisk))]
     public void Msync_of_a_shared_map_tells_of_its_own_error(Filesystem filesystem)
@@ -147,7 +156,8 @@ public sealed class VolatileWriteErrorTests
         Command.Result good = FailingDisk.Veneer("status", disk.Merged);
         Assert.EndsWith( // before it may stand what the kernel does not offer
             "fsync            volatile\nfailed writes    none\nwhich are found  all of the upper's filesystem\nafter one        continue\n"
-            + "can be reused    with volatile, until the filesystem is mounted anew; otherwise after veneer sync", good.Output.Trim(), StringComparison.Ordinal);
+            + "can be reused    with volatile, until the filesystem is mounted anew; otherwise after veneer sync",
+            good.Output.Trim(), StringComparison.Ordinal);
 
         disk.FailToWrite();
 
@@ -163,13 +173,17 @@ public sealed class VolatileWriteErrorTests
     {
         using var disk = new FailingDisk(filesystem);
         FilePath target = disk.Disk / "unrelated";
-        using (Descriptor file = Sys.Open(target, OpenFlags.WriteOnly | OpenFlags.Create, Oct(600))) { file.Allocate(AllocateMode.Default, 0, 4 << 20); }
+        using (Descriptor file = Sys.Open(target, OpenFlags.WriteOnly | OpenFlags.Create, Oct(600)))
+        {
+            file.Allocate(AllocateMode.Default, 0, 4 << 20);
+        }
         disk.Mount("volatile,errors=continue");
         using (Descriptor filler = Sys.Open(disk.Disk / "filler", OpenFlags.WriteOnly | OpenFlags.Create, Oct(600)))
         {
             foreach (int size in (int[])[1 << 20, 4096])
             {
-                for (long at = (long)filler.Stat().Size; Sys.ErrorOf(() => filler.Allocate(AllocateMode.Default, at, size)) == Errno.None; at += size) { }
+                long at = (long)filler.Stat().Size;
+                while (Sys.ErrorOf(() => filler.Allocate(AllocateMode.Default, at, size)) == Errno.None) { at += size; }
             }
         }
         Command.Require("sync", "-f", disk.Disk);
@@ -178,7 +192,9 @@ public sealed class VolatileWriteErrorTests
         Patience.Eventually(() => Assert.Contains("\"failure\":\"", disk.Status(), StringComparison.Ordinal));
         disk.Unmount();
 
-        string[] records = [Sys.ReadText(disk.Record), Sys.GetXattrText(disk.Upper, "trusted.overlay.volatile"), Sys.GetXattrText(disk.DirtyMark.Parent, "trusted.overlay.volatile")];
+        string[] records = [
+            Sys.ReadText(disk.Record), Sys.GetXattrText(disk.Upper, "trusted.overlay.volatile"),
+            Sys.GetXattrText(disk.DirtyMark.Parent, "trusted.overlay.volatile")];
         Assert.Contains(records, record => record.Contains("\nfailure E", StringComparison.Ordinal));
         Sys.Unlink(disk.Disk / "filler");
         Assert.Contains("writing to its filesystem failed (E", disk.TryMount("volatile").Error, StringComparison.Ordinal);

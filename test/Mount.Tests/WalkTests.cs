@@ -10,7 +10,8 @@ public sealed class WalkTests
         .. from d in Enumerable.Range(0, Directories) select ($"t/d{d}/sub/x", (Node)"x"),
         .. from d in Enumerable.Range(0, Directories) select ($"t/d{d}/whole/x", (Node)"x")]);
 
-    private static List<string> Listed(FilePath directory) => [.. Sys.ReadDirectory(directory).Select(entry => entry.Name).Where(name => name is not "." and not "..")];
+    private static List<string> Listed(FilePath directory) =>
+        [.. Sys.ReadDirectory(directory).Select(entry => entry.Name).Where(name => name is not "." and not "..")];
 
     /// <summary>As find -ls does it: everything of a directory, then its directories, in the order of the listing.</summary>
     private static void Walk(FilePath directory, Dictionary<string, Statx> seen, Action<FilePath, List<string>>? listed = null)
@@ -18,7 +19,10 @@ public sealed class WalkTests
         List<string> names = Listed(directory);
         foreach (string name in names) { seen.Add((directory / name).ToString(), Sys.Stat(directory / name)); }
         listed?.Invoke(directory, names);
-        foreach (string name in names.Where(name => seen.TryGetValue((directory / name).ToString(), out Statx stat) && stat.IsDirectory)) { Walk(directory / name, seen, listed); }
+        foreach (string name in names.Where(name => seen.TryGetValue((directory / name).ToString(), out Statx stat) && stat.IsDirectory))
+        {
+            Walk(directory / name, seen, listed);
+        }
     }
 
     [MountFact]
@@ -67,7 +71,10 @@ public sealed class WalkTests
     {
         using var overlay = Overlay.With(lowers: [Tree.Of(("t/d3/f1", "above")), Lower]);
         Dictionary<string, Statx>[] walks = [new(), new(), new()];
-        Task[] walkers = [.. walks.Select(seen => Task.Factory.StartNew(() => Walk(overlay.Merged, seen), default, TaskCreationOptions.LongRunning, TaskScheduler.Default))];
+        Task[] walkers = [
+            .. walks.Select(
+                seen => Task.Factory.StartNew(() => Walk(overlay.Merged, seen), default, TaskCreationOptions.LongRunning,
+                    TaskScheduler.Default))];
         for (int d = 0; d < Directories; d += 2)
         {
             for (int f = 0; f < Files; f += 3) { Sys.ChangeMode(overlay.Merged / $"t/d{d}/f{f}", Oct(640)); }
@@ -84,7 +91,8 @@ public sealed class WalkTests
             Assert.All(seen.Where(pair => !pair.Value.IsDirectory), pair => Assert.Equal(after[pair.Key].Size, pair.Value.Size));
         }
         Assert.All(after.Where(pair => pair.Key.Contains("/d2/f", StringComparison.Ordinal)), pair =>
-            Assert.Equal(int.Parse(pair.Key[(pair.Key.LastIndexOf('f') + 1)..], null) % 3 == 0 ? Oct(640) : Oct(644), pair.Value.Mode & Oct(7777)));
+            Assert.Equal(int.Parse(pair.Key[(pair.Key.LastIndexOf('f') + 1)..], null) % 3 == 0 ? Oct(640) : Oct(644),
+                pair.Value.Mode & Oct(7777)));
     }
 
     [MountFact]
@@ -97,15 +105,22 @@ public sealed class WalkTests
         var part = new List<DirectoryEntry>();
         for (bool changes = false; directory.ReadSomeEntries(part, 8192); part.Clear())
         {
-            foreach (string name in part.Select(entry => entry.Name).Where(name => name is not "." and not "..")) { seen.Add(name, Sys.Stat(place / name)); }
+            foreach (string name in part.Select(entry => entry.Name).Where(name => name is not "." and not ".."))
+            {
+                seen.Add(name, Sys.Stat(place / name));
+            }
             if (changes || seen.Count < 400) { continue; }
             changes = true;
-            foreach (string name in Enumerable.Range(0, 2000).Select(i => $"f{i}").Where(name => !seen.ContainsKey(name))) { Sys.ChangeMode(place / name, Oct(600)); }
+            foreach (string name in Enumerable.Range(0, 2000).Select(i => $"f{i}").Where(name => !seen.ContainsKey(name)))
+            {
+                Sys.ChangeMode(place / name, Oct(600));
+            }
         }
 
         Assert.Equal(2000, seen.Count);
         Assert.All(seen, pair => Assert.Equal((ulong)pair.Key.Length - 1, pair.Value.Size));
-        Assert.Equal(seen.Count - seen.Count(pair => (pair.Value.Mode & Oct(7777)) == Oct(644)), seen.Count(pair => (pair.Value.Mode & Oct(7777)) == Oct(600)));
+        Assert.Equal(seen.Count - seen.Count(pair => (pair.Value.Mode & Oct(7777)) == Oct(644)),
+            seen.Count(pair => (pair.Value.Mode & Oct(7777)) == Oct(600)));
         Assert.InRange(seen.Count(pair => (pair.Value.Mode & Oct(7777)) == Oct(600)), 1000, 1600);
     }
 }

@@ -6,7 +6,8 @@ public sealed class XattrTests
     [MountFact]
     public void The_overlays_own_attributes_are_seen_by_nobody()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("d/old", ""), ("file", Node.File("x").Attribute("user.mine", "1"))), options: "redirect_dir=on");
+        using var overlay = Overlay.With(lower: Tree.Of(("d/old", ""), ("file", Node.File("x").Attribute("user.mine", "1"))),
+            options: "redirect_dir=on");
         Sys.Append(overlay.Merged / "file", "y");
         Sys.Rename(overlay.Merged / "d", overlay.Merged / "moved");
         Sys.MakeDirectory(overlay.Merged / "d");
@@ -55,7 +56,8 @@ public sealed class XattrTests
     [InlineData(Filesystem.Ext4)]
     public void All_kinds_are_set_read_listed_and_removed(Filesystem filesystem)
     {
-        using var overlay = Overlay.With(on: filesystem, lower: Tree.Of(("file", Node.File("x").Attribute("user.old", "old")), ("link", Node.Link("file")), ("d", Node.Directory())));
+        using var overlay = Overlay.With(on: filesystem,
+            lower: Tree.Of(("file", Node.File("x").Attribute("user.old", "old")), ("link", Node.Link("file")), ("d", Node.Directory())));
         foreach (string name in new[] { "file", "d" })
         {
             foreach (string attribute in new[] { "user.new", "trusted.new", "security.new" })
@@ -102,7 +104,8 @@ public sealed class XattrTests
     [MountFact]
     public void A_large_value_goes_through()
     {
-        using var overlay = Overlay.With(on: Filesystem.Xfs, lower: Tree.Of(("file", Node.File("x").Attribute("user.large", new string('v', 60_000)))));
+        using var overlay = Overlay.With(on: Filesystem.Xfs,
+            lower: Tree.Of(("file", Node.File("x").Attribute("user.large", new string('v', 60_000)))));
 
         Assert.Equal(60_000, Sys.GetXattr(overlay.Merged / "file", "user.large").Length);
         Sys.SetXattr(overlay.Merged / "file", "user.other", new string('w', 65_536));
@@ -114,7 +117,8 @@ public sealed class XattrTests
     [MountFact]
     public void An_access_list_is_obeyed_and_changes_with_the_mode()
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("x").Mode(Oct(600))), ("d", Node.Directory().Mode(Oct(700))), ("d/x", "")));
+        using var overlay = Overlay.With(lower: Tree.Of(("file", Node.File("x").Mode(Oct(600))), ("d", Node.Directory().Mode(Oct(700))),
+            ("d/x", "")));
         using Actor user = Actor.User();
         Assert.Equal(Errno.EACCES, user.ErrorOf(() => Sys.Read(overlay.Merged / "file")));
 
@@ -125,7 +129,8 @@ public sealed class XattrTests
         user.Do(() => Sys.Append(overlay.Merged / "file", "by the user"));
         user.Do(() => Sys.Write(overlay.Merged / "d/his", ""));
         Sys.ChangeMode(overlay.Merged / "file", Oct(600));
-        Assert.Equal(Acl.Of(owner: 6, user: (1000, 6), group: 0, mask: 0, other: 0), Sys.GetXattr(overlay.Merged / "file", "system.posix_acl_access"));
+        Assert.Equal(Acl.Of(owner: 6, user: (1000, 6), group: 0, mask: 0, other: 0),
+            Sys.GetXattr(overlay.Merged / "file", "system.posix_acl_access"));
         Assert.Equal(Errno.EACCES, user.ErrorOf(() => Sys.Read(overlay.Merged / "file")));
         Sys.RemoveXattr(overlay.Merged / "file", "system.posix_acl_access");
         Assert.False(Sys.HasXattr(overlay.Upper / "file", "system.posix_acl_access"));
@@ -136,8 +141,12 @@ public sealed class XattrTests
     public void An_access_list_of_a_lower_file_is_obeyed()
     {
         using var overlay = Overlay.With(lower: Tree.Of(
-            ("yes", Node.File("x").Mode(Oct(600)).Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1000, 4), group: 0, mask: 4, other: 0))),
-            ("no", Node.File("x").Mode(Oct(644)).Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1000, 0), group: 4, mask: 4, other: 4)))));
+            ("yes", Node.File("x")
+                .Mode(Oct(600))
+                .Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1000, 4), group: 0, mask: 4, other: 0))),
+            ("no", Node.File("x")
+                .Mode(Oct(644))
+                .Attribute("system.posix_acl_access", Acl.Of(owner: 6, user: (1000, 0), group: 4, mask: 4, other: 4)))));
         using Actor user = Actor.User();
 
         Assert.Equal("x", user.Do(() => Sys.ReadText(overlay.Merged / "yes")));

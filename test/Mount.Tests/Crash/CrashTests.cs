@@ -21,7 +21,10 @@ public sealed class CrashTests
             var data = new TheoryData<Filesystem, string>();
             foreach (Operation operation in Operation.All)
             {
-                foreach (Filesystem filesystem in operation.LeftInWork is null ? Filesystems : FilesystemsOfMounts) { data.Add(filesystem, operation.Name); }
+                foreach (Filesystem filesystem in operation.LeftInWork is null ? Filesystems : FilesystemsOfMounts)
+                {
+                    data.Add(filesystem, operation.Name);
+                }
             }
             return data;
         }
@@ -47,7 +50,10 @@ public sealed class CrashTests
         {
             using var trial = new Trial(operation, on, step);
             string problem = trial.Run(before, after);
-            if (problem.Length > 0) { problems.AppendLine($"Killed at step {step} of {steps.Length}, {trial.Steps[^1]}:").AppendLine(problem); }
+            if (problem.Length > 0)
+            {
+                problems.AppendLine($"Killed at step {step} of {steps.Length}, {trial.Steps[^1]}:").AppendLine(problem);
+            }
         }
         Assert.True(problems.Length == 0, problems.ToString());
     }
@@ -137,7 +143,10 @@ public sealed class CrashTests
 
             string at = $"Killed at step {step}, {server.Steps[^1]}";
             // Who held it stays written there; nobody believes it without the lock (ADR 10).
-            if (Sys.HasXattr(overlay.Upper, "trusted.overlay.veneer.owner")) { Sys.RemoveXattr(overlay.Upper, "trusted.overlay.veneer.owner"); }
+            if (Sys.HasXattr(overlay.Upper, "trusted.overlay.veneer.owner"))
+            {
+                Sys.RemoveXattr(overlay.Upper, "trusted.overlay.veneer.owner");
+            }
             Assert.True(wasKilled || mark.Exists, "It serves, but upper has no mark.");
             _ = Sys.ErrorOf(() => Sys.RemoveXattr(overlay.Upper, "trusted.overlay.volatile")); // the record, which there may not be yet
             string difference = TreeImage.Difference(upper, TreeImage.Of(overlay.Upper, kept));
@@ -171,13 +180,19 @@ public sealed class CrashTests
         overlay.Mount(server);
         server.CountSteps();
 
-        foreach (string name in (string[])["file", "sparse", "one", "deep/er/est/file", "full"]) { Sys.SetXattr(overlay.Merged / name, "user.x", "y"); }
+        foreach (string name in (string[])["file", "sparse", "one", "deep/er/est/file", "full"])
+        {
+            Sys.SetXattr(overlay.Merged / name, "user.x", "y");
+        }
         overlay.Unmount();
         overlay.ForgetVolatile();
 
         // Only the parent may be marked after the copy was synced.
         string[] steps = [.. server.Steps.Where(step => !step.Contains("trusted.overlay.impure", StringComparison.Ordinal))];
-        int[] named = [.. Enumerable.Range(0, steps.Length).Where(i => (steps[i].StartsWith("linkat ", StringComparison.Ordinal) && steps[i].Contains(" \"\" ", StringComparison.Ordinal)) || steps[i].StartsWith("renameat", StringComparison.Ordinal))];
+        int[] named = [
+            .. Enumerable.Range(0, steps.Length).Where(
+                i => (steps[i].StartsWith("linkat ", StringComparison.Ordinal) && steps[i].Contains(" \"\" ", StringComparison.Ordinal))
+                    || steps[i].StartsWith("renameat", StringComparison.Ordinal))];
         Assert.True(named.Length == 8, string.Join('\n', steps));
         Assert.True(synced == named.Count(i => steps[i - 1].StartsWith("fsync ", StringComparison.Ordinal)), string.Join('\n', steps));
         Assert.True(synced == steps.Count(step => step.Contains("sync ", StringComparison.Ordinal)), string.Join('\n', steps));

@@ -9,7 +9,10 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
     /// <summary>Words of a <see cref="TreeImage"/> that belong to no state, by how they begin.</summary>
     public string[] Unsteady { get; init; } = [];
 
-    /// <summary>Whether a crash makes two files of the names of one. Which of them have been copied up so far only their count of links tells.</summary>
+    /// <summary>
+    /// Whether a crash makes two files of one with several names. Only their count of links tells which names have been copied up
+    /// so far.
+    /// </summary>
     public bool SplitsNames => Unsteady.Contains("nlink=", StringComparer.Ordinal);
 
     /// <summary>What upper holds in addition to <see cref="Upper"/>.</summary>
@@ -25,7 +28,8 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
     [
         Tree.Of(
             ("file", Node.File(new string('f', 5000)).Mode(Oct(4755)).OwnedBy(1000, 1001).Attribute("user.a", "b")),
-            ("capable", Node.File(new string('c', 5000)).Mode(Oct(755)).Attribute("user.a", "b").Attribute("security.capability", Capability)),
+            ("capable",
+                Node.File(new string('c', 5000)).Mode(Oct(755)).Attribute("user.a", "b").Attribute("security.capability", Capability)),
             ("sparse", Node.Sparse(70_000, "content", 150_000)),
             ("empty", Node.File()),
             ("link", Node.Link("some/target").OwnedBy(1000, 1001)),
@@ -60,8 +64,10 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
 
     /// <summary>What servers that were killed may have left in the work directory.</summary>
     private static Tree Leftovers => Tree.Of(
-        ("#veneer-probe/one", Node.Directory()), ("#veneer-probe/whiteout", Node.Whiteout()), ("#veneer-probe/w/work/incompat/volatile/dirty", ""),
-        ("work", Node.Directory().Mode(0)), ("work/#whiteout", Node.Whiteout()), ("work/#1", "half a fi"), ("work/#2/low", Node.Whiteout()), ("work/#3", Node.Directory()));
+        ("#veneer-probe/one", Node.Directory()), ("#veneer-probe/whiteout", Node.Whiteout()),
+        ("#veneer-probe/w/work/incompat/volatile/dirty", ""),
+        ("work", Node.Directory().Mode(0)), ("work/#whiteout", Node.Whiteout()), ("work/#1", "half a fi"), ("work/#2/low", Node.Whiteout()),
+        ("work/#3", Node.Directory()));
 
     private static readonly TimeSpec Then = new() { Seconds = Node.LongAgo.Seconds + 5, Nanoseconds = 5 };
 
@@ -99,18 +105,42 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
 
     /// <summary>A copy of "capable" without its data, as the kernel makes them.</summary>
     private static (string, Node) Metacopy =>
-        ("capable", Node.Sparse(0, "", 5000).Mode(Oct(755)).Attribute("user.a", "b").Attribute("security.capability", Capability).Attribute("trusted.overlay.metacopy", ""));
+        ("capable", Node.Sparse(0, "", 5000)
+            .Mode(Oct(755))
+            .Attribute("user.a", "b")
+            .Attribute("security.capability", Capability)
+            .Attribute("trusted.overlay.metacopy", ""));
 
     private static IEnumerable<Operation> Metacopies =>
     [
         new("chmod that makes a metacopy", m => Sys.ChangeMode(m / "file", Oct(640))) { Options = "metacopy=on" },
-        new("chown that makes a metacopy of a capable file", m => Sys.ChangeOwner(m / "capable", 7, 8)) { Options = "metacopy=on", Unsteady = ["security.capability="] }, // two requests
+        // The kernel sends two requests for it.
+        new("chown that makes a metacopy of a capable file", m => Sys.ChangeOwner(m / "capable", 7, 8))
+        {
+            Options = "metacopy=on",
+            Unsteady = ["security.capability="],
+        },
         new("rename that makes a metacopy", m => Sys.Rename(m / "file", m / "full/new")) { Options = "metacopy=on" },
         new("rename of a metacopy", m => Sys.Rename(m / "capable", m / "full/new")) { Options = "metacopy=on", AlsoInUpper = Metacopy },
         new("link of a metacopy", m => Sys.Link(m / "capable", m / "full/new")) { Options = "metacopy=on", AlsoInUpper = Metacopy },
-        new("open a metacopy to write", m => Sys.Open(m / "capable", OpenFlags.ReadWrite).Dispose()) { Options = "metacopy=on", AlsoInUpper = Metacopy, Unsteady = ["mtime=", "security.capability="] },
-        new("truncate a metacopy", m => Sys.Truncate(m / "capable", 100)) { Options = "metacopy=on", AlsoInUpper = Metacopy, Unsteady = ["mtime=", "security.capability="] },
-        new("open a metacopy to truncate", m => Sys.Open(m / "capable", OpenFlags.WriteOnly | OpenFlags.Truncate).Dispose()) { Options = "metacopy=on", AlsoInUpper = Metacopy, Unsteady = ["mtime=", "security.capability="] },
+        new("open a metacopy to write", m => Sys.Open(m / "capable", OpenFlags.ReadWrite).Dispose())
+        {
+            Options = "metacopy=on",
+            AlsoInUpper = Metacopy,
+            Unsteady = ["mtime=", "security.capability="],
+        },
+        new("truncate a metacopy", m => Sys.Truncate(m / "capable", 100))
+        {
+            Options = "metacopy=on",
+            AlsoInUpper = Metacopy,
+            Unsteady = ["mtime=", "security.capability="],
+        },
+        new("open a metacopy to truncate", m => Sys.Open(m / "capable", OpenFlags.WriteOnly | OpenFlags.Truncate).Dispose())
+        {
+            Options = "metacopy=on",
+            AlsoInUpper = Metacopy,
+            Unsteady = ["mtime=", "security.capability="],
+        },
     ];
 
     private static IEnumerable<Operation> Creations =>
@@ -159,8 +189,14 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
         new("rename an upper directory into a merged one", m => Sys.Rename(m / "barren", m / "merged/new")),
         new("rename an upper directory over one with whiteouts", m => Sys.Rename(m / "puredir", m / "whited")),
         new("rename a lower directory", m => Sys.Rename(m / "full", m / "new")) { Options = "redirect_dir=on" },
-        new("rename a merged directory to another directory", m => Sys.Rename(m / "merged", m / "full/new")) { Options = "redirect_dir=on" },
-        new("rename a merged directory over one with whiteouts", m => Sys.Rename(m / "merged", m / "whited")) { Options = "redirect_dir=on" },
+        new("rename a merged directory to another directory", m => Sys.Rename(m / "merged", m / "full/new"))
+        {
+            Options = "redirect_dir=on",
+        },
+        new("rename a merged directory over one with whiteouts", m => Sys.Rename(m / "merged", m / "whited"))
+        {
+            Options = "redirect_dir=on",
+        },
         new("exchange two lower files", m => Sys.Rename(m / "file", m / "full/a", RenameFlags.Exchange)),
         new("exchange an upper file with a directory", m => Sys.Rename(m / "pure", m / "puredir", RenameFlags.Exchange)),
         new("exchange two directories", m => Sys.Rename(m / "full", m / "merged", RenameFlags.Exchange)) { Options = "redirect_dir=on" },
@@ -178,11 +214,15 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
 
     private static IEnumerable<Operation> Readings =>
     [
-        new("list an impure directory with nothing from below", m => Sys.ReadDirectory(m / "marked")) { AlsoInUpper = ("marked", Node.Directory().Attribute("trusted.overlay.impure", "y")) },
+        new("list an impure directory with nothing from below", m => Sys.ReadDirectory(m / "marked"))
+        {
+            AlsoInUpper = ("marked", Node.Directory().Attribute("trusted.overlay.impure", "y")),
+        },
     ];
 
     /// <summary>All of them, over <see cref="Lowers"/> and <see cref="Upper"/>.</summary>
-    public static IReadOnlyList<Operation> All { get; } = [.. Mounts, .. CopyUps, .. Metacopies, .. Creations, .. Removals, .. Renames, .. Links, .. Readings];
+    public static IReadOnlyList<Operation> All { get; } =
+        [.. Mounts, .. CopyUps, .. Metacopies, .. Creations, .. Removals, .. Renames, .. Links, .. Readings];
 
     /// <summary>What a server holds in work until it ends: a whiteout, to which others are linked, and a file of several names.</summary>
     public static Operation BeforeUnmount { get; } = new("what leaves something in work", m =>
@@ -195,7 +235,8 @@ internal sealed record Operation(string Name, Action<FilePath> Do)
 
     public override string ToString() => Name;
 
-    private static void Create(FilePath path) => Sys.Open(path, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Oct(666)).Dispose();
+    private static void Create(FilePath path) =>
+        Sys.Open(path, OpenFlags.WriteOnly | OpenFlags.Create | OpenFlags.Exclusive, Oct(666)).Dispose();
 
     private static void MakeUnnamed(FilePath directory, string name)
     {

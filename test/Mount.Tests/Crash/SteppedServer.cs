@@ -2,7 +2,10 @@ using System.Diagnostics;
 
 namespace Veneer.Mount.Tests.Crash;
 
-/// <summary>Veneer in the foreground, killed at the entry of one step: a system call that changes something, or the reply after it. See stepper.c.</summary>
+/// <summary>
+/// Veneer in the foreground, killed when it enters a given step. A step is a system call that changes something, or the reply
+/// after it. See stepper.c.
+/// </summary>
 /// <param name="home">A directory of its own, which it makes.</param>
 /// <param name="last">The step at which it is killed, from 1; 0 never.</param>
 internal sealed class SteppedServer(FilePath home, int last) : Mounter, IDisposable

@@ -17,7 +17,8 @@ public sealed class SyncTests
     [InlineData("fsync=strict", "fifo", 0)]
     public void A_copy_up_syncs(string option, string name, int syncs)
     {
-        using var overlay = Overlay.With(lower: Tree.Of(("file", "content"), ("empty", ""), ("d/x", "x"), ("fifo", Node.Fifo())), options: option, mounted: false);
+        using var overlay = Overlay.With(lower: Tree.Of(("file", "content"), ("empty", ""), ("d/x", "x"), ("fifo", Node.Fifo())),
+            options: option, mounted: false);
         using var server = new SteppedServer(overlay.Beside("steps"), 0);
         overlay.Mount(server);
         server.CountSteps();
@@ -29,7 +30,10 @@ public sealed class SyncTests
         overlay.ForgetVolatile();
         Assert.True(syncs == steps.Count(IsSync), string.Join('\n', steps));
         int last = Array.FindLastIndex(steps, IsSync);
-        Assert.True(last < Array.FindLastIndex(steps, step => step.StartsWith("link", StringComparison.Ordinal) || step.StartsWith("rename", StringComparison.Ordinal)), string.Join('\n', steps));
+        Assert.True(
+            last < Array.FindLastIndex(steps,
+                step => step.StartsWith("link", StringComparison.Ordinal) || step.StartsWith("rename", StringComparison.Ordinal)),
+            string.Join('\n', steps));
     }
 
     /// <summary>As the kernel does it: whoever has remounted may cut the power. Kernel: ovl_reconfigure()</summary>

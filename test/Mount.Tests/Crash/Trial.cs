@@ -20,7 +20,8 @@ internal sealed class Trial : IDisposable
     {
         this.operation = operation;
         Tree upper = operation.AlsoInUpper is { } more ? Operation.Upper.And(more.Path, more.Node) : Operation.Upper;
-        overlay = Overlay.With(lowers: Operation.Lowers, upper: upper, options: operation.Options, on: on, upperOn: upperOn, mounted: false);
+        overlay = Overlay.With(lowers: Operation.Lowers, upper: upper, options: operation.Options, on: on, upperOn: upperOn,
+            mounted: false);
         server = new SteppedServer(overlay.Beside("steps"), step);
     }
 
@@ -72,7 +73,10 @@ internal sealed class Trial : IDisposable
         return shown;
     }
 
-    /// <summary>Does the operation, of which the server dies, where names change in steps: what the next mount makes of them is the old state or the new one.</summary>
+    /// <summary>
+    /// Does the operation, during which the server is killed, on an upper where names change in steps. The next mount must turn
+    /// what is left into the old state or the new one.
+    /// </summary>
     /// <returns>What is wrong then, or nothing.</returns>
     public string RunInSteps(TreeImage before, TreeImage after)
     {
@@ -85,7 +89,10 @@ internal sealed class Trial : IDisposable
         TreeImage? refused = isNoted ? ViewAfterRefusal() : null;
         overlay.Mount();
         TreeImage seen = LookAndUnmount();
-        if (refused is not null && Difference(seen, refused) is { Length: > 0 } harm) { Say("Of what the kernel refuses to mount another state is made", harm); }
+        if (refused is not null && Difference(seen, refused) is { Length: > 0 } harm)
+        {
+            Say("Of what the kernel refuses to mount another state is made", harm);
+        }
         string fromOld = Difference(before, seen), fromNew = Difference(after, seen);
         if (answer == Errno.None && fromNew.Length > 0) { Say("It had succeeded, but the new state is not there", fromNew); }
         else if (fromOld.Length > 0 && fromNew.Length > 0) { Say("Neither the old state", fromOld).Say("nor the new", fromNew); }
@@ -143,7 +150,10 @@ internal sealed class Trial : IDisposable
         const string probe = "#veneer-probe";
         string[] there = overlay.Work.Entries();
         if (there.Except([probe]).ToArray() is not ["work"]) { Say("Left in the work directory", string.Join(' ', there)); }
-        if (there.Contains(probe) && (overlay.Work / probe).Entries() is not ["l", "u", "w"]) { Say($"Left in {probe}", string.Join(' ', (overlay.Work / probe).Entries())); }
+        if (there.Contains(probe) && (overlay.Work / probe).Entries() is not ["l", "u", "w"])
+        {
+            Say($"Left in {probe}", string.Join(' ', (overlay.Work / probe).Entries()));
+        }
         if ((overlay.Work / "work").Entries() is { Length: > 0 } left) { Say("Left in work", string.Join(' ', left)); }
         Expect("Veneer does not show what the kernel shows", seen, Look(overlay.Merged));
     }
@@ -201,7 +211,10 @@ internal sealed class Trial : IDisposable
         finally { Mounter.UnderTest.Unmount(copy.Merged); }
     }
 
-    /// <summary>What the kernel makes of upper and work as the crash left them; it works on a copy, so that Veneer gets them as they are.</summary>
+    /// <summary>
+    /// What the kernel makes of upper and work as the crash left them. The kernel mounts a copy, so that Veneer finds both
+    /// unchanged.
+    /// </summary>
     private TreeImage ViewOfCopy()
     {
         Layers copy = Copy("copy");
@@ -211,7 +224,10 @@ internal sealed class Trial : IDisposable
         {
             TreeImage image = Look(seen);
             // A whiteout with nothing below it, see docs/differences.md: the kernel lists the name and has nothing under it.
-            foreach (string path in image.Lines.Where(one => one.Value == nameof(Errno.ENOENT)).Select(one => one.Key).ToArray()) { image.Without(path); }
+            foreach (string path in image.Lines.Where(one => one.Value == nameof(Errno.ENOENT)).Select(one => one.Key).ToArray())
+            {
+                image.Without(path);
+            }
             // A work directory that the kernel cannot clean makes the mount read-only.
             Errno error = Sys.ErrorOf(() => Sys.MakeDirectory(seen / "writable"));
             if (error.IsError) { Say("The kernel cannot write", error.ToString()); }
@@ -236,7 +252,8 @@ internal sealed class Trial : IDisposable
     private static TreeImage WithoutDirectoryTimes(TreeImage image) =>
         image.Map(line => line.StartsWith("directory", StringComparison.Ordinal) ? Without(line, "mtime=") : line);
 
-    private static string Difference(TreeImage state, TreeImage seen) => TreeImage.Difference(WithoutDirectoryTimes(state), WithoutDirectoryTimes(seen));
+    private static string Difference(TreeImage state, TreeImage seen) =>
+        TreeImage.Difference(WithoutDirectoryTimes(state), WithoutDirectoryTimes(seen));
 
     private void Expect(string otherwise, TreeImage expected, TreeImage actual)
     {
@@ -251,5 +268,7 @@ internal sealed class Trial : IDisposable
     }
 
     private static string Without(string line, params string[] words) =>
-        words.Length == 0 ? line : string.Join(' ', line.Split(' ').Where(one => !words.Any(word => one.StartsWith(word, StringComparison.Ordinal))));
+        words.Length == 0
+            ? line
+            : string.Join(' ', line.Split(' ').Where(one => !words.Any(word => one.StartsWith(word, StringComparison.Ordinal))));
 }

@@ -207,7 +207,8 @@ int main(int count, char **words)
     }
     int status, result = 125;
     if (waitpid(program, &status, WUNTRACED) != program) fail("waitpid");
-    if (ptrace(PTRACE_SEIZE, program, 0, PTRACE_O_TRACESECCOMP | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_EXITKILL)) fail("ptrace");
+    long traced = PTRACE_O_TRACESECCOMP | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_EXITKILL;
+    if (ptrace(PTRACE_SEIZE, program, 0, traced)) fail("ptrace");
     kill(program, SIGCONT);
 
     for (pid_t thread; (thread = waitpid(-1, &status, __WALL)) > 0 || errno == EINTR;) {
