@@ -114,7 +114,7 @@ public sealed class InodeTableTests
         Assert.True(table.TryGetBacking(open, open.NodeId, out BackingFile backing));
         backing.Admit(-1, lower: false, writes: false, Way.Any, Pass.Nothing, null, ref reply);
         table.AddAndLend(linked);
-        table.AddAlias(linked, root, "other\0"u8, isUpper: true);
+        table.Aliases.Add(linked, root, "other\0"u8, isUpper: true);
 
         table.Forget(open.NodeId, 1);
         table.Forget(linked.NodeId, 1);
@@ -187,7 +187,11 @@ public sealed class InodeTableTests
                 using BorrowedInode borrowed = table.Borrow(key);
                 Inode inode = borrowed.Inode!;
                 ulong nodeId = 0;
-                if (inode is null && !table.TryAddAndLend(Make(name.AsSpan(0, length + 1), ino), table.VersionOf(root), out inode, out nodeId)) { continue; }
+                if (inode is null)
+                {
+                    Inode candidate = Make(name.AsSpan(0, length + 1), ino);
+                    if (!table.TryAddAndLend(candidate, InoChoice.Own(ino), table.VersionOf(root), out inode, out nodeId)) { continue; }
+                }
                 if (random.Next(4) == 0) { table.TryGetBacking(inode, inode.NodeId, out _); }
                 if (random.Next(16) == 0) { table.Changed(root); }
                 if (random.Next(64) == 0) { Thread.Yield(); }

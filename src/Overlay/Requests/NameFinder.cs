@@ -59,7 +59,7 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
                 : TryComplete(parent, name, found, key, version, out inode, out nodeId, out error);
             if (!isEntered) { return error.IsError; }
         }
-        if (found.HasUpper && tree.Keys.DoubtsUpper && !found.Stat.IsDirectory && !tree.Inodes.IsAt(inode, parent, name))
+        if (found.HasUpper && tree.Keys.DoubtsUpper && !found.Stat.IsDirectory && !tree.Aliases.HasName(inode, parent, name))
         {
             error = sameFile.Check(inode, parent, name, version, found.Stat);
             if (error.IsError) { tree.Inodes.Forget(nodeId, 1); }
@@ -67,7 +67,7 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
             if (error.IsError) { return true; }
         }
         bool hasSeveral = inode.Links is not null || (found.HasUpper && found.Stat.Nlink > 1 && !inode.IsDirectory);
-        if (hasSeveral && !tree.Inodes.TryAddAlias(inode, parent, version, name, found.HasUpper))
+        if (hasSeveral && !tree.Aliases.TryAdd(inode, parent, version, name, found.HasUpper))
         {
             tree.Inodes.Forget(nodeId, 1);
             return false;
@@ -147,7 +147,7 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
         if (error.IsError || !found.Exists) { return error; }
         inode = tree.Inodes.Borrow(tree.Keys.Of(parent, name, found));
         if (inode.Inode is not { } known) { return Errno.ESTALE; } // the kernel names only what it has looked up
-        if (!found.HasUpper || !tree.Keys.DoubtsUpper || known.IsDirectory || tree.Inodes.IsAt(known, parent, name)) { return Errno.None; }
+        if (!found.HasUpper || !tree.Keys.DoubtsUpper || known.IsDirectory || tree.Aliases.HasName(known, parent, name)) { return Errno.None; }
         inode.Dispose();
         inode = default;
         return Errno.EIO; // another file has the number by now: a lookup reports that

@@ -35,8 +35,8 @@ internal sealed class NameRequests(
     public void Forget(ulong nodeId, ulong lookups)
     {
         tree.Inodes.Forget(nodeId, lookups);
-        while (tree.Inodes.TryTakeOrphan(out int orphan)) { session.CloseLast(orphan); }
-        while (tree.Inodes.TryTakeLeftover(out byte[] leftover)) { remove.Discard(new Leftover(leftover, Remove.ManyWhiteouts)); }
+        while (tree.Orphans.TryTakeDescriptor(out int orphan)) { session.CloseLast(orphan); }
+        while (tree.Orphans.TryTakeWorkName(out byte[] leftover)) { remove.Discard(new Leftover(leftover, Remove.ManyWhiteouts)); }
     }
 
     public Errno ReadLink(in Request request, Span<byte> target, out int length)
@@ -194,9 +194,9 @@ internal sealed class NameRequests(
                     if (exclusive && inode.IsNameless) { Rehome(inode, parent, newName.ToArray()); }
                     else if (inode.Links is null && !inode.IsNameless)
                     {
-                        tree.Inodes.AddAlias(inode, inode.Parent!, inode.Name, isUpper: true);
+                        tree.Aliases.Add(inode, inode.Parent!, inode.Name, isUpper: true);
                     }
-                    tree.Inodes.AddAlias(inode, parent, newName, isUpper: true);
+                    tree.Aliases.Add(inode, parent, newName, isUpper: true);
                     if (inode.Links is { } links) { links.Count++; }
                     inode.BecomeLinked();
                     tree.Inodes.Changed(parent);

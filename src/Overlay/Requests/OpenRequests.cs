@@ -181,7 +181,7 @@ internal sealed class OpenRequests(
                         Libc.Close(descriptor);
                         return error;
                     }
-                    tree.Inodes.SetOrphan(inode, kept);
+                    tree.Orphans.Add(inode, kept);
                 }
                 inode.BecomeUnlinked();
                 tree.Inodes.AddAndLend(inode);

@@ -34,6 +34,12 @@ internal sealed class ObjectTree
     /// <summary>What the kernel knows of us.</summary>
     public required InodeTable Inodes { get; init; }
 
+    /// <summary>The files with several names.</summary>
+    public AliasTable Aliases => Inodes.Aliases;
+
+    /// <summary>The objects without a name.</summary>
+    public Orphans Orphans => Inodes.Orphans;
+
     /// <summary>Finds real objects.</summary>
     public required RealObjects Objects { get; init; }
 

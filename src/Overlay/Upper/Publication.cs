@@ -140,7 +140,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
                 ? Libc.Duplicate(copy.Descriptor, out int descriptor)
                 : Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out descriptor);
             if (error.IsError) { return error; }
-            tree.Inodes.SetOrphan(inode, descriptor);
+            tree.Orphans.Add(inode, descriptor);
         }
         SetUpperLocked(inode, stat, keepLower: false, copy.Below);
         return Errno.None;

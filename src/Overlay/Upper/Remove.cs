@@ -110,7 +110,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             {
                 return StandIn.None; // out of descriptors: the file is removed all the same, and answers ESTALE to those who still ask
             }
-            tree.Inodes.SetOrphan(inode, descriptor);
+            tree.Orphans.Add(inode, descriptor);
         }
         else { inode.BecomeOrphanedAgain(); }
         return StandIn.Descriptor;
@@ -134,7 +134,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     /// <summary>The object is reached by its name: what stood in goes. Caller holds the rename lock exclusively.</summary>
     public void DropStandIn(Inode inode)
     {
-        tree.Inodes.TakeStandIn(inode, out int descriptor, out byte[]? workName);
+        tree.Orphans.Remove(inode, out int descriptor, out byte[]? workName);
         if (descriptor >= 0) { Libc.Close(descriptor); }
         if (workName is not null) { upper.Work!.Discard(workName); }
     }
@@ -160,16 +160,16 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     public void AfterUnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
-        if (tree.Inodes.FindAlias(inode, parent, name) is { } alias) { tree.Inodes.RemoveAlias(inode, alias); }
+        if (tree.Aliases.Find(inode, parent, name) is { } alias) { tree.Aliases.Remove(inode, alias); }
         if (inode.Links is { } links)
         {
-            if (!inode.HasUpper) { tree.Inodes.RetainHardLink(inode, inode.Key); }
+            if (!inode.HasUpper) { tree.Aliases.Retain(inode, inode.Key); }
             if (links.Count > 0) { links.Count--; }
             if (links.Count > 0) { return; }
             if (links.Hold is { } hold) { LetGo(inode, hold); }
             inode.BecomeUnlinked();
             tree.Inodes.Unhash(inode);
-            tree.Inodes.ReleaseHardLink(inode);
+            tree.Aliases.Release(inode);
             return;
         }
         if (found.HasUpper && HasOtherNames(inode, found)) { return; }
@@ -196,7 +196,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         {
             return; // out of descriptors: the copy stays until unmount
         }
-        tree.Inodes.SetOrphan(inode, descriptor);
+        tree.Orphans.Add(inode, descriptor);
         upper.Work.Discard(hold);
     }
 

@@ -203,9 +203,9 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
 
     private void MoveAlias(Inode inode, DirectoryInode oldParent, byte[] oldName, DirectoryInode newParent, byte[] newName)
     {
-        if (tree.Inodes.FindAlias(inode, oldParent, oldName) is not { } alias) { return; }
-        tree.Inodes.RemoveAlias(inode, alias);
-        tree.Inodes.AddAlias(inode, newParent, newName, isUpper: true);
+        if (tree.Aliases.Find(inode, oldParent, oldName) is not { } alias) { return; }
+        tree.Aliases.Remove(inode, alias);
+        tree.Aliases.Add(inode, newParent, newName, isUpper: true);
     }
 
     private Errno CarryOrigin(Inode inode, DirectoryInode parent) =>

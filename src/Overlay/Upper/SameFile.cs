@@ -43,7 +43,7 @@ internal sealed class SameFile(ObjectTree tree, UpperLayer upper, Action<string>
                     }
                     if (IsSame(known, directory.Directory, name))
                     {
-                        tree.Inodes.AddAlias(inode, parent, name, isUpper: true);
+                        tree.Aliases.Add(inode, parent, name, isUpper: true);
                         return Errno.None;
                     }
                 }
