@@ -2,30 +2,51 @@ using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>The names of a file that has several: an image may have a file with tens of thousands.</summary>
-/// <remarks>Who reads them takes no lock. All else is protected by the table.</remarks>
+/// <summary>One name of a file that has several.</summary>
+internal sealed class Alias(DirectoryInode parent, byte[] name)
+{
+    /// <summary>The directory of the name.</summary>
+    public DirectoryInode Parent { get; } = parent;
+
+    /// <summary>The name with its NUL.</summary>
+    public byte[] Name { get; } = name;
+
+    /// <summary>Whether upper has the file under this name. Protected by the directory's names lock.</summary>
+    public volatile bool IsUpper;
+
+    /// <summary>Whether the name has been removed. Protected by the directory's names lock.</summary>
+    public volatile bool IsRemoved;
+}
+
+/// <summary>The known names of a file that has several: an image may have a file with tens of thousands.</summary>
+/// <remarks>Readers of <see cref="All"/> take no lock. Everything else is protected by the table.</remarks>
 internal sealed class AliasList
 {
-    /// <summary>So many are looked through one by one.</summary>
+    /// <summary>The most names that are searched one by one. For more there is an index.</summary>
     private const int Few = 16;
 
     private Dictionary<(DirectoryInode Parent, ulong Hash), Alias>? index;
     private volatile Snapshot current = new([], 0);
     private int removed;
 
-    /// <summary>The array is filled further, but not what is counted.</summary>
+    /// <summary>The names at one time. Later names fill the rest of the array, behind those that are counted.</summary>
     private sealed record Snapshot(Alias[] Items, int Count);
 
-    /// <summary>All that were seen; some of them may be removed by now.</summary>
+    /// <summary>All names, among them some that have been removed: see <see cref="Alias.IsRemoved"/>.</summary>
     public ReadOnlySpan<Alias> All => current is var all ? all.Items.AsSpan(0, all.Count) : default;
 
-    /// <summary>How many there are.</summary>
+    /// <summary>How many names there are that have not been removed.</summary>
     public int Count => current.Count - removed;
 
-    /// <summary>What is known of a name, or null.</summary>
+    /// <summary>Finds a name that has not been removed.</summary>
+    /// <returns>Null when the name is not known.</returns>
     public Alias? Find(DirectoryInode parent, ReadOnlySpan<byte> name)
     {
-        if (index is not null) { return index.TryGetValue((parent, NameHash.Secret.Of(name)), out Alias? found) && name.SequenceEqual(found.Name) ? found : null; }
+        if (index is not null)
+        {
+            index.TryGetValue((parent, NameHash.Secret.Of(name)), out Alias? found);
+            return found is not null && name.SequenceEqual(found.Name) ? found : null;
+        }
         foreach (Alias known in All)
         {
             if (!known.IsRemoved && ReferenceEquals(known.Parent, parent) && name.SequenceEqual(known.Name)) { return known; }
@@ -33,7 +54,7 @@ internal sealed class AliasList
         return null;
     }
 
-    /// <summary>Adds one that is not known.</summary>
+    /// <summary>Adds a name that is not known yet.</summary>
     public void Add(Alias alias)
     {
         (Alias[] items, int count) = current;
@@ -44,7 +65,7 @@ internal sealed class AliasList
         else if (Count > Few) { index = All.ToArray().Where(known => !known.IsRemoved).ToDictionary(KeyOf); }
     }
 
-    /// <summary>One is gone.</summary>
+    /// <summary>Removes a name.</summary>
     public void Remove(Alias alias)
     {
         if (alias.IsRemoved) { return; }
