@@ -11,7 +11,7 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Tests;
 
-/// <summary>What the table keeps, and for how long.</summary>
+/// <summary>Which inodes the table keeps, and for how long.</summary>
 public sealed class InodeTableTests
 {
     private readonly InodeTable table = new(new DirectoryCache(16), static line => Assert.Fail(line));
@@ -122,7 +122,7 @@ public sealed class InodeTableTests
         Assert.Equal((1, 0, 2L), (table.Count, table.Recycled, table.Dropped));
     }
 
-    /// <summary>Every field, so that a new one that <see cref="Inode.Clear"/> forgets is found.</summary>
+    /// <summary>Compares every field, so that it finds a new field that <see cref="Inode.Clear"/> forgets.</summary>
     [Fact]
     public void It_serves_the_other_as_if_it_were_new()
     {
@@ -146,14 +146,18 @@ public sealed class InodeTableTests
         Assert.Equal(fresh.Name, used.Name);
         AssertSame(fresh, used, "name", "rareFields", "Backing");
         AssertSame(ValueOf(fresh, "rareFields"), ValueOf(used, "rareFields"));
-        AssertSame(fresh.Backing, used.Backing, "gate", "opens", "writers", "isPassthrough", "isLower", "onlyMaps", "backingId"); // the first open file sets them
+        // The first open file sets these.
+        AssertSame(fresh.Backing, used.Backing, "gate", "opens", "writers", "isPassthrough", "isLower", "onlyMaps", "backingId");
     }
 
     private static void Fill(object target)
     {
         foreach (FieldInfo field in FieldsOf(target).Where(field => field.FieldType.IsPrimitive || field.FieldType.IsEnum))
         {
-            field.SetValue(target, field.FieldType.IsEnum ? Enum.ToObject(field.FieldType, 1) : Convert.ChangeType(1, field.FieldType, CultureInfo.InvariantCulture));
+            object one = field.FieldType.IsEnum
+                ? Enum.ToObject(field.FieldType, 1)
+                : Convert.ChangeType(1, field.FieldType, CultureInfo.InvariantCulture);
+            field.SetValue(target, one);
         }
     }
 
@@ -167,9 +171,10 @@ public sealed class InodeTableTests
 
     private static object ValueOf(object target, string name) => FieldsOf(target).Single(field => field.Name == name).GetValue(target)!;
 
-    private static FieldInfo[] FieldsOf(object target) => target.GetType().GetFields(BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic);
+    private static FieldInfo[] FieldsOf(object target) =>
+        target.GetType().GetFields(BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic);
 
-    /// <summary>Many threads, each of which knows what its inodes are; those of the same key come and go at the same time.</summary>
+    /// <summary>Many threads use inodes with the same few keys, which die and are recycled all the time.</summary>
     [Fact]
     public void Nobody_finds_another_object_in_what_he_has_at_hand()
     {
