@@ -6,20 +6,20 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>How the open files of one inode reach their data, and the only type that sets FOPEN flags.</summary>
+/// <summary>How the open files of one inode reach their data. Only this type sets FOPEN flags.</summary>
 /// <remarks>
-/// The mode belongs to the kernel's inode, not to the open: while one file is open, the others must be opened the same
-/// way, or the kernel answers EIO. The first open chooses; when the last is closed, the next may choose again.
+/// The mode belongs to the kernel's inode, not to the open file: while one file is open, others must be opened in the same mode, or
+/// the kernel answers EIO. The first open chooses the mode. After the last close, the next open chooses again.
 /// <para>
-/// Cached: reads and writes pass through the kernel's pages and come to us, so that a reader that opened the lower file
-/// sees what is written to its copy. Passthrough: the kernel does them on the real file, and we never hear of it. In
-/// between: maps are passed through, reads and writes come to us. Such is an open whose flags matter: the kernel opens
-/// the real file with those of the moment, and fcntl(2) never changes them there.
+/// Cached: reads and writes go through the kernel's pages and come to the server. So a program that opened the lower file sees what
+/// is written to the copy. Passthrough: the kernel reads and writes the real file without the server. There is a third mode, in which
+/// only maps are passed through, and reads and writes come to the server. It serves opens with flags such as O_APPEND and O_DIRECT: the
+/// kernel opens the real file with the flags of that moment, and a later fcntl(2) would not change the flags there.
 /// </para>
 /// <para>
-/// A lower file's backing id never serves an open that may write: once the inode has its copy in upper,
-/// <see cref="Admit"/> answers <see cref="Admission.Superseded"/>, and the inode gets a new nodeid. That comes with
-/// <c>passthrough=lower</c> alone: else no lower file is passed through that can get a copy.
+/// The backing id of a lower file never serves an open that may write: once the inode has a copy in upper, <see cref="Admit"/>
+/// answers <see cref="Admission.Superseded"/>, and the inode gets a new nodeid. This happens only with <c>passthrough=lower</c>, since
+/// otherwise no lower file that may be copied up is passed through.
 /// </para>
 /// </remarks>
 internal sealed class BackingFile
@@ -33,13 +33,13 @@ internal sealed class BackingFile
     private int backingId;
     private bool pagesAreValid;
 
-    /// <summary>What policy says of the lower file, which never changes; unknown until somebody has looked.</summary>
+    /// <summary>What policy allows for the lower file, which does not change; unknown until the file has been read for it.</summary>
     public Pass PassOfLower { get; set; }
 
     /// <summary>Whether no file is open.</summary>
     public bool IsIdle => Volatile.Read(ref opens) == 0;
 
-    /// <summary>For another inode, with nothing known of its file. Nobody else knows this one, and no file is open.</summary>
+    /// <summary>Makes the object as new, for a recycled inode. Nobody else knows it, and no file is open.</summary>
     public void Clear()
     {
         PassOfLower = Pass.Unknown;
@@ -49,20 +49,20 @@ internal sealed class BackingFile
     /// <summary>Whether the file is open for writing.</summary>
     public bool HasWriters => Volatile.Read(ref writers) > 0;
 
-    /// <summary>Whether the kernel reaches the real file without us, for the files that are open now.</summary>
+    /// <summary>Whether the files that are open are passed through, at least their maps.</summary>
     public bool IsPassthrough { get { using (gate.Enter()) { return isPassthrough; } } }
 
-    /// <summary>Whether the kernel can have no page of the file. True may be false a moment later.</summary>
+    /// <summary>Whether the kernel can have no page of the file. The answer may be out of date a moment later.</summary>
     public bool HasNoPages { get { using (gate.Enter()) { return opens == 0 && !pagesAreValid; } } }
 
-    /// <summary>Lets one more open in.</summary>
+    /// <summary>Admits one more open file and says in which mode the kernel opens it.</summary>
     /// <param name="descriptor">The real file, opened.</param>
     /// <param name="lower">Whether the real file is in a lower layer.</param>
     /// <param name="writes">Whether the open may write.</param>
-    /// <param name="way">What of this open must come to us, though of others' it need not.</param>
+    /// <param name="way">What must come to the server of this open, even if the file is passed through.</param>
     /// <param name="pass">What policy allows for this file.</param>
-    /// <param name="backings">Where to register the file, or null without passthrough.</param>
-    /// <param name="reply">What to tell the kernel.</param>
+    /// <param name="backings">Registers the file; null without passthrough.</param>
+    /// <param name="reply">The answer to the kernel, of which the flags and the backing id are set.</param>
     public Admission Admit(int descriptor, bool lower, bool writes, Way way, Pass pass, BackingIds? backings, ref OpenOut reply)
     {
         using (gate.Enter())
@@ -85,7 +85,7 @@ internal sealed class BackingFile
             if (writes) { writers++; }
             if (isPassthrough)
             {
-                // Writes to upper go past the pages that an earlier cached open may have left; a lower never changes.
+                // Writes to upper bypass the pages that an earlier cached open may have left. A lower file never changes.
                 if (!isLower) { pagesAreValid = false; }
                 reply.Flags = onlyMaps || way != Way.Any ? OpenReply.Passthrough | OpenReply.DirectIo : OpenReply.Passthrough;
                 reply.BackingId = backingId;
@@ -103,11 +103,11 @@ internal sealed class BackingFile
         }
     }
 
-    /// <summary>Gives the kernel the file's pages before somebody reads them, if it cannot have any of them yet.</summary>
-    /// <remarks>Caller holds the copy-up lock and has seen that there is no copy: nothing changes the size meanwhile.</remarks>
-    /// <param name="notifier">The way to the kernel.</param>
-    /// <param name="nodeId">The inode.</param>
-    /// <param name="message">The whole content, behind room for a header: see <see cref="Notifier.Store"/>.</param>
+    /// <summary>Sends the file's content to the kernel before a program reads it, if the kernel can have no page of the file.</summary>
+    /// <remarks>Caller holds the copy-up lock, and there is no copy. So the size does not change meanwhile.</remarks>
+    /// <param name="notifier">Sends the content.</param>
+    /// <param name="nodeId">The nodeid of the file.</param>
+    /// <param name="message">Space for a header, and the whole content: see <see cref="Notifier.Store"/>.</param>
     public void Fill(Notifier notifier, ulong nodeId, Span<byte> message)
     {
         using (gate.Enter())
@@ -116,7 +116,7 @@ internal sealed class BackingFile
         }
     }
 
-    /// <summary>One open file less.</summary>
+    /// <summary>A file was closed. After the last one, the backing id is returned.</summary>
     public void Leave(bool writes, BackingIds? backings)
     {
         using (gate.Enter())
@@ -129,58 +129,58 @@ internal sealed class BackingFile
     }
 }
 
-/// <summary>What the kernel may do on the real file by itself.</summary>
+/// <summary>What the kernel may do on the real file without the server.</summary>
 internal enum Pass
 {
     /// <summary>Not known yet.</summary>
     Unknown,
-    /// <summary>Nothing: reads, writes and maps go through the kernel's pages and come to us.</summary>
+    /// <summary>Nothing: reads, writes and maps go through the kernel's pages and come to the server.</summary>
     Nothing,
-    /// <summary>Maps; reads come to us each time, so that they see a later copy-up. This is just what kernel overlayfs does.</summary>
+    /// <summary>Maps. Each read comes to the server, so that it sees a later copy-up. Kernel overlayfs behaves the same.</summary>
     Maps,
     /// <summary>Reads, writes and maps.</summary>
     Everything,
 }
 
-/// <summary>What of one open must come to us.</summary>
+/// <summary>What must come to the server of one open.</summary>
 internal enum Way
 {
-    /// <summary>Nothing need.</summary>
+    /// <summary>Nothing.</summary>
     Any,
     /// <summary>Each read and write.</summary>
     Asked,
-    /// <summary>Each read and write, and no map may be shared: whatever is written must be looked at.</summary>
+    /// <summary>Each read and write, and the file cannot be mapped shared: the server must check everything that is written.</summary>
     Guarded,
 }
 
 /// <summary>The answer of <see cref="BackingFile.Admit"/>.</summary>
 internal enum Admission
 {
-    /// <summary>The open may go on.</summary>
+    /// <summary>The file is open.</summary>
     Admitted,
-    /// <summary>Open files are bound to the lower file: the inode needs a new nodeid first.</summary>
+    /// <summary>The files that are open are bound to the lower file: the inode needs a new nodeid first.</summary>
     Superseded,
-    /// <summary>The kernel reaches the file without us for those who have it open: no open can be guarded.</summary>
+    /// <summary>The files that are open are passed through, so this one cannot be <see cref="Way.Guarded"/>.</summary>
     Unguarded,
 }
 
 /// <summary>Registers real files for passthrough.</summary>
 internal sealed class BackingIds(Device device, Action<string> log)
 {
-    /// <summary>PROC_USER_INIT_INO.</summary>
+    /// <summary>The inode number of the initial user namespace (PROC_USER_INIT_INO).</summary>
     private const ulong InitialUserNamespace = 0xEFFFFFFD;
 
     private bool isRefused;
     private int failures;
     private int held;
 
-    /// <summary>How many ids are in use.</summary>
+    /// <summary>How many backing ids are in use.</summary>
     public int Held => Volatile.Read(ref held);
 
     /// <summary>How many files the kernel has refused.</summary>
     public int Failures => Volatile.Read(ref failures);
 
-    /// <summary>Whether we may register files: the kernel asks for CAP_SYS_ADMIN in the initial user namespace.</summary>
+    /// <summary>Whether the server may register files: the kernel requires CAP_SYS_ADMIN in the initial user namespace.</summary>
     public static bool IsPermitted =>
         Libc.EffectiveUid == 0
         && Libc.OpenAt(Libc.AtCwd, "/proc/self/ns/user\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor) == Errno.None
@@ -194,7 +194,7 @@ internal sealed class BackingIds(Device device, Action<string> log)
     }
 
     /// <summary>Registers a file.</summary>
-    /// <returns>False when the kernel refuses: the open goes on without passthrough.</returns>
+    /// <returns>False when the kernel refuses. Then the file is opened without passthrough.</returns>
     public bool TryOpen(int descriptor, out int backingId)
     {
         backingId = 0;
@@ -205,15 +205,18 @@ internal sealed class BackingIds(Device device, Action<string> log)
             Interlocked.Increment(ref held);
             return true;
         }
-        if (error == Errno.EPERM) { Volatile.Write(ref isRefused, true); } // it will not change its mind
-        if (Interlocked.Increment(ref failures) == 1) { log($"veneer: the kernel refused passthrough for a file ({error}); it is served without"); }
+        if (error == Errno.EPERM) { Volatile.Write(ref isRefused, true); } // later files would be refused as well
+        if (Interlocked.Increment(ref failures) == 1)
+        {
+            log($"veneer: the kernel refused passthrough for a file ({error}); it is served without");
+        }
         return false;
     }
 
-    /// <summary>Gives an id back.</summary>
+    /// <summary>Returns a backing id.</summary>
     public void Close(int backingId)
     {
         Interlocked.Decrement(ref held);
-        _ = device.CloseBacking(backingId); // best effort: the connection's end closes the rest
+        _ = device.CloseBacking(backingId); // best effort: the end of the connection closes the id as well
     }
 }

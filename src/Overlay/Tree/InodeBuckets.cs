@@ -1,9 +1,11 @@
 namespace Veneer.Overlay.Tree;
 
-/// <summary>The inodes by nodeid and by key: two hash tables whose chains run through the inodes. Protected by <see cref="InodeTable"/>.</summary>
+/// <summary>
+/// The inodes by nodeid and by key, in two hash tables whose chains run through the inodes. Protected by <see cref="InodeTable"/>.
+/// </summary>
 internal sealed class InodeBuckets
 {
-    /// <summary>Buckets of an empty table.</summary>
+    /// <summary>The number of buckets of an empty hash table.</summary>
     private const int Fewest = 1024;
 
     private Inode?[] byNodeId = new Inode?[Fewest];
@@ -12,14 +14,15 @@ internal sealed class InodeBuckets
     /// <summary>How many inodes there are.</summary>
     public int Count { get; private set; }
 
-    /// <summary>How many buckets there are, in either table.</summary>
+    /// <summary>How many buckets each hash table has.</summary>
     public int Length => byNodeId.Length;
 
     private ref Inode? BucketOf(ulong nodeId) => ref byNodeId[nodeId & (ulong)(byNodeId.Length - 1)];
 
     private ref Inode? BucketOf(RealKey key) => ref byKey[key.Hash & (uint)(byKey.Length - 1)];
 
-    /// <summary>The inode of a nodeid, or null.</summary>
+    /// <summary>Finds the inode of a nodeid.</summary>
+    /// <returns>Null when there is none.</returns>
     public Inode? Find(ulong nodeId)
     {
         Inode? inode = BucketOf(nodeId);
@@ -27,7 +30,8 @@ internal sealed class InodeBuckets
         return inode;
     }
 
-    /// <summary>The inode of a real object, or null.</summary>
+    /// <summary>Finds the inode of a real object.</summary>
+    /// <returns>Null when there is none.</returns>
     public Inode? Find(RealKey key)
     {
         Inode? inode = BucketOf(key);
@@ -35,7 +39,7 @@ internal sealed class InodeBuckets
         return inode;
     }
 
-    /// <summary>Enters an inode that has its nodeid and its key.</summary>
+    /// <summary>Enters an inode, whose nodeid and key are set.</summary>
     public void Add(Inode inode)
     {
         if (Count >= byNodeId.Length) { Resize(byNodeId.Length * 2); }
@@ -44,7 +48,7 @@ internal sealed class InodeBuckets
         Count++;
     }
 
-    /// <summary>Takes an inode out, which may have no key any more.</summary>
+    /// <summary>Removes an inode, even if it is not found by its key any more.</summary>
     public void Remove(Inode inode)
     {
         RemoveNodeId(inode);
@@ -112,7 +116,7 @@ internal sealed class InodeBuckets
         }
     }
 
-    /// <summary>Takes all inodes out.</summary>
+    /// <summary>Removes all inodes.</summary>
     public void Clear()
     {
         byNodeId = new Inode?[Fewest];
@@ -120,26 +124,27 @@ internal sealed class InodeBuckets
         Count = 0;
     }
 
-    /// <summary>All inodes. Nothing is entered or taken out meanwhile.</summary>
+    /// <summary>Enumerates all inodes. No inode may be entered or removed meanwhile.</summary>
     public Enumerator GetEnumerator() => new(byNodeId);
 
-    /// <summary>The inodes in the first buckets.</summary>
-    /// <param name="most">How many buckets at most.</param>
+    /// <summary>Enumerates the inodes in the first buckets.</summary>
+    /// <param name="most">The most buckets.</param>
     public Enumerator First(int most) => new(byNodeId.AsSpan(0, Math.Min(most, byNodeId.Length)));
 
-    /// <summary>Goes through the chains.</summary>
+    /// <summary>Follows the chains of a range of buckets.</summary>
     public ref struct Enumerator(ReadOnlySpan<Inode?> buckets)
     {
         private readonly ReadOnlySpan<Inode?> buckets = buckets;
         private int next;
 
-        /// <summary>The inode.</summary>
+        /// <summary>The inode at which the enumeration is.</summary>
         public Inode Current { get; private set; } = null!;
 
-        /// <summary>As it is, for a part of the buckets.</summary>
+        /// <summary>Returns itself, so that foreach accepts the result of <see cref="First"/>.</summary>
         public readonly Enumerator GetEnumerator() => this;
 
-        /// <summary>Goes to the next one.</summary>
+        /// <summary>Goes to the next inode.</summary>
+        /// <returns>False when there is none.</returns>
         public bool MoveNext()
         {
             Inode? inode = Current?.NextByNodeId;

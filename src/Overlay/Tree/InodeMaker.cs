@@ -5,21 +5,21 @@ using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>Makes inodes of what was found in the layers.</summary>
+/// <summary>Makes inodes for objects that were found in the layers.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="isWritable">Whether there is an upper.</param>
 internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
 {
-    /// <summary>Below this size nobody looks whether a lower file is an image: programs and libraries are larger.</summary>
+    /// <summary>The size below which a lower file is not checked for being a program or a library: those are larger.</summary>
     public const ulong SmallestImage = 8 << 10;
 
-    /// <summary>The inode of an object that was found, which enters the table next.</summary>
+    /// <summary>Makes the inode of an object that was found. The caller enters it in the table.</summary>
     /// <param name="parent">The directory.</param>
     /// <param name="name">With its NUL.</param>
-    /// <param name="found">What is on top.</param>
+    /// <param name="found">The topmost real object.</param>
     /// <param name="whole">What is behind it.</param>
-    /// <param name="key">Its key.</param>
-    /// <param name="ino">Which st_ino it is to have.</param>
+    /// <param name="key">The object's key.</param>
+    /// <param name="ino">Which st_ino the inode should have.</param>
     public Inode NewInode(DirectoryInode parent, ReadOnlySpan<byte> name, in Found found, in Whole whole, RealKey key, out InoChoice ino)
     {
         Inode inode;
@@ -57,14 +57,17 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
         return inode;
     }
 
-    /// <summary>The number of what the object was copied up from, else its own.</summary>
+    /// <summary>Which st_ino an object should have: the number of the lower object that it was copied up from, or its own.</summary>
     public InoChoice InoOf(ReadOnlySpan<byte> name, in Found found, in Whole whole, RealKey key)
     {
         if (!found.HasUpper && key.IsByName) { return InoChoice.Own(InodeNumbers.NumberOfName(found.LowerDirectory!, name)); }
         ulong own = tree.Numbers.Number(tree.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
         if (found.Stat.IsDirectory && whole.Lowers is [var lower, ..])
         {
-            if (lower.Layer.Identity.IsByName(whole.LowerStat)) { return new InoChoice(InodeNumbers.NumberOfName(lower.Parent!, lower.Name), own, null); }
+            if (lower.Layer.Identity.IsByName(whole.LowerStat))
+            {
+                return new InoChoice(InodeNumbers.NumberOfName(lower.Parent!, lower.Name), own, null);
+            }
             RealKey merged = tree.Numbers.Key(whole.LowerStat.Dev, whole.LowerStat.Ino);
             return new InoChoice(tree.Numbers.Number(merged), own, merged);
         }
@@ -76,7 +79,10 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
         return found.HasUpper && tree.Numbers.TryGetRemembered(key, out ulong kept) ? new InoChoice(kept, own, null) : InoChoice.Own(own);
     }
 
-    /// <summary>The inode of an object that was just made, with nothing below it.</summary>
+    /// <summary>Makes the inode of an object that was just created in upper, with nothing below it.</summary>
+    /// <param name="parent">The directory; null when the object has no name.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="stat">The attributes of the real object.</param>
     public Inode NewUpperInode(DirectoryInode? parent, ReadOnlySpan<byte> name, in Statx stat)
     {
         RealKey key = tree.Keys.InUpper(parent, name, stat);

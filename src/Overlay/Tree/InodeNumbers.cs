@@ -5,15 +5,17 @@ using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>A real inode: which filesystem, and its number there; or, where numbers tell nothing, where it is.</summary>
-/// <param name="Device">Index in <see cref="InodeNumbers"/>; negative for what is known by where it is.</param>
-/// <param name="Ino">The real inode number.</param>
+/// <summary>What identifies a real object: its filesystem and its number, or a hash of its place where numbers are not reliable.</summary>
+/// <param name="Device">The filesystem's index in <see cref="InodeNumbers"/>; negative when the key tells the object's place.</param>
+/// <param name="Ino">The real inode number, or a part of the hash.</param>
 internal readonly record struct RealKey(int Device, ulong Ino)
 {
-    /// <summary>Odd, and another one in each process.</summary>
+    /// <summary>An odd number that differs in each process.</summary>
     private static readonly ulong secret = Linux.Libc.RandomNumber() | 1;
 
-    /// <summary>A well-spread hash that nobody can foresee: inode numbers are often consecutive, and who makes a filesystem chooses them.</summary>
+    /// <summary>
+    /// A well-spread hash that nobody can predict: inode numbers are often consecutive, and whoever makes a filesystem chooses them.
+    /// </summary>
     public uint Hash
     {
         get
@@ -23,32 +25,32 @@ internal readonly record struct RealKey(int Device, ulong Ino)
         }
     }
 
-    /// <summary>As that of the tables.</summary>
+    /// <summary>The same as <see cref="Hash"/>.</summary>
     public override int GetHashCode() => (int)Hash;
 
-    /// <summary>Whether the object is known by where it is.</summary>
+    /// <summary>Whether the key tells the object's place.</summary>
     public bool IsByName => Device < 0;
 
-    /// <summary>A hash that is the same in every mount; its upper bits are the good ones.</summary>
+    /// <summary>A hash that is the same in every mount. Its upper bits are the well-spread ones.</summary>
     public ulong LongHash => Ino * 0x9E3779B97F4A7C15UL + (ulong)(uint)Device * 0xC2B2AE3D27D4EB4FUL;
 }
 
-/// <summary>Which st_ino an object is to have.</summary>
-/// <param name="Ino">The number that it has had since before it was copied up, or its own.</param>
-/// <param name="Real">Its own number.</param>
-/// <param name="Origin">The real object that has <paramref name="Ino"/>, if that may be found as well.</param>
+/// <summary>Which st_ino an object should have.</summary>
+/// <param name="Ino">The number that the object had before it was copied up, or that of its real object.</param>
+/// <param name="Real">The number of its real object.</param>
+/// <param name="Origin">The lower object whose number <paramref name="Ino"/> is; null if there is none, or its key is not known.</param>
 internal readonly record struct InoChoice(ulong Ino, ulong Real, RealKey? Origin)
 {
-    /// <summary>Its own.</summary>
+    /// <summary>An object should have the number of its real object.</summary>
     public static InoChoice Own(ulong ino) => new(ino, ino, null);
 }
 
-/// <summary>The st_ino policy: unique in the mount, and a function of the real inode, so that it never changes.</summary>
+/// <summary>The st_ino policy: numbers are unique in the mount, and made from the real inode, so that they never change.</summary>
 /// <remarks>
-/// With one filesystem below, users see the real numbers, as with kernel overlayfs. With several, the upper 16 bits tell
-/// which one (the kernel's xino). Numbers that do not fit in 48 bits get one of our own, remembered until the object is gone;
-/// it is made from the real one, so that mostly it is the same in the next mount. What is known by where it is gets one
-/// that is made from there.
+/// If all layers are on one filesystem, users see the real numbers, as with kernel overlayfs. Otherwise the upper 16 bits tell the
+/// filesystem (the kernel's xino). A real number that does not fit in 48 bits is replaced by a hash of it, which is mostly the same
+/// in the next mount, and which is remembered until the object is gone. Where numbers are not reliable, st_ino is a hash of the
+/// object's place.
 /// </remarks>
 internal sealed class InodeNumbers
 {
@@ -86,10 +88,10 @@ internal sealed class InodeNumbers
         }
     }
 
-    /// <summary>The key of a real object that is known by where it is: see <see cref="RealIdentity"/>.</summary>
-    /// <param name="directory">The nodeid of the overlay's directory, which is never that of another one.</param>
+    /// <summary>The key of a real object that is identified by its place: see <see cref="RealIdentity"/>.</summary>
+    /// <param name="directory">The nodeid of the overlay's directory. No other directory ever has it.</param>
     /// <param name="name">With its NUL.</param>
-    /// <remarks>95 bits of a hash with a secret key: that two names have the same can neither be arranged nor awaited.</remarks>
+    /// <remarks>It is 95 bits of a hash with a secret key, so nobody can make two names with one key, and chance does not.</remarks>
     public static RealKey KeyOfName(ulong directory, ReadOnlySpan<byte> name)
     {
         ulong low = NameHash.Secret.Of(name), high = other.Of(name);
@@ -98,7 +100,9 @@ internal sealed class InodeNumbers
         return new RealKey((int)(high >> 33) | int.MinValue, low ^ (low >> 32));
     }
 
-    /// <summary>The number that users see of a lower object that is known by where it is: the same in every mount of the same layers.</summary>
+    /// <summary>
+    /// The number that users see of a lower object that is identified by its place. It is the same in every mount of the same layers.
+    /// </summary>
     /// <param name="directory">The real directory.</param>
     /// <param name="name">With its NUL.</param>
     public static ulong NumberOfName(RealDirectory directory, ReadOnlySpan<byte> name)
@@ -108,7 +112,7 @@ internal sealed class InodeNumbers
         return OverflowBase | hash >> (64 - Bits);
     }
 
-    /// <summary>A number that is to stand in for one that is taken.</summary>
+    /// <summary>The number to try instead of a number that another object has.</summary>
     public static ulong Another(ulong number) => OverflowBase | (number * 0x9E3779B97F4A7C15UL) >> (64 - Bits);
 
     private static ulong Mix(ulong hash, ReadOnlySpan<byte> name)
@@ -118,7 +122,7 @@ internal sealed class InodeNumbers
         return hash ^ (hash >> 29);
     }
 
-    /// <summary>The number that users see.</summary>
+    /// <summary>The st_ino that is made from the number of a real object.</summary>
     public ulong Number(RealKey key)
     {
         if (key.Ino >> Bits == 0 && key.Device < 0xFFFF) { return ((ulong)(uint)key.Device << Bits) | key.Ino; }
@@ -134,19 +138,22 @@ internal sealed class InodeNumbers
         }
     }
 
-    /// <summary>Remembers the number of a copy whose origin cannot be asked: file handles need privilege, and symbolic links and special files take no user.* attribute.</summary>
+    /// <summary>
+    /// Remembers the number of a copy whose origin cannot be found: file handles need privilege, and symbolic links and special files
+    /// have no user.* attributes.
+    /// </summary>
     public void Remember(RealKey key, ulong number)
     {
         using (gate.Enter()) { remembered[key] = number; }
     }
 
-    /// <summary>The number that was remembered for a copy.</summary>
+    /// <summary>Finds the number that was remembered for a copy.</summary>
     public bool TryGetRemembered(RealKey key, out ulong number)
     {
         using (gate.Enter()) { return remembered.TryGetValue(key, out number); }
     }
 
-    /// <summary>The real inode is gone: its number may come again for another object.</summary>
+    /// <summary>Forgets what is remembered of a real inode that is gone: another object may get its number.</summary>
     public void Release(RealKey key)
     {
         using (gate.Enter())

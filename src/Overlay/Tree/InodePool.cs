@@ -1,20 +1,23 @@
 namespace Veneer.Overlay.Tree;
 
-/// <summary>Dead inodes that are recycled for other objects, so that requests leave no garbage (ADR 9). Protected by <see cref="InodeTable"/>.</summary>
+/// <summary>
+/// Dead inodes that are recycled for other objects, so that requests leave no garbage (ADR 9). Protected by <see cref="InodeTable"/>.
+/// </summary>
 internal sealed class InodePool
 {
-    /// <summary>So many dead inodes are kept: with their names and all that belongs to them, 4 to 6 MiB.</summary>
+    /// <summary>The most dead inodes that are kept. With their names and all that belongs to them, they take 4 to 6 MiB.</summary>
     private const int Most = 16 * 1024;
 
-    private Inode? first; // and on by NextByNodeId
+    private Inode? first; // the others follow by NextByNodeId
 
-    /// <summary>How many dead inodes wait for an object.</summary>
+    /// <summary>How many dead inodes wait to be recycled.</summary>
     public int Count { get; private set; }
 
     /// <summary>How many inodes have been left to the collector.</summary>
     public long Dropped { get; private set; }
 
-    /// <summary>A dead inode, cleared; or null.</summary>
+    /// <summary>Takes a dead inode, which is as new.</summary>
+    /// <returns>Null when there is none.</returns>
     public Inode? Take()
     {
         Inode? inode = first;
@@ -25,7 +28,7 @@ internal sealed class InodePool
         return inode;
     }
 
-    /// <summary>An inode is dead: it serves another object, if there may be one and nobody can know it; else it is garbage.</summary>
+    /// <summary>Accepts a dead inode. It becomes garbage if the pool is full or the inode is not recyclable.</summary>
     public void Put(Inode inode)
     {
         if (Count >= Most || !inode.IsRecyclable)
@@ -39,7 +42,7 @@ internal sealed class InodePool
         Count++;
     }
 
-    /// <summary>Leaves all to the collector, which is about to be called.</summary>
+    /// <summary>Leaves all dead inodes to the collector, which is about to be called.</summary>
     public void Drop()
     {
         Dropped += Count;

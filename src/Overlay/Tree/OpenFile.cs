@@ -6,46 +6,46 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>What an fh of a regular file means. The object serves one open file after another, so that opening allocates nothing.</summary>
+/// <summary>An open regular file, for which an fh stands. The object is recycled, so that an open allocates nothing.</summary>
 internal sealed class OpenFile
 {
     private volatile int descriptor = -1;
     private volatile bool isDirect;
 
-    /// <summary>The file.</summary>
+    /// <summary>The inode of the file.</summary>
     public Inode Inode { get; private set; } = null!;
 
-    /// <summary>What the kernel called the inode when it was opened.</summary>
+    /// <summary>The nodeid by which the file was opened.</summary>
     public ulong NodeId { get; private set; }
 
-    /// <summary>The mode in which it was admitted; not the inode's current one after it was superseded.</summary>
+    /// <summary>The mode in which the file was opened. It is not the inode's current mode if the nodeid was superseded.</summary>
     public BackingFile Backing { get; private set; } = null!;
 
-    /// <summary>The user who opened it.</summary>
+    /// <summary>The user who opened the file.</summary>
     public uint Uid { get; private set; }
 
-    /// <summary>As the caller opened it.</summary>
+    /// <summary>The flags with which the caller opened the file.</summary>
     public OpenFlags Flags { get; private set; }
 
     /// <summary>
-    /// The real file, or -1 as long as nobody has wanted anything of it. While the file is open the number does not change any more,
-    /// though it may come to mean the copy in upper. Set once, under a lock on this object.
+    /// The real file, or -1 until the server needs it. Set once, under a lock on this object. The descriptor may be changed to the copy
+    /// in upper, but its number stays the same while the file is open.
     /// </summary>
     public int Descriptor { get => descriptor; set => descriptor = value; }
 
-    /// <summary>Whether <see cref="Descriptor"/> is the lower file. Protected by a lock on this object.</summary>
+    /// <summary>Whether <see cref="Descriptor"/> is the lower file. Changed under a lock on this object.</summary>
     public bool IsLower { get; set; }
 
-    /// <summary>Whether <see cref="Descriptor"/> has O_DIRECT. Protected by a lock on this object.</summary>
+    /// <summary>Whether <see cref="Descriptor"/> has O_DIRECT. Changed under a lock on this object.</summary>
     public bool IsDirect { get => isDirect; set => isDirect = value; }
 
-    /// <summary>Whether it is found by its number. Protected by the table.</summary>
+    /// <summary>Whether the fh leads to the file. Protected by <see cref="OpenFiles"/>.</summary>
     public bool IsOpen { get; set; }
 
     /// <summary>Takes the lock on this open file until the result is disposed of.</summary>
     public ObjectLock.Scope Lock([CallerMemberName] string member = "") => ObjectLock.Enter(this, OverlayLocks.OpenFile, member);
 
-    /// <summary>It means this file from now on. Caller holds the lock of the table.</summary>
+    /// <summary>From now on the object stands for this file. Caller holds the lock of <see cref="OpenFiles"/>.</summary>
     public void BeginLocked(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower, uint uid)
     {
         LockOrder.AssertHeld(OverlayLocks.OpenFiles);
@@ -60,7 +60,7 @@ internal sealed class OpenFile
         IsOpen = true;
     }
 
-    /// <summary>It means nothing, and holds on to nothing. Caller holds the lock of the table.</summary>
+    /// <summary>From now on the object stands for no file. Caller holds the lock of <see cref="OpenFiles"/>.</summary>
     public void EndLocked()
     {
         LockOrder.AssertHeld(OverlayLocks.OpenFiles);
@@ -71,17 +71,17 @@ internal sealed class OpenFile
     }
 }
 
-/// <summary>The open files by their numbers.</summary>
+/// <summary>The open files by their fh.</summary>
 /// <remarks>
-/// The kernel releases a file when nobody uses it any more, not even a request under way. That is what makes its number,
-/// its descriptor and its object free for the next one.
+/// The kernel releases a file when nobody uses it any more, not even a request that is being served. So its fh, its descriptor and its
+/// object are then free for another file.
 /// <para>
-/// The server has so many descriptors, and all users share them. One alone gets half of them at most, and an eighth is kept
-/// for root and for whoever runs the server, so that nobody can leave others without any.
+/// All users share the descriptors of the server. One user gets at most half of them, and an eighth is reserved for root and for the
+/// user who runs the server. So no user can leave the others without descriptors.
 /// </para>
 /// </remarks>
-/// <param name="most">So many files may be open.</param>
-/// <param name="owner">Who runs the server.</param>
+/// <param name="most">The most files that may be open.</param>
+/// <param name="owner">The user who runs the server.</param>
 internal sealed class OpenFiles(int most, uint owner)
 {
     private readonly OrderedLock gate = new(OverlayLocks.OpenFiles);
@@ -90,11 +90,11 @@ internal sealed class OpenFiles(int most, uint owner)
     private OpenFile?[] items = new OpenFile?[64];
     private int used;
 
-    /// <summary>How many are open.</summary>
+    /// <summary>How many files are open.</summary>
     public int Count { get { using (gate.Enter()) { return used - free.Count; } } }
 
-    /// <summary>Whether one more open file of a user would leave too few descriptors for others, and for what all other requests need.</summary>
-    /// <remarks>ENFILE, as where the system has no more: EMFILE would be the caller's own limit.</remarks>
+    /// <summary>Whether one more open file of a user would leave too few descriptors for other users and other requests.</summary>
+    /// <remarks>The answer is ENFILE, as when the system has no more descriptors. EMFILE would mean the caller's own limit.</remarks>
     public bool AreTooMany(uint uid)
     {
         using (gate.Enter())
@@ -105,7 +105,8 @@ internal sealed class OpenFiles(int most, uint owner)
         }
     }
 
-    /// <summary>Gives an open file a number.</summary>
+    /// <summary>Adds an open file.</summary>
+    /// <returns>The fh of the file.</returns>
     public ulong Add(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower, uint uid)
     {
         using (gate.Enter())
@@ -121,8 +122,8 @@ internal sealed class OpenFiles(int most, uint owner)
         }
     }
 
-    /// <summary>What the number stands for.</summary>
-    /// <returns><see cref="Errno.EBADF"/> when nothing has it.</returns>
+    /// <summary>Finds the open file of an fh.</summary>
+    /// <returns><see cref="Errno.EBADF"/> when there is none.</returns>
     public Errno Find(ulong handle, out OpenFile file)
     {
         using (gate.Enter())
@@ -138,7 +139,8 @@ internal sealed class OpenFiles(int most, uint owner)
         return handle - 1 < (ulong)used && items[handle - 1] is { IsOpen: true } file ? file : null;
     }
 
-    /// <summary>Has nobody find the file any more. When it is closed, <see cref="Return"/> follows.</summary>
+    /// <summary>Takes a file, to which its fh does not lead any more. The caller closes it and then calls <see cref="Return"/>.</summary>
+    /// <returns>Null when the fh stands for no open file.</returns>
     public OpenFile? Take(ulong handle)
     {
         using (gate.Enter())
@@ -149,7 +151,7 @@ internal sealed class OpenFiles(int most, uint owner)
         }
     }
 
-    /// <summary>Number and object of a file that was taken are free.</summary>
+    /// <summary>Recycles the fh and the object of a file that was taken.</summary>
     public void Return(ulong handle)
     {
         using (gate.Enter())
@@ -161,7 +163,7 @@ internal sealed class OpenFiles(int most, uint owner)
         }
     }
 
-    /// <summary>What is open at the moment.</summary>
+    /// <summary>The files that are open now.</summary>
     public List<OpenFile> ToList()
     {
         using (gate.Enter()) { return ToListLocked(); }
@@ -173,8 +175,8 @@ internal sealed class OpenFiles(int most, uint owner)
         return [.. items.OfType<OpenFile>().Where(file => file.IsOpen)];
     }
 
-    /// <summary>Empties the table.</summary>
-    /// <returns>What was open, for the caller to close.</returns>
+    /// <summary>Removes all files.</summary>
+    /// <returns>The files that were open, which the caller closes.</returns>
     public List<OpenFile> RemoveAll()
     {
         using (gate.Enter())

@@ -4,49 +4,57 @@ using Veneer.Overlay.Format;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>Decides by which way an open file reaches its data.</summary>
+/// <summary>Decides how an open file reaches its data.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="session">The connection to the kernel.</param>
 /// <param name="files">The open files.</param>
-/// <param name="options">As the user asked.</param>
+/// <param name="options">The mount options.</param>
 /// <param name="isWritable">Whether there is an upper.</param>
 internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFiles files, OverlayOptions options, bool isWritable)
 {
     private readonly bool isDurable = options.Sync != Sync.Volatile;
 
-    /// <summary>From this size on, a lower file that is only read is passed through with <c>passthrough=lower</c>.</summary>
+    /// <summary>The least size of a lower file that is passed through for reads with <c>passthrough=lower</c>.</summary>
     private const ulong LargeFile = 1 << 20;
 
-    /// <summary>How many milliseconds to wait for the kernel to tell that a file was closed.</summary>
+    /// <summary>The longest time to wait until the kernel tells that a file was closed, in milliseconds.</summary>
     private const int MostReleaseWaits = 500;
 
-    /// <summary>What a real file is opened with, of all that the caller asked for.</summary>
+    /// <summary>The flags with which a real file is opened, out of the flags of the caller.</summary>
     /// <remarks>
-    /// Not O_APPEND: the kernel tells the offset of every write, also that of an append, since it knows the size and lets
-    /// no other write in meanwhile. It also writes the dirty pages of a map through any descriptor that was mapped, and
-    /// pwrite(2) would append them.
+    /// O_APPEND is left out. The kernel sends the offset of every write, even of an append, since it knows the size and admits no other
+    /// write meanwhile. It also writes the dirty pages of a map through any open file that was mapped, and pwrite(2) to a file with
+    /// O_APPEND would append them.
     /// </remarks>
     public OpenFlags RealFlags(OpenFlags flags)
     {
-        OpenFlags kept = flags & (isDurable ? OpenFlags.AccessMode | OpenFlags.Direct | OpenFlags.Sync | OpenFlags.DataSync : OpenFlags.AccessMode | OpenFlags.Direct);
+        const OpenFlags always = OpenFlags.AccessMode | OpenFlags.Direct;
+        OpenFlags kept = flags & (isDurable ? always | OpenFlags.Sync | OpenFlags.DataSync : always);
         // O_RDONLY|O_TRUNC truncates all the same.
-        if ((flags & OpenFlags.Truncate) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadOnly) { kept |= OpenFlags.ReadWrite; }
+        bool truncates = (flags & OpenFlags.Truncate) != 0;
+        if (truncates && (flags & OpenFlags.AccessMode) == OpenFlags.ReadOnly) { kept |= OpenFlags.ReadWrite; }
         return kept | OpenFlags.LargeFile | OpenFlags.NonBlock;
     }
 
-    /// <summary>Chooses how the open file reaches its data, and gives it a number.</summary>
-    /// <returns><see cref="Errno.ESTALE"/> when the inode has a new nodeid: the kernel looks the name up again.</returns>
-    public Errno Admit(Inode inode, ulong nodeId, uint uid, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
+    /// <summary>Decides how an open file reaches its data, and gives it an fh.</summary>
+    /// <returns><see cref="Errno.ESTALE"/> when the inode has a new nodeid: then the kernel looks the name up again.</returns>
+    public Errno Admit(
+        Inode inode, ulong nodeId, uint uid, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
     {
         result = default;
-        // Others may have superseded the nodeid while we waited for a copy-up.
+        // Another thread may have superseded the nodeid while this one waited for a copy-up.
         if (!tree.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing)) { return Errno.ESTALE; }
         bool isAppendOnly = isWritable && (inode.Protection & Protection.AppendOnly) != 0;
-        Pass pass = session.Backings is null || descriptor < 0 || isAppendOnly ? Pass.Nothing : !isLower ? Pass.Everything : isPrivate ? PassLower(backing, descriptor) : Pass.Nothing;
-        Errno error = Admit(backing, descriptor, isLower, flags, isAppendOnly && flags.Writes ? Way.Guarded : WayFor(flags), pass, ref result);
+        Pass pass = session.Backings is null || descriptor < 0 || isAppendOnly ? Pass.Nothing
+            : !isLower ? Pass.Everything
+            : isPrivate ? PassLower(backing, descriptor)
+            : Pass.Nothing;
+        Way way = isAppendOnly && flags.Writes ? Way.Guarded : WayFor(flags);
+        Errno error = Admit(backing, descriptor, isLower, flags, way, pass, ref result);
         if (error == Errno.ESTALE) { Supersede(inode, nodeId, backing); }
         if (error.IsError) { return error; }
-        if ((result.Flags & OpenReply.Passthrough) != 0 && (flags & OpenFlags.AccessMode) == OpenFlags.ReadWrite) { inode.ChangesUnseen = true; }
+        bool canMapForWriting = (flags & OpenFlags.AccessMode) == OpenFlags.ReadWrite;
+        if ((result.Flags & OpenReply.Passthrough) != 0 && canMapForWriting) { inode.ChangesUnseen = true; }
         result.Fh = files.Add(inode, nodeId, backing, flags, descriptor, isLower, uid);
         return Errno.None;
     }
@@ -61,13 +69,13 @@ internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFil
                     return Errno.None;
                 case Admission.Superseded:
                     return Errno.ESTALE;
-                // Who cannot read cannot map either.
+                // A file that is open for writing only cannot be mapped.
                 case Admission.Unguarded when (flags & OpenFlags.AccessMode) == OpenFlags.WriteOnly:
                     way = Way.Asked;
                     break;
                 case Admission.Unguarded when attempt >= MostReleaseWaits:
                     return Errno.EBUSY;
-                // The file became append-only while it was open. It may be closed by now, and the kernel tells of that later.
+                // The file became append-only while it was open. It may be closed by now: the kernel tells of a close later.
                 default:
                     WaitForRelease();
                     break;
@@ -75,39 +83,44 @@ internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFil
         }
     }
 
-    /// <summary>
-    /// An open whose flags fcntl(2) may change later: the kernel asks us with those of the moment, where it would go on with
-    /// the old ones on the real file. And without durability a write that syncs must not go there unseen.
-    /// </summary>
-    private Way WayFor(OpenFlags flags) =>
-        (flags & OpenFlags.Direct) != 0 || (flags.Writes && (flags & OpenFlags.Append) != 0) || (!isDurable && (flags & OpenFlags.Sync) != 0) ? Way.Asked : Way.Any;
+    /// <summary>What must come to the server of an open with these flags.</summary>
+    /// <remarks>
+    /// fcntl(2) may change O_DIRECT and O_APPEND later. The kernel sends the server the flags of the moment, but would use the old flags on
+    /// the real file. Without durability the server must see writes with O_SYNC or O_DSYNC, so that they do not sync.
+    /// </remarks>
+    private Way WayFor(OpenFlags flags)
+    {
+        bool mayChange = (flags & OpenFlags.Direct) != 0 || (flags.Writes && (flags & OpenFlags.Append) != 0);
+        return mayChange || (!isDurable && (flags & OpenFlags.Sync) != 0) ? Way.Asked : Way.Any;
+    }
 
     private void WaitForRelease()
     {
         using (session.Block()) { Thread.Sleep(1); }
     }
 
-    /// <summary>Open files are bound to the lower file: they keep the nodeid, and the inode goes on under a new one.</summary>
+    /// <summary>Gives the inode a new nodeid. Open files are bound to the lower file, and keep the old nodeid.</summary>
     private void Supersede(Inode inode, ulong nodeId, BackingFile backing)
     {
         if (tree.Inodes.TrySupersede(inode, backing)) { session.Notifier?.InvalidateAttributes(nodeId); }
     }
 
-    /// <summary>
-    /// What of a lower file may be passed through. What is open before a copy-up and passed through keeps the lower data and
-    /// the old inode, so it is done only where nothing can change, or where that was asked for: then for maps of programs and
-    /// libraries, whose pages all mounts share, and for large files. See docs/adr/0003-lower-passthrough.md.
-    /// </summary>
+    /// <summary>What of a lower file may be passed through. See docs/adr/0003-lower-passthrough.md.</summary>
+    /// <remarks>
+    /// A file that is passed through keeps the lower data and the old inode after a copy-up. So a lower file is passed through only if
+    /// it cannot change, or if the user asked for it with <c>passthrough=lower</c>. In that case large files are passed through, and maps
+    /// of programs and libraries, whose pages all mounts share.
+    /// </remarks>
     private Pass PassLower(BackingFile backing, int descriptor)
     {
-        if (!isWritable) { return Pass.Everything; } // nothing can ever change
+        if (!isWritable) { return Pass.Everything; } // nothing can change
         if (backing.PassOfLower == Pass.Unknown) { backing.PassOfLower = options.PassLower ? JudgeLower(descriptor) : Pass.Nothing; }
         return backing.PassOfLower;
     }
 
     /// <summary>
-    /// Whether a lower file is never passed through, so that the real file need not be opened before somebody reads what
-    /// the kernel has not kept.
+    /// Whether a lower file is never passed through. Then the real file need not be opened until a program reads what the kernel has not
+    /// cached.
     /// </summary>
     public bool IsCached(Inode inode) =>
         session.Backings is null || (isWritable && (!options.PassLower || inode.IsSmall || inode.Backing is { PassOfLower: Pass.Nothing }));

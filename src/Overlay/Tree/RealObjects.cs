@@ -5,39 +5,46 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>Until it is disposed of, the name that upper has of an object goes to no other one.</summary>
+/// <summary>Holds the names lock of an object's directory, so that no other object gets the object's name in upper.</summary>
 /// <remarks>
-/// For whoever changes the object by its name: a file that was removed after it was found, and another made in its place,
-/// would get the change. A directory is reached by a descriptor of its own. Caller holds the rename lock.
+/// Whoever changes an object by its name needs it: if the object were removed and another one got the name, that one would be changed.
+/// A directory needs no lock, since it has a descriptor of its own. Caller holds the rename lock.
 /// </remarks>
 internal readonly ref struct HeldName
 {
     private readonly ObjectLock.Scope names;
 
+    /// <summary>Takes the lock.</summary>
     public HeldName(Inode inode)
     {
         if (!inode.IsDirectory && inode.Parent is { } parent) { names = parent.LockNames(); }
     }
 
+    /// <summary>Releases the lock.</summary>
     public void Dispose() => names.Dispose();
 }
 
 /// <summary>Finds the real objects of inodes.</summary>
 /// <remarks>
-/// An object of upper is reached by names that move: the rename lock is held, shared, as long as the reference. One of a
-/// lower stays where it is, and whoever uses it may wait for its filesystem: no lock is held.
+/// An object of upper is reached by names that may change: the rename lock is held shared as long as the reference. An object of a
+/// lower stays where it is, and whoever uses it may wait for the lower's filesystem: no lock is held.
 /// </remarks>
-/// <param name="directories">Descriptors of real directories.</param>
-/// <param name="work">Work as a directory of upper's layer; null when read-only.</param>
+/// <param name="directories">The descriptors of real directories.</param>
+/// <param name="work">The work directory as a directory of upper's layer; null when read-only.</param>
 /// <param name="renameLock">Held while a name in upper is used.</param>
 internal sealed class RealObjects(DirectoryCache directories, RealDirectory? work, SharedLock renameLock)
 {
-    /// <summary>The object that holds the attributes: upper's if there is one, else the topmost lower's. Caller holds no lock that comes after the rename lock, nor that.</summary>
+    /// <summary>
+    /// Finds the object that has the attributes: that of upper, or the topmost lower one. Caller holds neither the rename lock nor a
+    /// lock that comes after it.
+    /// </summary>
     public Errno Resolve(Inode inode, out RealReference real)
     {
         if (!inode.HasUpper)
         {
-            return inode is DirectoryInode directory ? Of(directory.Lowers[0], Libc.Self, out real) : Of(inode.LowerDirectory!, inode.LowerName, out real);
+            return inode is DirectoryInode directory
+                ? Of(directory.Lowers[0], Libc.Self, out real)
+                : Of(inode.LowerDirectory!, inode.LowerName, out real);
         }
         SharedLock.Scope held = renameLock.Share();
         Errno error = ResolveLocked(inode, out real);
@@ -46,13 +53,16 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
         return error;
     }
 
-    /// <summary>The object of upper that holds the attributes. Caller holds the rename lock while he uses what he gets, and may change it.</summary>
-    /// <returns><see cref="Errno.ESTALE"/> when no name leads to it; never an object of a lower.</returns>
+    /// <summary>
+    /// Finds the object of upper, never one of a lower, so that the caller may change it. Caller holds the rename lock as long as the
+    /// reference.
+    /// </summary>
+    /// <returns><see cref="Errno.ESTALE"/> when nothing leads to it.</returns>
     public Errno ResolveLocked(Inode inode, out RealReference real)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
         if (inode is DirectoryInode { Upper: { } directory }) { return Of(directory, Libc.Self, out real); }
-        // What stands in is looked at first: before a name goes, it is there.
+        // What stands in for the name is tried first: it is set before the name goes.
         switch (inode.Place)
         {
             case ObjectPlace.Held when inode.Links!.Hold is { } hold:
@@ -64,7 +74,7 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
             case ObjectPlace.Orphaned when inode.WorkName is { } name:
                 real = new RealReference(work!.Descriptor, name);
                 return Errno.None;
-            case ObjectPlace.Gone: // its name may be another file's by now
+            case ObjectPlace.Gone: // another file may have the name by now
                 real = default;
                 return Errno.ESTALE;
         }
@@ -73,11 +83,14 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
         return Errno.ESTALE;
     }
 
-    /// <summary>The object that holds the data of a regular file. Caller holds no lock, as for <see cref="Resolve"/>.</summary>
+    /// <summary>Finds the object that has the data of a regular file. Caller holds no lock, as for <see cref="Resolve"/>.</summary>
     public Errno ResolveData(Inode inode, out RealReference real) =>
         inode.Metacopy is { } data ? Of(data.Directory, data.Name, out real) : Resolve(inode, out real);
 
-    /// <summary>A name in a real directory. Caller holds the rename lock if that is one of upper, and not if it is one of a lower.</summary>
+    /// <summary>
+    /// Makes a reference to a name in a real directory. Caller holds the rename lock if the directory is in upper, and does not hold it
+    /// if the directory is in a lower.
+    /// </summary>
     public Errno Of(RealDirectory directory, ReadOnlySpan<byte> name, out RealReference real)
     {
         Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
