@@ -177,13 +177,13 @@ public sealed class OverlayMount : IDisposable
         opened.Add(owners);
         var renameLock = new SharedLock(OverlayLocks.Rename);
         RealDirectory? workRoot = workDirectory is null ? null : new RealDirectory(upperLayer!, workDirectory.Descriptor);
-        var lookup = new LayeredLookup(directories, layers, options.FollowsRedirects, options.Metacopy)
+        var reader = new LayerReader(directories, layers)
         {
             RenameLock = renameLock,
-            RemembersLowers = true,
             Owners = owners,
             Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],
         };
+        var lookup = new LayeredLookup(reader, directories, layers, options.FollowsRedirects, options.Metacopy) { RemembersLowers = true };
         var tree = new ObjectTree
         {
             RenameLock = renameLock,

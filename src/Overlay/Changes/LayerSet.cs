@@ -22,7 +22,7 @@ internal sealed class LayerSet : IDisposable
         this.directories = directories;
         this.isOwner = isOwner;
         Layers = layers;
-        Lookup = new LayeredLookup(directories, layers, followRedirects, followMetacopies);
+        Lookup = new LayeredLookup(new LayerReader(directories, layers), directories, layers, followRedirects, followMetacopies);
         Root = new DirectoryStack(layers.Upper?.Root, layers.LowerRoots);
     }
 

@@ -158,7 +158,7 @@ internal sealed class MergedDirectory(NameHash hash)
 
     private Errno ReadReal(LayerStack layers, LayeredLookup lookup, RealDirectory real, short lower, bool isMerge, bool onlyWhetherEmpty)
     {
-        Errno error = lookup.OpenDirectory(real, out int descriptor);
+        Errno error = lookup.Reader.OpenDirectory(real, out int descriptor);
         if (error.IsError) { return error; }
         var reader = new DirectoryReader(descriptor);
         try
@@ -178,7 +178,7 @@ internal sealed class MergedDirectory(NameHash hash)
                     if (!error.IsError)
                     {
                         type = (byte)(entry.Type >> 12);
-                        isWhiteout = lookup.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == InUpper);
+                        isWhiteout = lookup.Reader.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == InUpper);
                     }
                     // An entry that a layer lists but does not find hides nothing, and is listed. Kernel: ovl_check_whiteouts().
                 }

@@ -48,7 +48,7 @@ internal sealed class ImpureMark(ObjectTree tree, UpperLayer upper, KernelSessio
     /// <summary>Whether something in a directory of upper says where it came from, or cannot be asked.</summary>
     private bool HasOrigins(DirectoryInode directory, MergedDirectory content)
     {
-        if (tree.Lookup.OpenDirectory(directory.Upper!, out int descriptor).IsError) { return true; }
+        if (tree.Lookup.Reader.OpenDirectory(directory.Upper!, out int descriptor).IsError) { return true; }
         bool isFound = false;
         for (int i = 0; i < content.Count && !isFound; i++)
         {
