@@ -14,7 +14,7 @@ export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT = 1
 
 SOURCES := $(shell find src -type f) $(wildcard Directory.*.props) global.json .editorconfig tools/publish.sh
 
-.PHONY: all build test test-options oracle test-real bench bench-smoke bench-micro run install uninstall clean help
+.PHONY: all build test test-options oracle test-real mutation bench bench-smoke bench-micro run install uninstall clean help
 
 all: out/veneer
 
@@ -54,6 +54,13 @@ test-real: out/veneer
 	@tools/setup.sh test-real
 	@STATE='$(STATE)' test/real/run.sh
 
+ROOMS ?= Format Lookup Tree Upper
+
+# Changes the code and looks whether a test fails; ROOMS='Format Lookup' chooses.
+mutation:
+	@tools/setup.sh build
+	@tools/mutation.sh $(ROOMS)
+
 # Beside kernel overlayfs and others; ARGS='--help' tells what can be asked for.
 bench: out/veneer
 	@tools/setup.sh bench
@@ -91,6 +98,7 @@ help:
 	@echo 'make test-options          the tests that mount, once more with each option'
 	@echo 'make oracle SECONDS=600    random operations, compared with kernel overlayfs; ARGS=--help'
 	@echo 'make test-real             real work in a Debian, beside kernel overlayfs; needs its mirror'
+	@echo 'make mutation ROOMS=Format changes the code, and tells which changes no test without a mount notices'
 	@echo 'make bench                 Veneer beside kernel overlayfs and others; ARGS=--help'
 	@echo 'make bench-smoke           the same in two minutes'
 	@echo 'make bench-micro           our own code alone, with BenchmarkDotNet'

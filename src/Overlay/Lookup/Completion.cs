@@ -164,9 +164,9 @@ internal sealed class Completion(
         if (present.MayHave(upperXattr.ProtAttr)) { whole.Protection = ProtectionAttribute.Read(directory, name, upperXattr); }
         if (found.Stat.IsDirectory)
         {
-            whole.IsImpure = present.MayHave(upperXattr.Impure) && LayerAttributes.ReadFlag(directory, name, upperXattr.Impure) == 'y';
+            whole.IsImpure = present.MayHave(upperXattr.Impure) && OverlayAttributes.ReadFlag(directory, name, upperXattr.Impure) == 'y';
             if (search.IsLast) { return Errno.None; }
-            if (present.MayHave(upperXattr.Opaque) && LayerAttributes.ReadFlag(directory, name, upperXattr.Opaque) == 'y')
+            if (present.MayHave(upperXattr.Opaque) && OverlayAttributes.ReadFlag(directory, name, upperXattr.Opaque) == 'y')
             {
                 whole.IsOpaque = search.Stop = true;
                 return Errno.None;
@@ -186,7 +186,7 @@ internal sealed class Completion(
         }
         if (found.Stat.IsRegular && present.MayHave(upperXattr.Metacopy))
         {
-            Errno error = LayerAttributes.ReadMetacopy(directory, name, upperXattr, out search.IsMetacopy);
+            Errno error = OverlayAttributes.ReadMetacopy(directory, name, upperXattr, out search.IsMetacopy);
             if (error.IsError) { return error; }
         }
         search.Stop = !search.IsMetacopy;
@@ -304,7 +304,7 @@ internal sealed class Completion(
                 search.IsMetacopy = false;
                 if (stat.IsRegular)
                 {
-                    error = LayerAttributes.ReadMetacopy(borrowed.Descriptor, name, xattr, out search.IsMetacopy);
+                    error = OverlayAttributes.ReadMetacopy(borrowed.Descriptor, name, xattr, out search.IsMetacopy);
                     if (error.IsError) { return error; }
                 }
                 search.Stop = !search.IsMetacopy;
@@ -314,7 +314,7 @@ internal sealed class Completion(
             {
                 if (reader.IsTrap(stat)) { return Errno.ELOOP; }
                 if (search.IsLast) { return Errno.None; }
-                if (LayerAttributes.ReadFlag(borrowed.Descriptor, name, xattr.Opaque) == 'y')
+                if (OverlayAttributes.ReadFlag(borrowed.Descriptor, name, xattr.Opaque) == 'y')
                 {
                     search.Stop = true;
                     return Errno.None;
@@ -328,7 +328,7 @@ internal sealed class Completion(
     private static Errno FollowRedirect(int directory, ReadOnlySpan<byte> name, ReadOnlySpan<byte> before, ReadOnlySpan<byte> after,
         ref Search search, OverlayXattr xattr, bool relative = true)
     {
-        Errno error = LayerAttributes.ReadRedirect(directory, name, xattr, stackalloc byte[1024], out ReadOnlySpan<byte> redirect);
+        Errno error = OverlayAttributes.ReadRedirect(directory, name, xattr, stackalloc byte[1024], out ReadOnlySpan<byte> redirect);
         if (error.IsNoXattr) { return Errno.None; }
         if (error.IsError) { return error; }
         bool isAbsolute = redirect is [(byte)'/', ..];

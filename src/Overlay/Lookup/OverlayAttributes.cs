@@ -5,7 +5,7 @@ namespace Veneer.Overlay.Lookup;
 
 /// <summary>Reads the overlay's own attributes of a real object.</summary>
 /// <remarks>Each method takes the descriptor of the object's directory and the object's name, with its NUL.</remarks>
-internal static class LayerAttributes
+internal static class OverlayAttributes
 {
     /// <summary>Whether a regular file is a metacopy. Kernel: ovl_check_metacopy_xattr().</summary>
     /// <returns><see cref="Errno.EIO"/> when the attribute's value is too short for any version of the format.</returns>
