@@ -1,4 +1,5 @@
 using Veneer.Linux;
+using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Lookup;
 
@@ -59,7 +60,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
             Item item = level.Items[level.Next++];
             if (!item.IsEntry)
             {
-                byte[] path = Join(level.Path, item.Key);
+                byte[] path = NamePath.Join(level.Path, item.Key);
                 bool wasListed = path.AsSpan().SequenceCompareTo(position.After) <= 0 && position.After.Length > 0;
                 if (wasListed && !MayLeadFurther(path)) { continue; }
                 item.Step = Examine(level, item, path);
@@ -190,7 +191,7 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
             disturbed(path, Errno.None); // it was removed after it was listed
             return null;
         }
-        Baseline? was = below.Exists ? new Baseline(level.Baseline!, item.Name, Join(level.Source!, item.Key), below) : null;
+        Baseline? was = below.Exists ? new Baseline(level.Baseline!, item.Name, NamePath.Join(level.Source!, item.Key), below) : null;
         if (!found.Exists)
         {
             return was is not null && found.IsWhiteout
@@ -217,17 +218,14 @@ internal sealed class UpperWalk(LayerSet layers, DiffPosition position, bool for
 
         DirectoryStack directory = level.Directory.Child(item.Name, found.HasUpper, whole);
         byte[]? source = whole.Lowers.Length == 0 ? null : whole.Redirect is { } redirect
-            ? redirect[0] == '/' ? redirect[1..] : Join(level.Source ?? [], redirect)
-            : Join(level.Source ?? [], item.Key);
+            ? redirect[0] == '/' ? redirect[1..] : NamePath.Join(level.Source ?? [], redirect)
+            : NamePath.Join(level.Source ?? [], item.Key);
         return new Step
         {
             Path = path, Parent = level.Directory, Name = item.Name, Found = found, Whole = whole, Base = was, Directory = directory,
             Source = source, IsWhole = level.IsWhole
         };
     }
-
-    private static byte[] Join(byte[] directory, ReadOnlySpan<byte> name) =>
-        directory.Length == 0 ? name.ToArray() : [.. directory, (byte)'/', .. name];
 }
 
 /// <summary>A time, to tell which files have changed after it.</summary>

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Veneer.Fuse;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
+using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Topology;
 using Veneer.Overlay.Tree;
@@ -103,12 +104,6 @@ internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int na
             if (inode.IsUnlinked || inode.IsNameless) { return null; }
             for (Inode? at = inode; at is { Parent: not null }; at = at.Parent) { names.Add(at.Name.ToArray()); }
         }
-        var path = new MemoryStream();
-        for (int i = names.Count - 1; i >= 0; i--)
-        {
-            path.Write(names[i].AsSpan(0, names[i].Length - 1));
-            if (i > 0) { path.WriteByte((byte)'/'); }
-        }
-        return path.ToArray();
+        return NamePath.FromLowest(names);
     }
 }

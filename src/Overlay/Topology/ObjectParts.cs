@@ -158,12 +158,6 @@ internal sealed class ObjectParts(LayerSet layers)
         {
             names.Add(directory.Name);
         }
-        var path = new MemoryStream();
-        for (int i = names.Count - 1; i >= 0; i--)
-        {
-            path.Write(names[i].AsSpan(0, names[i].Length - 1));
-            if (i > 0) { path.WriteByte((byte)'/'); }
-        }
-        return path.ToArray();
+        return NamePath.FromLowest(names);
     }
 }
