@@ -4,6 +4,9 @@ using Veneer.Overlay.Changes;
 using Veneer.Overlay.Topology;
 using Veneer.Overlay.Usage;
 
+// A value that has a name has a word as well: CS8509 refuses a switch that lacks it. No default arm may hide that.
+#pragma warning disable CS8524 // a value without a name ends in an exception
+
 namespace Veneer.Overlay.Documents;
 
 /// <summary>Converts a value of an enum to a word of a document, and back. An unknown word is an error.</summary>
@@ -40,7 +43,7 @@ internal sealed class ChangeKindWord() : DocumentWord<ChangeKind>(Of)
         ChangeKind.Replaced => "replaced",
         ChangeKind.Renamed => "renamed",
         ChangeKind.TypeChanged => "type_changed",
-        _ => "opaque",
+        ChangeKind.Opaque => "opaque",
     };
 }
 
@@ -56,7 +59,7 @@ internal sealed class ObjectTypeWord() : DocumentWord<ObjectType>(Of)
         ObjectType.Fifo => "fifo",
         ObjectType.Socket => "socket",
         ObjectType.CharacterDevice => "character",
-        _ => "block",
+        ObjectType.BlockDevice => "block",
     };
 }
 
@@ -66,7 +69,7 @@ internal sealed class DisturbanceKindWord() : DocumentWord<DisturbanceKind>(kind
     DisturbanceKind.Moved => "moved",
     DisturbanceKind.Unreadable => "unreadable",
     DisturbanceKind.Unexpressed => "unexpressed",
-    _ => "left_out",
+    DisturbanceKind.LeftOut => "left_out",
 });
 
 /// <summary>Converts the way in which a mount holds something.</summary>
@@ -75,7 +78,7 @@ internal sealed class MountRelationWord() : DocumentWord<MountRelation>(relation
     MountRelation.Nested => "nested",
     MountRelation.Pin => "pin",
     MountRelation.Image => "image",
-    _ => "copy",
+    MountRelation.Copy => "copy",
 });
 
 /// <summary>Converts whether the kernel serves an overlay: <c>kernel</c> for true, <c>veneer</c> for false.</summary>
@@ -129,6 +132,7 @@ internal sealed class PartRolesWords : JsonConverter<PartRoles>
         PartRoles.Metacopy => "metacopy",
         PartRoles.Data => "data",
         PartRoles.Origin => "origin",
-        _ => "redirected",
+        PartRoles.Redirected => "redirected",
+        PartRoles.None => throw new ArgumentOutOfRangeException(nameof(role)), // not a role
     };
 }
