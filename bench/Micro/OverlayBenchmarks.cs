@@ -31,8 +31,7 @@ public class OverlayBenchmarks
         string[] lowers = [.. Enumerable.Range(0, 2).Select(i => scratch.CreateSubdirectory($"lower{i}").FullName)];
         for (int i = 0; i < Entries; i++) { File.WriteAllText($"{lowers[i % 2]}/file{i}", ""); }
         foreach (string name in (string[])["one", "other"]) { Directory.CreateDirectory($"{lowers[0]}/{name}"); }
-        volume = OverlayMount.OpenVolume(new OverlayOptions { LowerDirectories = lowers, MountPoint = "/nowhere" }, static _ => { },
-            opened);
+        volume = Volume.Open(new OverlayOptions { LowerDirectories = lowers, MountPoint = "/nowhere" }, static _ => { }, opened);
         fileSystem = new OverlayFileSystem(volume);
         volume.Tree.Inodes.FindDirectory(InodeTable.RootId, out root);
         one = new RealDirectory(root.Lowers[0], "one\0"u8.ToArray());

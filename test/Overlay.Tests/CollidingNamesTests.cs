@@ -94,7 +94,7 @@ public sealed class CollidingNamesTests : IDisposable
         string lower = scratch.CreateSubdirectory("lower").FullName, upper = scratch.CreateSubdirectory("upper").FullName;
         for (int i = 0; i < Names; i++) { File.WriteAllText(Path.Combine(isMerged && i % 2 == 0 ? lower : upper, $"name{i:00}"), ""); }
         opened = [];
-        volume = OverlayMount.OpenVolume(
+        volume = Volume.Open(
             new OverlayOptions { LowerDirectories = [lower], UpperDirectory = upper, WorkDirectory = scratch.CreateSubdirectory("work").FullName, UserXattr = true, Sync = Sync.Volatile, MountPoint = "/nowhere", Passthrough = KernelFeature.Off, IoUring = KernelFeature.Off },
             static _ => { },
             opened,
