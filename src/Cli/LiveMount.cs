@@ -85,7 +85,8 @@ internal static class LiveMount
     }
 
     /// <summary>Asks as <see cref="MountedOverlay"/> has it asked: what changed, for as long as it takes to read upper.</summary>
-    public static byte[] AskFor(string mountPoint, Query query, string argument) => Ask(mountPoint, query, argument, query == Query.Changes ? -1 : AnswerTime);
+    public static byte[] AskFor(string mountPoint, Query query, string argument) =>
+        Ask(mountPoint, query, argument, query == Query.Changes ? -1 : AnswerTime);
 
     /// <summary>In the child: asks the server, and passes the answer on to the parent.</summary>
     public static int PassOn(string place, string query, string argument)
