@@ -17,7 +17,7 @@ public sealed class OverlayMount : IDisposable
         this.volume = volume;
         this.held = held;
         fileSystem = new OverlayFileSystem(volume);
-        fileSystem.Shutdown.LetGo = Dispose;
+        fileSystem.Shutdown.ReleaseLayers = Dispose;
         if (LayerWatch.Start(volume.Places, fileSystem.Response.ActOnLoss) is { } watch) { held.Add(watch); }
     }
 
@@ -96,7 +96,7 @@ public sealed class OverlayMount : IDisposable
     /// <param name="device">The device number of the mount, as in mountinfo.</param>
     public void Announce(string mountPoint, int mountId, string device)
     {
-        fileSystem.Shutdown.Device = device;
+        fileSystem.Shutdown.Revocation.Device = device;
         volume.InUse.Announce(mountPoint, mountId, device);
     }
 
@@ -116,8 +116,8 @@ public sealed class OverlayMount : IDisposable
     /// </summary>
     public Func<string, int, bool>? LookUpRevoked
     {
-        get => fileSystem.Shutdown.LookUpRevoked;
-        set => fileSystem.Shutdown.LookUpRevoked = value;
+        get => fileSystem.Shutdown.Revocation.LookUp;
+        set => fileSystem.Shutdown.Revocation.LookUp = value;
     }
 
     /// <summary>

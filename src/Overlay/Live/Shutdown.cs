@@ -35,16 +35,10 @@ internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFil
     private Fd? formerLayers; // kept until the process ends
 
     /// <summary>Releases the layers. Set by their owner.</summary>
-    public Action? LetGo { get; set; }
+    public Action? ReleaseLayers { get; set; }
 
-    /// <summary>
-    /// Makes another process look up so many names in a directory, and tells whether it could. Set by the wiring of the mount.
-    /// See <see cref="Gate.Revoke"/>.
-    /// </summary>
-    public Func<string, int, bool>? LookUpRevoked { get; set; }
-
-    /// <summary>The number of the mount's device, as in mount tables; set when the overlay is mounted.</summary>
-    public string Device { get; set; } = "";
+    /// <summary>Revokes passed-through files.</summary>
+    public PassthroughRevocation Revocation { get; } = new(session, files, log);
 
     /// <summary>Whether the overlay is shut down, or about to be.</summary>
     public bool IsShutDown => Volatile.Read(ref shutdowns) > 0;
@@ -84,10 +78,10 @@ internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFil
             HashSet<ulong> left = hangs ? GiveUp() : [];
             List<ulong> nodes = inodes.NodeIds();
             foreach (ulong node in nodes.Where(node => !left.Contains(node))) { session.Notifier?.DropInode(node); }
-            bool isRevoked = Revoke(entrance);
-            if (files.ToList().Exists(file => file.Backing is { IsPassthrough: true }))
+            bool isRevoked = Revocation.Run(entrance);
+            if (Revocation.AreAnyOpen)
             {
-                formerLayers = FormerLayer.Leave(places, Device);
+                formerLayers = FormerLayer.WriteRecord(places, Revocation.Device);
             }
             if (!entrance.Close(Service.Nothing, hangs ? 0 : Patience) && !hangs)
             {
@@ -97,7 +91,7 @@ internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFil
             if (!left.Contains(InodeTable.RootId)) { session.Notifier?.DropInode(InodeTable.RootId); }
             session.Notifier?.DropNames();
             Stop(hangs);
-            LetGo?.Invoke();
+            ReleaseLayers?.Invoke();
             error = hangs ? Errno.ETIMEDOUT : isRevoked ? Errno.None : Errno.EBUSY;
             return error;
         }
@@ -148,35 +142,5 @@ internal sealed class Shutdown(InodeTable inodes, KernelSession session, OpenFil
             while (!isDown) { Monitor.Wait(downLock); }
             return downError;
         }
-    }
-
-    /// <summary>
-    /// Revokes passed-through files: the kernel reads and writes them without us, so it must be told that they are gone.
-    /// </summary>
-    /// <returns>False when the kernel could not be told.</returns>
-    private bool Revoke(Gate entrance)
-    {
-        if (session.Backings is null || LookUpRevoked is null) { return true; }
-        ulong[] nodes = [.. files.ToList().Where(file => file.Backing is { IsPassthrough: true }).Select(file => file.NodeId).Distinct()];
-        if (nodes.Length == 0) { return true; }
-        entrance.Revoke(nodes);
-        // The mount may remain only in a mount namespace other than ours.
-        bool isFound = false;
-        foreach (MountNamespace space in MountNamespace.Visible())
-        {
-            foreach (MountEntry mount in space.Mounts.Where(mount => mount.Device == Device && mount.Root == "/"))
-            {
-                if (LookUpRevoked(
-                    space.Process == "self" ? mount.MountPoint : $"/proc/{space.Process}/root{mount.MountPoint}", nodes.Length))
-                {
-                    return true;
-                }
-                isFound = true;
-            }
-        }
-        log($"veneer: {nodes.Length} files that the kernel reads and writes by itself stay open to who has them, since {(isFound
-            ? "the process that tells it so could not do its work"
-            : "the mount is found nowhere any more")}: end who has them, see veneer holders");
-        return false;
     }
 }

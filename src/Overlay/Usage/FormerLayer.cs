@@ -29,7 +29,7 @@ internal readonly record struct FormerLayer(string Role, string Device, string I
     /// <param name="layers">The layers, which are still open.</param>
     /// <param name="device">The device number of the overlay.</param>
     /// <returns>The record, or null when it cannot be made.</returns>
-    public static Fd? Leave(IReadOnlyList<Place> layers, string device)
+    public static Fd? WriteRecord(IReadOnlyList<Place> layers, string device)
     {
         if (MountTable.Read(out List<MountEntry> table).IsError || Libc.CreateMemoryFile(Name, out int descriptor).IsError)
         {
@@ -61,7 +61,7 @@ internal readonly record struct FormerLayer(string Role, string Device, string I
     /// <summary>Reads the record of a server.</summary>
     /// <param name="path">The path of its descriptor in /proc.</param>
     /// <returns>The layers that can be read.</returns>
-    public static List<FormerLayer> Read(string path)
+    public static List<FormerLayer> ReadRecord(string path)
     {
         var layers = new List<FormerLayer>();
         // A new open file begins at offset 0.

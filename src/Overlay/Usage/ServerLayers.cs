@@ -29,7 +29,7 @@ internal sealed class ServerLayers(string directory)
 
     /// <summary>The layers that it had until it was shut down; users of its files may still hold their filesystems.</summary>
     public IReadOnlyList<FormerLayer> Former =>
-        former ??= FormerRecord is { } record && given.Count == 0 ? FormerLayer.Read(record) : [];
+        former ??= FormerRecord is { } record && given.Count == 0 ? FormerLayer.ReadRecord(record) : [];
 
     /// <summary>The owner record on the server's upper or work, or null.</summary>
     public OwnerRecord? Owner => given.Select(layer => layer.Owner).FirstOrDefault(owner => owner is not null);
