@@ -15,25 +15,18 @@ namespace Veneer.Overlay;
 internal sealed class OverlayFileSystem : IFileSystem
 {
     private readonly ObjectTree tree;
-    private readonly UpperLayer upper;
     private readonly VolatileMark? mark;
     private readonly KernelSession session;
     private readonly OpenFiles files;
     private readonly WritebackErrors errors;
     private readonly LookAhead ahead;
-    private readonly NameRequests names;
-    private readonly RenameRequests renames;
-    private readonly OpenRequests opens;
-    private readonly FileRequests contents;
-    private readonly AttributeRequests attributes;
-    private readonly XattrRequests xattrs;
-    private readonly DirectoryRequests directories;
-    private readonly FlagRequests flags;
+    private readonly RequestHandlers requests;
     private readonly LiveTools tools;
 
     public OverlayFileSystem(Volume volume)
     {
-        (tree, upper, mark) = (volume.Tree, volume.Upper, volume.Mark);
+        (tree, mark) = (volume.Tree, volume.Mark);
+        UpperLayer upper = volume.Upper;
         Action<string> log = volume.Log;
         OverlayOptions options = volume.Options;
         session = new KernelSession(options, log);
@@ -44,29 +37,10 @@ internal sealed class OverlayFileSystem : IFileSystem
         errors = new WritebackErrors(volume.Sentinel, upper.IsInMemory, acts ? Response.ActOnError : null);
         ahead = new LookAhead(tree.Lookup, tree.Listings, tree.Inodes, tree.Keys, log);
 
-        var impure = new ImpureMark(tree, upper, session);
-        var remove = new Remove(tree, upper, session);
-        var copyUp = new CopyUp(tree, upper, session, new Publication(tree, upper, session, remove, impure));
-        var create = new Create(tree, upper);
-        var rename = new Rename(tree, upper, remove, impure);
-        var change = new ObjectChange(tree);
-
-        var policy = new OpenPolicy(tree, session, files, options, upper.IsWritable);
-        var maker = new InodeMaker(tree, upper.IsWritable);
-        var finder = new NameFinder(tree, maker, new SameFile(tree, upper, log));
-        var smallReads = new SmallReads();
-        names = new NameRequests(tree, upper, session, maker, finder, copyUp, create, remove, rename, impure, errors);
-        renames = new RenameRequests(tree, upper, finder, copyUp, remove, rename);
-        opens = new OpenRequests(tree, upper, session, maker, policy, files, errors, copyUp, create, remove, names, smallReads);
-        contents = new FileRequests(tree, upper, session, policy, files, errors, smallReads);
-        attributes = new AttributeRequests(tree, upper, session, copyUp, change, contents, errors);
-        xattrs = new XattrRequests(tree, upper, session, copyUp, change);
-        directories = new DirectoryRequests(tree, session, maker, finder, impure, ahead, errors);
-        flags = new FlagRequests(tree, session, copyUp, change);
-
+        requests = new RequestHandlers(tree, upper, session, files, errors, ahead, options, log);
         Sync = new LiveSync(tree, upper, mark, errors, Response, options, log);
         tools = new LiveTools(
-            new LiveStats(tree, session, files, copyUp, volume.MaxOpenFiles),
+            new LiveStats(tree, session, files, requests.CopyUp, volume.MaxOpenFiles),
             new LiveLayers(tree, options, volume.NamedWork),
             new LiveChanges(tree),
             new LiveStatus(tree, upper, session, mark, errors, Sync, options, volume.IsUserXattrAsked),
@@ -148,87 +122,90 @@ internal sealed class OverlayFileSystem : IFileSystem
 
     private long collected; // the bytes of garbage at the last collection
 
-    public Errno Lookup(in Request request, ReadOnlySpan<byte> name, out EntryOut entry) => names.Lookup(request, name, out entry);
+    public Errno Lookup(in Request request, ReadOnlySpan<byte> name, out EntryOut entry) => requests.Names.Lookup(request, name, out entry);
 
-    public void Forget(ulong nodeId, ulong lookups) => names.Forget(nodeId, lookups);
+    public void Forget(ulong nodeId, ulong lookups) => requests.Names.Forget(nodeId, lookups);
 
-    public Errno ReadLink(in Request request, Span<byte> target, out int length) => names.ReadLink(request, target, out length);
+    public Errno ReadLink(in Request request, Span<byte> target, out int length) => requests.Names.ReadLink(request, target, out length);
 
     public Errno SymLink(in Request request, ReadOnlySpan<byte> name, ReadOnlySpan<byte> target, out EntryOut entry) =>
-        names.SymLink(request, name, target, out entry);
+        requests.Names.SymLink(request, name, target, out entry);
 
     public Errno MkNod(in Request request, ReadOnlySpan<byte> name, in MkNodIn input, out EntryOut entry) =>
-        names.MkNod(request, name, input, out entry);
+        requests.Names.MkNod(request, name, input, out entry);
 
     public Errno MkDir(in Request request, ReadOnlySpan<byte> name, in MkDirIn input, out EntryOut entry) =>
-        names.MkDir(request, name, input, out entry);
+        requests.Names.MkDir(request, name, input, out entry);
 
-    public Errno Unlink(in Request request, ReadOnlySpan<byte> name) => names.Unlink(request, name);
+    public Errno Unlink(in Request request, ReadOnlySpan<byte> name) => requests.Names.Unlink(request, name);
 
-    public Errno RmDir(in Request request, ReadOnlySpan<byte> name) => names.RmDir(request, name);
+    public Errno RmDir(in Request request, ReadOnlySpan<byte> name) => requests.Names.RmDir(request, name);
 
     public Errno Link(in Request request, ulong target, ReadOnlySpan<byte> newName, out EntryOut entry) =>
-        names.Link(request, target, newName, out entry);
+        requests.Names.Link(request, target, newName, out entry);
 
     public Errno Rename(in Request request, ReadOnlySpan<byte> name, ulong newDirectory, ReadOnlySpan<byte> newName, RenameFlags flags) =>
-        renames.Run(request, name, newDirectory, newName, flags);
+        requests.Renames.Run(request, name, newDirectory, newName, flags);
 
-    public Errno Open(in Request request, in OpenIn input, out OpenOut result) => opens.Open(request, input, out result);
+    public Errno Open(in Request request, in OpenIn input, out OpenOut result) => requests.Opens.Open(request, input, out result);
 
     public Errno Create(in Request request, ReadOnlySpan<byte> name, in CreateIn input, out CreateOut result) =>
-        opens.Create(request, name, input, out result);
+        requests.Opens.Create(request, name, input, out result);
 
-    public Errno TmpFile(in Request request, in CreateIn input, out CreateOut result) => opens.TmpFile(request, input, out result);
+    public Errno TmpFile(in Request request, in CreateIn input, out CreateOut result) => requests.Opens.TmpFile(request, input, out result);
 
-    public void Release(ulong nodeId, ulong fh) => opens.Release(fh);
+    public void Release(ulong nodeId, ulong fh) => requests.Opens.Release(fh);
 
     // close(2) has nothing to wait for: writes are not kept back
     public Errno Flush(in Request request, in FlushIn input) => Errno.ENOSYS;
 
-    public Errno Read(in Request request, in ReadIn input, ref ContentWriter content) => contents.Read(request, input, ref content);
+    public Errno Read(in Request request, in ReadIn input, ref ContentWriter content) => requests.Files.Read(request, input, ref content);
 
     public Errno Write(in Request request, in WriteIn input, ReadOnlySpan<byte> data, out int count) =>
-        contents.Write(request, input, data, out count);
+        requests.Files.Write(request, input, data, out count);
 
-    public Errno FSync(in Request request, in FSyncIn input) => contents.FSync(request, input);
+    public Errno FSync(in Request request, in FSyncIn input) => requests.Files.FSync(request, input);
 
-    public Errno FAllocate(in Request request, in FAllocateIn input) => contents.FAllocate(request, input);
+    public Errno FAllocate(in Request request, in FAllocateIn input) => requests.Files.FAllocate(request, input);
 
-    public Errno LSeek(in Request request, in LSeekIn input, out ulong offset) => contents.LSeek(request, input, out offset);
+    public Errno LSeek(in Request request, in LSeekIn input, out ulong offset) => requests.Files.LSeek(request, input, out offset);
 
     public Errno CopyFileRange(in Request request, in CopyFileRangeIn input, out ulong copied) =>
-        contents.CopyFileRange(request, input, out copied);
+        requests.Files.CopyFileRange(request, input, out copied);
 
-    public Errno GetAttr(in Request request, in GetAttrIn input, out AttrOut result) => attributes.GetAttr(request, input, out result);
+    public Errno GetAttr(in Request request, in GetAttrIn input, out AttrOut result) =>
+        requests.Attributes.GetAttr(request, input, out result);
 
-    public Errno StatX(in Request request, in StatXIn input, out StatXOut result) => attributes.StatX(request, input, out result);
+    public Errno StatX(in Request request, in StatXIn input, out StatXOut result) => requests.Attributes.StatX(request, input, out result);
 
-    public Errno SetAttr(in Request request, in SetAttrIn input, out AttrOut result) => attributes.SetAttr(request, input, out result);
+    public Errno SetAttr(in Request request, in SetAttrIn input, out AttrOut result) =>
+        requests.Attributes.SetAttr(request, input, out result);
 
     public Errno Access(in Request request, uint mask) => Errno.ENOSYS; // the kernel checks permissions itself (default_permissions)
 
-    public Errno StatFs(in Request request, out StatFsOut result) => attributes.StatFs(request, out result);
+    public Errno StatFs(in Request request, out StatFsOut result) => requests.Attributes.StatFs(request, out result);
 
     public Errno GetXattr(in Request request, ReadOnlySpan<byte> attribute, Span<byte> value, out int size) =>
         tools.TryGetXattr(request, attribute, value, out size, out Errno error)
             ? error
-            : xattrs.GetXattr(request, attribute, value, out size);
+            : requests.Xattrs.GetXattr(request, attribute, value, out size);
 
-    public Errno ListXattr(in Request request, Span<byte> list, out int size) => xattrs.ListXattr(request, list, out size);
+    public Errno ListXattr(in Request request, Span<byte> list, out int size) => requests.Xattrs.ListXattr(request, list, out size);
 
     public Errno SetXattr(in Request request, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value, in SetXattrIn input) =>
-        xattrs.SetXattr(request, attribute, value, input);
+        requests.Xattrs.SetXattr(request, attribute, value, input);
 
-    public Errno RemoveXattr(in Request request, ReadOnlySpan<byte> attribute) => xattrs.RemoveXattr(request, attribute);
+    public Errno RemoveXattr(in Request request, ReadOnlySpan<byte> attribute) => requests.Xattrs.RemoveXattr(request, attribute);
 
-    public Errno OpenDir(in Request request, in OpenIn input, out OpenOut result) => directories.OpenDir(request, input, out result);
+    public Errno OpenDir(in Request request, in OpenIn input, out OpenOut result) =>
+        requests.Directories.OpenDir(request, input, out result);
 
     public void ReleaseDir(ulong nodeId, ulong fh) { }
 
     public Errno ReadDir(in Request request, in ReadIn input, ref DirectoryWriter writer) =>
-        directories.ReadDir(request, input, ref writer);
+        requests.Directories.ReadDir(request, input, ref writer);
 
-    public Errno FSyncDir(in Request request, in FSyncIn input) => contents.FSyncDir(request, input);
+    public Errno FSyncDir(in Request request, in FSyncIn input) => requests.Files.FSyncDir(request, input);
 
     public Errno Ioctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength,
         out int result)
@@ -236,6 +213,6 @@ internal sealed class OverlayFileSystem : IFileSystem
         result = 0;
         return tools.TryIoctl(request, input, argument, output, out outputLength, out Errno error)
             ? error
-            : flags.Run(request, input, argument, output, out outputLength);
+            : requests.Flags.Run(request, input, argument, output, out outputLength);
     }
 }
