@@ -35,7 +35,8 @@ internal static class Background
         }
         if (error.IsError)
         {
-            return Failed($"The server process cannot be started{Self.WhyNot(error, "see the limits of this process, or mount with -f")}");
+            string why = Self.StartFailure(error, "see the limits of this process, or mount with -f");
+            return Failed($"The server process cannot be started{why}");
         }
 
         Span<byte> buffer = stackalloc byte[4096];
@@ -64,7 +65,7 @@ internal static class Background
     /// <returns>
     /// The object's full name, which outlives the parent; where it has none, a path through the parent's descriptor.
     /// </returns>
-    public static string AsParentHas(string path)
+    public static string ResolveAsParent(string path)
     {
         foreach (string own in (ReadOnlySpan<string>)["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"])
         {

@@ -42,7 +42,8 @@ internal static class LiveMount
         if (error.IsError)
         {
             throw new LayerException(
-                $"A process that asks the server cannot be started{Self.WhyNot(error, "see the limits of this process")}", ExitCode.System);
+                $"A process that asks the server cannot be started{Self.StartFailure(error, "see the limits of this process")}",
+                ExitCode.System);
         }
         if (silence > 0)
         {
@@ -89,9 +90,9 @@ internal static class LiveMount
         Ask(mountPoint, query, argument, query == Query.Changes ? -1 : AnswerTime);
 
     /// <summary>In the child: asks the server, and passes the answer on to the parent.</summary>
-    public static int PassOn(string place, string query, string argument)
+    public static int RunChild(string place, string query, string argument)
     {
-        Self.Begin();
+        Self.SignalStarted();
         try
         {
             Write(IsAnswer,

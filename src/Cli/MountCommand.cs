@@ -46,10 +46,10 @@ internal static class MountCommand
         {
             options = options with
             {
-                LowerDirectories = [.. options.LowerDirectories.Select(Background.AsParentHas)],
-                UpperDirectory = options.UpperDirectory is { } upper ? Background.AsParentHas(upper) : null,
-                WorkDirectory = options.WorkDirectory is { } work ? Background.AsParentHas(work) : null,
-                MountPoint = connection >= 0 ? options.MountPoint : Background.AsParentHas(options.MountPoint),
+                LowerDirectories = [.. options.LowerDirectories.Select(Background.ResolveAsParent)],
+                UpperDirectory = options.UpperDirectory is { } upper ? Background.ResolveAsParent(upper) : null,
+                WorkDirectory = options.WorkDirectory is { } work ? Background.ResolveAsParent(work) : null,
+                MountPoint = connection >= 0 ? options.MountPoint : Background.ResolveAsParent(options.MountPoint),
             };
         }
         else
@@ -78,7 +78,7 @@ internal static class MountCommand
         int before = MountTable.IdAt(place);
         int exitCode = Background.Start(invocation, connection: -1);
         if (exitCode == ExitCode.Success) { return CheckThatItAnswers(place, before); }
-        _ = TakeAway(place, before);
+        _ = RemoveDeadMount(place, before);
         return exitCode;
     }
 
@@ -88,7 +88,7 @@ internal static class MountCommand
     /// <param name="path">The mount point's full name.</param>
     /// <param name="before">The id of the mount that was there before; -1 when it is not known, and then nothing is done.</param>
     /// <returns>Whether there was such a mount, and it is gone.</returns>
-    private static bool TakeAway(string path, int before)
+    private static bool RemoveDeadMount(string path, int before)
     {
         if (before < 0 || Target.Find(path, out _, out MountEntry? mount).IsError || mount is not { Type: "fuse.veneer" }
             || mount.Id == before)
@@ -141,7 +141,7 @@ internal static class MountCommand
 
     /// <summary>In the parent: checks that the mount answers, and that it is visible at its path.</summary>
     /// <param name="path">The mount point's full name.</param>
-    /// <param name="before">The id of the mount that was there before, as for <see cref="TakeAway"/>.</param>
+    /// <param name="before">The id of the mount that was there before, as for <see cref="RemoveDeadMount"/>.</param>
     private static int CheckThatItAnswers(string path, int before)
     {
         Errno error = Target.Open(path, out _, out int descriptor);
@@ -161,7 +161,7 @@ internal static class MountCommand
         }
         throw new MountException(error.IsError
             ? $"{path} was mounted, but did not answer ({error}): "
-                + $"{(TakeAway(path, before) ? "it is unmounted again, " : "unmount it, and ")}see the system's log and the "
+                + $"{(RemoveDeadMount(path, before) ? "it is unmounted again, " : "unmount it, and ")}see the system's log and the "
                 + "limits of this process."
             : $"{path} was mounted, but is not a mount now: see who unmounted it.");
     }

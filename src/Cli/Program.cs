@@ -20,11 +20,11 @@ internal static class Program
         Invocation invocation = Invocation.Of(args);
         string[] arguments = invocation.Arguments;
 
-        if (ServerIdentity.IsAsking && arguments.Length == 1) { return ServerIdentity.PassOn(arguments[0]); }
-        if (LiveMount.IsAsking && arguments.Length == 3) { return LiveMount.PassOn(arguments[0], arguments[1], arguments[2]); }
+        if (ServerIdentity.IsAsking && arguments.Length == 1) { return ServerIdentity.RunChild(arguments[0]); }
+        if (LiveMount.IsAsking && arguments.Length == 3) { return LiveMount.RunChild(arguments[0], arguments[1], arguments[2]); }
 
         if (Revocation.IsAsked && arguments.Length == 2) { return Revocation.LookUp(arguments[0], arguments[1]); }
-        if (ShutdownCommand.IsAsked && arguments.Length == 1) { return ShutdownCommand.PassOn(arguments[0]); }
+        if (ShutdownCommand.IsAsked && arguments.Length == 1) { return ShutdownCommand.RunChild(arguments[0]); }
         if (PinWatch.IsWatching && arguments.Length == 1) { return PinWatch.Run(arguments[0]); }
 
         return CommandLine.Guard(() => Run(invocation, arguments));

@@ -161,7 +161,10 @@ internal static class RestoreCommand
         Statx stat = default;
         if (!error.IsError) { error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out stat); }
         // The opened directory is checked: another one may have been put at the path.
-        if (!error.IsError && LayerFinder.WhyNot(layer, descriptor) is null) { return new FoundLayer(layer, path, directory, stat.Dev); }
+        if (!error.IsError && LayerFinder.Difference(layer, descriptor) is null)
+        {
+            return new FoundLayer(layer, path, directory, stat.Dev);
+        }
         directory.Dispose();
         throw new LayerException($"{name} was replaced while it was looked at: see who did it, and restore again.", ExitCode.NotSame);
     }

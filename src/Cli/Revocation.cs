@@ -29,7 +29,7 @@ internal static class Revocation
     /// <summary>In the child: looks the names up.</summary>
     public static int LookUp(string place, string count)
     {
-        Self.Begin();
+        Self.SignalStarted();
         if (!int.TryParse(count, NumberStyles.None, CultureInfo.InvariantCulture, out int number)) { return ExitCode.Usage; }
         string prefix = PathText.Decode(Gate.RevokedPrefix);
         for (int i = 0; i < number; i++)

@@ -16,7 +16,7 @@ internal static class Self
     private const int AnswersPerStart = 20;
 
     /// <summary>In a child of <see cref="Ask"/>: tells the parent that it has begun.</summary>
-    public static void Begin() => _ = Libc.Write(2, [0], out _); // best effort: perhaps nobody waits any more
+    public static void SignalStarted() => _ = Libc.Write(2, [0], out _); // best effort: perhaps nobody waits any more
 
     /// <summary>Whether this process is a child that was started for a purpose.</summary>
     public static bool IsStartedAs(string variable) => Environment.GetEnvironmentVariable(variable) == $"{Libc.ParentProcessId}";
@@ -24,7 +24,7 @@ internal static class Self
     /// <summary>Makes the end of a sentence about a child that could not be started.</summary>
     /// <param name="error">The error of <see cref="Start"/>.</param>
     /// <param name="remedy">The advice when the reason is not a missing /proc.</param>
-    public static string WhyNot(Errno error, string remedy) =>
+    public static string StartFailure(Errno error, string remedy) =>
         error == Errno.ENOENT && Libc.StatAt(Libc.AtCwd, "/proc/self/exe\0"u8, StatxMask.Basic, out _).IsError
             ? ", since there is no /proc: mount it, as with mount -t proc proc /proc."
             : $" ({error}): {remedy}.";
@@ -53,7 +53,7 @@ internal static class Self
 
     /// <summary>
     /// Starts a child for something that may never return, and waits for what it writes to standard error after
-    /// <see cref="Begin"/>.
+    /// <see cref="SignalStarted"/>.
     /// </summary>
     /// <remarks>
     /// A thread that waits for a hanging server cannot be interrupted, and keeps its process from ending. So a child waits,

@@ -18,9 +18,9 @@ internal sealed record ServerIdentity(int Pid, ulong Started, bool HasUpper)
     public static bool IsAsking => Self.IsStartedAs(Mark);
 
     /// <summary>In the child: passes the server's answer on to the parent.</summary>
-    public static int PassOn(string path)
+    public static int RunChild(string path)
     {
-        Self.Begin();
+        Self.SignalStarted();
         Span<byte> value = stackalloc byte[MaxLength];
         Errno error = Libc.GetXattrAt(Libc.AtCwd, PathText.Encode(path), "user.veneer.server\0"u8, value, out int size);
         if (!error.IsError) { error = Libc.Write(2, value[..size], out _); }

@@ -51,9 +51,9 @@ internal static class ShutdownCommand
     /// <summary>
     /// In the child: shuts the overlay down, and writes the exit status as one byte, followed by the reason of a failure.
     /// </summary>
-    public static int PassOn(string place)
+    public static int RunChild(string place)
     {
-        Self.Begin();
+        Self.SignalStarted();
         string complaint = "";
         int code = ExitCode.Failure;
         try

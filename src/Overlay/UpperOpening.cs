@@ -87,7 +87,7 @@ internal static class UpperOpening
         if (mark.Exists) { mark = Judge(options, upper, work, layer, xattr); }
         if (options.Sync != Sync.Volatile) { return (layer, workDirectory, mark, sentinel); }
         if (!mark.Exists) { opened.Add(new MarkRemoval(mark)); }
-        Errno marked = mark.Lay(workDirectory.Descriptor);
+        Errno marked = mark.Write(workDirectory.Descriptor);
         if (marked.IsError)
         {
             throw new OverlayMountException($"The work directory {options.WorkDirectory} cannot be marked as volatile ({marked}): "

@@ -127,7 +127,7 @@ public sealed class OverlayDiff : IDisposable
         {
             renames.Learn(step);
         }
-        renames.Settle();
+        renames.EndFirstWalk();
         var comparison = new Comparison(layers);
         foreach (Step step in new UpperWalk(layers, position, forArchive, Disturb).Run())
         {

@@ -37,7 +37,7 @@ internal sealed class Renames(LayerSet layers)
     }
 
     /// <summary>Ends the first walk: forgets lower objects that no object of upper was copied from.</summary>
-    public void Settle()
+    public void EndFirstWalk()
     {
         foreach ((string handle, Baseline? was) in displaced)
         {

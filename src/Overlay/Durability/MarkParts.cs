@@ -18,7 +18,7 @@ internal sealed class MarkParts(int upper, int work, OverlayXattr xattr)
     /// <param name="workDirectory">A descriptor of <c>work</c> in the work directory.</param>
     /// <param name="record">The record.</param>
     /// <param name="isNew">Whether upper has no record yet.</param>
-    public Errno Lay(int workDirectory, byte[] record, bool isNew)
+    public Errno Write(int workDirectory, byte[] record, bool isNew)
     {
         Errno error = WriteFile(record); // first: killed after it, the upper is a usable one
         if (!error.IsError) { error = Ensure(Libc.MakeDirectoryAt(workDirectory, "incompat\0"u8, 0x1C0)); }

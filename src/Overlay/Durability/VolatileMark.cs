@@ -24,7 +24,7 @@ internal sealed class VolatileMark
     private readonly int upper;
     private readonly MarkParts parts;
     private readonly OrderedLock gate = new(OverlayLocks.VolatileMark);
-    private readonly bool isLaid;
+    private readonly bool hasUpperRecord;
     private readonly int recordsOnUpper;
     private VolatileState notUnderstood;
     private Errno unread;
@@ -44,11 +44,11 @@ internal sealed class VolatileMark
         Xattr = xattr;
         parts = new MarkParts(upper, work, xattr);
         Now = UpperDescription.Of(named, path);
-        IsKernels = work >= 0 && Has(work, "work/incompat/volatile\0"u8);
+        HasKernelPart = work >= 0 && Has(work, "work/incompat/volatile\0"u8);
         Span<byte> value = stackalloc byte[VolatileRecord.MaxLength];
         Errno error = Libc.GetXattrAt(upper, Libc.Self, xattr.Volatile, value, out int size);
-        isLaid = !error.IsNoXattr;
-        if (isLaid) { Add(error, value, size); }
+        hasUpperRecord = !error.IsNoXattr;
+        if (hasUpperRecord) { Add(error, value, size); }
         recordsOnUpper = Records.Count;
         if (work < 0) { return; }
         error = Libc.OpenAt(work, MarkParts.FileName, OpenFlags.ReadOnly | OpenFlags.NoFollow | OpenFlags.NonBlock, 0,
@@ -85,10 +85,10 @@ internal sealed class VolatileMark
     public VolatileRecord Now { get; }
 
     /// <summary>Whether the kernel's part of the mark exists.</summary>
-    public bool IsKernels { get; }
+    public bool HasKernelPart { get; }
 
     /// <summary>Whether a mark exists, so that upper may lack what was written to it.</summary>
-    public bool Exists => IsKernels || Records.Count > 0 || unread.IsError;
+    public bool Exists => HasKernelPart || Records.Count > 0 || unread.IsError;
 
     /// <summary>The error sequence at the first of consecutive volatile mounts; null where it is unknown.</summary>
     public uint? FirstErrors => Records.FirstOrDefault(record => record is not null)?.Errors ?? Now.Errors;
@@ -151,10 +151,10 @@ internal sealed class VolatileMark
     /// Writes the mark, or renews its records. <paramref name="workDirectory"/> is empty but for an earlier mark.
     /// </summary>
     /// <param name="workDirectory">A descriptor of <c>work</c> in the work directory.</param>
-    public Errno Lay(int workDirectory)
+    public Errno Write(int workDirectory)
     {
         VolatileRecord record = Now with { Errors = FirstErrors };
-        Errno error = parts.Lay(workDirectory, record.ToBytes(), isNew: !isLaid);
+        Errno error = parts.Write(workDirectory, record.ToBytes(), isNew: !hasUpperRecord);
         if (!error.IsError) { current = record; }
         return error;
     }
@@ -189,8 +189,8 @@ internal sealed class VolatileMark
     /// Whether the mark in the work directory may be that of another upper: none of the records there names this one. False
     /// without a mark.
     /// </summary>
-    public bool IsOfAnother =>
-        (IsKernels || Records.Count > recordsOnUpper)
+    public bool IsOfAnotherUpper =>
+        (HasKernelPart || Records.Count > recordsOnUpper)
         && !Records.Skip(recordsOnUpper)
             .Any(record => record is not null && record.Upper == Now.Upper && record.FileSystemId == Now.FileSystemId);
 

@@ -101,7 +101,7 @@ public sealed class VolatileUpper : IDisposable
             workDirectory = new Fd(descriptor);
             found = new VolatileMark(directory.Value, directory.Value, workDirectory.Value, xattr, []);
             Refuse(path, found);
-            if (workPath is null && found.IsOfAnother)
+            if (workPath is null && found.IsOfAnotherUpper)
             {
                 throw new VolatileUpperException(
                     $"The record of {path} names a work directory ({PathText.Printable(PathText.Decode(from))} from there) whose "

@@ -28,7 +28,7 @@ internal sealed class WritebackErrors
     private readonly object gate = new();
     private Thread? thread;
     private int failure;
-    private volatile bool isTouched;
+    private volatile bool mayHaveWritten;
     private volatile bool isAsleep = true; // written under the gate, like the fields below
     private bool isDue;
     private bool stopping;
@@ -67,7 +67,7 @@ internal sealed class WritebackErrors
 
     /// <summary>Notes the result of the sync of a file of upper.</summary>
     /// <returns>The result if it is the first error, otherwise as <see cref="Check"/>.</returns>
-    public Errno Synced(Errno result)
+    public Errno NoteSync(Errno result)
     {
         if (Failure.IsError) { return Errno.EIO; }
         Note(result);
@@ -75,11 +75,11 @@ internal sealed class WritebackErrors
     }
 
     /// <summary>Notes that a request may have written something.</summary>
-    public void Touch()
+    public void NoteWrite()
     {
-        if (consequence is null || isTouched) { return; }
-        isTouched = true;
-        Interlocked.MemoryBarrier(); // the thread stores that it sleeps, and then looks at isTouched: one of us sees the other
+        if (consequence is null || mayHaveWritten) { return; }
+        mayHaveWritten = true;
+        Interlocked.MemoryBarrier(); // the thread stores that it sleeps, and then looks at mayHaveWritten: one of us sees the other
         if (isAsleep) { Wake(); }
     }
 
@@ -127,8 +127,8 @@ internal sealed class WritebackErrors
                 consequence!(error);
                 return;
             }
-            quiet = isTouched ? 0 : quiet + 1;
-            isTouched = false;
+            quiet = mayHaveWritten ? 0 : quiet + 1;
+            mayHaveWritten = false;
             using (ObjectLock.Enter(gate, OverlayLocks.WritebackErrors))
             {
                 if (stopping) { return; }
@@ -137,7 +137,7 @@ internal sealed class WritebackErrors
                     isAsleep = true;
                     quiet = 0;
                     Interlocked.MemoryBarrier();
-                    while (isAsleep && !isTouched && !stopping) { Monitor.Wait(gate); }
+                    while (isAsleep && !mayHaveWritten && !stopping) { Monitor.Wait(gate); }
                     isAsleep = false;
                 }
                 else if (!isDue)

@@ -50,7 +50,7 @@ internal sealed class LiveStatus(
 
     private Errno SyncUpper(Layer layer)
     {
-        using (session.Block()) { return errors.Synced(Libc.SyncFileSystem(layer.Root.Descriptor)); }
+        using (session.Block()) { return errors.NoteSync(Libc.SyncFileSystem(layer.Root.Descriptor)); }
     }
 
     /// <summary>Answers the question durability.</summary>

@@ -47,8 +47,8 @@ internal sealed class LiveTools
     {
         size = 0;
         error = Errno.None;
-        if (ServerAttribute.Is(request.NodeId, attribute)) { error = server.Get(request, value, out size); }
-        else if (LayerAttributes.IsOne(attribute)) { error = layers.GetAttribute(request.NodeId, attribute, value, out size); }
+        if (ServerAttribute.Matches(request.NodeId, attribute)) { error = server.Get(request, value, out size); }
+        else if (LayerAttributes.Matches(attribute)) { error = layers.GetAttribute(request.NodeId, attribute, value, out size); }
         else { return false; }
         return true;
     }

@@ -28,7 +28,7 @@ internal sealed class ServerAttribute(bool hasUpper)
     /// <summary>Whether an attribute is this one.</summary>
     /// <param name="nodeId">The inode that is asked.</param>
     /// <param name="attribute">The attribute's name, with its NUL.</param>
-    public static bool Is(ulong nodeId, ReadOnlySpan<byte> attribute) => nodeId == InodeTable.RootId && attribute.SequenceEqual(Name);
+    public static bool Matches(ulong nodeId, ReadOnlySpan<byte> attribute) => nodeId == InodeTable.RootId && attribute.SequenceEqual(Name);
 
     /// <summary>Gets the attribute's value.</summary>
     /// <param name="request">The request.</param>

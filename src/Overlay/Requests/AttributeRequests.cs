@@ -68,7 +68,7 @@ internal sealed class AttributeRequests(
         result = default;
         Errno error = tree.Inodes.Find(request.NodeId, out Inode inode, out bool isSuperseded);
         if (error.IsError) { return error; }
-        errors.Touch();
+        errors.NoteWrite();
         bool sizes = (input.Valid & SetAttrValid.Size) != 0;
         error = CheckRefused(inode, input);
         if (error.IsError) { return error; }

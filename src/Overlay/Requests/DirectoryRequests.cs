@@ -53,9 +53,9 @@ internal sealed class DirectoryRequests(
                 }
             }
             int index = content.FirstBehind(offset);
-            if (input.Offset == 0 && writer.IsPlus) { ahead.Began(directory, content); }
+            if (input.Offset == 0 && writer.IsPlus) { ahead.NoteBegin(directory, content); }
             while (index < content.Count && AddEntry(directory, content, index, ref writer)) { index++; }
-            if (input.Offset != 0 && writer.IsPlus) { ahead.WentOn(directory, content, index); }
+            if (input.Offset != 0 && writer.IsPlus) { ahead.NoteProgress(directory, content, index); }
             // The end was read: the next reader finds the entries in the kernel, or needs a fresh listing.
             isOver = index == content.Count && writer.Used == 0;
             if (isOver)

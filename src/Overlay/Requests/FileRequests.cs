@@ -146,7 +146,7 @@ internal sealed class FileRequests(
         if (file.IsLower) { return Errno.EBADF; } // never happens: an open that may write has copied up
         error = CheckAppends(file, descriptor, input);
         if (error.IsError) { return error; }
-        errors.Touch();
+        errors.NoteWrite();
         if ((input.WriteFlags & WriteFlags.KillSuidGid) != 0)
         {
             error = SetId.Clear(descriptor, Libc.Self, request);
@@ -206,7 +206,7 @@ internal sealed class FileRequests(
     private Errno SyncDescriptor(int descriptor, bool dataOnly)
     {
         if (errors.Failure.IsError) { return Errno.EIO; }
-        using (session.Block()) { return errors.Synced(Libc.Sync(descriptor, dataOnly)); }
+        using (session.Block()) { return errors.NoteSync(Libc.Sync(descriptor, dataOnly)); }
     }
 
     public Errno FAllocate(in Request request, in FAllocateIn input)
@@ -214,7 +214,7 @@ internal sealed class FileRequests(
         Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file);
         if (error.IsError) { return error; }
         if (file.IsLower) { return Errno.EBADF; }
-        errors.Touch();
+        errors.NoteWrite();
         error = file.Inode.CheckChange(onlyAdds: (input.Mode & ~AllocateMode.KeepSize) == 0); // Kernel: vfs_fallocate()
         return error.IsError ? error : Libc.Allocate(descriptor, input.Mode, (long)input.Offset, (long)input.Length);
     }
@@ -240,7 +240,7 @@ internal sealed class FileRequests(
         // Kernel: generic_copy_file_checks(), and generic_file_rw_checks() as long as O_APPEND is not cleared.
         if ((file.Inode.Protection & Protection.Immutable) != 0) { return Errno.EPERM; }
         if ((file.Inode.Protection & Protection.AppendOnly) != 0 && (file.Flags & OpenFlags.Append) != 0) { return Errno.EBADF; }
-        errors.Touch();
+        errors.NoteWrite();
         long from = (long)input.OffsetIn, to = (long)input.OffsetOut;
         using (session.Block())
         {

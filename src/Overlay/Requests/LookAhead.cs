@@ -60,7 +60,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
     private readonly record struct Work(DirectoryInode? Directory, ulong NodeId, MergedDirectory? Listing, int First);
 
     /// <summary>Notes that a reader begins to read a directory with attributes, and guesses which directory comes next.</summary>
-    public void Began(DirectoryInode directory, MergedDirectory listing)
+    public void NoteBegin(DirectoryInode directory, MergedDirectory listing)
     {
         using (ObjectLock.Enter(gate, OverlayLocks.LookAhead))
         {
@@ -100,7 +100,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
     }
 
     /// <summary>Notes that a reader has gone on in a directory with attributes, up to an entry.</summary>
-    public void WentOn(DirectoryInode directory, MergedDirectory listing, int index)
+    public void NoteProgress(DirectoryInode directory, MergedDirectory listing, int index)
     {
         if (directory.Upper is not null || index >= listing.Count) { return; }
         if (listing.Ahead is { } ahead && index >= ahead.First && index < ahead.End - (Reach / 2)) { return; }

@@ -92,7 +92,7 @@ internal sealed class NameRequests(
         descriptor = -1;
         Errno error = tree.Inodes.FindDirectory(request.NodeId, out DirectoryInode parent);
         if (error.IsError) { return error; }
-        errors.Touch();
+        errors.NoteWrite();
         error = parent.CheckChange(onlyAdds: true);
         if (error.IsError) { return error; }
         error = copyUp.Ensure(parent, request);

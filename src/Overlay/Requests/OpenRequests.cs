@@ -197,7 +197,7 @@ internal sealed class OpenRequests(
         if (file.Flags.Writes)
         {
             if (!errors.IsExact) { _ = errors.Check(file.Descriptor); } // an error is kept for the next fsync
-            errors.Touch();
+            errors.NoteWrite();
         }
         file.Backing.Leave(file.Flags.Writes, session.Backings);
         if (file.Descriptor >= 0)
@@ -212,7 +212,7 @@ internal sealed class OpenRequests(
         out OpenOut result)
     {
         Errno error = policy.Admit(inode, nodeId, uid, flags, descriptor, isLower, isPrivate, out result);
-        if (!error.IsError && flags.Writes) { errors.Touch(); }
+        if (!error.IsError && flags.Writes) { errors.NoteWrite(); }
         return error;
     }
 }

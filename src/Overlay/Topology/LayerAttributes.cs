@@ -16,7 +16,7 @@ internal static class LayerAttributes
     private static ReadOnlySpan<byte> Suffix => ".fh\0"u8;
 
     /// <summary>Whether a name, with its NUL, is one of these attributes.</summary>
-    public static bool IsOne(ReadOnlySpan<byte> name) =>
+    public static bool Matches(ReadOnlySpan<byte> name) =>
         name.SequenceEqual("user.veneer.layers\0"u8) || (name.StartsWith(Prefix) && name.EndsWith(Suffix));
 
     /// <summary>Makes an attribute's value for an object; empty when the object has no such attribute.</summary>

@@ -122,7 +122,7 @@ public static class LayerFinder
             return null;
         }
         using var directory = new Fd(descriptor);
-        return WhyNot(layer, directory.Value) is null ? LayerDescription.Of(layer.Index, null, directory.Value).Device : null;
+        return Difference(layer, directory.Value) is null ? LayerDescription.Of(layer.Index, null, directory.Value).Device : null;
     }
 
     /// <summary>
@@ -137,11 +137,11 @@ public static class LayerFinder
             return null;
         }
         using var directory = new Fd(descriptor);
-        return WhyNot(layer, directory.Value);
+        return Difference(layer, directory.Value);
     }
 
     /// <summary>How an open directory differs from the described one, for a sentence; null when they are the same.</summary>
-    public static string? WhyNot(LayerDescription layer, int descriptor)
+    public static string? Difference(LayerDescription layer, int descriptor)
     {
         LayerDescription here = LayerDescription.Of(layer.Index, null, descriptor);
         bool hasUuids = !IsZero(here.Uuid) && !IsZero(layer.Uuid);

@@ -57,7 +57,7 @@ public static class Holders
                     $"{process} has a socket to which {(inFlight == 1 ? "a descriptor was" : $"{inFlight} descriptors were")} "
                     + "sent that nobody has received yet; of what cannot be told.");
             }
-            if (user.HasUntoldRing) { sentences.Add($"{process} has an io_uring whose registered files are not told."); }
+            if (user.HasHiddenRing) { sentences.Add($"{process} has an io_uring whose registered files are not told."); }
             if (user.HasEvents) { sentences.Add($"{process} watches files with fanotify, and holds those of which it has not read yet."); }
         }
         if (survey.MissedNetworks > 0)

@@ -143,7 +143,7 @@ internal sealed class ProcessReader
         hasRing = true;
         if (Processes.RegisteredFiles(description) is not { } paths)
         {
-            user.HasUntoldRing = true;
+            user.HasHiddenRing = true;
             return;
         }
         foreach (string path in paths) { user.Files.AddPath(new FileUse("registered", -1, path), user.Space); }
@@ -158,7 +158,7 @@ internal sealed class ProcessReader
             // 7f00-7f01 r-xp 00000000 fe:00 1234    /path
             ReadOnlySpan<byte> bytes = MountTable.NextLine(ref rest);
             // the ring has no descriptor, and so /proc shows nothing of it
-            user.HasUntoldRing |= !hasRing && bytes.EndsWith("anon_inode:[io_uring]"u8);
+            user.HasHiddenRing |= !hasRing && bytes.EndsWith("anon_inode:[io_uring]"u8);
             int start = bytes.IndexOf((byte)'/');
             if (start < 0) { continue; }
             string path = PathText.Decode(bytes[start..]);

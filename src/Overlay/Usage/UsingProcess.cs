@@ -41,7 +41,7 @@ internal sealed class UsingProcess(int pid, string name, ulong space, HostMounts
     public Dictionary<ulong, string> Networks { get; } = [];
 
     /// <summary>Whether it has an io_uring whose registered files /proc does not show.</summary>
-    public bool HasUntoldRing { get; set; }
+    public bool HasHiddenRing { get; set; }
 
     /// <summary>Whether it has a group of fanotify(7), whose events hold files until they are read.</summary>
     public bool HasEvents { get; set; }
