@@ -14,6 +14,9 @@ internal sealed class MarkParts(int upper, int work, OverlayXattr xattr)
 
     private static ReadOnlySpan<byte> NewFileName => "veneer-volatile.new\0"u8;
 
+    /// <summary>Names of attributes.</summary>
+    public OverlayXattr Xattr => xattr;
+
     /// <summary>Makes the parts, or renews the records in them.</summary>
     /// <param name="workDirectory">A descriptor of <c>work</c> in the work directory.</param>
     /// <param name="record">The record.</param>

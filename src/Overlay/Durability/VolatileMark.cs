@@ -41,7 +41,6 @@ internal sealed class VolatileMark
     public VolatileMark(int named, int upper, int work, OverlayXattr xattr, ReadOnlySpan<byte> path)
     {
         this.upper = upper;
-        Xattr = xattr;
         parts = new MarkParts(upper, work, xattr);
         Now = UpperDescription.Of(named, path);
         HasKernelPart = work >= 0 && Has(work, "work/incompat/volatile\0"u8);
@@ -73,7 +72,7 @@ internal sealed class VolatileMark
     }
 
     /// <summary>Names of attributes.</summary>
-    public OverlayXattr Xattr { get; }
+    public OverlayXattr Xattr => parts.Xattr;
 
     /// <summary>Whether a mount may have changed upper under this mark.</summary>
     public bool IsServed { get; set; }
