@@ -24,14 +24,16 @@ public sealed class AllocationTests : IDisposable
         string lower = scratch.CreateSubdirectory("lower").FullName;
         File.WriteAllText(Path.Combine(lower, "file"), new string('x', 4096));
         File.WriteAllText(Path.Combine(scratch.CreateSubdirectory("lower/directory").FullName, "one"), "");
-        overlay = OverlayMount.Open(new OverlayOptions { LowerDirectories = [lower], UpperDirectory = scratch.CreateSubdirectory("upper").FullName, WorkDirectory = scratch.CreateSubdirectory("work").FullName, UserXattr = true, Sync = Sync.Volatile, MountPoint = "/nowhere", Passthrough = KernelFeature.Off, IoUring = KernelFeature.Off }, static _ => { });
+        string upper = scratch.CreateSubdirectory("upper").FullName, work = scratch.CreateSubdirectory("work").FullName;
+        overlay = OverlayMount.Open(Unmounted.Over(lower, upper, work), static _ => { });
         fileSystem = overlay.FileSystem;
 
         Assert.Equal(Errno.None, fileSystem.Lookup(Ask(1), "file\0"u8, out EntryOut entry));
         file = entry.NodeId;
         Assert.Equal(Errno.None, fileSystem.Open(Ask(file), new OpenIn(), out OpenOut open));
         handle = open.Fh;
-        Assert.Equal(Errno.None, fileSystem.Create(Ask(1), "written\0"u8, new CreateIn { Flags = OpenFlags.ReadWrite, Mode = 0x1A4 }, out CreateOut created));
+        var readWrite = new CreateIn { Flags = OpenFlags.ReadWrite, Mode = 0x1A4 };
+        Assert.Equal(Errno.None, fileSystem.Create(Ask(1), "written\0"u8, readWrite, out CreateOut created));
         written = created.Entry.NodeId;
         writer = created.Open.Fh;
     }
@@ -151,7 +153,11 @@ public sealed class AllocationTests : IDisposable
             Errno error = fileSystem.ReadDir(Ask(entry.NodeId), new ReadIn { Size = (uint)buffer.Length }, ref reader);
             Assert.True(reader.Used > 0);
             reader = new DirectoryWriter(buffer, isPlus);
-            if (!error.IsError) { error = fileSystem.ReadDir(Ask(entry.NodeId), new ReadIn { Size = (uint)buffer.Length, Offset = long.MaxValue }, ref reader); }
+            if (!error.IsError)
+            {
+                var atEnd = new ReadIn { Size = (uint)buffer.Length, Offset = long.MaxValue };
+                error = fileSystem.ReadDir(Ask(entry.NodeId), atEnd, ref reader);
+            }
             Assert.True(reader.Used == 0);
             return error;
         });
@@ -164,7 +170,10 @@ public sealed class AllocationTests : IDisposable
         AssertNoGarbageAnew(static i => $"new-{i % 977}", name =>
         {
             Errno error = fileSystem.Create(Ask(1), name, new CreateIn { Flags = OpenFlags.WriteOnly, Mode = 0x1A4 }, out CreateOut made);
-            if (!error.IsError) { error = fileSystem.Write(Ask(made.Entry.NodeId), new WriteIn { Fh = made.Open.Fh, Size = 64 }, buffer, out _); }
+            if (!error.IsError)
+            {
+                error = fileSystem.Write(Ask(made.Entry.NodeId), new WriteIn { Fh = made.Open.Fh, Size = 64 }, buffer, out _);
+            }
             fileSystem.Release(made.Entry.NodeId, made.Open.Fh);
             if (!error.IsError) { error = fileSystem.Unlink(Ask(1), name); }
             fileSystem.Forget(made.Entry.NodeId, 1);
@@ -178,7 +187,8 @@ public sealed class AllocationTests : IDisposable
     public void A_file_that_was_never_seen_allocates_nothing(string where)
     {
         string[] names = [.. Enumerable.Range(0, Warm + (Tries * Rounds)).Select(i => $"file-{i}")];
-        string layer = Path.Combine(scratch.FullName, where.StartsWith("directory", StringComparison.Ordinal) ? "lower/directory" : "upper");
+        bool isLower = where.StartsWith("directory", StringComparison.Ordinal);
+        string layer = Path.Combine(scratch.FullName, isLower ? "lower/directory" : "upper");
         foreach (string name in names) { File.WriteAllText(Path.Combine(layer, name), "x"); }
         ulong directory = 1;
         if (where != "upper")
@@ -242,7 +252,8 @@ public sealed class AllocationTests : IDisposable
     /// What a request leaves behind is found each time. A table that grows, or the first object of a kind of which there
     /// are more than before, may fall into one of the tries, but not into all.
     /// </remarks>
-    private static void AssertNoGarbageAnew(Func<int, string> nameOf, NamedRequest request) => Assert.Equal(0, LeastGarbage(nameOf, request));
+    private static void AssertNoGarbageAnew(Func<int, string> nameOf, NamedRequest request) =>
+        Assert.Equal(0, LeastGarbage(nameOf, request));
 
     /// <summary>The least that one of some tries leaves behind, in bytes.</summary>
     private static long LeastGarbage(Func<int, string> nameOf, NamedRequest request)

@@ -10,7 +10,8 @@ public sealed class CheckpointTests
 {
     private static LayerDescription Layer(int index, string path) => new()
     {
-        Index = index, Given = path, Path = $"/{path}", Device = "8:1", FileSystem = "ext4", Uuid = new string('A', 32), MountId = 7, Ino = 12, HandleType = 1, Handle = "0A0B",
+        Index = index, Given = path, Path = $"/{path}", Device = "8:1", FileSystem = "ext4", Uuid = new string('A', 32), MountId = 7,
+        Ino = 12, HandleType = 1, Handle = "0A0B",
     };
 
     private static byte[] Document()
@@ -73,9 +74,11 @@ public sealed class CheckpointTests
     [InlineData("1", "1.5")]
     public void Another_version_is_told_apart(string own, string other)
     {
-        string document = Encoding.UTF8.GetString(Document()).Replace($"\"veneer_checkpoint\":{own}", $"\"veneer_checkpoint\":{other}", StringComparison.Ordinal);
+        string document = Encoding.UTF8.GetString(Document())
+            .Replace($"\"veneer_checkpoint\":{own}", $"\"veneer_checkpoint\":{other}", StringComparison.Ordinal);
 
-        Assert.Equal($"is a checkpoint of version {other}, and this veneer reads version 1", Assert.Throws<OtherVersionException>(() => Checkpoint.Read(Encoding.UTF8.GetBytes(document))).Message);
+        Assert.Equal($"is a checkpoint of version {other}, and this veneer reads version 1",
+            Assert.Throws<OtherVersionException>(() => Checkpoint.Read(Encoding.UTF8.GetBytes(document))).Message);
     }
 
     [Theory]
@@ -86,6 +89,7 @@ public sealed class CheckpointTests
     {
         string document = Encoding.UTF8.GetString(Document()).Replace(own, other, StringComparison.Ordinal);
 
-        Assert.Contains("is damaged", Assert.Throws<FormatException>(() => Checkpoint.Read(Encoding.UTF8.GetBytes(document))).Message, StringComparison.Ordinal);
+        Assert.Contains("is damaged", Assert.Throws<FormatException>(() => Checkpoint.Read(Encoding.UTF8.GetBytes(document))).Message,
+            StringComparison.Ordinal);
     }
 }

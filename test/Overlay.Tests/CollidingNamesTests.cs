@@ -26,7 +26,8 @@ public sealed class CollidingNamesTests : IDisposable
     [InlineData("a name that is longer", 0x42F17272805A8B6E)]
     public void The_hash_is_SipHash(string name, ulong expected)
     {
-        var hash = new NameHash(BinaryPrimitives.ReadUInt64LittleEndian([0, 1, 2, 3, 4, 5, 6, 7]), BinaryPrimitives.ReadUInt64LittleEndian([8, 9, 10, 11, 12, 13, 14, 15]));
+        var hash = new NameHash(BinaryPrimitives.ReadUInt64LittleEndian([0, 1, 2, 3, 4, 5, 6, 7]),
+            BinaryPrimitives.ReadUInt64LittleEndian([8, 9, 10, 11, 12, 13, 14, 15]));
         Assert.Equal(expected, hash.Of(Encoding.ASCII.GetBytes(name)));
     }
 
@@ -95,7 +96,7 @@ public sealed class CollidingNamesTests : IDisposable
         for (int i = 0; i < Names; i++) { File.WriteAllText(Path.Combine(isMerged && i % 2 == 0 ? lower : upper, $"name{i:00}"), ""); }
         opened = [];
         volume = Volume.Open(
-            new OverlayOptions { LowerDirectories = [lower], UpperDirectory = upper, WorkDirectory = scratch.CreateSubdirectory("work").FullName, UserXattr = true, Sync = Sync.Volatile, MountPoint = "/nowhere", Passthrough = KernelFeature.Off, IoUring = KernelFeature.Off },
+            Unmounted.Over(lower, upper, scratch.CreateSubdirectory("work").FullName),
             static _ => { },
             opened,
             new NameHash(1, 2, mask: 0xF8));

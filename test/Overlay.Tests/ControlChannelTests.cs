@@ -56,7 +56,8 @@ public sealed class ControlChannelTests : IDisposable
         Assert.Equal(8192, Unsafe.SizeOf<ControlMessage>());
         byte[] bytes = [.. Enumerable.Range(0, 8192).Select(place => (byte)place)];
         ControlMessage message = MemoryMarshal.Read<ControlMessage>(bytes);
-        Assert.Equal((0x03020100u, 0x07060504u, (Query)0x0B0A0908u, 0x0F0E0D0Cu), (message.Magic, message.Version, message.Query, message.Length));
+        Assert.Equal((0x03020100u, 0x07060504u, (Query)0x0B0A0908u, 0x0F0E0D0Cu),
+            (message.Magic, message.Version, message.Query, message.Length));
         Assert.Equal(0x1716151413121110ul, message.Document);
         Assert.Equal(0x1F1E1D1C1B1A1918ul, message.Offset);
         Assert.Equal(0x2726252423222120ul, message.Total);
@@ -128,7 +129,10 @@ public sealed class ControlChannelTests : IDisposable
 
         Assert.Distinct(ids);
         Assert.Equal(Errno.ESTALE, Send(new ControlMessage(Query.Stats, default) { Document = ids[0] }, out _));
-        foreach (ulong id in ids.Skip(1)) { Assert.Equal(Errno.None, Send(new ControlMessage(Query.Stats, default) { Document = id }, out _)); }
+        foreach (ulong id in ids.Skip(1))
+        {
+            Assert.Equal(Errno.None, Send(new ControlMessage(Query.Stats, default) { Document = id }, out _));
+        }
     }
 
     [Fact]
@@ -152,7 +156,8 @@ public sealed class ControlChannelTests : IDisposable
     [Fact]
     public void Only_root_and_the_mounter_may_ask()
     {
-        foreach ((uint uid, Errno expected) in new[] { (0u, Errno.None), (Mounter, Errno.None), (Mounter + 1, Errno.EPERM), (uint.MaxValue, Errno.EPERM) })
+        (uint, Errno)[] users = [(0, Errno.None), (Mounter, Errno.None), (Mounter + 1, Errno.EPERM), (uint.MaxValue, Errno.EPERM)];
+        foreach ((uint uid, Errno expected) in users)
         {
             header.Uid = uid;
             Assert.Equal(expected, Send(new ControlMessage(Query.Stats, default), out _));
@@ -209,7 +214,7 @@ public sealed class ControlChannelTests : IDisposable
 
     private FakeKernel Serve(DirectoryInfo lower)
     {
-        overlay = OverlayMount.Open(new OverlayOptions { LowerDirectories = [lower.FullName], MountPoint = "/nowhere", Passthrough = KernelFeature.Off, IoUring = KernelFeature.Off }, static _ => { });
+        overlay = OverlayMount.Open(Unmounted.Over(lower.FullName), static _ => { });
         return FakeKernel.Start(overlay.FileSystem, new ServerOptions { Threads = 1, MaxWrite = 1 << 16 });
     }
 
@@ -244,8 +249,10 @@ public sealed class ControlChannelTests : IDisposable
             Assert.Equal(Libc.EffectiveUid == 1234 ? Errno.None : Errno.EPERM, Ioctl(kernel, 1234, ControlMessage.Request, question).Error);
             Assert.Equal(Errno.EINVAL, Ioctl(kernel, 0, ControlMessage.Request, question[..100]).Error);
             Assert.Equal(Errno.EINVAL, Ioctl(kernel, 0, ControlMessage.Request, question, outSize: 100).Error);
-            Assert.Equal(Errno.EOPNOTSUPP, Ioctl(kernel, 0, ControlMessage.Request, Bytes.Of(new ControlMessage((Query)uint.MaxValue, default))).Error);
-            Assert.Equal(Errno.EINVAL, Ioctl(kernel, 0, ControlMessage.Request, Bytes.Of(new ControlMessage(Query.Stats, "argument"u8))).Error);
+            Assert.Equal(Errno.EOPNOTSUPP,
+                Ioctl(kernel, 0, ControlMessage.Request, Bytes.Of(new ControlMessage((Query)uint.MaxValue, default))).Error);
+            Assert.Equal(Errno.EINVAL,
+                Ioctl(kernel, 0, ControlMessage.Request, Bytes.Of(new ControlMessage(Query.Stats, "argument"u8))).Error);
             Assert.Equal(Errno.ENOTTY, Ioctl(kernel, 0, ControlMessage.Request + 1, question).Error);
             Assert.Equal(Errno.ENOTTY, Ioctl(kernel, 1234, 0x5401, [], 0).Error);
             Assert.Empty(kernel.Logged);

@@ -25,8 +25,9 @@ public sealed class FailedListingTests : IDisposable
                 File.WriteAllText(Path.Combine(scratch.FullName, layer, name, layer == "upper" ? "same" : "below"), "");
             }
         }
-        string lower = Path.Combine(scratch.FullName, "lower");
-        using OverlayMount overlay = OverlayMount.Open(new OverlayOptions { LowerDirectories = [lower], UpperDirectory = Path.Combine(scratch.FullName, "upper"), WorkDirectory = scratch.CreateSubdirectory("work").FullName, UserXattr = true, Sync = Sync.Volatile, MountPoint = "/nowhere", Passthrough = KernelFeature.Off, IoUring = KernelFeature.Off }, static _ => { });
+        string lower = Path.Combine(scratch.FullName, "lower"), upper = Path.Combine(scratch.FullName, "upper");
+        string work = scratch.CreateSubdirectory("work").FullName;
+        using OverlayMount overlay = OverlayMount.Open(Unmounted.Over(lower, upper, work), static _ => { });
         IFileSystem fileSystem = overlay.FileSystem;
         Assert.Equal(Errno.None, fileSystem.Lookup(Ask(1), "broken\0"u8, out EntryOut broken));
         Assert.Equal(Errno.None, fileSystem.Lookup(Ask(1), "whole\0"u8, out EntryOut whole));

@@ -62,11 +62,13 @@ public sealed class OptionParserTests
         Prop.ForAll(Arb.From(paths.NonEmptyListOf()), Arb.From(paths), (lowers, upper) =>
         {
             OverlayOptions options = Parse($"lowerdir={string.Join(':', lowers.Select(Escape))},upperdir={Escape(upper)},workdir=/w,ro");
-            return options.LowerDirectories.SequenceEqual(lowers, StringComparer.Ordinal) && options.UpperDirectory == upper && options.ReadOnly;
+            return options.LowerDirectories.SequenceEqual(lowers, StringComparer.Ordinal) && options.UpperDirectory == upper
+                && options.ReadOnly;
         }).QuickCheckThrowOnFailure();
 
         static string Escape(string path) =>
-            path.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(":", "\\:", StringComparison.Ordinal).Replace(",", "\\,", StringComparison.Ordinal);
+            path.Replace("\\", "\\\\", StringComparison.Ordinal).Replace(":", "\\:", StringComparison.Ordinal)
+                .Replace(",", "\\,", StringComparison.Ordinal);
     }
 
     [Fact]
@@ -155,8 +157,10 @@ public sealed class OptionParserTests
     public void Nothing_is_passed_through_that_must_be_revocable()
     {
         Assert.Equal(KernelFeature.Off, Parse("lowerdir=/l,revocable").Passthrough);
-        Assert.Equal("revocable and passthrough=require exclude each other: leave one of them out.", Refusal("lowerdir=/l,revocable,passthrough=require"));
-        Assert.Equal("revocable and passthrough=lower exclude each other: leave one of them out.", Refusal("lowerdir=/l,revocable,passthrough=lower"));
+        Assert.Equal("revocable and passthrough=require exclude each other: leave one of them out.",
+            Refusal("lowerdir=/l,revocable,passthrough=require"));
+        Assert.Equal("revocable and passthrough=lower exclude each other: leave one of them out.",
+            Refusal("lowerdir=/l,revocable,passthrough=lower"));
         Assert.Contains("errors=panic", Refusal("lowerdir=/l,errors=panic"), StringComparison.Ordinal);
     }
 
@@ -172,8 +176,10 @@ public sealed class OptionParserTests
         OverlayOptions parsed = Parse("lowerdir=/l," + options);
 
         Assert.Equal((expected, lower), (parsed.Passthrough, parsed.PassLower));
-        Assert.Equal("coherent and passthrough=lower exclude each other: leave one of them out.", Refusal("lowerdir=/l,passthrough=lower,coherent"));
-        Assert.Equal("passthrough=on is not understood: passthrough is auto, off, lower or require.", Refusal("lowerdir=/l,passthrough=on"));
+        Assert.Equal("coherent and passthrough=lower exclude each other: leave one of them out.",
+            Refusal("lowerdir=/l,passthrough=lower,coherent"));
+        Assert.Equal("passthrough=on is not understood: passthrough is auto, off, lower or require.",
+            Refusal("lowerdir=/l,passthrough=on"));
     }
 
     [Theory]
@@ -203,7 +209,9 @@ public sealed class OptionParserTests
     [Fact]
     public void Every_choice_is_read()
     {
-        OverlayOptions options = Parse("lowerdir=/l,index=off,xino=on,uuid=null,nfs_export=off,verity=off,coherent,passthrough=require,threads=7,allow_other,default_permissions,fsname=a\\,b,subtype=x");
+        OverlayOptions options = Parse(
+            "lowerdir=/l,index=off,xino=on,uuid=null,nfs_export=off,verity=off,coherent,passthrough=require,threads=7,allow_other,"
+            + "default_permissions,fsname=a\\,b,subtype=x");
 
         Assert.Equal(Xino.On, options.Xino);
         Assert.Equal(KernelFeature.Require, options.Passthrough);
@@ -241,7 +249,8 @@ public sealed class OptionParserTests
     [InlineData("noxattrs=1", "noxattrs=1 has no effect on Veneer.")]
     [InlineData("fast_ino,fast_ino", "fast_ino has no effect on Veneer.")]
     [InlineData("static_nlink", "static_nlink has no effect on Veneer.")]
-    [InlineData("context=\"system_u:object_r:container_file_t:s0:c1,c2\",context=\"a,b\"", "context has no effect: Veneer does not set SELinux labels.")]
+    [InlineData("context=\"system_u:object_r:container_file_t:s0:c1,c2\",context=\"a,b\"",
+        "context has no effect: Veneer does not set SELinux labels.")]
     [InlineData("workdir=/w", "workdir=/w has no effect without upperdir.")]
     public void Harmless_options_of_peers_are_accepted_with_one_warning(string options, string warning)
     {
@@ -261,28 +270,41 @@ public sealed class OptionParserTests
     [InlineData("lowerdir+=", "lowerdir+ needs a value: lowerdir+=SOMETHING.")]
     [InlineData("lowerdir=/a:", "lowerdir=/a: has an empty path: take out the colon too much, or write \\: for a colon in a name.")]
     [InlineData("lowerdir=:/a", "lowerdir=:/a has an empty path: take out the colon too much, or write \\: for a colon in a name.")]
-    [InlineData("lowerdir=/a::/b", "lowerdir=/a::/b has '::', which marks data-only layers, and Veneer does not support these yet: use one colon if the layers may be seen.")]
-    [InlineData("lowerdir=/a,datadir+=/b", "datadir+= asks for a data-only layer, which Veneer does not support yet: use lowerdir+= if the layer may be seen.")]
-    [InlineData("lowerdir=/l,upperdir=/u", "upperdir=/u needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.")]
+    [InlineData("lowerdir=/a::/b",
+        "lowerdir=/a::/b has '::', which marks data-only layers, and Veneer does not support these yet: "
+        + "use one colon if the layers may be seen.")]
+    [InlineData("lowerdir=/a,datadir+=/b",
+        "datadir+= asks for a data-only layer, which Veneer does not support yet: use lowerdir+= if the layer may be seen.")]
+    [InlineData("lowerdir=/l,upperdir=/u",
+        "upperdir=/u needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.")]
     [InlineData("lowerdir=/l,upperdir=", "upperdir needs a value: upperdir=SOMETHING.")]
     [InlineData("lowerdir=/l,index=on", "index=on is not supported yet: leave it out, hard links stay whole while mounted without it.")]
     [InlineData("lowerdir=/l,index=yes", "index=yes is not understood: index is on or off.")]
-    [InlineData("lowerdir=/l,nfs_export=on", "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay.")]
+    [InlineData("lowerdir=/l,nfs_export=on",
+        "nfs_export=on is not supported yet: leave it out, and export a layer instead of the overlay.")]
     [InlineData("lowerdir=/l,verity=require", "verity=require is not supported yet: leave it out if you trust the lower layers.")]
     [InlineData("lowerdir=/l,verity=on", "verity=on is not supported yet: leave it out if you trust the lower layers.")]
-    [InlineData("lowerdir=/l,nooverride_creds", "nooverride_creds is not supported: Veneer always reaches the layers with the mounter's credentials.")]
+    [InlineData("lowerdir=/l,nooverride_creds",
+        "nooverride_creds is not supported: Veneer always reaches the layers with the mounter's credentials.")]
     [InlineData("lowerdir=/l,metacopy=maybe", "metacopy=maybe is not understood: metacopy is on or off.")]
     [InlineData("lowerdir=/l,xino", "xino needs a value: on, auto or off.")]
     [InlineData("lowerdir=/l,threads=0", "threads=0 is not understood: use a number from 1 to 256.")]
     [InlineData("lowerdir=/l,volatile=yes", "volatile=yes is not understood: volatile takes no value.")]
-    [InlineData("lowerdir=/l,userxattr,redirect_dir=on", "userxattr and redirect_dir exclude each other: leave redirect_dir out, or set redirect_dir=nofollow.")]
+    [InlineData("lowerdir=/l,userxattr,redirect_dir=on",
+        "userxattr and redirect_dir exclude each other: leave redirect_dir out, or set redirect_dir=nofollow.")]
     [InlineData("lowerdir=/l,userxattr,metacopy=on", "userxattr and metacopy=on exclude each other: leave one of them out.")]
-    [InlineData("lowerdir=/l,metacopy=on,redirect_dir=nofollow", "metacopy=on needs redirect_dir=on: leave redirect_dir out, or set it to on.")]
-    [InlineData("lowerdir=/l,squash_to_root", "squash_to_root would change whose the files are, which Veneer does not support yet: leave it out, or change the owners in the layers.")]
-    [InlineData("lowerdir=/l,uidmapping=:0:1000:1:1:110000:65536", "uidmapping would change whose the files are, which Veneer does not support yet: leave it out, or change the owners in the layers.")]
+    [InlineData("lowerdir=/l,metacopy=on,redirect_dir=nofollow",
+        "metacopy=on needs redirect_dir=on: leave redirect_dir out, or set it to on.")]
+    [InlineData("lowerdir=/l,squash_to_root",
+        "squash_to_root would change whose the files are, which Veneer does not support yet: leave it out, "
+        + "or change the owners in the layers.")]
+    [InlineData("lowerdir=/l,uidmapping=:0:1000:1:1:110000:65536",
+        "uidmapping would change whose the files are, which Veneer does not support yet: leave it out, "
+        + "or change the owners in the layers.")]
     [InlineData("lowerdir=/l,lowedir=/x", "The option lowedir is unknown: did you mean lowerdir?")]
     [InlineData("lowerdir=/l,noatme", "The option noatme is unknown: did you mean noatime?")]
-    [InlineData("lowerdir=/l,frobnicate=3", "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.")]
+    [InlineData("lowerdir=/l,frobnicate=3",
+        "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.")]
     public void A_bad_option_gets_one_sentence(string options, string sentence)
     {
         Assert.Equal(sentence, Refusal(options));
@@ -369,7 +391,8 @@ public sealed class OptionParserTests
     [InlineData("x-a\\", false)]
     [InlineData("=", false)]
     [InlineData("", false)]
-    public void One_option_that_names_no_layer_is_told_from_others(string text, bool expected) => Assert.Equal(expected, OptionParser.IsOneOfNoLayer(text));
+    public void One_option_that_names_no_layer_is_told_from_others(string text, bool expected) =>
+        Assert.Equal(expected, OptionParser.IsOneOfNoLayer(text));
 
     [Theory]
     [InlineData("rw", true)]

@@ -3,7 +3,8 @@ namespace Veneer.Overlay.Tests;
 public sealed class OptionTableTests
 {
     [Fact]
-    public void No_name_is_given_to_two_options() => Assert.Equal(OptionTable.All.Count, OptionTable.All.DistinctBy(option => option.Name).Count());
+    public void No_name_is_given_to_two_options() =>
+        Assert.Equal(OptionTable.All.Count, OptionTable.All.DistinctBy(option => option.Name).Count());
 
     [Fact]
     public void Every_option_that_users_may_give_is_described_in_lines_that_fit()
@@ -11,15 +12,22 @@ public sealed class OptionTableTests
         string[] lines = OptionTable.Describe().Split('\n');
 
         Assert.All(lines, line => Assert.InRange(line.Length, 0, 80));
-        string[] headings = [.. lines.Where(line => line.StartsWith("    ", StringComparison.Ordinal) && line[4] != ' ').SelectMany(line => line.Trim().Split(", ")).Select(name => name.TrimEnd(','))];
-        Assert.Equal(OptionTable.All.Where(option => option.IsShown).Select(option => option.Name + option.Value).Order(), headings.Order());
+        string[] headings =
+        [
+            .. lines.Where(line => line.StartsWith("    ", StringComparison.Ordinal) && line[4] != ' ')
+                .SelectMany(line => line.Trim().Split(", "))
+                .Select(name => name.TrimEnd(',')),
+        ];
+        Assert.Equal(OptionTable.All.Where(option => option.IsShown).Select(option => option.Name + option.Value).Order(),
+            headings.Order());
     }
 
     /// <summary>Each option that needs a value says so, or what is wrong with none.</summary>
     [Fact]
     public void An_option_whose_value_is_missing_is_refused_by_its_name()
     {
-        foreach (MountOption option in OptionTable.All.Where(option => option.Value.StartsWith('=') && option.Name is not ("subtype" or "datadir+")))
+        foreach (MountOption option in OptionTable.All
+            .Where(option => option.Value.StartsWith('=') && option.Name is not ("subtype" or "datadir+")))
         {
             string sentence = Assert.Throws<OverlayMountException>(() => new OptionParser().Add(option.Name)).Message;
             Assert.StartsWith($"{option.Name} needs a value: ", sentence, StringComparison.Ordinal);

@@ -73,7 +73,8 @@ public sealed class OverlayDiffTests : IDisposable
     public void A_file_that_changes_while_it_is_compared_is_not_said_to_be_the_same()
     {
         foreach (string layer in (string[])["lower", "upper"]) { File.WriteAllText(Path.Combine(root, layer, "f"), "same"); }
-        var descriptors = new[] { "upper", "lower" }.Select(layer => (OverlayDiff.OpenLayer(Path.Combine(root, layer), layer), layer)).ToArray();
+        var descriptors = new[] { "upper", "lower" }.Select(layer => (OverlayDiff.OpenLayer(Path.Combine(root, layer), layer), layer))
+            .ToArray();
         using LayerSet layers = LayerSet.Hold(descriptors, userXattr: true, hasUpper: true);
         Step step = Assert.Single(new UpperWalk(layers, DiffPosition.Begin(), forArchive: false, (_, _) => { }).Run());
         var comparison = new Comparison(layers);
@@ -109,8 +110,17 @@ public sealed class OverlayDiffTests : IDisposable
             "{\"change\":\"added\",\"path\":\"caf\uFFFD/x\",\"path_base64\":\"Y2Fm6S94\",\"type\":\"link\"}\n",
             Json(new Change { Kind = ChangeKind.Added, Path = "caf\udce9/x", Type = ObjectType.SymbolicLink }));
         Assert.Equal(
-            "{\"change\":\"renamed\",\"path\":\"\uFFFD\\n\\\"é\",\"from\":\"b\",\"type\":\"file\",\"content\":false,\"attributes\":true,\"size\":3}\n",
-            Json(new Change { Kind = ChangeKind.Renamed, Path = "\uFFFD\n\"é", From = "b", Type = ObjectType.File, AttributesChanged = true, Size = 3 }));
+            "{\"change\":\"renamed\",\"path\":\"\uFFFD\\n\\\"é\",\"from\":\"b\",\"type\":\"file\","
+                + "\"content\":false,\"attributes\":true,\"size\":3}\n",
+            Json(new Change
+            {
+                Kind = ChangeKind.Renamed,
+                Path = "\uFFFD\n\"é",
+                From = "b",
+                Type = ObjectType.File,
+                AttributesChanged = true,
+                Size = 3,
+            }));
     }
 
     [Fact]

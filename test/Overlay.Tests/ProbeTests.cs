@@ -61,7 +61,8 @@ public sealed class ProbeTests : IDisposable
     [Fact]
     public void Proc_is_no_layer() =>
         Assert.Equal(
-            "The lower directory /proc/sys is on a proc filesystem, whose files change by themselves: leave it out, and mount proc inside the overlay instead.",
+            "The lower directory /proc/sys is on a proc filesystem, whose files change by themselves: leave it out, "
+            + "and mount proc inside the overlay instead.",
             Refusal("a:/proc/sys"));
 
     [Fact]
@@ -88,8 +89,10 @@ public sealed class ProbeTests : IDisposable
     [Theory]
     [InlineData("a:b:a", null, null, "The lower directory a is given twice: take one out, a layer counts once.")]
     [InlineData("a:b:b/../a", null, null, "The lower directory a is given twice (as b/../a): take one out, a layer counts once.")]
-    [InlineData("a:a/b", null, null, "The lower directory a/b lies inside the lower directory a: move one of them, layers must not overlap.")]
-    [InlineData("a/x/b:a", null, null, "The lower directory a/x/b lies inside the lower directory a: move one of them, layers must not overlap.")]
+    [InlineData("a:a/b", null, null,
+        "The lower directory a/b lies inside the lower directory a: move one of them, layers must not overlap.")]
+    [InlineData("a/x/b:a", null, null,
+        "The lower directory a/x/b lies inside the lower directory a: move one of them, layers must not overlap.")]
     [InlineData("a", "a", "w", "The upper directory a is also a lower directory: give each role a directory of its own.")]
     [InlineData("a:w", "u", "w", "The work directory w is also a lower directory: give each role a directory of its own.")]
     [InlineData("u/a", "u", "w", "The lower directory u/a lies inside the upper directory u: move one of them, layers must not overlap.")]
@@ -97,7 +100,8 @@ public sealed class ProbeTests : IDisposable
     [InlineData("a", "u", "u", "The upper directory u is also the work directory: give workdir an empty directory beside it.")]
     [InlineData("a", "u", "u/w", "The work directory u/w lies inside the upper directory u: put work beside upper.")]
     [InlineData("a", "w/u", "w", "The upper directory w/u lies inside the work directory w: put upper beside work.")]
-    [InlineData("a", "u", "/proc/self/fd", "The upper directory u and the work directory /proc/self/fd are on different filesystems: put work beside upper.")]
+    [InlineData("a", "u", "/proc/self/fd",
+        "The upper directory u and the work directory /proc/self/fd are on different filesystems: put work beside upper.")]
     public void Layers_that_overlap_are_refused_as_the_kernel_does(string lowers, string? upper, string? work, string sentence)
     {
         Assert.Equal(sentence, Refusal(lowers, upper, work));
@@ -130,7 +134,8 @@ public sealed class ProbeTests : IDisposable
         Directory.CreateSymbolicLink(root + "/link", root + "/elsewhere/l");
 
         Check("link/../diff", make: false);
-        Assert.Equal("The lower directory link is given twice (as elsewhere/l): take one out, a layer counts once.", Refusal("link:elsewhere/l", make: false));
+        Assert.Equal("The lower directory link is given twice (as elsewhere/l): take one out, a layer counts once.",
+            Refusal("link:elsewhere/l", make: false));
     }
 
     [Fact]

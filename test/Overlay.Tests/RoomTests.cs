@@ -27,7 +27,8 @@ public sealed class RoomTests
     /// <summary>The options are part of the public face, and so in its namespace.</summary>
     private static readonly string[] options =
     [
-        "OverlayOptions", "OptionParser", "OptionTable", "MountOption", "OptionSource", "OptionKind", "Spelling", "InUse", "RedirectDirectory", "Xino", "KernelFeature", "Sync", "OnError",
+        "OverlayOptions", "OptionParser", "OptionTable", "MountOption", "OptionSource", "OptionKind", "Spelling", "InUse",
+        "RedirectDirectory", "Xino", "KernelFeature", "Sync", "OnError",
     ];
 
     [Fact]
@@ -54,11 +55,13 @@ public sealed class RoomTests
     [Fact]
     public void Architecture_names_them_in_this_order()
     {
-        string repository = typeof(RoomTests).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().First(data => data.Key == "RepositoryRoot").Value!;
+        string repository = typeof(RoomTests).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
+            .First(data => data.Key == "RepositoryRoot").Value!;
         string[] table =
         [
             .. File.ReadLines(Path.Combine(repository, "ARCHITECTURE.md"))
-                .SkipWhile(line => !line.StartsWith("| room of the overlay | ", StringComparison.Ordinal)).Skip(2).TakeWhile(line => line.StartsWith('|'))
+                .SkipWhile(line => !line.StartsWith("| room of the overlay | ", StringComparison.Ordinal)).Skip(2)
+                .TakeWhile(line => line.StartsWith('|'))
                 .Select(line => line.Split('`')[1].TrimEnd('/')),
         ];
 
@@ -68,7 +71,9 @@ public sealed class RoomTests
     private static int PlaceOf(string room)
     {
         int place = Array.IndexOf(order, room);
-        return place >= 0 ? place : throw new InvalidOperationException($"The room {room} has no place in the order: give it one here and in ARCHITECTURE.md.");
+        return place >= 0
+            ? place
+            : throw new InvalidOperationException($"The room {room} has no place in the order: give it one here and in ARCHITECTURE.md.");
     }
 
     /// <summary>Null for what is in no room, such as the base class library.</summary>

@@ -17,7 +17,8 @@ public sealed class UpperSyncTests : IDisposable
             Directory.CreateDirectory(Path.Combine(root, directory));
             File.WriteAllText(Path.Combine(root, directory, "file"), "x");
         }
-        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, PathText.Encode(root), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
+        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, PathText.Encode(root), OpenFlags.ReadOnly | OpenFlags.Directory, 0,
+            ResolveFlags.None, out int descriptor));
         upper = new Fd(descriptor);
     }
 
@@ -98,7 +99,8 @@ public sealed class UpperSyncTests : IDisposable
         string place = Path.Combine(root, to), parent = Path.GetDirectoryName(place)!;
         Directory.CreateDirectory(parent);
         Directory.Move(Path.Combine(root, from), place);
-        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, PathText.Encode(parent), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int directory));
+        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, PathText.Encode(parent), OpenFlags.Path | OpenFlags.Directory, 0,
+            ResolveFlags.None, out int directory));
         using var opened = new Fd(directory);
         moves.Add(directory, PathText.Encode(Path.GetFileName(place)));
     }
@@ -288,7 +290,8 @@ public sealed class UpperSyncTests : IDisposable
         Assert.Equal(sync.Total - 1, sync.Done);
     }
 
-    private static IEnumerable<string?> Descriptors() => Directory.GetFileSystemEntries("/proc/self/fd").Select(file => new FileInfo(file).LinkTarget);
+    private static IEnumerable<string?> Descriptors() =>
+        Directory.GetFileSystemEntries("/proc/self/fd").Select(file => new FileInfo(file).LinkTarget);
 
     [Fact]
     public void It_ends_when_it_is_told_to()

@@ -13,7 +13,8 @@ public sealed class VolatileRecordTests
     };
 
     private const string Golden =
-        "veneer-volatile 1\nboot 11111111-2222-3333-4444-555555555555\ndevice 8:1\nfsid a1b2\ninstance 77\nmount 88\nupper 99\nerrors 1005\nmemory 0\nfailure -\nwork 2E2E2F776F726B\n";
+        "veneer-volatile 1\nboot 11111111-2222-3333-4444-555555555555\ndevice 8:1\nfsid a1b2\ninstance 77\nmount 88\nupper 99\n"
+        + "errors 1005\nmemory 0\nfailure -\nwork 2E2E2F776F726B\n";
 
     private static VolatileRecord? Parse(string text) => VolatileRecord.Parse(Encoding.Latin1.GetBytes(text));
 
@@ -56,7 +57,8 @@ public sealed class VolatileRecordTests
         Assert.Null(Parse(Golden.Replace(part, replacement, StringComparison.Ordinal)));
     }
 
-    private static VolatileState Judge(Func<VolatileRecord, VolatileRecord>? then = null, Func<VolatileRecord, VolatileRecord>? now = null) =>
+    private static VolatileState Judge(
+        Func<VolatileRecord, VolatileRecord>? then = null, Func<VolatileRecord, VolatileRecord>? now = null) =>
         (then?.Invoke(record) ?? record).Judge(now?.Invoke(record) ?? record);
 
     [Fact]
@@ -67,7 +69,10 @@ public sealed class VolatileRecordTests
         Assert.Equal(VolatileStateKind.Whole, Judge(now: r => r with { Mount = 89 }).Kind);
     }
 
-    /// <summary>Where /proc does not tell it, two starts of the machine are not one, and nobody is told to discard what another place can judge.</summary>
+    /// <summary>
+    /// Where /proc does not tell the boot, two records are not taken to be of one boot. Nobody is told to discard what can be
+    /// judged elsewhere.
+    /// </summary>
     [Fact]
     public void A_start_of_the_machine_that_is_not_known_is_none()
     {

@@ -7,7 +7,9 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Tests.Format;
 
-/// <summary>Values as kernel overlayfs wrote them (Linux 6.18, ext4 with UUID 01234567-89ab-cdef-0123-456789abcdef), and round trips.</summary>
+/// <summary>
+/// Values as kernel overlayfs wrote them (Linux 6.18, ext4 with UUID 01234567-89ab-cdef-0123-456789abcdef), and round trips.
+/// </summary>
 public sealed class FormatTests
 {
     /// <summary>Of inode 32389 = 0x7e85, generation 0xa382cdfe.</summary>
@@ -119,7 +121,8 @@ public sealed class FormatTests
     [Fact]
     public void A_list_shows_neither_private_names_nor_escapes()
     {
-        byte[] list = Encoding.UTF8.GetBytes("user.a\0trusted.overlay.origin\0trusted.overlay.overlay.foo\0security.capability\0trusted.overlay.impure\0");
+        byte[] list = Encoding.UTF8.GetBytes(
+            "user.a\0trusted.overlay.origin\0trusted.overlay.overlay.foo\0security.capability\0trusted.overlay.impure\0");
 
         int length = new OverlayXattr(user: false).Filter(list);
 
@@ -138,11 +141,16 @@ public sealed class FormatTests
     }).QuickCheckThrowOnFailure();
 
     /// <summary>user::rwx user:1001:rw- group::r-x group:1002:r-- mask::rw- other::r-x</summary>
-    private const string DefaultAcl = "0200000001000700ffffffff02000600e903000004000500ffffffff08000400ea03000010000600ffffffff20000500ffffffff";
+    private const string DefaultAcl =
+        "0200000001000700ffffffff02000600e903000004000500ffffffff08000400ea03000010000600ffffffff20000500ffffffff";
 
     [Theory]
-    [InlineData(0x1B6u, 0x1B4u, "0200000001000600ffffffff02000600e903000004000500ffffffff08000400ea03000010000600ffffffff20000400ffffffff")] // touch: 0666 gives 0664
-    [InlineData(0x1C0u, 0x1C0u, "0200000001000700ffffffff02000600e903000004000500ffffffff08000400ea03000010000000ffffffff20000000ffffffff")] // mkdir -m 700
+    [InlineData(0x1B6u, 0x1B4u,
+        // touch: 0666 gives 0664
+        "0200000001000600ffffffff02000600e903000004000500ffffffff08000400ea03000010000600ffffffff20000400ffffffff")]
+    [InlineData(0x1C0u, 0x1C0u,
+        // mkdir -m 700
+        "0200000001000700ffffffff02000600e903000004000500ffffffff08000400ea03000010000000ffffffff20000000ffffffff")]
     public void A_default_acl_is_inherited_as_ext4_does(uint asked, uint given, string access)
     {
         byte[] acl = Convert.FromHexString(DefaultAcl);
@@ -199,14 +207,16 @@ public sealed class FormatTests
     [Fact]
     public void A_long_claim_is_cut_to_fit_an_attribute()
     {
-        OwnerRecord? owner = OwnerRecord.Parse((InUseLock.OfThisProcess("upper", new string('x', 5000)) with { Command = new string('y', 5000) }).ToBytes());
+        OwnerRecord own = InUseLock.OfThisProcess("upper", new string('x', 5000)) with { Command = new string('y', 5000) };
+        OwnerRecord? owner = OwnerRecord.Parse(own.ToBytes());
 
         Assert.Equal((259, 99), (owner!.MountPoint.Length, owner.Command.Length));
         Assert.InRange(owner.ToBytes().Length, 0, 700);
     }
 
     [Fact]
-    public void Whatever_lies_there_is_an_owner_or_none() => Prop.ForAll<byte[]>(bytes => { _ = OwnerRecord.Parse(bytes); }).QuickCheckThrowOnFailure();
+    public void Whatever_lies_there_is_an_owner_or_none() =>
+        Prop.ForAll<byte[]>(bytes => { _ = OwnerRecord.Parse(bytes); }).QuickCheckThrowOnFailure();
 
     [Theory]
     [InlineData("version=1", "version=2")]
