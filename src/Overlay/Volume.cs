@@ -167,7 +167,7 @@ internal sealed class Volume
                 IsOnXfs = upper >= 0 && !Libc.StatFileSystem(upper, out StatFs upperStatus).IsError && upperStatus.Type == StatFs.XfsMagic,
                 IsInMemory = mark?.Now.IsInMemory ?? true,
                 IsReadOnly = options.ReadOnly,
-                Orphans = () => tree.Inodes.Orphans + directories.KeptOpen,
+                Orphans = () => tree.Inodes.Orphans.Count + directories.KeptOpen,
                 MaxOrphans = reserve / 4,
             },
             Mark = options.Sync == Sync.Volatile ? mark : null,
