@@ -1,55 +1,67 @@
 using Veneer.Fuse;
 using Veneer.Fuse.Locking;
 using Veneer.Linux;
-using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>What the caller does to a regular file as soon as it is in upper: data behind the new end is not worth copying.</summary>
-/// <param name="Size">The new length.</param>
-/// <param name="DropsSetId">Whether the set-id bits go with the data.</param>
+/// <summary>A truncation that follows the copy-up of a regular file. The data behind the new end need not be copied.</summary>
+/// <param name="Size">The new size, in bytes.</param>
+/// <param name="DropsSetId">Whether the truncation clears the set-id bits.</param>
 internal readonly record struct Truncation(long Size, bool DropsSetId);
 
-/// <summary>Brings objects from a lower layer to upper, before their first change.</summary>
+/// <summary>Copies objects from a lower layer to upper, before their first change.</summary>
 /// <remarks>
-/// Crash safety. The copy is built in work and gets its final name in one rename (or link), last.
-/// Killed before it: the name still shows the lower object, and the next mount empties work.
-/// Killed after it: the upper object is whole. There is no third state. A copy that leaves out data because the caller
-/// truncates the file is truncated before it gets its name, with all that goes with that.
+/// Crash safety. The copy is built in work and gets its final name by one rename or link, last.
+/// Killed before that: the name still shows the lower object, and the next mount empties work.
+/// Killed after that: the upper object is whole. There is no third state. A copy that leaves out data, because the caller
+/// truncates the file, is truncated before it gets its name; that sets its times and drops its privileges as well.
 /// <para>
-/// Locks. The copy-up lock comes first in the lock order: the long part, building the copy, runs under it alone. The
-/// rename lock (shared) and the names lock of the directory are taken for publishing. Ancestors are copied first, each
-/// under its own lock alone.
+/// Locks. The copy-up lock comes first in the lock order: the long part, building the copy, runs under that lock alone. The
+/// rename lock (shared) and the names lock of the directory are taken to publish the copy. Ancestors are copied first, each
+/// under its own copy-up lock alone.
 /// </para>
 /// </remarks>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="upper">Upper, as it is written.</param>
+/// <param name="session">The connection to the kernel.</param>
+/// <param name="publication">Gives copies their names in upper.</param>
 internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession session, Publication publication)
 {
-    /// <summary>Blocks requests of others no longer than this many bytes take to copy.</summary>
+    /// <summary>
+    /// The size up to which a copy is not announced by <see cref="KernelSession.Block"/>: other requests can wait for it.
+    /// </summary>
     private const long SmallFile = 128 * 1024;
 
-    /// <summary>How often whoever waits for another one's copy-up looks whether its caller still lives, in milliseconds.</summary>
+    /// <summary>
+    /// How often a thread that waits for the copy-up lock checks whether its caller is still alive, in milliseconds.
+    /// </summary>
     private const int LockPatience = 20;
 
-    /// <summary>Whether upper can share blocks with the lowers, until a try says that it cannot.</summary>
-    private bool mayShareBlocks = true;
-
+    private readonly DataCopy data = new(tree);
+    private readonly AttributeCopy attributes = new(tree, upper);
     private long copies;
-    private long copiedBytes;
 
     /// <summary>How many objects were copied up.</summary>
     public long Copies => Interlocked.Read(ref copies);
 
-    /// <summary>How much data of files that was.</summary>
-    public long CopiedBytes => Interlocked.Read(ref copiedBytes);
+    /// <summary>How many bytes of data that was.</summary>
+    public long CopiedBytes => data.Bytes;
 
     /// <summary>Makes sure that the object is in upper, under every name that the kernel knows.</summary>
     /// <param name="inode">The object. The caller holds no lock.</param>
-    /// <param name="request">Who waits for it: a fatal signal stops the copying of data.</param>
-    /// <param name="needsData">Whether attributes alone are not enough; otherwise the copy is a metacopy.</param>
-    /// <param name="truncation">That the caller is about to truncate the file; it does so all the same.</param>
-    /// <returns><see cref="Errno.EROFS"/> without upper; <see cref="Errno.EINTR"/> when the caller was killed; or what upper says: then nothing has changed, but a file with several names may have come up under some of them.</returns>
+    /// <param name="request">The request that waits for the copy. A fatal signal to its caller stops the copying of data.</param>
+    /// <param name="needsData">Whether the copy needs its data. Without it, a regular file may become a metacopy.</param>
+    /// <param name="truncation">
+    /// The truncation that the caller is about to make, or null. The caller must make it in any case: an older copy is not
+    /// truncated here.
+    /// </param>
+    /// <returns>
+    /// <see cref="Errno.EROFS"/> without upper. <see cref="Errno.EINTR"/> when the caller of the request was killed. Otherwise
+    /// the error of upper. After an error nothing has changed, except that a file with several names may be in upper under
+    /// some of them.
+    /// </returns>
     public Errno Ensure(Inode inode, in Request request, bool needsData = true, Truncation? truncation = null)
     {
         if (IsDone(inode, needsData)) { return Errno.None; }
@@ -63,7 +75,10 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         return EnsureOne(inode, request, needsData, truncation);
     }
 
-    /// <summary>Topmost ancestor first. A lower object does not move before it is copied up, so the parents stay.</summary>
+    /// <summary>
+    /// Copies up the directories above the object, topmost first. Their order cannot change meanwhile: an object is copied up
+    /// before it moves.
+    /// </summary>
     private Errno EnsureAncestors(Inode inode, in Request request)
     {
         var missing = new List<DirectoryInode>();
@@ -79,7 +94,7 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
     private static bool IsDone(Inode inode, bool needsData) =>
         inode.HasUpper && (inode.Metacopy is null || !needsData) && (inode.Links is null || IsComplete(inode));
 
-    /// <summary>Whether upper has the copy under every name seen so far.</summary>
+    /// <summary>Whether the copy in upper has every name that was seen so far.</summary>
     private static bool IsComplete(Inode inode)
     {
         foreach (Alias alias in inode.Aliases)
@@ -120,8 +135,10 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         }
     }
 
-    /// <summary>Waits for the copy-up lock. Whoever has it may copy for long: meanwhile another worker serves the others.</summary>
-    /// <returns>False when the caller was killed.</returns>
+    /// <summary>
+    /// Takes the copy-up lock. Another thread may hold it for a long copy: meanwhile another worker serves other requests.
+    /// </summary>
+    /// <returns>False when the caller of the request was killed.</returns>
     private bool TryLock(Inode inode, in Request request, out ObjectLock.Scope scope)
     {
         if (inode.TryLockCopyUp(0, out scope)) { return true; }
@@ -135,7 +152,7 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         }
     }
 
-    /// <summary>Every directory that has a name of the file must be in upper before the file is.</summary>
+    /// <summary>Copies up every directory that has a name of the file. They must be in upper before the file is.</summary>
     private Errno EnsureParents(Inode inode, in Request request)
     {
         foreach (Alias alias in inode.Aliases)
@@ -147,7 +164,7 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         return Errno.None;
     }
 
-    /// <remarks>Caller holds the copy-up lock.</remarks>
+    /// <summary>Copies a directory, without its entries. Caller holds the copy-up lock.</summary>
     private Errno CopyDirectoryLocked(DirectoryInode inode)
     {
         inode.AssertCopyUpLocked();
@@ -160,16 +177,20 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
             using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
             error = Libc.MakeDirectoryAt(temporary.Directory, temporary.Name, 0x1C0);
             if (error.IsError) { return error; }
-            error = Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int copy);
+            error = Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0,
+                ResolveFlags.Confined, out int copy);
             if (error.IsError) { return error; }
-            error = CopyAttributes(inode, source, stat, copy, Libc.Self);
+            error = attributes.Run(inode, source, stat, copy, Libc.Self);
             if (!error.IsError && upper.IsStrict) { error = SyncDirectory(copy); }
             Libc.Close(copy);
             return error.IsError ? error : publication.RunLocked(new Copy(inode, stat), temporary);
         }
     }
 
-    /// <summary>What is to be copied. Nothing gets another owner than it had: <see cref="Errno.EOVERFLOW"/> where his number is not known. Kernel: ovl_copy_up_one()</summary>
+    /// <summary>Reads the attributes of the lower object. Kernel: ovl_copy_up_one().</summary>
+    /// <returns>
+    /// <see cref="Errno.EOVERFLOW"/> when the owner or the group has no number here: the copy could not have the same.
+    /// </returns>
     private Errno StatSource(in RealReference source, out Statx stat)
     {
         Errno error = Libc.StatAt(source.Directory, source.Name, StatxMask.Basic, out stat);
@@ -187,7 +208,7 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         return error;
     }
 
-    /// <remarks>Caller holds the copy-up lock. Symbolic links, devices, FIFOs and sockets.</remarks>
+    /// <summary>Copies a symbolic link, a device, a FIFO or a socket. Caller holds the copy-up lock.</summary>
     private Errno CopyOtherLocked(Inode inode)
     {
         inode.AssertCopyUpLocked();
@@ -199,7 +220,7 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
             if (error.IsError) { return error; }
             using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
             error = MakeOther(source, stat, temporary.Directory, temporary.Name);
-            if (!error.IsError) { error = CopyAttributes(inode, source, stat, temporary.Directory, temporary.Name); }
+            if (!error.IsError) { error = attributes.Run(inode, source, stat, temporary.Directory, temporary.Name); }
             return error.IsError ? error : publication.RunLocked(new Copy(inode, stat), temporary);
         }
     }
@@ -214,11 +235,11 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         return Libc.SymbolicLinkAt(target[..(length + 1)], work, name);
     }
 
-    /// <remarks>Caller holds the copy-up lock.</remarks>
+    /// <summary>Copies a regular file. Caller holds the copy-up lock.</summary>
     private Errno CopyRegularLocked(Inode inode, in Request request, bool needsData, Truncation? truncation)
     {
         inode.AssertCopyUpLocked();
-        // What holds the attributes; CopyData finds the data, which may be in a layer further down.
+        // This is the file that has the attributes. DataCopy finds the data, which may be in a layer further down.
         Errno error = tree.Objects.Of(inode.LowerDirectory!, inode.LowerName, out RealReference source);
         if (error.IsError) { return error; }
         using (source)
@@ -228,28 +249,36 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
             var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
             bool isNamed = !upper.Features.TemporaryFiles;
             error = isNamed
-                ? Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.ReadWrite | OpenFlags.NoFollow, 0x180, ResolveFlags.Confined, out int copy)
-                : Libc.OpenAt(temporary.Directory, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180, ResolveFlags.Confined, out copy);
+                ? Libc.OpenAt(temporary.Directory, temporary.Name,
+                    OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.ReadWrite | OpenFlags.NoFollow, 0x180,
+                    ResolveFlags.Confined, out int copy)
+                : Libc.OpenAt(temporary.Directory, ".\0"u8, OpenFlags.TemporaryFile | OpenFlags.ReadWrite, 0x180,
+                    ResolveFlags.Confined, out copy);
             if (error.IsError) { return error; }
-            // All names of a hard-linked file are one copy, which would lose its data with the first name that is moved.
-            RealName? below = needsData || inode.Links is not null ? null : DataOf(inode);
+            // A hard-linked file gets its data at once: all its names are one copy, which would no longer find its data when
+            // the first of them moves.
+            RealName? below = needsData || inode.Links is not null ? null : DataCopy.SourceOf(inode);
             error = Fill(inode, source, stat, copy, below, truncation, request);
-            if (!error.IsError) { error = publication.RunLocked(new Copy(inode, stat) { Descriptor = copy, IsNamed = isNamed, Below = below }, temporary); }
+            if (!error.IsError)
+            {
+                error = publication.RunLocked(new Copy(inode, stat) { Descriptor = copy, IsNamed = isNamed, Below = below }, temporary);
+            }
             Libc.Close(copy);
-            if (isNamed) { temporary.Dispose(); } // after a link it is one name too many
+            if (isNamed) { temporary.Dispose(); } // a link has left the file its name in work
             return error;
         }
     }
 
-    /// <summary>Gives a new file the data and the attributes of a lower one.</summary>
-    /// <param name="inode">The object.</param>
-    /// <param name="source">What has the attributes.</param>
-    /// <param name="stat">Its attributes.</param>
-    /// <param name="copy">The new file.</param>
-    /// <param name="below">Where the data stays; null when it is copied.</param>
-    /// <param name="truncation">That the caller is about to truncate the file.</param>
-    /// <param name="request">Who waits for it.</param>
-    private Errno Fill(Inode inode, in RealReference source, in Statx stat, int copy, RealName? below, Truncation? truncation, in Request request)
+    /// <summary>Gives a new file the data and the attributes of a lower file.</summary>
+    /// <param name="inode">The file.</param>
+    /// <param name="source">The lower file that has the attributes.</param>
+    /// <param name="stat">The attributes of <paramref name="source"/>.</param>
+    /// <param name="copy">A descriptor of the new file.</param>
+    /// <param name="below">The lower file that keeps the data, for a metacopy. Null when the data is copied.</param>
+    /// <param name="truncation">The truncation that the caller is about to make, or null.</param>
+    /// <param name="request">The request that waits for the copy.</param>
+    private Errno Fill(
+        Inode inode, in RealReference source, in Statx stat, int copy, RealName? below, Truncation? truncation, in Request request)
     {
         long size = below is not null ? 0 : Math.Min((long)stat.Size, truncation?.Size ?? long.MaxValue);
         bool syncs = upper.IsDurable && (size > 0 || upper.IsStrict);
@@ -257,29 +286,36 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         {
             Errno error = below is not null
                 ? LeaveData(copy, (long)stat.Size)
-                : CopyData(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
-            if (!error.IsError) { error = CopyAttributes(inode, source, stat, copy, Libc.Self); }
+                : data.Run(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
+            if (!error.IsError) { error = attributes.Run(inode, source, stat, copy, Libc.Self); }
             if (!error.IsError && below is null && size < (long)stat.Size)
             {
-                // Else the copy would be seen with the times and privileges of the whole file.
+                // Without this, the truncated copy would be seen with the times and the privileges of the whole file.
                 error = ObjectChange.SetSize(copy, truncation!.Value.Size, isOpen: true, truncation.Value.DropsSetId, request);
             }
             return !error.IsError && syncs ? Libc.Sync(copy, dataOnly: false) : error;
         }
     }
 
-    /// <summary>Makes the copy a metacopy: a hole as long as the data, which stays below. Kernel: ovl_set_metacopy_xattr(), ovl_set_size().</summary>
+    /// <summary>
+    /// Makes the copy a metacopy: a hole of the size of the data, which stays below. Kernel: ovl_set_metacopy_xattr(),
+    /// ovl_set_size().
+    /// </summary>
     private Errno LeaveData(int copy, long size)
     {
         Errno error = Libc.SetXattrAt(copy, Libc.Self, tree.Xattr.Metacopy, default, XattrFlags.None);
         return error.IsError ? error : Libc.Truncate(copy, size);
     }
 
+    /// <summary>Copies the data of a metacopy, which then is an ordinary file. Caller holds the copy-up lock.</summary>
     /// <remarks>
-    /// Caller holds the copy-up lock. Killed on the way: the metacopy attribute is still there, so the data still comes
-    /// from below; but the time of change may be that of the copying and the capabilities may be gone, as with the
-    /// kernel. All data is copied even when the caller truncates the file: a short metacopy is read in full by the
-    /// kernel, and a file that is none any more without its data is full of zeros.
+    /// Crash safety. The metacopy attribute goes last. Killed before that: the data still comes from below, but as with the
+    /// kernel st_mtime may be that of the copying, and the capabilities may be gone.
+    /// <para>
+    /// All data is copied even when the caller truncates the file. If the file were truncated first, and the server killed
+    /// before the attribute goes, the kernel would show the whole data of the shorter file. If the attribute went first, the
+    /// file would be full of zeros.
+    /// </para>
     /// </remarks>
     private Errno CopyDataOfMetacopyLocked(Inode inode, in Request request)
     {
@@ -291,35 +327,42 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         {
             Libc.Close(copy);
             if (!isMarked.IsNoXattr) { return isMarked; }
-            // What looked the file up before the attribute went, and was kept after it: upper has the data, and maybe newer.
+            // A lookup read the attribute before it was removed, and made this inode afterwards. Upper has the data, which may
+            // have changed since.
             inode.Metacopy = null;
             return Errno.None;
         }
         Span<byte> capability = stackalloc byte[64];
-        Errno hasCapability = Libc.GetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability, out int capabilityLength);
+        Errno hasCapability =
+            Libc.GetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability, out int capabilityLength);
         using (session.Block())
         {
-            error = CopyData(inode, copy, (long)stat.Size, mayHaveHoles: true, request);
+            error = data.Run(inode, copy, (long)stat.Size, mayHaveHoles: true, request);
             if (!error.IsError && upper.IsDurable) { error = Libc.Sync(copy, dataOnly: false); }
         }
-        // Writing drops the capability, also when it fails; the data is no change of the user's. Kernel: ovl_copy_up_meta_inode_data()
+        // A write drops the capability, even if it fails. But the user has not changed the file, so the capability comes back.
+        // Kernel: ovl_copy_up_meta_inode_data().
         if (!hasCapability.IsError)
         {
-            Errno restored = Libc.SetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability[..capabilityLength], XattrFlags.None);
+            Errno restored =
+                Libc.SetXattrAt(copy, Libc.Self, "security.capability\0"u8, capability[..capabilityLength], XattrFlags.None);
             if (!error.IsError) { error = restored; }
         }
-        if (!error.IsError) { error = Libc.ChangeTimesAt(copy, Libc.Self, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
+        if (!error.IsError)
+        {
+            error = Libc.ChangeTimesAt(copy, Libc.Self, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime));
+        }
         if (!error.IsError) { error = Libc.RemoveXattrAt(copy, Libc.Self, tree.Xattr.Metacopy); }
         Libc.Close(copy);
         if (error.IsError) { return error; }
         inode.Metacopy = null;
-        // A lookup that read the attribute before it went must not make an inode of what it has found.
+        // A lookup that read the attribute before it was removed must run again, and not make an inode of what it found.
         if (inode.Parent is { } parent) { tree.Inodes.Changed(parent); }
         foreach (Alias alias in inode.Aliases) { tree.Inodes.Changed(alias.Parent); }
         return Errno.None;
     }
 
-    /// <summary>Opens the file in upper.</summary>
+    /// <summary>Opens the metacopy in upper for reading and writing, and reads its attributes.</summary>
     private Errno OpenMetacopy(Inode inode, out int copy, out Statx stat)
     {
         copy = -1;
@@ -335,71 +378,5 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
                 return error.IsError ? error : real.OpenData(OpenFlags.ReadWrite, out copy);
             }
         }
-    }
-
-    /// <summary>Where a lower layer has the data of a file.</summary>
-    private static RealName DataOf(Inode inode) => inode.Metacopy ?? new RealName(inode.LowerDirectory!, inode.LowerName.ToArray());
-
-    private Errno CopyData(Inode inode, int copy, long size, bool mayHaveHoles, in Request request)
-    {
-        if (size == 0) { return Errno.None; }
-        RealName data = DataOf(inode);
-        Errno error = tree.Objects.Of(data.Directory, data.Name, out RealReference source);
-        if (error.IsError) { return error; }
-        int original;
-        using (source) { error = source.OpenData(OpenFlags.ReadOnly, out original); }
-        if (error.IsError) { return error; }
-        bool mayShare = Volatile.Read(ref mayShareBlocks);
-        error = DataCopy.Run(original, copy, size, mayHaveHoles, ref mayShare, request);
-        Volatile.Write(ref mayShareBlocks, mayShare);
-        if (!error.IsError) { Interlocked.Add(ref copiedBytes, size); }
-        Libc.Close(original);
-        return error;
-    }
-
-    /// <summary>Gives the copy everything but its data, in the order in which nothing undoes what came before.</summary>
-    /// <remarks>
-    /// Order matters: owner, xattrs, mode, times. A write drops security.capability, and so does chown, which also clears
-    /// setuid; chmod and utimens leave them alone.
-    /// </remarks>
-    private Errno CopyAttributes(Inode inode, in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name)
-    {
-        // What was made a moment ago is ours already.
-        Errno error = stat.Uid == 0 && stat.Gid == 0 && upper.Work!.GivesRoot ? Errno.None : Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
-        if (error.IsError) { return error; }
-        error = XattrCopy.Run(source.Directory, source.Name, tree.LowerXattr, directory, name, tree.Xattr);
-        if (error.IsError) { return error; }
-        if (stat.IsRegular || stat.IsDirectory)
-        {
-            error = FileFlags.CopyUp(source, stat, directory, name, tree.Xattr);
-            if (error.IsError) { return error; }
-        }
-        if (stat.IsDirectory || stat.Nlink == 1)
-        {
-            error = SetOrigin(source, directory, name, out inode.FindsOrigin);
-            if (error.IsError) { return error; }
-        }
-        if (!stat.IsSymbolicLink)
-        {
-            error = Libc.ChangeModeAt(directory, name, stat.Mode & ModeBits.Mask);
-            if (error.IsError) { return error; }
-        }
-        return Libc.ChangeTimesAt(directory, name, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime));
-    }
-
-    /// <summary>Writes where the copy came from, so that its inode number stays. Kernel: ovl_set_origin_fh().</summary>
-    private Errno SetOrigin(in RealReference source, int directory, ReadOnlySpan<byte> name, out bool isFound)
-    {
-        Span<byte> value = stackalloc byte[OriginHandle.MaxLength];
-        int length = 0;
-        // Without a handle the attribute is empty: copied up, origin unknown. What has no number of its own has no handle that lasts.
-        if (source.Layer!.Identity != RealIdentity.Names && !FileHandle.Of(source.Directory, source.Name, out FileHandle handle).IsError)
-        {
-            length = OriginHandle.Encode(handle, source.Layer.Uuid, value);
-        }
-        Errno error = Libc.SetXattrAt(directory, name, tree.Xattr.Origin, value[..length], XattrFlags.None);
-        isFound = !error.IsError && length > 0 && source.Layer.FindsOrigins;
-        // user.* attributes are refused on symbolic links and special files.
-        return error is Errno.EPERM or Errno.EOPNOTSUPP ? Errno.None : error;
     }
 }
