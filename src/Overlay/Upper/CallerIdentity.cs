@@ -2,16 +2,20 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>Makes the calling thread create files as somebody else: owner, group and umask are then the filesystem's own work.</summary>
+/// <summary>
+/// Lets the thread create files as the caller of a request: upper's filesystem then sets the owner and the group, and applies
+/// the umask.
+/// </summary>
 /// <remarks>
-/// Only the thread's filesystem ids and umask change; its capabilities stay, so that access is checked against the
-/// mounter, as kernel overlayfs does (ovl_override_creator_creds()). The file so has its owner from its first moment.
+/// So a file has its owner from its first moment. Only the filesystem ids and the umask of the thread change. Its capabilities
+/// stay, so that access is checked for the mounter, as in kernel overlayfs: see ovl_override_creator_creds().
 /// </remarks>
 internal static class CallerIdentity
 {
     [ThreadStatic]
     private static State? state;
 
+    /// <summary>The identity of a thread.</summary>
     private sealed class State
     {
         public uint Uid = Libc.FileSystemUid;
@@ -25,7 +29,7 @@ internal static class CallerIdentity
         {
             OwnUid = Uid;
             OwnGid = Gid;
-            // Without a umask of its own the thread would change the others': then the umask is applied by hand, see Assume.
+            // A thread that shares its umask with others must not change it: the caller of Assume then applies the umask itself.
             HasOwnUmask = !Libc.UnshareFileSystemAttributes().IsError;
             if (HasOwnUmask) { Libc.SetUmask(0); }
             MayChange = !Libc.KeepCapabilitiesOnSetUid().IsError;
@@ -34,8 +38,12 @@ internal static class CallerIdentity
         public readonly bool HasOwnUmask;
     }
 
-    /// <summary>Takes on the caller's identity until <see cref="Scope.Dispose"/>.</summary>
-    /// <returns><see cref="Errno.EPERM"/> when we may not create files of that owner.</returns>
+    /// <summary>Gives the thread another identity until the scope is disposed of.</summary>
+    /// <param name="uid">The owner of new files.</param>
+    /// <param name="gid">The group of new files.</param>
+    /// <param name="umask">The umask for new files.</param>
+    /// <param name="scope">Ends the identity when it is disposed of.</param>
+    /// <returns><see cref="Errno.EPERM"/> when the server may not create files of that owner.</returns>
     public static Errno Assume(uint uid, uint gid, uint umask, out Scope scope)
     {
         State current = state ??= new State();
@@ -63,7 +71,7 @@ internal static class CallerIdentity
         return Errno.None;
     }
 
-    /// <summary>The thread's own identity, with nothing masked.</summary>
+    /// <summary>Gives the thread its own identity again, and a umask of zero.</summary>
     private static void Revert()
     {
         State current = state!;
@@ -81,13 +89,14 @@ internal static class CallerIdentity
         }
     }
 
-    /// <summary>The time during which a thread is somebody else.</summary>
-    /// <param name="maskByHand">Bits that the caller must clear from the mode itself.</param>
+    /// <summary>The time during which a thread has another identity.</summary>
+    /// <param name="maskByHand">The bits that must be cleared from a mode, since the umask of the thread does not do it.</param>
     public readonly ref struct Scope(uint maskByHand)
     {
-        /// <summary>The mode to pass to the system call.</summary>
+        /// <summary>The mode to pass to a system call that makes a file.</summary>
         public uint Apply(uint mode) => mode & ~maskByHand;
 
+        /// <summary>Ends the identity.</summary>
         public void Dispose() => Revert();
     }
 }

@@ -8,60 +8,66 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>What is to be created.</summary>
-/// <param name="mode">Type and permissions, not masked.</param>
-/// <param name="device">For a device file, in the kernel's 32-bit encoding.</param>
+/// <summary>An object that is to be made.</summary>
+/// <param name="mode">The type and the permissions, before the umask.</param>
+/// <param name="device">The device number of a device file, in the kernel's 32-bit encoding.</param>
 internal readonly ref struct NewObject(uint mode, uint device = 0)
 {
-    /// <summary>Type and permissions, not masked.</summary>
+    /// <summary>The type and the permissions, before the umask.</summary>
     public uint Mode { get; } = mode;
 
-    /// <summary>For a device file.</summary>
+    /// <summary>The device number of a device file, in the kernel's 32-bit encoding.</summary>
     public uint Device { get; } = device;
 
-    /// <summary>A symbolic link's target, with its NUL.</summary>
+    /// <summary>The target of a symbolic link, with its NUL.</summary>
     public ReadOnlySpan<byte> Target { get; init; }
 
     /// <summary>The owner.</summary>
     public uint Uid { get; init; }
 
-    /// <summary>The group, unless the directory has the set-group-id bit.</summary>
+    /// <summary>The group. If the directory has the set-group-id bit, the object gets the directory's group instead.</summary>
     public uint Gid { get; init; }
 
-    /// <summary>The caller's umask; a default ACL of the directory takes its place.</summary>
+    /// <summary>The caller's umask. It does not apply if the directory has a default ACL.</summary>
     public uint Umask { get; init; }
 
-    /// <summary>For a regular file that is also opened: how. Null: not opened.</summary>
+    /// <summary>The flags to open a regular file with. Null if it is not to be opened.</summary>
     public OpenFlags? Open { get; init; }
 }
 
 /// <summary>Makes new objects in upper.</summary>
 /// <remarks>
-/// Callers hold the rename lock, for a directory exclusively where <see cref="IsLong"/> says so, and the directory's names
-/// lock; the directory is in upper.
+/// Callers hold the rename lock and the names lock of the directory. To make a directory, they hold the rename lock exclusively
+/// if <see cref="IsLong"/> is true. The directory that gets the name is in upper.
 /// <para>
-/// Crash safety. Where upper has nothing under the name, the filesystem's own create is atomic: the object has its
-/// owner, mode and ACL from the first moment. Over a whiteout it is built in work and takes the whiteout's place in one
-/// rename; killed before it, the name still shows nothing, and the next mount empties work.
+/// Crash safety. If upper has nothing under the name, the object is made by one system call, with its owner, mode and ACL. If
+/// upper has a whiteout there, the object is built in work and takes the place of the whiteout by one rename. Killed before
+/// that: the name still shows nothing, and the next mount empties work.
 /// </para>
 /// </remarks>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="upper">Upper, as it is written.</param>
 internal sealed class Create(ObjectTree tree, UpperLayer upper)
 {
-    /// <summary>Whether a directory is made in more than one step, in between which nobody may look.</summary>
+    /// <summary>Whether a directory is made in several steps. Then nobody may look the name up in between.</summary>
     public bool IsLong => upper.Work is { Features: not { Exchange: true, HasOpaque: true } };
 
-    /// <summary>Whether a directory that was made may merge with lower ones, all of whose entries it hides one by one.</summary>
+    /// <summary>
+    /// Whether a new directory may merge with lower directories, since it cannot be marked opaque. Then it gets a whiteout for
+    /// each of their entries.
+    /// </summary>
     public bool MayMerge => upper.Work is { Features.HasOpaque: false };
 
-    /// <summary>Makes an object.</summary>
+    /// <summary>Makes an object with a name.</summary>
     /// <param name="parent">The directory.</param>
-    /// <param name="name">With its NUL.</param>
-    /// <param name="what">What.</param>
-    /// <param name="below">What <see cref="ListBelow"/> has found, for a directory.</param>
-    /// <param name="stat">The new object's attributes.</param>
-    /// <param name="descriptor">The opened file, or -1.</param>
-    /// <returns><see cref="Errno.EEXIST"/> when there is such a name.</returns>
-    public Errno RunLocked(DirectoryInode parent, ReadOnlySpan<byte> name, in NewObject what, MergedDirectory? below, out Statx stat, out int descriptor)
+    /// <param name="name">The name, with its NUL.</param>
+    /// <param name="what">The object to make.</param>
+    /// <param name="below">The listing that <see cref="ListBelow"/> gave, if the object is a directory.</param>
+    /// <param name="stat">The attributes of the new object.</param>
+    /// <param name="descriptor">A descriptor of the opened file, or -1.</param>
+    /// <returns><see cref="Errno.EEXIST"/> when the name exists.</returns>
+    public Errno RunLocked(
+        DirectoryInode parent, ReadOnlySpan<byte> name, in NewObject what, MergedDirectory? below, out Statx stat, out int descriptor)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
         parent.AssertNamesLocked();
@@ -79,9 +85,11 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
                 if (!tree.Lookup.Reader.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
                 error = OverWhiteout(parent, directory.Directory, name, what, below, out descriptor);
             }
-            else if (!error.IsError && (what.Mode & FileType.Mask) == FileType.Directory && parent.IsMerged && !upper.AllowsOfflineChanges)
+            else if (!error.IsError && (what.Mode & FileType.Mask) == FileType.Directory
+                && parent.IsMerged && !upper.AllowsOfflineChanges)
             {
-                _ = Libc.SetXattrAt(directory.Directory, name, tree.Xattr.Opaque, "y"u8, XattrFlags.None); // best effort: it only spares lookups, as in ovl_create_upper()
+                // best effort: it only spares lookups, as in ovl_create_upper()
+                _ = Libc.SetXattrAt(directory.Directory, name, tree.Xattr.Opaque, "y"u8, XattrFlags.None);
             }
             if (error.IsError) { return error; }
             error = descriptor >= 0
@@ -96,12 +104,12 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
         }
     }
 
-    /// <summary>Makes a file without a name.</summary>
-    /// <param name="parent">The directory.</param>
-    /// <param name="what">What.</param>
-    /// <param name="isLinkable">Whether we are to give it a name, whatever the user may do.</param>
-    /// <param name="stat">The new object's attributes.</param>
-    /// <param name="descriptor">The opened file, or -1.</param>
+    /// <summary>Makes a file without a name, as O_TMPFILE does.</summary>
+    /// <param name="parent">The directory whose filesystem gets the file.</param>
+    /// <param name="what">The file to make.</param>
+    /// <param name="isLinkable">Whether the server must be able to give the file a name, even if the user asked for O_EXCL.</param>
+    /// <param name="stat">The attributes of the new file.</param>
+    /// <param name="descriptor">A descriptor of the opened file, or -1.</param>
     public Errno TemporaryLocked(DirectoryInode parent, in NewObject what, bool isLinkable, out Statx stat, out int descriptor)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
@@ -118,7 +126,8 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
             {
                 OpenFlags flags = OpenFlags.TemporaryFile | OpenFlags.ReadWrite | (what.Open!.Value & (OpenFlags.Direct | OpenFlags.Sync));
                 if (!isLinkable) { flags |= what.Open!.Value & OpenFlags.Exclusive; }
-                error = Libc.OpenAt(directory.Directory, ".\0"u8, flags, caller.Apply(what.Mode & ModeBits.Mask), ResolveFlags.Confined, out descriptor);
+                error = Libc.OpenAt(directory.Directory, ".\0"u8, flags, caller.Apply(what.Mode & ModeBits.Mask),
+                    ResolveFlags.Confined, out descriptor);
             }
             if (!error.IsError) { error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out stat); }
             if (error.IsError && descriptor >= 0)
@@ -130,6 +139,7 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
         }
     }
 
+    /// <summary>Makes an object in a real directory, as the user who asked for it.</summary>
     private static Errno Make(int directory, ReadOnlySpan<byte> name, in NewObject what, out int descriptor)
     {
         descriptor = -1;
@@ -141,7 +151,8 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
             switch (what.Mode & FileType.Mask)
             {
                 case FileType.Regular when what.Open is { } flags:
-                    return Libc.OpenAt(directory, name, OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.NoFollow | flags, permissions, ResolveFlags.Confined, out descriptor);
+                    return Libc.OpenAt(directory, name, OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.NoFollow | flags,
+                        permissions, ResolveFlags.Confined, out descriptor);
                 case FileType.Directory:
                     return Libc.MakeDirectoryAt(directory, name, permissions);
                 case FileType.SymbolicLink:
@@ -152,14 +163,17 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
         }
     }
 
-    /// <summary>Builds the object in work and lets it take the whiteout's place. Kernel: ovl_create_over_whiteout().</summary>
-    private Errno OverWhiteout(DirectoryInode parent, int directory, ReadOnlySpan<byte> name, in NewObject what, MergedDirectory? below, out int descriptor)
+    /// <summary>
+    /// Builds the object in work, and lets it take the place of the whiteout. Kernel: ovl_create_over_whiteout().
+    /// </summary>
+    private Errno OverWhiteout(
+        DirectoryInode parent, int directory, ReadOnlySpan<byte> name, in NewObject what, MergedDirectory? below, out int descriptor)
     {
         descriptor = -1;
         Errno error = Libc.StatAt(directory, Libc.Self, StatxMask.Basic, out Statx parentStat);
         if (error.IsError) { return error; }
 
-        // What the filesystem would do by itself in the directory must be done by hand in work.
+        // In the directory, the filesystem would apply the default ACL, the umask and the set-group-id bit. In work we must.
         Span<byte> acl = stackalloc byte[PosixAcl.MaxLength];
         uint mode = what.Mode;
         int aclLength = 0;
@@ -188,13 +202,20 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
 
         using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
         int work = temporary.Directory;
-        error = Make(work, temporary.Name, new NewObject(mode, what.Device) { Target = what.Target, Uid = what.Uid, Gid = gid, Open = what.Open }, out descriptor);
+        var built = new NewObject(mode, what.Device) { Target = what.Target, Uid = what.Uid, Gid = gid, Open = what.Open };
+        error = Make(work, temporary.Name, built, out descriptor);
         if (error.IsError) { return error; }
 
-        // The set-group-id bit of work itself, or a mode that creation would not give.
+        // Work may have given it a set-group-id bit, and a new object may not get each bit of its mode.
         if (hasMode) { error = Libc.ChangeModeAt(work, temporary.Name, mode & ModeBits.Mask); }
-        if (!error.IsError && isExtended) { error = Libc.SetXattrAt(work, temporary.Name, PosixAcl.AccessName, acl[..aclLength], XattrFlags.None); }
-        if (!error.IsError && isDirectory && aclLength > 0) { error = Libc.SetXattrAt(work, temporary.Name, PosixAcl.DefaultName, inherited, XattrFlags.None); }
+        if (!error.IsError && isExtended)
+        {
+            error = Libc.SetXattrAt(work, temporary.Name, PosixAcl.AccessName, acl[..aclLength], XattrFlags.None);
+        }
+        if (!error.IsError && isDirectory && aclLength > 0)
+        {
+            error = Libc.SetXattrAt(work, temporary.Name, PosixAcl.DefaultName, inherited, XattrFlags.None);
+        }
         if (!error.IsError && isDirectory) { error = HideLower(below, work, temporary.Name); }
         if (!error.IsError) { error = PutOverWhiteout(new UpperName(parent.Upper!, directory, name), isDirectory, temporary); }
         if (error.IsError && descriptor >= 0)
@@ -205,7 +226,7 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
         return error;
     }
 
-    /// <summary>An object of work takes the place of a whiteout.</summary>
+    /// <summary>Lets an object of work take the place of a whiteout.</summary>
     private Errno PutOverWhiteout(in UpperName whiteout, bool isDirectory, in Temporary temporary)
     {
         if (!isDirectory) { return temporary.Replace(whiteout.Descriptor, whiteout.Name); }
@@ -215,35 +236,42 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
         return error;
     }
 
-    /// <summary>What a directory would show of the lowers if it had a name, and were not opaque. Caller holds no lock.</summary>
-    /// <param name="parent">Where it is to be made.</param>
-    /// <param name="name">With its NUL.</param>
-    /// <param name="below">Null for nothing; else to be given back to <see cref="Listings"/>.</param>
+    /// <summary>
+    /// Lists what a new directory would show of the lowers, if it were not opaque. Caller holds no lock.
+    /// </summary>
+    /// <param name="parent">The directory in which it is to be made.</param>
+    /// <param name="name">The name that it is to get, with its NUL.</param>
+    /// <param name="below">The listing, to be given back to <see cref="Listings"/>. Null when the lowers show nothing.</param>
     public Errno ListBelow(DirectoryInode parent, ReadOnlySpan<byte> name, out MergedDirectory? below)
     {
         below = null;
         Below known = tree.Lookup.FindBelow(parent.Stack, name);
         if (known.Error.IsError || known.Found is not { Exists: true, Stat.IsDirectory: true }) { return known.Error; }
         Errno error = tree.Lookup.Complete(parent.Stack, name, known.Found, out Whole whole);
-        return error.IsError || whole.Lowers.Length == 0 ? error : tree.Listings.Read(new DirectoryStack(null, whole.Lowers), 0, out below);
+        return error.IsError || whole.Lowers.Length == 0
+            ? error
+            : tree.Listings.Read(new DirectoryStack(null, whole.Lowers), 0, out below);
     }
 
-    /// <summary>Nothing of what the lowers have under a name may be seen in the directory that is to get it.</summary>
+    /// <summary>
+    /// Hides in a new directory what the lowers have under the name that it is to get: it becomes opaque, or gets whiteouts.
+    /// </summary>
     private Errno HideLower(MergedDirectory? below, int work, ReadOnlySpan<byte> made)
     {
         if (!MayMerge) { return Libc.SetXattrAt(work, made, tree.Xattr.Opaque, "y"u8, XattrFlags.None); }
         if (below is null) { return Errno.None; }
-        Errno error = Libc.OpenAt(work, made, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int directory);
+        Errno error = Libc.OpenAt(work, made, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0,
+            ResolveFlags.Confined, out int directory);
         if (error.IsError) { return error; }
         for (int i = 0; i < below.Count && !error.IsError; i++) { error = upper.Work!.MakeWhiteout(directory, below.NameOf(i)); }
         Libc.Close(directory);
         return error;
     }
 
-    /// <summary>Gives a file that is in upper one more name.</summary>
+    /// <summary>Gives a file of upper another name.</summary>
     /// <param name="source">The file.</param>
     /// <param name="parent">The directory of the new name.</param>
-    /// <param name="name">With its NUL.</param>
+    /// <param name="name">The new name, with its NUL.</param>
     public Errno LinkLocked(in RealReference source, DirectoryInode parent, ReadOnlySpan<byte> name)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);

@@ -6,10 +6,13 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>The flags of chattr(1), and their younger form with project ids. Kernel: ovl_copy_fileattr(), ovl_set_protattr(), ovl_fileattr_set().</summary>
+/// <summary>
+/// The flags of chattr(1), as FS_IOC_GETFLAGS has them and as <c>struct fsxattr</c> does. Kernel: ovl_copy_fileattr(),
+/// ovl_set_protattr(), ovl_fileattr_set().
+/// </summary>
 /// <remarks>
-/// Immutable and append-only must not be set on the real upper object, or upper could not be maintained: they are kept
-/// in the protattr attribute, as letters.
+/// The immutable and the append-only flag must not be set on an object of upper, since the server could not change it then.
+/// They are kept in its protattr attribute, as letters.
 /// </remarks>
 internal static class FileFlags
 {
@@ -25,11 +28,13 @@ internal static class FileFlags
         public uint Flags;
     }
 
-    /// <summary>Gives a copy the flags that matter: the protecting ones as an attribute, sync and noatime themselves.</summary>
+    /// <summary>
+    /// Gives a copy the flags of a lower object that count: immutable and append-only as an attribute, sync and noatime as flags.
+    /// </summary>
     public static Errno CopyUp(in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name, OverlayXattr xattr)
     {
-        // Where there are no flags the file need not be opened.
-        const ulong telling = Immutable | AppendOnly; // STATX_ATTR_IMMUTABLE and _APPEND have the same values
+        // The file is opened only if it may have flags.
+        const ulong telling = Immutable | AppendOnly; // STATX_ATTR_IMMUTABLE and STATX_ATTR_APPEND have the same values
         bool isFree = (stat.AttributesMask & telling) == telling && (stat.Attributes & telling) == 0;
         if (isFree && source.Layer is { HasFileFlags: false }) { return Errno.None; }
         if (source.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int original).IsError) { return Errno.None; }
@@ -45,6 +50,7 @@ internal static class FileFlags
         return (flags & Protecting) == 0 ? Errno.None : SetProtection(directory, name, Protections.OfFlags(flags), xattr);
     }
 
+    /// <summary>Sets flags of a copy.</summary>
     private static Errno Add(in RealReference copy, uint flags)
     {
         if (copy.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor).IsError) { return Errno.None; }
@@ -53,10 +59,16 @@ internal static class FileFlags
         all |= flags;
         if (!error.IsError) { error = Libc.Ioctl(descriptor, InodeFlags.Set, ref all, out _); }
         Libc.Close(descriptor);
-        return error is Errno.ENOTTY or Errno.EOPNOTSUPP ? Errno.None : error; // upper has no such flags
+        return error is Errno.ENOTTY or Errno.EOPNOTSUPP ? Errno.None : error; // upper's filesystem has no such flags
     }
 
     /// <summary>Answers FS_IOC_GETFLAGS or FS_IOC_FSGETXATTR.</summary>
+    /// <param name="real">The object.</param>
+    /// <param name="command">A request of <see cref="InodeFlags"/>.</param>
+    /// <param name="isUpper">Whether the object is in upper.</param>
+    /// <param name="xattr">The names of the overlay's attributes in upper.</param>
+    /// <param name="output">Room for the answer.</param>
+    /// <param name="length">The size of the answer in bytes.</param>
     public static Errno Read(in RealReference real, uint command, bool isUpper, OverlayXattr xattr, Span<byte> output, out int length)
     {
         length = command == InodeFlags.Get ? sizeof(uint) : Unsafe.SizeOf<Extended>();
@@ -82,14 +94,20 @@ internal static class FileFlags
         return error;
     }
 
-    /// <summary>Carries out FS_IOC_SETFLAGS or FS_IOC_FSSETXATTR on an upper object.</summary>
-    public static Errno Write(in RealReference real, uint command, OverlayXattr xattr, ReadOnlySpan<byte> argument, out Protection protection)
+    /// <summary>Serves FS_IOC_SETFLAGS or FS_IOC_FSSETXATTR for an object of upper.</summary>
+    /// <param name="real">The object.</param>
+    /// <param name="command">A request of <see cref="InodeFlags"/>.</param>
+    /// <param name="xattr">The names of the overlay's attributes in upper.</param>
+    /// <param name="argument">The argument of the request.</param>
+    /// <param name="protection">The flags that protect the object from now on, unless an error is returned.</param>
+    public static Errno Write(
+        in RealReference real, uint command, OverlayXattr xattr, ReadOnlySpan<byte> argument, out Protection protection)
     {
         protection = Protection.None;
         if (argument.Length < (command == InodeFlags.Set ? sizeof(uint) : Unsafe.SizeOf<Extended>())) { return Errno.EINVAL; }
         Errno error = real.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int descriptor);
         if (error.IsError) { return error; }
-        // What upper's object itself has, we leave. Kernel: ovl_set_protattr(), which cannot write its attribute there
+        // Flags that the object of upper itself has stay. Kernel: ovl_set_protattr(), which cannot write its attribute then.
         error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
         if (!error.IsError && Protections.Of(stat) != Protection.None) { error = Errno.EPERM; }
         if (error.IsError)
@@ -107,7 +125,8 @@ internal static class FileFlags
         else
         {
             Extended extended = MemoryMarshal.Read<Extended>(argument);
-            protection = ((extended.Flags & ExtendedImmutable) != 0 ? Protection.Immutable : Protection.None) | ((extended.Flags & ExtendedAppendOnly) != 0 ? Protection.AppendOnly : Protection.None);
+            protection = ((extended.Flags & ExtendedImmutable) != 0 ? Protection.Immutable : Protection.None)
+                | ((extended.Flags & ExtendedAppendOnly) != 0 ? Protection.AppendOnly : Protection.None);
             extended.Flags &= ~(ExtendedImmutable | ExtendedAppendOnly);
             error = Libc.Ioctl(descriptor, InodeFlags.SetExtended, ref extended, out _);
         }

@@ -5,17 +5,18 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>The mark of an upper directory some of whose entries say where they came from.</summary>
+/// <summary>The impure mark: an attribute of a directory of upper in which some entries have an origin or a redirect.</summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="session">The connection to the kernel.</param>
 internal sealed class ImpureMark(ObjectTree tree, UpperLayer upper, KernelSession session)
 {
-    /// <summary>Marks an upper directory: some of its entries have an origin. Kernel: ovl_set_impure().</summary>
+    /// <summary>Marks a directory that is about to get an entry with an origin or a redirect. Kernel: ovl_set_impure().</summary>
+    /// <param name="directory">The directory, which is in upper.</param>
     public Errno Set(DirectoryInode directory)
     {
         if (directory.IsImpure) { return Errno.None; }
-        if (!upper.Work!.Features.HasOpaque) { return Errno.None; } // there are no origins either. Kernel: ovl_set_impure()
+        if (!upper.Work!.Features.HasOpaque) { return Errno.None; } // upper takes no attributes, and so no origins either
         Errno error = tree.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);
         if (error.IsError) { return error; }
         using (real) { error = Libc.SetXattrAt(real.Directory, real.Name, tree.Xattr.Impure, "y"u8, XattrFlags.None); }
@@ -23,8 +24,14 @@ internal sealed class ImpureMark(ObjectTree tree, UpperLayer upper, KernelSessio
         return error;
     }
 
-    /// <summary>A directory of upper that was read, and in which nothing came from below any more, is not impure. Kernel: ovl_cache_get_impure().</summary>
-    /// <remarks>A crash leaves the attribute there or not; it only makes listing slower where there is no need for it.</remarks>
+    /// <summary>
+    /// Removes the mark from a directory in which no entry has an origin or a redirect any more. Kernel: ovl_cache_get_impure().
+    /// </summary>
+    /// <remarks>
+    /// Crash safety. Killed before the mark is removed: it stays. A mark that is not needed only makes listing slower.
+    /// </remarks>
+    /// <param name="directory">The directory, which is in upper.</param>
+    /// <param name="content">A listing of the directory.</param>
     public void RemoveIfPure(DirectoryInode directory, MergedDirectory content)
     {
         if (directory.IsMerged || !upper.IsWritable || upper.IsReadOnly || HasOrigins(directory, content)) { return; }
@@ -32,20 +39,22 @@ internal sealed class ImpureMark(ObjectTree tree, UpperLayer upper, KernelSessio
         {
             using (directory.LockNames())
             {
-                // What comes into it marks it first, and is in the directory when the lock is free.
+                // Whoever moves an object into the directory sets the mark first, and holds the names lock until the object has
+                // its name there.
                 if (directory.IsUnlinked || !directory.IsImpure || content.Version != tree.Inodes.VersionOf(directory)) { return; }
                 if (tree.Objects.Of(directory.Upper!, Libc.Self, out RealReference real).IsError) { return; }
                 using (real)
                 {
-                    if (Libc.RemoveXattrAt(real.Directory, real.Name, tree.Xattr.Impure).IsError) { return; } // best effort, as in the kernel
+                    // best effort, as in the kernel
+                    if (Libc.RemoveXattrAt(real.Directory, real.Name, tree.Xattr.Impure).IsError) { return; }
                 }
                 directory.IsImpure = false;
             }
         }
-        session.Notifier?.InvalidateAttributes(directory.NodeId); // st_ctime is another now
+        session.Notifier?.InvalidateAttributes(directory.NodeId); // st_ctime has changed
     }
 
-    /// <summary>Whether something in a directory of upper says where it came from, or cannot be asked.</summary>
+    /// <summary>Whether an entry of a directory of upper has an origin or a redirect, or cannot be asked.</summary>
     private bool HasOrigins(DirectoryInode directory, MergedDirectory content)
     {
         if (tree.Lookup.Reader.OpenDirectory(directory.Upper!, out int descriptor).IsError) { return true; }
@@ -61,7 +70,7 @@ internal sealed class ImpureMark(ObjectTree tree, UpperLayer upper, KernelSessio
         bool Has(ReadOnlySpan<byte> name, byte[] attribute)
         {
             Errno error = Libc.GetXattrAt(descriptor, name, attribute, [], out _);
-            return !error.IsNoXattr && error != Errno.ENOENT; // who is gone has made a new version
+            return !error.IsNoXattr && error != Errno.ENOENT; // a removal has given the directory a new version
         }
     }
 }

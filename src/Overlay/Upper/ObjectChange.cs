@@ -10,7 +10,7 @@ namespace Veneer.Overlay.Upper;
 
 /// <summary>Changes attributes, extended attributes and flags of an object of upper, by its name.</summary>
 /// <remarks>
-/// Callers hold no lock, and have the object copied up. The name is held: it leads to no other object meanwhile.
+/// Callers hold no lock, and have copied the object up. The name is held during the change, so that it leads to no other object.
 /// <para>
 /// Crash safety. Each attribute changes by one system call.
 /// </para>
@@ -18,7 +18,7 @@ namespace Veneer.Overlay.Upper;
 /// <param name="tree">The tree of the overlay.</param>
 internal sealed class ObjectChange(ObjectTree tree)
 {
-    /// <summary>An object of upper that is reached by its name.</summary>
+    /// <summary>An object of upper that is reached by its name, and the locks that keep the name its own.</summary>
     private readonly ref struct Held
     {
         private readonly SharedLock.Scope names;
@@ -42,16 +42,25 @@ internal sealed class ObjectChange(ObjectTree tree)
         }
     }
 
-    /// <summary>What SETATTR asks for, but for the size.</summary>
+    /// <summary>Changes what SETATTR asks for, except the size.</summary>
+    /// <param name="inode">The object.</param>
+    /// <param name="request">The request.</param>
+    /// <param name="input">The argument of the request.</param>
     public Errno SetAttributes(Inode inode, in Request request, in SetAttrIn input)
     {
         using var held = new Held(tree, inode);
         return held.Error.IsError ? held.Error : SetAttributes(request, held.Real, inode, input);
     }
 
-    public const SetAttrValid Something = SetAttrValid.Mode | SetAttrValid.Uid | SetAttrValid.Gid | SetAttrValid.Size | SetAttrValid.AccessTime | SetAttrValid.ModifyTime | SetAttrValid.KillSuidGid;
+    /// <summary>The flags of a SETATTR that changes an attribute.</summary>
+    public const SetAttrValid Something =
+        SetAttrValid.Mode | SetAttrValid.Uid | SetAttrValid.Gid | SetAttrValid.Size |
+        SetAttrValid.AccessTime | SetAttrValid.ModifyTime | SetAttrValid.KillSuidGid;
 
-    /// <summary>Owner before mode: a chown clears set-id bits. Times last: everything else changes them.</summary>
+    /// <summary>
+    /// Changes the owner before the mode, since a chown clears set-id bits. Changes the times last, since any other change may
+    /// set them.
+    /// </summary>
     private static Errno SetAttributes(in Request request, in RealReference real, Inode inode, in SetAttrIn input)
     {
         SetAttrValid valid = input.Valid;
@@ -61,7 +70,7 @@ internal sealed class ObjectChange(ObjectTree tree)
             error = DropPrivileges(request, real);
             if (error.IsError) { return error; }
         }
-        // chown(-1, -1) comes as a request that sets nothing: it still clears set-id bits.
+        // chown(-1, -1) comes as a request that sets nothing. It clears set-id bits all the same.
         else if ((valid & (SetAttrValid.Uid | SetAttrValid.Gid)) != 0 || (valid & Something) == 0)
         {
             uint uid = (valid & SetAttrValid.Uid) != 0 ? input.Uid : uint.MaxValue;
@@ -81,14 +90,19 @@ internal sealed class ObjectChange(ObjectTree tree)
         }
         if ((valid & (SetAttrValid.AccessTime | SetAttrValid.ModifyTime)) != 0)
         {
-            TimeSpec access = Time(valid, SetAttrValid.AccessTime, SetAttrValid.AccessTimeNow, input.AccessTime, input.AccessTimeNanoseconds);
-            TimeSpec modify = Time(valid, SetAttrValid.ModifyTime, SetAttrValid.ModifyTimeNow, input.ModifyTime, input.ModifyTimeNanoseconds);
+            TimeSpec access = Time(
+                valid, SetAttrValid.AccessTime, SetAttrValid.AccessTimeNow, input.AccessTime, input.AccessTimeNanoseconds);
+            TimeSpec modify = Time(
+                valid, SetAttrValid.ModifyTime, SetAttrValid.ModifyTimeNow, input.ModifyTime, input.ModifyTimeNanoseconds);
             error = Libc.ChangeTimesAt(real.Directory, real.Name, access, modify);
         }
         return error;
     }
 
-    /// <summary>What the first write takes away: capabilities from anybody, set-id bits from the unprivileged. Kernel: file_remove_privs()</summary>
+    /// <summary>
+    /// Drops the privileges that the first write drops: capabilities always, and set-id bits unless root writes. Kernel:
+    /// file_remove_privs().
+    /// </summary>
     private static Errno DropPrivileges(in Request request, in RealReference real)
     {
         Errno error = Libc.RemoveXattrAt(real.Directory, real.Name, "security.capability\0"u8);
@@ -97,7 +111,8 @@ internal sealed class ObjectChange(ObjectTree tree)
         error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
         uint mode = stat.Mode & ModeBits.Mask & ~ModeBits.SetUid;
-        // Without group execution the bit goes only when a stranger writes. Kernel: setattr_should_drop_sgid()
+        // If the group may not execute the file, the bit goes only when the writer is not in the group. Kernel:
+        // setattr_should_drop_sgid().
         if ((mode & ModeBits.GroupExecute) != 0 || request.Header.Gid != stat.Gid) { mode &= ~ModeBits.SetGid; }
         return mode == (stat.Mode & ModeBits.Mask) ? Errno.None : Libc.ChangeModeAt(real.Directory, real.Name, mode);
     }
@@ -107,15 +122,18 @@ internal sealed class ObjectChange(ObjectTree tree)
         : (valid & now) != 0 ? TimeSpec.Now
         : new TimeSpec { Seconds = (long)seconds, Nanoseconds = nanoseconds };
 
-    /// <summary>Cuts a file, or makes it longer.</summary>
-    /// <param name="descriptor">The file of upper, open for writing.</param>
+    /// <summary>Changes the size of a file.</summary>
+    /// <param name="descriptor">A descriptor of the file of upper, open for writing.</param>
     /// <param name="size">The new size, in bytes.</param>
-    /// <param name="isOpen">Whether it is ftruncate(2), which sets the times also when the length stays. Kernel: do_truncate().</param>
-    /// <param name="dropsSetId">Whether the set-id bits go.</param>
-    /// <param name="request">Who asks.</param>
+    /// <param name="isOpen">
+    /// Whether the user called ftruncate(2), or open(2) with O_TRUNC. They set the times even if the size stays. Kernel:
+    /// do_truncate().
+    /// </param>
+    /// <param name="dropsSetId">Whether the change clears the set-id bits.</param>
+    /// <param name="request">The request that asks for the change.</param>
     public static Errno SetSize(int descriptor, long size, bool isOpen, bool dropsSetId, in Request request)
     {
-        // Privileges go first: a crash in between must not leave them on changed data.
+        // The set-id bits go first: a crash in between must not leave them on changed data.
         Errno error = dropsSetId ? SetId.Clear(descriptor, Libc.Self, request) : Errno.None;
         if (error.IsError) { return error; }
         return isOpen ? Libc.Truncate(descriptor, size) : Libc.TruncateAsNamed(descriptor, size);
@@ -126,7 +144,9 @@ internal sealed class ObjectChange(ObjectTree tree)
     /// <param name="stored">The name under which it is stored, with its NUL.</param>
     /// <param name="value">The value.</param>
     /// <param name="flags">As for setxattr(2).</param>
-    /// <param name="dropsSetGid">Whether the set-group-id bit goes with it, as with an ACL of somebody who is not in the group.</param>
+    /// <param name="dropsSetGid">
+    /// Whether the change clears the set-group-id bit, as when somebody sets an ACL who is not in the group of the file.
+    /// </param>
     public Errno SetXattr(Inode inode, ReadOnlySpan<byte> stored, ReadOnlySpan<byte> value, XattrFlags flags, bool dropsSetGid)
     {
         using var held = new Held(tree, inode);
@@ -150,7 +170,7 @@ internal sealed class ObjectChange(ObjectTree tree)
     /// <summary>Sets the flags of chattr(1).</summary>
     /// <param name="inode">The object.</param>
     /// <param name="command">A request of <see cref="InodeFlags"/>.</param>
-    /// <param name="argument">Its argument.</param>
+    /// <param name="argument">The argument of the request.</param>
     public Errno SetFlags(Inode inode, uint command, ReadOnlySpan<byte> argument)
     {
         using var held = new Held(tree, inode);

@@ -2,35 +2,39 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>Where a mount tries things out, and then has what must be on upper's filesystem but is none of its users': a directory of its own in the work directory, beside <c>work</c>.</summary>
+/// <summary>
+/// A directory in the work directory, beside <c>work</c>, in which a mount probes upper's filesystem. Later it holds files that
+/// must be on upper's filesystem, but that users must not see.
+/// </summary>
 /// <remarks>
-/// Crash safety. What a killed mount has left is removed by the next. The kernel does not look at it, however deep it is;
-/// in <c>work</c> it mounts read-only when it finds more than files and empty directories in a directory there. Kernel:
-/// ovl_workdir_cleanup().
+/// Crash safety. The next mount removes what a killed server has left. The kernel does not look at the directory, however deep
+/// it is. In <c>work</c> it would: if a directory there contains more than files and empty directories, the kernel mounts
+/// read-only. Kernel: ovl_workdir_cleanup().
 /// </remarks>
 internal static class ProbeDirectory
 {
-    /// <summary>Its name in the work directory.</summary>
+    /// <summary>The name of the directory in the work directory.</summary>
     public static ReadOnlySpan<byte> Name => "#veneer-probe\0"u8;
 
-    /// <summary>Makes it, empty.</summary>
-    /// <param name="workdir">The work directory that the user named.</param>
+    /// <summary>Makes the directory, or empties an existing one.</summary>
+    /// <param name="workdir">A descriptor of the work directory that the user named.</param>
     public static Errno Make(int workdir)
     {
         Errno error = Libc.MakeDirectoryAt(workdir, Name, 0x1C0); // 0700
         if (error != Errno.EEXIST) { return error; }
         Remove(workdir);
         error = Libc.MakeDirectoryAt(workdir, Name, 0x1C0);
-        // A work directory that can only be added to (chattr +a) keeps it, but not what is in it.
-        bool isKept = error == Errno.EEXIST && !Libc.StatAt(workdir, Name, StatxMask.Basic, out Statx stat).IsError && stat.IsDirectory;
+        // An append-only work directory (chattr +a) keeps the directory, but not what was in it.
+        bool isKept = error == Errno.EEXIST
+            && !Libc.StatAt(workdir, Name, StatxMask.Basic, out Statx stat).IsError && stat.IsDirectory;
         return isKept ? Errno.None : error;
     }
 
-    /// <summary>Removes it, with all that is in it.</summary>
-    /// <param name="workdir">The work directory that the user named.</param>
+    /// <summary>Removes the directory, with all that is in it.</summary>
+    /// <param name="workdir">A descriptor of the work directory that the user named.</param>
     public static void Remove(int workdir)
     {
-        // Where an open file leaves a name behind, that goes a moment after the file was closed.
+        // Some filesystems give an open file that is unlinked another name, which goes a moment after the file was closed.
         const int tries = 100;
         for (int i = 0; i < tries; i++)
         {

@@ -8,42 +8,45 @@ namespace Veneer.Overlay.Upper;
 
 /// <summary>A copy of a lower object on its way to upper. Kernel: struct ovl_copy_up_ctx.</summary>
 /// <param name="inode">The object.</param>
-/// <param name="original">Attributes of what was copied.</param>
+/// <param name="original">The attributes of the lower object.</param>
 internal readonly ref struct Copy(Inode inode, Statx original)
 {
     /// <summary>The object.</summary>
     public Inode Inode { get; } = inode;
 
-    /// <summary>Attributes of what was copied.</summary>
+    /// <summary>The attributes of the lower object.</summary>
     public Statx Original { get; } = original;
 
-    /// <summary>Whether the copy has the temporary name; else <see cref="Descriptor"/> alone leads to it.</summary>
+    /// <summary>Whether the copy has the temporary name. If not, only <see cref="Descriptor"/> leads to it.</summary>
     public bool IsNamed { get; init; } = true;
 
-    /// <summary>The copy of a regular file, open; else -1.</summary>
+    /// <summary>A descriptor of the copy if it is a regular file, or -1.</summary>
     public int Descriptor { get; init; } = -1;
 
-    /// <summary>Where the data is that a metacopy leaves out; null when the copy has it.</summary>
+    /// <summary>The lower file that keeps the data, for a metacopy. Null when the copy has its data.</summary>
     public RealName? Below { get; init; }
 }
 
 /// <summary>Gives copies their names in upper.</summary>
 /// <remarks>
-/// Callers hold the copy-up lock and nothing else: the rename lock (shared) and the names lock of the directory are taken here.
+/// Callers hold the copy-up lock and no other. The rename lock (shared) and the names lock of the directory are taken here.
 /// <para>
-/// Crash safety. A copy gets its final name by one rename or link, last. What is in work goes at the next mount.
+/// Crash safety. A copy gets its final name by one rename or link, last. The next mount empties work.
 /// </para>
 /// </remarks>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="session">The connection to the kernel.</param>
-/// <param name="remove">Takes names away.</param>
+/// <param name="remove">Removes names.</param>
 /// <param name="impure">The impure mark.</param>
 internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSession session, Remove remove, ImpureMark impure)
 {
-    /// <summary>Gives a copy its name in upper, or all of them; what has lost its name meanwhile gets none.</summary>
+    /// <summary>
+    /// Gives a copy the name of its object in upper, or all known names of a hard-linked file. If the object was unlinked
+    /// meanwhile, the copy gets no name.
+    /// </summary>
     /// <param name="copy">The copy.</param>
-    /// <param name="temporary">Its name in work, if it has one.</param>
+    /// <param name="temporary">The name of the copy in work, if it has one.</param>
     public Errno RunLocked(in Copy copy, in Temporary temporary)
     {
         copy.Inode.AssertCopyUpLocked();
@@ -67,11 +70,13 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
                 DirectoryInode parent = inode.Parent!;
                 using (parent.LockNames())
                 {
-                    // A removed directory is not the one to be found under its name.
+                    // A directory that was removed must not be found by its name: another directory may have it now.
                     if (inode is DirectoryInode { IsUnlinked: true } removed) { return OrphanLocked(removed, temporary); }
                     tree.Inodes.Expect(inode, key);
                     isExpected = true;
-                    return inode.IsUnlinked ? OrphanLocked(copy, stat, temporary) : NameLocked(copy, parent, stat, temporary);
+                    return inode.IsUnlinked
+                        ? OrphanLocked(copy, stat, temporary)
+                        : NameLocked(copy, parent, stat, temporary);
                 }
             }
         }
@@ -81,7 +86,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         }
     }
 
-    /// <summary>Gives the copy the object's name.</summary>
+    /// <summary>Gives the copy the name of the object.</summary>
     private Errno NameLocked(in Copy copy, DirectoryInode parent, in Statx stat, in Temporary temporary)
     {
         parent.AssertNamesLocked();
@@ -92,7 +97,8 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
             error = impure.Set(parent);
             if (error.IsError) { return error; }
             Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
-            // A link is atomic where a rename cannot be told to replace nothing; directories have none.
+            // A link never replaces anything. A rename may, if the filesystem has no RENAME_NOREPLACE. Only regular files are
+            // linked: directories cannot be.
             error = copy.Descriptor >= 0 && upper.Features.Links
                 ? LinkTo(copy, temporary, target.Directory, copy.Inode.Name)
                 : temporary.Publish(target.Directory, copy.Inode.Name);
@@ -104,13 +110,19 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         return Errno.None;
     }
 
-    /// <summary>Gives the copy, which is no directory, one more name.</summary>
+    /// <summary>Gives the copy, which is not a directory, another name.</summary>
     private static Errno LinkTo(in Copy copy, in Temporary temporary, int target, ReadOnlySpan<byte> name) => copy.IsNamed
         ? Libc.LinkAt(temporary.Directory, temporary.Name, target, name)
         : Libc.LinkDescriptor(copy.Descriptor, target, name);
 
-    /// <summary>The directory was removed: whoever has it open can change its attributes, as those of any directory without a name.</summary>
-    /// <remarks>It is not entered in the table again, which would find it by the name, or by a number that comes again.</remarks>
+    /// <summary>
+    /// Keeps the copy of a directory that was removed while it was copied: whoever has the directory open may still change its
+    /// attributes.
+    /// </summary>
+    /// <remarks>
+    /// The table does not get the key of the copy. By it, the directory would be found for another object that has the name, or
+    /// the inode number after the copy is gone.
+    /// </remarks>
     private Errno OrphanLocked(DirectoryInode removed, in Temporary temporary)
     {
         removed.AssertCopyUpLocked();
@@ -126,7 +138,10 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         return Errno.None;
     }
 
-    /// <summary>The object was unlinked while it was copied: it never gets a name in upper, and only its descriptor, or a name in work, leads to it.</summary>
+    /// <summary>
+    /// Keeps the copy of an object that was unlinked while it was copied. It never gets a name in upper: only a descriptor or a
+    /// name in work leads to it.
+    /// </summary>
     private Errno OrphanLocked(in Copy copy, in Statx stat, in Temporary temporary)
     {
         copy.Inode.AssertCopyUpLocked();
@@ -138,7 +153,8 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         {
             Errno error = copy.Descriptor >= 0
                 ? Libc.Duplicate(copy.Descriptor, out int descriptor)
-                : Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out descriptor);
+                : Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Path | OpenFlags.NoFollow, 0,
+                    ResolveFlags.None, out descriptor);
             if (error.IsError) { return error; }
             tree.Orphans.Add(inode, descriptor);
         }
@@ -146,10 +162,12 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         return Errno.None;
     }
 
-    /// <summary>Gives the copy of a hard-linked file all names that are known, and one in work that keeps it linkable.</summary>
+    /// <summary>
+    /// Gives the copy of a hard-linked file a name in work, by which more names can be linked later, and all names that are known.
+    /// Caller holds the copy-up lock and the rename lock (shared).
+    /// </summary>
     /// <remarks>
-    /// Caller holds the copy-up lock and, shared, the rename lock. Killed between two names: some show the copy and some
-    /// the lower file, which still are the same.
+    /// Crash safety. Killed between two names: some names show the copy and others the lower file. Their content is still the same.
     /// </remarks>
     private Errno PublishLinksLocked(in Copy copy, HardLinks links, in Statx stat, in Temporary temporary)
     {
@@ -171,6 +189,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         return error;
     }
 
+    /// <summary>Whether the copy has at least one of the names of a hard-linked file.</summary>
     private static bool HasUpperName(Inode inode)
     {
         foreach (Alias alias in inode.Aliases)
@@ -180,7 +199,10 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         return false;
     }
 
-    /// <summary>Gives a copy the names that were seen since. Caller holds the copy-up lock.</summary>
+    /// <summary>
+    /// Gives an older copy of a hard-linked file the names that were seen since. Caller holds the copy-up lock.
+    /// </summary>
+    /// <param name="inode">The file.</param>
     public Errno LinkAliasesLocked(Inode inode)
     {
         inode.AssertCopyUpLocked();
@@ -188,6 +210,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         using (tree.RenameLock.Share()) { return LinkKnownNamesLocked(inode, hold); }
     }
 
+    /// <summary>Links the copy under each known name that it does not have yet.</summary>
     private Errno LinkKnownNamesLocked(Inode inode, byte[] hold)
     {
         inode.AssertCopyUpLocked();
@@ -195,7 +218,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         foreach (Alias alias in inode.Aliases)
         {
             if (alias.IsUpper) { continue; }
-            // A name that was looked up a moment ago: its directory is copied up by the next change.
+            // The name was looked up a moment ago. The next change copies its directory up, and then the name is linked.
             if (alias.Parent.Upper is not { } upperDirectory) { continue; }
             using (alias.Parent.LockNames())
             {
@@ -219,6 +242,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         return Errno.None;
     }
 
+    /// <summary>Notes in the inode and the table that the object is in upper.</summary>
     private void SetUpperLocked(Inode inode, in Statx stat, bool keepLower, RealName? below = null)
     {
         inode.AssertCopyUpLocked();
@@ -228,7 +252,8 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
             directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name.ToArray());
             session.Notifier?.InvalidateAttributes(directory.NodeId);
         }
-        // In this order: whoever opens the data meanwhile, without a lock, finds it below or in upper, and never a hole.
+        // The order matters to threads that open the data without a lock: they must find the data below or in upper, and never
+        // the hole of a metacopy.
         if (below is not null) { inode.Metacopy = below; }
         inode.HasUpper = true;
         if (below is null) { inode.Metacopy = null; }
@@ -237,12 +262,16 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         tree.Inodes.Rekey(inode, key, keepLower);
     }
 
-    /// <summary>A copy-up is no change of the directory that the user made, but its st_ctime and st_size are others now.</summary>
+    /// <summary>
+    /// Gives the directory its times back after a copy-up, which is not a change that a user made. The kernel forgets its
+    /// attributes: st_ctime and st_size have changed.
+    /// </summary>
     private void Settle(DirectoryInode parent, int directory, Errno known, in Statx times)
     {
         if (!known.IsError)
         {
-            _ = Libc.ChangeTimesAt(directory, Libc.Self, TimeSpec.From(times.AccessTime), TimeSpec.From(times.ModifyTime)); // best effort, as in ovl_set_timestamps()
+            // best effort, as in ovl_set_timestamps()
+            _ = Libc.ChangeTimesAt(directory, Libc.Self, TimeSpec.From(times.AccessTime), TimeSpec.From(times.ModifyTime));
         }
         session.Notifier?.InvalidateAttributes(parent.NodeId);
     }

@@ -7,38 +7,44 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>What leads to an object whose name is about to go.</summary>
+/// <summary>What leads to an object in place of a name that is about to be removed.</summary>
 internal enum StandIn
 {
     /// <summary>Nothing new.</summary>
     None,
-    /// <summary>A descriptor, or a name in work.</summary>
+    /// <summary>A descriptor or a name in work.</summary>
     Descriptor,
-    /// <summary>Another name.</summary>
+    /// <summary>Another name of the object.</summary>
     OtherName,
 }
 
-/// <summary>Takes names away: from upper, by a whiteout, or both at once.</summary>
+/// <summary>Removes names: it takes them out of upper, hides what the lowers have there by a whiteout, or does both.</summary>
 /// <remarks>
-/// Callers hold the rename lock (exclusively when the file has several names, or names change in steps) and the
-/// directory's names lock; the directory is in upper.
+/// Callers hold the rename lock and the names lock of the directory, which is in upper. They hold the rename lock exclusively if
+/// the file has several names, or names change in several steps.
 /// <para>
-/// Crash safety. Each name goes, or is covered, by one system call on upper: unlink, mknod or link of a whiteout,
-/// rename of a whiteout over a file, exchange of a whiteout with a directory; where there is no exchange, by
-/// <see cref="Steps"/>. What is left in work goes at the next mount.
+/// Crash safety. Each name is removed or covered by one system call on upper: unlink, mknod or link of a whiteout, rename of a
+/// whiteout over a file, or exchange of a whiteout with a directory. If the filesystem has no exchange, <see cref="Steps"/> does
+/// it. The next mount empties work.
 /// </para>
 /// </remarks>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="upper">Upper, as it is written.</param>
+/// <param name="session">The connection to the kernel.</param>
 internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession session)
 {
-    /// <summary>Removes a name of something that is not a directory.</summary>
+    /// <summary>Removes a name of an object that is not a directory.</summary>
     /// <param name="parent">The directory.</param>
-    /// <param name="name">With its NUL.</param>
-    /// <param name="inode">What has the name.</param>
-    /// <param name="found">What the layers have there.</param>
-    /// <param name="positive">Whether a lower would show something there.</param>
+    /// <param name="name">The name, with its NUL.</param>
+    /// <param name="inode">The object.</param>
+    /// <param name="found">What the layers have under the name.</param>
+    /// <param name="positive">Whether a lower would show an object there.</param>
     /// <param name="exclusive">Whether the rename lock is held exclusively.</param>
-    /// <param name="isHeld">It failed, and the inode has a descriptor that others may use: see <see cref="Undo"/>.</param>
-    public Errno UnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found, bool positive, bool exclusive, out bool isHeld)
+    /// <param name="isHeld">
+    /// Whether the name could not be removed, and the inode keeps a stand-in that other threads may use: see <see cref="Undo"/>.
+    /// </param>
+    public Errno UnlinkLocked(
+        DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found, bool positive, bool exclusive, out bool isHeld)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: exclusive);
         parent.AssertNamesLocked();
@@ -63,13 +69,16 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
                 return error;
             }
         }
-        tree.Inodes.Changed(parent); // at once: who is about to enter what he found before looks again
+        tree.Inodes.Changed(parent); // at once: a lookup that found the name before must run again
         AfterUnlinkLocked(parent, name, inode, found);
         return Errno.None;
     }
 
-    /// <param name="file">What is covered.</param>
-    /// <param name="leavesNames">Whether the filesystem would give it another name in its directory, were it open.</param>
+    /// <summary>Lets a whiteout take the place of a file.</summary>
+    /// <param name="file">The name of the file.</param>
+    /// <param name="leavesNames">
+    /// Whether the filesystem would give an open file another name in its directory. Then the file is moved to work first.
+    /// </param>
     private Errno CoverFile(in UpperName file, bool leavesNames)
     {
         using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
@@ -81,34 +90,46 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         return error;
     }
 
-    /// <summary>What stays of an open file under another name stays where no user sees it, and where no directory has to be empty.</summary>
+    /// <summary>
+    /// Moves a file to work and unlinks it there. If the file is open, the filesystem gives it another name: in work no user sees
+    /// that name, and no directory has to be empty.
+    /// </summary>
     private Errno UnlinkInWork(int directory, ReadOnlySpan<byte> name)
     {
         using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
         return upper.Work!.Withdraw(directory, name, temporary.Name);
     }
 
-    /// <summary>Before a name goes: the inode's descriptor, or a name in work, so that whoever has the file open keeps it.</summary>
+    /// <summary>
+    /// Provides another way to an object whose name is about to be removed, so that those who have it open keep it: a descriptor,
+    /// a name in work, or another name.
+    /// </summary>
     /// <remarks>
-    /// A file with another name goes on under that: link and unlink are how many programs give a file its name, and the
-    /// kernel may know any number of such files. The caller then holds the rename lock exclusively.
+    /// Another name comes first, because it costs nothing: many programs give a file its name by link and unlink, and the kernel
+    /// may know any number of such files. The caller then holds the rename lock exclusively.
     /// </remarks>
-    /// <returns>What <see cref="Undo"/> takes back if the name stays after all.</returns>
+    /// <returns>What leads to the object. <see cref="Undo"/> takes it back if the name cannot be removed.</returns>
     public StandIn ProvideStandIn(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
     {
-        if (inode.IsNameless || inode.Links?.Hold is not null || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name)) { return StandIn.None; }
+        if (inode.IsNameless || inode.Links?.Hold is not null
+            || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name))
+        {
+            return StandIn.None;
+        }
         foreach (Alias other in inode.Aliases)
         {
-            if (!other.IsUpper || other.IsRemoved || (ReferenceEquals(other.Parent, parent) && name.SequenceEqual(other.Name))) { continue; }
+            if (!other.IsUpper || other.IsRemoved) { continue; }
+            if (ReferenceEquals(other.Parent, parent) && name.SequenceEqual(other.Name)) { continue; }
             tree.Inodes.Move(inode, other.Parent, other.Name);
             return StandIn.OtherName;
         }
-        if (inode.Orphan < 0 && inode.WorkName is null) // else it is there from a removal that failed
+        if (inode.Orphan < 0 && inode.WorkName is null) // otherwise it is left from a removal that failed
         {
             if (upper.HasManyOrphans && LinkInWork(inode, directory, name)) { return StandIn.Descriptor; }
             if (Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
             {
-                return StandIn.None; // out of descriptors: the file is removed all the same, and answers ESTALE to those who still ask
+                // Out of descriptors: the file is removed all the same. Whoever still asks for it gets ESTALE.
+                return StandIn.None;
             }
             tree.Orphans.Add(inode, descriptor);
         }
@@ -116,8 +137,10 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         return StandIn.Descriptor;
     }
 
-    /// <summary>The name has not gone: the inode is reached by it as before.</summary>
-    /// <returns>True when what was to stand in is still there, since the rename lock is shared and others may use it.</returns>
+    /// <summary>Takes back what <see cref="ProvideStandIn"/> did, since the name was not removed: it leads to the object again.</summary>
+    /// <returns>
+    /// Whether the descriptor or the name in work is still there: other threads may use it, since the rename lock is shared.
+    /// </returns>
     public bool Undo(StandIn standIn, DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, bool exclusive)
     {
         if (standIn == StandIn.OtherName) { tree.Inodes.Move(inode, parent, name.ToArray()); }
@@ -131,7 +154,10 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         return false;
     }
 
-    /// <summary>The object is reached by its name: what stood in goes. Caller holds the rename lock exclusively.</summary>
+    /// <summary>
+    /// Drops the descriptor or the name in work that leads to an object, which is reached by its name again. Caller holds the
+    /// rename lock exclusively.
+    /// </summary>
     public void DropStandIn(Inode inode)
     {
         tree.Orphans.Remove(inode, out int descriptor, out byte[]? workName);
@@ -139,11 +165,11 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         if (workName is not null) { upper.Work!.Discard(workName); }
     }
 
-    /// <summary>Lets a name in work lead to an object that has no name, or is about to lose it.</summary>
+    /// <summary>Gives a name in work to an object that has no name, or is about to lose it.</summary>
     /// <param name="inode">The object.</param>
-    /// <param name="directory">The directory that has it, or, with an empty name, a descriptor of the object itself.</param>
-    /// <param name="name">With its NUL.</param>
-    /// <returns>False when it can have none, as when it has as many as the filesystem allows.</returns>
+    /// <param name="directory">A descriptor of the directory that has the object, or of the object itself.</param>
+    /// <param name="name">The name in the directory, with its NUL; empty but for the NUL for the object itself.</param>
+    /// <returns>False when the object cannot be linked, for example because it has the most links that are allowed.</returns>
     public bool LinkInWork(Inode inode, int directory, ReadOnlySpan<byte> name)
     {
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
@@ -156,7 +182,9 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         return true;
     }
 
-    /// <summary>After a name is gone: what the inode knows of its names.</summary>
+    /// <summary>
+    /// Notes in the inode and the table that a name of an object that is not a directory was removed. Caller holds the rename lock.
+    /// </summary>
     public void AfterUnlinkLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
@@ -178,13 +206,17 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         tree.Inodes.Unhash(inode);
     }
 
+    /// <summary>Whether a file of upper has another name besides the one that was removed.</summary>
     private bool HasOtherNames(Inode inode, in Found found)
     {
         if (inode.WorkName is not { } workName) { return found.Stat.Nlink > 1; }
         return !Libc.StatAt(upper.Work!.Descriptor, workName, StatxMask.Basic, out Statx stat).IsError && stat.Nlink > 1;
     }
 
-    /// <summary>The last name of a hard-linked copy is gone: from now on a descriptor keeps it for those who have it open.</summary>
+    /// <summary>
+    /// Keeps the copy of a hard-linked file, whose last name was removed, for those who have it open: by a descriptor, or by the
+    /// name in work.
+    /// </summary>
     private void LetGo(Inode inode, byte[] hold)
     {
         if (upper.HasManyOrphans)
@@ -192,31 +224,38 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             inode.BecomeOrphaned(hold);
             return;
         }
-        if (Libc.OpenAt(upper.Work!.Descriptor, hold, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
-        {
-            return; // out of descriptors: the copy stays until unmount
-        }
+        Errno error = Libc.OpenAt(
+            upper.Work!.Descriptor, hold, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
+        if (error.IsError) { return; } // out of descriptors: the copy stays in work until unmount
         tree.Orphans.Add(inode, descriptor);
         upper.Work.Discard(hold);
     }
 
-    /// <summary>A directory that was moved to work stays there, and is found there, for those who have it open.</summary>
+    /// <summary>Leaves a removed directory in work, where it is found for those who have it open.</summary>
+    /// <param name="removed">The directory, which was moved to work.</param>
+    /// <param name="name">The name of the directory in work, with its NUL.</param>
     public void LeaveInWork(DirectoryInode removed, byte[] name)
     {
         removed.Upper!.Move(upper.WorkRoot!, name);
         removed.LieInWork(name);
     }
 
-    /// <summary>Removes a directory that is empty to the user. If it stays in work, caller holds the rename lock exclusively.</summary>
-    /// <param name="parent">The directory that has it.</param>
-    /// <param name="name">With its NUL.</param>
-    /// <param name="removed">What is removed.</param>
-    /// <param name="found">What the layers have there.</param>
-    /// <param name="positive">Whether a lower would show something there.</param>
-    /// <param name="whiteouts">How many whiteouts upper has in it.</param>
-    /// <param name="staysInWork">Whether it is to be moved to work, and to stay there for those who have it open, who else need a descriptor.</param>
-    /// <param name="leftover">What is to be discarded afterwards, or null.</param>
-    public Errno DirectoryLocked(DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found, bool positive, int whiteouts, bool staysInWork, out Leftover? leftover)
+    /// <summary>
+    /// Removes a directory in which users see no entries. Caller holds the rename lock, exclusively if the directory stays in work.
+    /// </summary>
+    /// <param name="parent">The directory that has the name.</param>
+    /// <param name="name">The name, with its NUL.</param>
+    /// <param name="removed">The directory to remove.</param>
+    /// <param name="found">What the layers have under the name.</param>
+    /// <param name="positive">Whether a lower would show an object there.</param>
+    /// <param name="whiteouts">The number of whiteouts that the directory of upper contains.</param>
+    /// <param name="staysInWork">
+    /// Whether the directory is moved to work and stays there, for those who have it open. If not, a descriptor keeps it for them.
+    /// </param>
+    /// <param name="leftover">A directory in work that the caller must discard afterwards, or null.</param>
+    public Errno DirectoryLocked(
+        DirectoryInode parent, ReadOnlySpan<byte> name, DirectoryInode removed, in Found found, bool positive, int whiteouts,
+        bool staysInWork, out Leftover? leftover)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: staysInWork);
         parent.AssertNamesLocked();
@@ -237,7 +276,9 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
                 var target = new UpperName(parent.Upper!, directory.Directory, name);
                 if (staysInWork)
                 {
-                    error = positive ? CoverDirectory(target, whiteouts, out leftover) : MoveAway(directory.Directory, name, whiteouts, out leftover);
+                    error = positive
+                        ? CoverDirectory(target, whiteouts, out leftover)
+                        : MoveAway(directory.Directory, name, whiteouts, out leftover);
                     if (!error.IsError)
                     {
                         LeaveInWork(removed, leftover!.Name);
@@ -246,7 +287,8 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
                 }
                 else
                 {
-                    _ = tree.Directories.KeepOpen(removed.Upper!); // best effort: without it, whoever stands in the directory gets ESTALE
+                    // best effort: without it, a process whose working directory this is gets ESTALE
+                    _ = tree.Directories.KeepOpen(removed.Upper!);
                     error = positive ? CoverDirectory(target, whiteouts, out leftover)
                         : whiteouts > 0 ? MoveAway(directory.Directory, name, whiteouts, out leftover)
                         : Libc.RemoveDirectoryAt(directory.Directory, name);
@@ -255,12 +297,12 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             }
         }
         if (error.IsError) { return error; }
-        tree.Inodes.Changed(parent); // at once: who is about to enter what he found before looks again
+        tree.Inodes.Changed(parent); // at once: a lookup that found the name before must run again
         AfterRemoveLocked(removed);
         return Errno.None;
     }
 
-    /// <summary>After a directory is gone.</summary>
+    /// <summary>Notes in the inode and the table that a directory was removed. Caller holds the rename lock.</summary>
     public void AfterRemoveLocked(DirectoryInode removed)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
@@ -268,7 +310,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         tree.Inodes.Unhash(removed);
     }
 
-    /// <summary>A whiteout takes the directory's place; the directory, with nothing but whiteouts in it, goes in work.</summary>
+    /// <summary>Lets a whiteout take the place of a directory, which goes to work. It contains nothing but whiteouts.</summary>
     private Errno CoverDirectory(in UpperName directory, int whiteouts, out Leftover? leftover)
     {
         leftover = null;
@@ -286,6 +328,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         return error;
     }
 
+    /// <summary>Moves a directory, which contains nothing but whiteouts, to work.</summary>
     private Errno MoveAway(int directory, ReadOnlySpan<byte> name, int whiteouts, out Leftover? leftover)
     {
         using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
@@ -294,10 +337,13 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         return error;
     }
 
-    /// <summary>From how many whiteouts on their removal is announced; fewer are gone before another worker is awake.</summary>
+    /// <summary>
+    /// From this number of whiteouts on, another worker takes over while they are removed. Fewer are gone before it is awake.
+    /// </summary>
     public const int ManyWhiteouts = 100;
 
-    /// <summary>A directory may hold any number of whiteouts. Caller holds no lock.</summary>
+    /// <summary>Discards a directory in work, which may contain any number of whiteouts. Caller holds no lock.</summary>
+    /// <param name="leftover">The directory, or null for nothing.</param>
     public void Discard(Leftover? leftover)
     {
         if (leftover is null) { return; }

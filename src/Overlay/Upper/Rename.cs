@@ -8,54 +8,64 @@ using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>One side of a rename: a name, and what it leads to.</summary>
+/// <summary>One side of a rename: a name, and the object that has it.</summary>
+/// <param name="parent">The directory, which is in upper.</param>
+/// <param name="name">The name, with its NUL.</param>
 internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
 {
-    /// <summary>The directory, in upper.</summary>
+    /// <summary>The directory, which is in upper.</summary>
     public readonly DirectoryInode Parent = parent;
-    /// <summary>With its NUL.</summary>
+    /// <summary>The name, with its NUL.</summary>
     public readonly ReadOnlySpan<byte> Name = name;
-    /// <summary>What the layers have there.</summary>
+    /// <summary>What the layers have under the name.</summary>
     public Found Found;
-    /// <summary>The directory's version before that was found.</summary>
+    /// <summary>The version of the directory before <see cref="Found"/> was found.</summary>
     public int Version;
-    /// <summary>What the lowers have there, once that was asked.</summary>
+    /// <summary>What the lowers have under the name, if they were asked.</summary>
     public Below Below;
-    /// <summary>For a directory that is to be replaced: its version when it was seen to be empty.</summary>
+    /// <summary>The version, when it was seen to be empty, of a directory that is to be replaced.</summary>
     public int EmptyVersion;
-    /// <summary>For a directory that is to be replaced: how many whiteouts upper has in it.</summary>
+    /// <summary>The number of whiteouts in upper, for a directory that is to be replaced.</summary>
     public int Whiteouts;
-    /// <summary>The object, for as long as the rename takes.</summary>
+    /// <summary>The object, which is borrowed until the rename ends.</summary>
     public BorrowedInode Borrowed;
 
-    /// <summary>What is to be discarded afterwards, whether the rename succeeded or not; or null.</summary>
+    /// <summary>A directory in work that is to be discarded afterwards, whether the rename succeeds or not; or null.</summary>
     public Leftover? Leftover;
 
-    /// <summary>The object, or null when there is none.</summary>
+    /// <summary>The object, or null if there is none.</summary>
     public readonly Inode? Inode => Borrowed.Inode;
 
-    /// <summary>The object, when it is a directory.</summary>
+    /// <summary>The object if it is a directory, or null.</summary>
     public readonly DirectoryInode? Directory => Inode as DirectoryInode;
 }
 
 /// <summary>Moves, replaces and exchanges names. Kernel: ovl_rename().</summary>
 /// <remarks>
-/// Callers hold the rename lock exclusively; both directories and what moves are in upper.
+/// Callers hold the rename lock exclusively. Both directories are in upper, and so is every object that moves.
 /// <para>
-/// Crash safety. The tree changes by one renameat2, which also leaves or takes the whiteout. Before it, only attributes
-/// are written that are true in the old place as well: impure, a redirect that leads where the name leads anyhow, opaque
-/// on a directory with nothing below it. A directory to be replaced that holds whiteouts is first exchanged with an empty
-/// opaque one, which users cannot tell from it; if the rename then fails, they change places again. Where the filesystem
-/// cannot do it like this, <see cref="Steps"/> does.
+/// Crash safety. The tree changes by one renameat2, which also leaves or takes the whiteout. Before it, only attributes are
+/// written that are true in the old place as well: impure, a redirect to where the name leads anyhow, and opaque on a directory
+/// with nothing below it. If a directory that is to be replaced contains whiteouts, it is first exchanged with an empty opaque
+/// directory, which looks the same to users. If the rename then fails, the two change places again. If the filesystem cannot do
+/// all that, <see cref="Steps"/> changes the names.
 /// </para>
 /// </remarks>
+/// <param name="tree">The tree of the overlay.</param>
+/// <param name="upper">Upper, as it is written.</param>
+/// <param name="remove">Removes names.</param>
+/// <param name="impure">The impure mark.</param>
 internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, ImpureMark impure)
 {
-    /// <summary>Whether an object may change its directory or name. Kernel: ovl_can_move().</summary>
+    /// <summary>Whether an object may get another name or directory. Kernel: ovl_can_move().</summary>
+    /// <param name="inode">The object.</param>
     public bool CanMove(Inode inode) => upper.WritesRedirects || inode is not DirectoryInode directory || directory.IsPureUpper;
 
-    /// <summary>Does it.</summary>
-    /// <returns><see cref="Errno.EXDEV"/> when it would need a redirect that cannot be written; the caller copies instead.</returns>
+    /// <summary>Moves an object, or exchanges two. An object that has the new name is replaced.</summary>
+    /// <param name="from">The old name.</param>
+    /// <param name="to">The new name.</param>
+    /// <param name="exchange">Whether the objects exchange their names.</param>
+    /// <returns><see cref="Errno.EXDEV"/> when a redirect is needed that cannot be written. Then mv(1) copies.</returns>
     public Errno RunLocked(ref RenameSide from, ref RenameSide to, bool exchange)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
@@ -72,22 +82,23 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
         {
             if (from.Below.IsPositive)
             {
-                // Something below would show through at the old name: leave a whiteout, or take the one from the new name.
+                // A lower has the old name too, and would show it: leave a whiteout there, or move the whiteout of the new name.
                 flags |= to.Found.IsWhiteout ? RenameFlags.Exchange : RenameFlags.Whiteout;
                 left = Left.Whiteout;
             }
             else if (from.Directory is not null && to.Found.IsWhiteout)
             {
-                // A directory cannot replace a device.
+                // A directory cannot replace a whiteout, which is not a directory.
                 flags |= RenameFlags.Exchange;
                 whiteoutIsLeft = true;
             }
             if (to.Directory is not null && to.Found.HasUpper) { whiteouts = to.Whiteouts; }
         }
         bool staysInWork = !exchange && to is { Directory: not null, Found.HasUpper: true } && upper.HasManyOrphans;
-        // What a rename cannot replace, or would leave a name of in the directory.
+        // The filesystem would give the replaced file, if it is open, another name in the directory.
         bool leavesNames = !features.ForgetsNames && !exchange && to.Found is { HasUpper: true, Stat.IsRegular: true };
-        bool setAside = leavesNames || exchange || (to.Found.IsWhiteout && from.Directory is not null) || whiteouts > 0 || staysInWork;
+        bool setAside = leavesNames || exchange || (to.Found.IsWhiteout && from.Directory is not null)
+            || whiteouts > 0 || staysInWork;
         bool inSteps = leavesNames
             || ((flags & RenameFlags.Exchange) != 0 && !features.Exchange)
             || ((flags & RenameFlags.Whiteout) != 0 && !features.RenameWhiteout)
@@ -123,7 +134,8 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
                 {
                     if (to.Directory is { } replaced)
                     {
-                        if (!staysInWork) { _ = tree.Directories.KeepOpen(replaced.Upper!); } // best effort: without it, whoever stands in the directory gets ESTALE
+                        // best effort: without it, a process whose working directory this is gets ESTALE
+                        if (!staysInWork) { _ = tree.Directories.KeepOpen(replaced.Upper!); }
                         if ((whiteouts > 0 || staysInWork) && !inSteps)
                         {
                             error = ReplaceByEmpty(newDirectory.Directory, whiteouts, ref to);
@@ -141,24 +153,33 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
                 }
                 if (inSteps)
                 {
-                    error = upper.Work.Steps.Move(
-                        new UpperName(from.Parent.Upper!, oldDirectory.Directory, from.Name), new UpperName(to.Parent.Upper!, newDirectory.Directory, to.Name), left, setAside, out byte[]? aside);
+                    var oldName = new UpperName(from.Parent.Upper!, oldDirectory.Directory, from.Name);
+                    var newName = new UpperName(to.Parent.Upper!, newDirectory.Directory, to.Name);
+                    error = upper.Work.Steps.Move(oldName, newName, left, setAside, out byte[]? aside);
                     if (aside is not null) { to.Leftover = new Leftover(aside, whiteouts); }
                     whiteoutIsLeft = false;
                 }
                 else
                 {
-                    error = left == Left.Whiteout || whiteoutIsLeft ? upper.Work.AnnounceWhiteout(oldDirectory.Directory) : Errno.None;
-                    if (!error.IsError) { error = Libc.RenameAt(oldDirectory.Directory, from.Name, newDirectory.Directory, to.Name, flags); }
+                    error = left == Left.Whiteout || whiteoutIsLeft
+                        ? upper.Work.AnnounceWhiteout(oldDirectory.Directory)
+                        : Errno.None;
+                    if (!error.IsError)
+                    {
+                        error = Libc.RenameAt(oldDirectory.Directory, from.Name, newDirectory.Directory, to.Name, flags);
+                    }
                 }
                 if (error.IsError)
                 {
                     if (to.Leftover is { } replaced) { PutBack(newDirectory.Directory, to.Name, replaced); }
-                    if (!exchange && to is { Found.HasUpper: true, Directory: { } stays }) { tree.Directories.KeepOpenNoMore(stays.Upper!); }
+                    if (!exchange && to is { Found.HasUpper: true, Directory: { } stays })
+                    {
+                        tree.Directories.KeepOpenNoMore(stays.Upper!);
+                    }
                     if (standIn != StandIn.None) { remove.Undo(standIn, to.Parent, to.Name, to.Inode!, exclusive: true); }
                     return error;
                 }
-                tree.Inodes.Changed(from.Parent); // at once: who is about to enter what he found before looks again
+                tree.Inodes.Changed(from.Parent); // at once: a lookup that found a name before must run again
                 tree.Inodes.Changed(to.Parent);
                 if (upper.Moves is { } moves)
                 {
@@ -182,6 +203,13 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
             }
             else { remove.AfterUnlinkLocked(to.Parent, to.Name, gone, to.Found); }
         }
+        MoveInTree(from, to, exchange);
+        return Errno.None;
+    }
+
+    /// <summary>Gives the inodes their new names.</summary>
+    private void MoveInTree(in RenameSide from, in RenameSide to, bool exchange)
+    {
         byte[] oldName = from.Name.ToArray(), newName = to.Name.ToArray();
         bool movesFirst = IsPrimary(from);
         bool movesSecond = exchange && IsPrimary(to);
@@ -189,9 +217,9 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
         if (movesSecond) { Move(to.Inode!, from.Parent, oldName); }
         MoveAlias(from.Inode!, from.Parent, oldName, to.Parent, newName);
         if (exchange) { MoveAlias(to.Inode!, to.Parent, newName, from.Parent, oldName); }
-        return Errno.None;
     }
 
+    /// <summary>Whether the name is the one by which the inode is reached, and not another name of a file that has several.</summary>
     private static bool IsPrimary(in RenameSide side) =>
         ReferenceEquals(side.Inode!.Parent, side.Parent) && side.Name.SequenceEqual(side.Inode.Name);
 
@@ -208,27 +236,37 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
         tree.Aliases.Add(inode, newParent, newName, isUpper: true);
     }
 
+    /// <summary>Marks the new directory of an object with an origin or a redirect as impure.</summary>
     private Errno CarryOrigin(Inode inode, DirectoryInode parent) =>
         inode.HasOrigin || inode is DirectoryInode { IsMerged: true } ? impure.Set(parent) : Errno.None;
 
-    /// <summary>What is partly below leaves word of where that is; any other directory must not merge with what lies below its new name.</summary>
+    /// <summary>
+    /// Prepares an object for its new name. An object with a part in a lower gets a redirect to that part. Any other directory
+    /// becomes opaque if it could merge with a directory that a lower has under the new name.
+    /// </summary>
     private Errno Prepare(Inode moved, DirectoryInode newParent, in Below below, bool sameDirectory)
     {
         if (moved is not DirectoryInode directory) { return SetRedirect(moved, sameDirectory); }
         if (directory.IsMerged) { return SetRedirect(directory, sameDirectory); }
         if (directory.IsOpaque || !newParent.IsMerged) { return Errno.None; }
-        if (!upper.Work!.Features.HasOpaque) { return below is { IsKnown: true, IsPositive: false } ? Errno.None : Errno.EXDEV; }
+        if (!upper.Work!.Features.HasOpaque)
+        {
+            return below is { IsKnown: true, IsPositive: false } ? Errno.None : Errno.EXDEV;
+        }
         Errno error = SetOnUpper(directory, tree.Xattr.Opaque, "y"u8);
-        // Without the attribute, mv copies. Kernel: ovl_set_opaque_xerr()
+        // If the attribute cannot be set, let mv(1) copy the directory. Kernel: ovl_set_opaque_xerr().
         if (error == Errno.EOPNOTSUPP) { return Errno.EXDEV; }
         if (!error.IsError) { directory.IsOpaque = true; }
         return error;
     }
 
-    /// <summary>A metacopy leaves word of where its data is, before it gets another name. Kernel: ovl_set_redirect(), ovl_set_link_redirect().</summary>
-    /// <param name="file">Anything but a directory; what has its data needs nothing. Caller holds the rename lock.</param>
+    /// <summary>
+    /// Gives a metacopy a redirect to the lower file that has its data, before it gets another name. Other objects need none. Caller
+    /// holds the rename lock. Kernel: ovl_set_redirect(), ovl_set_link_redirect().
+    /// </summary>
+    /// <param name="file">Any object but a directory.</param>
     /// <param name="sameDirectory">Whether the other name is in the same directory, and takes the place of this one.</param>
-    /// <returns><see cref="Errno.EXDEV"/> when it cannot be written: then the file needs its data in upper.</returns>
+    /// <returns><see cref="Errno.EXDEV"/> when the redirect cannot be written. Then the data must be copied to upper.</returns>
     public Errno SetRedirect(Inode file, bool sameDirectory)
     {
         if (file.Metacopy is null) { return Errno.None; }
@@ -241,22 +279,28 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
             if (error.IsError && !error.IsNoXattr) { return Errno.EXDEV; }
             byte[]? known = error.IsError ? null : space[..length].ToArray();
             if (known is [var first, ..] && (sameDirectory || first == '/')) { return Errno.None; }
-            return RedirectOf(file, known, sameDirectory) is { } redirect && !Libc.SetXattrAt(real.Directory, real.Name, tree.Xattr.Redirect, redirect, XattrFlags.None).IsError
-                ? Errno.None
-                : Errno.EXDEV;
+            if (RedirectOf(file, known, sameDirectory) is not { } redirect) { return Errno.EXDEV; }
+            error = Libc.SetXattrAt(real.Directory, real.Name, tree.Xattr.Redirect, redirect, XattrFlags.None);
+            return error.IsError ? Errno.EXDEV : Errno.None;
         }
     }
 
+    /// <summary>
+    /// Gives a directory a redirect to its lower directories. Kernel: ovl_set_redirect(), which makes every error EXDEV.
+    /// </summary>
     private Errno SetRedirect(DirectoryInode directory, bool sameDirectory)
     {
         if (directory.Redirect is { } known && (sameDirectory || known[0] == '/')) { return Errno.None; }
-        // Kernel: ovl_set_redirect(), which makes every failure EXDEV
-        if (RedirectOf(directory, directory.Redirect, sameDirectory) is not { } redirect || SetOnUpper(directory, tree.Xattr.Redirect, redirect).IsError) { return Errno.EXDEV; }
+        if (RedirectOf(directory, directory.Redirect, sameDirectory) is not { } redirect) { return Errno.EXDEV; }
+        if (SetOnUpper(directory, tree.Xattr.Redirect, redirect).IsError) { return Errno.EXDEV; }
         directory.Redirect = redirect;
         return Errno.None;
     }
 
-    /// <summary>Where the lower part of an object is: its name there, or the path from the root; null when that is too long to be written. Kernel: ovl_get_redirect().</summary>
+    /// <summary>
+    /// The redirect to the lower part of an object: a name in the same directory, or a path from the root of the overlay. Null if the
+    /// path is too long to be written. Kernel: ovl_get_redirect().
+    /// </summary>
     private static byte[]? RedirectOf(Inode inode, byte[]? known, bool sameDirectory)
     {
         if (sameDirectory) { return inode.Name[..^1].ToArray(); }
@@ -267,7 +311,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
             byte[]? other = part is DirectoryInode directory ? directory.Redirect : known;
             ReadOnlySpan<byte> name = other is not null ? other : part.Name[..^1];
             bool isAbsolute = name[0] == '/';
-            // Too long for an absolute redirect: let mv copy the tree instead.
+            // The path is too long for a redirect: let mv(1) copy the tree instead.
             if (name.Length + (isAbsolute ? 0 : 1) > start) { return null; }
             start -= name.Length;
             name.CopyTo(space[start..]);
@@ -277,6 +321,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
         return space[start..].ToArray();
     }
 
+    /// <summary>Sets an attribute of a directory of upper.</summary>
     private Errno SetOnUpper(DirectoryInode directory, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value)
     {
         Errno error = tree.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);
@@ -284,7 +329,9 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
         using (real) { return Libc.SetXattrAt(real.Directory, real.Name, attribute, value, XattrFlags.None); }
     }
 
-    /// <summary>Exchanges a directory that holds nothing but whiteouts with an empty opaque one. Kernel: ovl_clear_empty().</summary>
+    /// <summary>
+    /// Exchanges a directory that contains nothing but whiteouts with an empty opaque directory. Kernel: ovl_clear_empty().
+    /// </summary>
     private Errno ReplaceByEmpty(int directory, int whiteouts, ref RenameSide to)
     {
         ReadOnlySpan<byte> name = to.Name;
@@ -298,16 +345,23 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
         if (!error.IsError) { error = XattrCopy.Run(directory, name, tree.Xattr, work, temporary.Name, tree.Xattr); }
         if (!error.IsError) { error = Libc.SetXattrAt(work, temporary.Name, tree.Xattr.Opaque, "y"u8, XattrFlags.None); }
         if (!error.IsError) { error = Libc.ChangeModeAt(work, temporary.Name, stat.Mode & ModeBits.Mask); }
-        if (!error.IsError) { error = Libc.ChangeTimesAt(work, temporary.Name, TimeSpec.From(stat.AccessTime), TimeSpec.From(stat.ModifyTime)); }
+        if (!error.IsError)
+        {
+            TimeSpec access = TimeSpec.From(stat.AccessTime), modify = TimeSpec.From(stat.ModifyTime);
+            error = Libc.ChangeTimesAt(work, temporary.Name, access, modify);
+        }
         if (!error.IsError) { error = temporary.Exchange(directory, name); }
         if (!error.IsError) { to.Leftover = new Leftover(temporary.Keep(), whiteouts); }
         return error;
     }
 
-    /// <summary>Undoes <see cref="ReplaceByEmpty"/>: the inode stands for the directory that it had before, with its descriptor and its number.</summary>
+    /// <summary>
+    /// Undoes <see cref="ReplaceByEmpty"/>, so that the name leads again to the directory whose descriptor and number the inode has.
+    /// </summary>
     private void PutBack(int directory, ReadOnlySpan<byte> name, Leftover replaced)
     {
-        _ = Libc.RenameAt(upper.Work!.Descriptor, replaced.Name, directory, name, RenameFlags.Exchange); // best effort: a lookup finds the empty one
+        // best effort: on an error, a lookup finds the empty directory
+        _ = Libc.RenameAt(upper.Work!.Descriptor, replaced.Name, directory, name, RenameFlags.Exchange);
         upper.Moves?.Add(directory, name);
     }
 }

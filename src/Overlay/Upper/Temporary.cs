@@ -2,9 +2,12 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>A new name in work. What has it is discarded in the end, unless it was published or is kept.</summary>
+/// <summary>
+/// A temporary name in work. The object that gets the name is discarded by <see cref="Dispose"/>, unless it was published or is
+/// kept.
+/// </summary>
 /// <remarks>
-/// The last byte of the room says whether it is over, so that a copy of this value knows it as well.
+/// The last byte of the space says whether there is nothing to discard, so that all copies of this value agree.
 /// <para>
 /// Crash safety. The next mount empties work.
 /// </para>
@@ -14,9 +17,9 @@ internal readonly ref struct Temporary
     private readonly WorkDirectory work;
     private readonly Span<byte> space;
 
-    /// <summary>A name that nothing in work has.</summary>
-    /// <param name="work">Work.</param>
-    /// <param name="space">Room for <see cref="WorkDirectory.NameLength"/> bytes.</param>
+    /// <summary>Chooses a name that does not exist in work.</summary>
+    /// <param name="work">The directory in which objects are built.</param>
+    /// <param name="space">Space for <see cref="WorkDirectory.NameLength"/> bytes.</param>
     public Temporary(WorkDirectory work, Span<byte> space)
     {
         this.work = work;
@@ -25,37 +28,48 @@ internal readonly ref struct Temporary
         space[^1] = 0;
     }
 
-    /// <summary>With its NUL.</summary>
+    /// <summary>The name, with its NUL.</summary>
     public ReadOnlySpan<byte> Name { get; }
 
-    /// <summary>A descriptor, O_PATH, of work.</summary>
+    /// <summary>An O_PATH descriptor of work.</summary>
     public int Directory => work.Descriptor;
 
-    /// <summary>Gives the object a name in upper that nothing has; the caller holds the lock that keeps it so.</summary>
+    /// <summary>Moves the object to a name in upper that does not exist. The caller holds the lock that keeps it so.</summary>
     /// <inheritdoc cref="WorkDirectory.Publish"/>
     public Errno Publish(int target, ReadOnlySpan<byte> name) => Over(work.Publish(Name, target, name));
 
-    /// <summary>Gives the object a name in upper, in the place of what has it, which is no directory.</summary>
-    public Errno Replace(int target, ReadOnlySpan<byte> name) => Over(Libc.RenameAt(work.Descriptor, Name, target, name, RenameFlags.None));
+    /// <summary>Replaces an object of upper, which is not a directory, by this object.</summary>
+    /// <param name="target">A descriptor of the directory in upper.</param>
+    /// <param name="name">The name there, with its NUL.</param>
+    public Errno Replace(int target, ReadOnlySpan<byte> name) =>
+        Over(Libc.RenameAt(work.Descriptor, Name, target, name, RenameFlags.None));
 
-    /// <summary>The object and what has a name in upper change places. What has the temporary name then is discarded in the end.</summary>
-    public Errno Exchange(int target, ReadOnlySpan<byte> name) => Libc.RenameAt(work.Descriptor, Name, target, name, RenameFlags.Exchange);
+    /// <summary>
+    /// Exchanges the object with an object of upper, which then has the temporary name, and is discarded in its place.
+    /// </summary>
+    /// <param name="target">A descriptor of the directory in upper.</param>
+    /// <param name="name">The name there, with its NUL.</param>
+    public Errno Exchange(int target, ReadOnlySpan<byte> name) =>
+        Libc.RenameAt(work.Descriptor, Name, target, name, RenameFlags.Exchange);
 
-    /// <summary>The object stays in work, under this name: somebody else discards it.</summary>
+    /// <summary>Leaves the object in work under the temporary name: the caller takes over to discard it.</summary>
+    /// <returns>The name, with its NUL.</returns>
     public byte[] Keep()
     {
         space[^1] = 1;
         return Name.ToArray();
     }
 
-    /// <summary>Nothing has the temporary name any more, unless there was an error.</summary>
+    /// <summary>Notes that the object has left its temporary name, unless there was an error.</summary>
+    /// <param name="error">The result of the change.</param>
+    /// <returns>The same.</returns>
     public Errno Over(Errno error)
     {
         if (!error.IsError) { space[^1] = 1; }
         return error;
     }
 
-    /// <summary>Discards what has the name.</summary>
+    /// <summary>Discards the object that has the name.</summary>
     public void Dispose()
     {
         if (space[^1] == 0) { work.Discard(Name); }
