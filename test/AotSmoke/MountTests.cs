@@ -33,8 +33,9 @@ public sealed class MountTests
     public void It_mounts_copies_up_and_unmounts()
     {
         string output = Run(
-            "$VENEER mount -o lowerdir=l,upperdir=u,workdir=w m; echo new >>m/f; mkdir m/d; mv m/f m/d/f; ln m/d/f m/g; setfattr -n user.a -v b m/g; "
-            + "ls -R m; cat m/g; getfattr --only-values -n user.a m/d/f; echo; $VENEER umount m; cat l/f; ls -R u; stat -c '%F %t:%T' u/f; ls w/work");
+            "$VENEER mount -o lowerdir=l,upperdir=u,workdir=w m; echo new >>m/f; mkdir m/d; mv m/f m/d/f; ln m/d/f m/g; "
+            + "setfattr -n user.a -v b m/g; ls -R m; cat m/g; getfattr --only-values -n user.a m/d/f; echo; $VENEER umount m; "
+            + "cat l/f; ls -R u; stat -c '%F %t:%T' u/f; ls w/work");
 
         Assert.Equal(
             "m:\nd\ng\n\nm/d:\nf\nold\nnew\nb\nold\nu:\nd\nf\ng\n\nu/d:\nf\ncharacter special file 0:0\n",
@@ -84,7 +85,8 @@ public sealed class MountTests
     public void A_mount_is_there_at_once()
     {
         string output = Run(
-            "for i in $(seq 15); do s=$(date +%s%N); $VENEER mount -o lowerdir=l,upperdir=u,workdir=w m; e=$(date +%s%N); echo $(((e - s) / 1000)); $VENEER umount m; done");
+            "for i in $(seq 15); do s=$(date +%s%N); $VENEER mount -o lowerdir=l,upperdir=u,workdir=w m; e=$(date +%s%N); "
+            + "echo $(((e - s) / 1000)); $VENEER umount m; done");
 
         int[] microseconds = [.. output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(int.Parse).Order()];
         Assert.Equal(15, microseconds.Length);

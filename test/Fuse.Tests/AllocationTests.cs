@@ -18,7 +18,8 @@ public sealed class AllocationTests
         using var kernel = FakeKernel.Start(fileSystem, Unwatched);
         Sample[] answered = [.. Requests.All.Where(sample => sample.Reply is not null)];
         byte[][] packets = [.. answered.Select(sample => sample.Packet(kernel.NextUnique()))];
-        byte[][] forgets = [.. Requests.All.Where(sample => sample.Opcode is Opcode.Forget or Opcode.BatchForget).Select(sample => sample.Packet(kernel.NextUnique()))];
+        byte[][] forgets = [.. Requests.All.Where(sample => sample.Opcode is Opcode.Forget or Opcode.BatchForget)
+            .Select(sample => sample.Packet(kernel.NextUnique()))];
         byte[] measure = Requests.Of(Opcode.GetAttr).Packet(kernel.NextUnique());
 
         ServeAll(100);

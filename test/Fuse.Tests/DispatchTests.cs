@@ -15,7 +15,9 @@ public sealed partial class DispatchTests
 
     public static TheoryData<Opcode> OpcodesWithResult =>
     [
-        .. Requests.All.Where(sample => sample is { Expected: not null, Reply: not null, Opcode: not (Opcode.Release or Opcode.ReleaseDir) }).Select(sample => sample.Opcode),
+        .. Requests.All
+            .Where(sample => sample is { Expected: not null, Reply: not null, Opcode: not (Opcode.Release or Opcode.ReleaseDir) })
+            .Select(sample => sample.Opcode),
     ];
 
     [Theory, MemberData(nameof(Opcodes))]
@@ -109,7 +111,8 @@ public sealed partial class DispatchTests
         var fileSystem = new TestFileSystem();
         using var kernel = FakeKernel.Start(fileSystem, oneThread);
 
-        foreach (Opcode opcode in Requests.NotServed.Concat([(Opcode)0, (Opcode)7, (Opcode)19, (Opcode)54, (Opcode)4096, (Opcode)uint.MaxValue]))
+        Opcode[] unknown = [(Opcode)0, (Opcode)7, (Opcode)19, (Opcode)54, (Opcode)4096, (Opcode)uint.MaxValue];
+        foreach (Opcode opcode in Requests.NotServed.Concat(unknown))
         {
             Answer answer = kernel.Call(opcode, 1, new byte[48]);
             Assert.Equal(Errno.ENOSYS, answer.Error);
@@ -121,7 +124,8 @@ public sealed partial class DispatchTests
     [Fact]
     public void Every_number_of_the_protocol_is_served_or_known_not_to_be()
     {
-        Assert.Empty(Enum.GetValues<Opcode>().Except(Requests.All.Select(sample => sample.Opcode)).Except(Requests.NotServed).Except([Opcode.Init]));
+        Assert.Empty(Enum.GetValues<Opcode>()
+            .Except(Requests.All.Select(sample => sample.Opcode)).Except(Requests.NotServed).Except([Opcode.Init]));
     }
 
     [Theory, MemberData(nameof(Opcodes))]
@@ -129,7 +133,10 @@ public sealed partial class DispatchTests
     {
         Sample sample = Requests.Of(opcode);
         if (sample.Expected is null) { return; }
-        var fileSystem = new TestFileSystem { Script = call => call.NodeId == Sample.Node ? throw new InvalidOperationException("the reason") : Errno.None };
+        var fileSystem = new TestFileSystem
+        {
+            Script = call => call.NodeId == Sample.Node ? throw new InvalidOperationException("the reason") : Errno.None,
+        };
         using var kernel = FakeKernel.Start(fileSystem, oneThread);
         ulong unique = kernel.NextUnique();
 
@@ -151,7 +158,11 @@ public sealed partial class DispatchTests
     public void Who_asks_is_in_the_header()
     {
         (ulong NodeId, uint Uid, uint Gid, uint Pid) seen = default;
-        var fileSystem = new TestFileSystem { OnRequest = (in Request request) => seen = (request.NodeId, request.Header.Uid, request.Header.Gid, request.Header.Pid) };
+        var fileSystem = new TestFileSystem
+        {
+            OnRequest = (in Request request) =>
+                seen = (request.NodeId, request.Header.Uid, request.Header.Gid, request.Header.Pid),
+        };
         using var kernel = FakeKernel.Start(fileSystem, oneThread);
 
         kernel.Call(Opcode.GetAttr, 5, Bytes.Of(new GetAttrIn()));
@@ -233,10 +244,12 @@ public sealed partial class DispatchTests
         kernel.Send(Opcode.Forget, 5, Bytes.Of(new ForgetIn { Lookups = 7 }));
         kernel.Send(Opcode.BatchForget, 0,
             Bytes.Of(new BatchForgetIn { Count = 3 }),
-            Bytes.Of(new ForgetOne { NodeId = 6, Lookups = 1 }), Bytes.Of(new ForgetOne { NodeId = 7, Lookups = 2 }), Bytes.Of(new ForgetOne { NodeId = 8, Lookups = ulong.MaxValue }));
+            Bytes.Of(new ForgetOne { NodeId = 6, Lookups = 1 }), Bytes.Of(new ForgetOne { NodeId = 7, Lookups = 2 }),
+            Bytes.Of(new ForgetOne { NodeId = 8, Lookups = ulong.MaxValue }));
         kernel.Settle();
 
-        Assert.Equal([(5UL, 7UL), (6UL, 1UL), (7UL, 2UL), (8UL, ulong.MaxValue)], fileSystem.Calls.Where(call => call.Method == "Forget").Select(call => (call.NodeId, (ulong)call.Input!)));
+        Assert.Equal([(5UL, 7UL), (6UL, 1UL), (7UL, 2UL), (8UL, ulong.MaxValue)],
+            fileSystem.Calls.Where(call => call.Method == "Forget").Select(call => (call.NodeId, (ulong)call.Input!)));
     }
 
     [Fact]
@@ -245,7 +258,8 @@ public sealed partial class DispatchTests
         var fileSystem = new TestFileSystem();
         using var kernel = FakeKernel.Start(fileSystem, oneThread);
 
-        kernel.Send(Opcode.BatchForget, 0, Bytes.Of(new BatchForgetIn { Count = uint.MaxValue }), Bytes.Of(new ForgetOne { NodeId = 6, Lookups = 1 }), new byte[15]);
+        kernel.Send(Opcode.BatchForget, 0, Bytes.Of(new BatchForgetIn { Count = uint.MaxValue }),
+            Bytes.Of(new ForgetOne { NodeId = 6, Lookups = 1 }), new byte[15]);
         kernel.Settle();
 
         Assert.Equal(["Forget", "StatFs"], fileSystem.Calls.Select(call => call.Method));
@@ -254,7 +268,10 @@ public sealed partial class DispatchTests
     [Fact]
     public void A_forget_that_fails_is_logged_and_still_has_no_answer()
     {
-        var fileSystem = new TestFileSystem { Script = call => call.Method == "Forget" ? throw new InvalidOperationException("no such inode") : Errno.None };
+        var fileSystem = new TestFileSystem
+        {
+            Script = call => call.Method == "Forget" ? throw new InvalidOperationException("no such inode") : Errno.None,
+        };
         using var kernel = FakeKernel.Start(fileSystem, oneThread);
 
         kernel.Send(Opcode.Forget, 5, Bytes.Of(new ForgetIn { Lookups = 7 }));
@@ -281,9 +298,11 @@ public sealed partial class DispatchTests
     public void A_size_that_was_asked_for_with_room_is_no_value()
     {
         // A filesystem that answers with a size but did not fill the buffer must not show old bytes.
-        using var kernel = FakeKernel.Start(new TestFileSystem { Content = new byte[100], IsRecording = false, FillsNothing = true }, oneThread);
+        using var kernel =
+            FakeKernel.Start(new TestFileSystem { Content = new byte[100], IsRecording = false, FillsNothing = true }, oneThread);
 
-        Assert.Equal(Errno.ERANGE, kernel.Call(Opcode.GetXattr, 1, Bytes.Of(new GetXattrIn { Size = 50 }), Requests.Name("user.name")).Error);
+        Assert.Equal(Errno.ERANGE,
+            kernel.Call(Opcode.GetXattr, 1, Bytes.Of(new GetXattrIn { Size = 50 }), Requests.Name("user.name")).Error);
     }
 
     [Fact]
@@ -292,14 +311,18 @@ public sealed partial class DispatchTests
         // The kernel bounds values by 64 KiB, ioctls by 16 KiB, and reads by 32 pages, whatever a write may have.
         byte[] content = new byte[1 << 16];
         new Random(1).NextBytes(content);
-        using var kernel = FakeKernel.Start(new TestFileSystem { Content = content }, new ServerOptions { Threads = 1, MaxWrite = Environment.SystemPageSize });
+        using var kernel = FakeKernel.Start(new TestFileSystem { Content = content },
+            new ServerOptions { Threads = 1, MaxWrite = Environment.SystemPageSize });
 
-        Assert.Equal(content, kernel.Call(Opcode.GetXattr, 1, Bytes.Of(new GetXattrIn { Size = 1 << 16 }), Requests.Name("user.name")).Body);
+        Assert.Equal(content,
+            kernel.Call(Opcode.GetXattr, 1, Bytes.Of(new GetXattrIn { Size = 1 << 16 }), Requests.Name("user.name")).Body);
         Assert.Equal(content, kernel.Call(Opcode.ListXattr, 1, Bytes.Of(new GetXattrIn { Size = 1 << 16 })).Body);
         Assert.Equal(content, kernel.Call(Opcode.Read, 1, Bytes.Of(new ReadIn { Size = (uint)(32 * Environment.SystemPageSize) })).Body);
         Assert.Equal(Errno.None, kernel.Call(Opcode.Ioctl, 1, Bytes.Of(new IoctlIn { OutSize = 16383 })).Error);
-        Assert.Equal(Errno.None, kernel.Call(Opcode.ReadDirPlus, 1, Bytes.Of(new ReadIn { Size = (uint)(32 * Environment.SystemPageSize) })).Error);
-        Assert.Equal(Errno.None, kernel.Call(Opcode.SetXattr, 1, Bytes.Of(new SetXattrIn { Size = 1 << 16 }), Requests.Name("user.name"), content).Error);
+        Assert.Equal(Errno.None,
+            kernel.Call(Opcode.ReadDirPlus, 1, Bytes.Of(new ReadIn { Size = (uint)(32 * Environment.SystemPageSize) })).Error);
+        Assert.Equal(Errno.None,
+            kernel.Call(Opcode.SetXattr, 1, Bytes.Of(new SetXattrIn { Size = 1 << 16 }), Requests.Name("user.name"), content).Error);
         Assert.Empty(kernel.Logged);
     }
 
@@ -325,11 +348,13 @@ public sealed partial class DispatchTests
         // Unless SETXATTR_EXT is in force (protocol 7.33), only the first half of the structure is sent.
         var fileSystem = new TestFileSystem { Wanted = ~InitFlags.SetXattrExt };
         using var kernel = FakeKernel.Start(fileSystem, oneThread);
-        byte[] body = [.. Bytes.Of(new SetXattrIn { Size = 5, Flags = XattrFlags.Create })[..8], .. Requests.Name("user.name"), .. Bytes.Of("value")];
+        byte[] body =
+            [.. Bytes.Of(new SetXattrIn { Size = 5, Flags = XattrFlags.Create })[..8], .. Requests.Name("user.name"), .. Bytes.Of("value")];
 
         Assert.Equal(Errno.None, kernel.Call(Opcode.SetXattr, Sample.Node, body).Error);
 
-        Assert.Equal(new Call("SetXattr", Sample.Node, "user.name\0", new SetXattrIn { Size = 5, Flags = XattrFlags.Create }, "value"), fileSystem.Last());
+        Assert.Equal(new Call("SetXattr", Sample.Node, "user.name\0", new SetXattrIn { Size = 5, Flags = XattrFlags.Create }, "value"),
+            fileSystem.Last());
         for (int length = 0; length < body.Length; length++)
         {
             Assert.Equal(Errno.EINVAL, kernel.Call(Opcode.SetXattr, 1, body[..length]).Error);

@@ -25,7 +25,9 @@ internal sealed record Answer(ulong Unique, Errno Error, byte[] Body)
 internal sealed partial class FakeKernel : IDisposable
 {
     /// <summary>What Linux 6.18 offers, but for io_uring: a pair of sockets takes no such commands.</summary>
-    public const InitFlags EverythingOffered = (InitFlags)0x7FF_FFFF_FFFFul & ~((InitFlags)(1ul << 2) | InitFlags.MapAlignment | InitFlags.Submounts | (InitFlags)(1ul << 31) | InitFlags.HasInodeDax | InitFlags.OverIoUring);
+    public const InitFlags EverythingOffered = (InitFlags)0x7FF_FFFF_FFFFul
+        & ~((InitFlags)(1ul << 2) | InitFlags.MapAlignment | InitFlags.Submounts | (InitFlags)(1ul << 31)
+            | InitFlags.HasInodeDax | InitFlags.OverIoUring);
 
     private const int Patience = 20_000;
 
@@ -103,7 +105,8 @@ internal sealed partial class FakeKernel : IDisposable
     }
 
     /// <summary>Sends a request with a number of the test's choice.</summary>
-    public void SendAs(ulong unique, Opcode opcode, ulong nodeId, params ReadOnlySpan<byte[]> body) => SendRaw(Packet(unique, opcode, nodeId, body));
+    public void SendAs(ulong unique, Opcode opcode, ulong nodeId, params ReadOnlySpan<byte[]> body) =>
+        SendRaw(Packet(unique, opcode, nodeId, body));
 
     /// <summary>The bytes of a request.</summary>
     public static byte[] Packet(ulong unique, Opcode opcode, ulong nodeId, params ReadOnlySpan<byte[]> body)
@@ -111,7 +114,9 @@ internal sealed partial class FakeKernel : IDisposable
         var packet = new List<byte>(new byte[Unsafe.SizeOf<InHeader>()]);
         foreach (byte[] part in body) { packet.AddRange(part); }
         byte[] bytes = [.. packet];
-        MemoryMarshal.Write(bytes, new InHeader { Length = (uint)bytes.Length, Opcode = opcode, Unique = unique, NodeId = nodeId, Uid = 1000, Gid = 100, Pid = 4321 });
+        var header = new InHeader { Length = (uint)bytes.Length, Opcode = opcode, Unique = unique, NodeId = nodeId };
+        (header.Uid, header.Gid, header.Pid) = (1000, 100, 4321);
+        MemoryMarshal.Write(bytes, header);
         return bytes;
     }
 
@@ -136,7 +141,8 @@ internal sealed partial class FakeKernel : IDisposable
     }
 
     /// <summary>Waits for the next answer.</summary>
-    public Answer Receive() => TryReceive(Patience) ?? throw new TimeoutException("No answer from the server. " + string.Join('\n', Logged));
+    public Answer Receive() =>
+        TryReceive(Patience) ?? throw new TimeoutException("No answer from the server. " + string.Join('\n', Logged));
 
     /// <summary>The next answer, or null when there is none for a while.</summary>
     public Answer? TryReceive(int milliseconds)
@@ -179,7 +185,8 @@ internal sealed partial class FakeKernel : IDisposable
     public IDisposable Break()
     {
         int saved = dup(Device.Descriptor);
-        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, "/\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int directory));
+        Assert.Equal(Errno.None,
+            Libc.OpenAt(Libc.AtCwd, "/\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int directory));
         Assert.Equal(Device.Descriptor, dup2(directory, Device.Descriptor));
         Libc.Close(directory);
         return new Breach(saved, Device.Descriptor);

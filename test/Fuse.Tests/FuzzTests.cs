@@ -44,7 +44,13 @@ public sealed class FuzzTests
         {
             // Mostly behind the length, so that more than the first check is reached.
             int at = random.Next(10) == 0 ? random.Next(packet.Length) : random.Next(4, packet.Length);
-            packet[at] = random.Next(4) switch { 0 => 0, 1 => 0xFF, 2 => (byte)(packet[at] ^ (1 << random.Next(8))), _ => (byte)random.Next(256) };
+            packet[at] = random.Next(4) switch
+            {
+                0 => 0,
+                1 => 0xFF,
+                2 => (byte)(packet[at] ^ (1 << random.Next(8))),
+                _ => (byte)random.Next(256),
+            };
         }
         return packet;
     });

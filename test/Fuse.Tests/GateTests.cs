@@ -11,11 +11,16 @@ public sealed class GateTests
 
     private static readonly Opcode[] changing =
     [
-        Opcode.SetAttr, Opcode.SymLink, Opcode.MkNod, Opcode.MkDir, Opcode.Unlink, Opcode.RmDir, Opcode.Rename, Opcode.Rename2, Opcode.Link, Opcode.Open,
-        Opcode.Create, Opcode.TmpFile, Opcode.Write, Opcode.SetXattr, Opcode.RemoveXattr, Opcode.FAllocate, Opcode.CopyFileRange, Opcode.CopyFileRange64,
+        Opcode.SetAttr, Opcode.SymLink, Opcode.MkNod, Opcode.MkDir, Opcode.Unlink, Opcode.RmDir, Opcode.Rename, Opcode.Rename2, Opcode.Link,
+        Opcode.Open, Opcode.Create, Opcode.TmpFile, Opcode.Write, Opcode.SetXattr, Opcode.RemoveXattr, Opcode.FAllocate,
+        Opcode.CopyFileRange, Opcode.CopyFileRange64,
     ];
 
-    public static TheoryData<Opcode> Opcodes => [.. Requests.All.Select(sample => sample.Opcode).Where(opcode => opcode is not (Opcode.Forget or Opcode.BatchForget or Opcode.Interrupt))];
+    public static TheoryData<Opcode> Opcodes =>
+    [
+        .. Requests.All.Select(sample => sample.Opcode)
+            .Where(opcode => opcode is not (Opcode.Forget or Opcode.BatchForget or Opcode.Interrupt)),
+    ];
 
     private static (Answer Answer, int Calls) Ask(Service rest, Opcode opcode)
     {
@@ -42,7 +47,8 @@ public sealed class GateTests
         (Answer answer, _) = Ask(Service.Ending, opcode);
 
         // The sample of WRITE is one of pages that a map has changed.
-        Assert.Equal(opcode is Opcode.Release or Opcode.ReleaseDir or Opcode.Destroy or Opcode.Write ? Errno.None : Errno.EIO, answer.Error);
+        Assert.Equal(opcode is Opcode.Release or Opcode.ReleaseDir or Opcode.Destroy or Opcode.Write ? Errno.None : Errno.EIO,
+            answer.Error);
     }
 
     [Theory, MemberData(nameof(Opcodes))]
@@ -77,7 +83,8 @@ public sealed class GateTests
         using var kernel = FakeKernel.Start(fileSystem, oneThread);
         fileSystem.Connection!.Gate.Close(Service.Reading);
 
-        Assert.Equal(expected, kernel.Call(Opcode.Ioctl, 5, [.. Bytes.Of(new IoctlIn { InSize = inSize, OutSize = outSize }), .. new byte[inSize]]).Error);
+        Assert.Equal(expected,
+            kernel.Call(Opcode.Ioctl, 5, [.. Bytes.Of(new IoctlIn { InSize = inSize, OutSize = outSize }), .. new byte[inSize]]).Error);
     }
 
     [Fact]
@@ -150,7 +157,12 @@ public sealed class GateTests
 
         Assert.Equal((60ul, 1ul), (entry.NodeId, entry.Generation));
         Assert.Equal(50ul, Look(1, "#veneer-revoke-0").As<EntryOut>().NodeId);
-        Assert.All([(1ul, "#veneer-revoke-2"), (1ul, "#veneer-revoke--1"), (1ul, "#veneer-revoke-1x"), (1ul, "#veneer-revoke-"), (2ul, "#veneer-revoke-1")], at => Assert.Equal(Errno.EIO, Look(at.Item1, at.Item2).Error));
+        Assert.All(
+            [
+                (1ul, "#veneer-revoke-2"), (1ul, "#veneer-revoke--1"), (1ul, "#veneer-revoke-1x"), (1ul, "#veneer-revoke-"),
+                (2ul, "#veneer-revoke-1"),
+            ],
+            at => Assert.Equal(Errno.EIO, Look(at.Item1, at.Item2).Error));
         fileSystem.Connection.Gate.Close(Service.Nothing);
         Assert.Equal(Errno.EIO, Look(1, "#veneer-revoke-1").Error);
         Assert.Empty(fileSystem.Calls);

@@ -113,7 +113,8 @@ public sealed class InitTests
     [Fact]
     public void Flags_in_force_are_those_that_both_sides_want()
     {
-        const InitFlags offered = InitFlags.AsyncRead | InitFlags.InitExt | InitFlags.DontMask | InitFlags.Passthrough | InitFlags.HasResend;
+        const InitFlags offered =
+            InitFlags.AsyncRead | InitFlags.InitExt | InitFlags.DontMask | InitFlags.Passthrough | InitFlags.HasResend;
         const InitFlags wanted = InitFlags.AsyncRead | InitFlags.PosixAcl | InitFlags.Passthrough | InitFlags.NoExportSupport;
         var fileSystem = new TestFileSystem { Wanted = wanted };
 
@@ -160,13 +161,15 @@ public sealed class InitTests
     [InlineData(-4096)]
     public void A_size_that_is_no_number_of_pages_is_refused(int maxWrite)
     {
-        Assert.Throws<ArgumentOutOfRangeException>(() => new Server(new Device(new Fd(-1)), new TestFileSystem(), new ServerOptions { MaxWrite = maxWrite }));
+        Assert.Throws<ArgumentOutOfRangeException>(
+            () => new Server(new Device(new Fd(-1)), new TestFileSystem(), new ServerOptions { MaxWrite = maxWrite }));
     }
 
     [Fact]
     public void A_server_without_threads_is_refused()
     {
-        Assert.Throws<ArgumentOutOfRangeException>(() => new Server(new Device(new Fd(-1)), new TestFileSystem(), new ServerOptions { Threads = 0 }));
+        Assert.Throws<ArgumentOutOfRangeException>(
+            () => new Server(new Device(new Fd(-1)), new TestFileSystem(), new ServerOptions { Threads = 0 }));
     }
 
     [Fact]

@@ -47,7 +47,8 @@ public sealed class LockOrderTests : IDisposable
         using (new SharedLock(first).Exclude()) { }
 
         Assert.Equal(
-            ["Another_order_is_told_with_both_places takes the first lock while the thread holds the second lock (taken by Another_order_is_told_with_both_places), which comes later."],
+            ["Another_order_is_told_with_both_places takes the first lock while the thread holds the second lock "
+                + "(taken by Another_order_is_told_with_both_places), which comes later."],
             violations);
     }
 

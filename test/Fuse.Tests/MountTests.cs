@@ -10,7 +10,8 @@ public sealed class MountTests
     private const string IoUringOffer = "/sys/module/fuse/parameters/enable_uring";
 
     private static void SkipUnlessMounting() => Assert.SkipUnless(
-        (Environment.IsPrivilegedProcess && File.Exists("/dev/fuse")) || Environment.GetEnvironmentVariable("CI") is not null, "Mounting needs root and /dev/fuse.");
+        (Environment.IsPrivilegedProcess && File.Exists("/dev/fuse")) || Environment.GetEnvironmentVariable("CI") is not null,
+        "Mounting needs root and /dev/fuse.");
 
     [Fact]
     public void Io_uring_that_is_switched_off_while_the_mount_begins_is_done_without()

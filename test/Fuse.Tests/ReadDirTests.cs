@@ -10,7 +10,8 @@ public sealed class ReadDirTests
     private static readonly ServerOptions oneThread = new() { Threads = 1, MaxWrite = 1 << 16 };
 
     /// <summary>Names of 1 to 17 bytes: every padding twice.</summary>
-    private static readonly byte[][] names = [.. Enumerable.Range(1, 17).Select(length => Bytes.Of(new string((char)('a' + length), length)))];
+    private static readonly byte[][] names =
+        [.. Enumerable.Range(1, 17).Select(length => Bytes.Of(new string((char)('a' + length), length)))];
 
     private sealed record Entry(string Name, ulong Ino, ulong Next, uint Type, ulong NodeId);
 
@@ -51,12 +52,15 @@ public sealed class ReadDirTests
     [InlineData(true)]
     public void Entries_are_padded_to_eight_bytes_with_zeros(bool plus)
     {
-        using var kernel = FakeKernel.Start(new TestFileSystem { Names = names, Content = [.. Enumerable.Repeat((byte)0xFF, 60_000)] }, oneThread);
+        using var kernel =
+            FakeKernel.Start(new TestFileSystem { Names = names, Content = [.. Enumerable.Repeat((byte)0xFF, 60_000)] }, oneThread);
         kernel.Call(Opcode.Read, 1, Bytes.Of(new ReadIn { Size = 60_000 })); // leaves its bytes in the server's buffer
 
         List<Entry> entries = Parse(Read(kernel, plus, 60_000, 0).Body, plus);
 
-        Assert.Equal(names.Select((name, i) => new Entry(Bytes.Text(name), (ulong)i + 1000, (ulong)i + 1, 8, plus ? (ulong)i + 100 : 0)), entries);
+        Assert.Equal(
+            names.Select((name, i) => new Entry(Bytes.Text(name), (ulong)i + 1000, (ulong)i + 1, 8, plus ? (ulong)i + 100 : 0)),
+            entries);
     }
 
     [Theory]

@@ -20,7 +20,8 @@ public sealed class ReplyPipeTests : IDisposable
     {
         new Random(1).NextBytes(content);
         File.WriteAllBytes(path, content);
-        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor));
+        Assert.Equal(Errno.None,
+            Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor));
         file = new Fd(descriptor);
     }
 

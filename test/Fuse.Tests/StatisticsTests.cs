@@ -69,8 +69,14 @@ public sealed class StatisticsTests
             long wanted = sample.Opcode switch { Opcode.Lookup => 21, Opcode.GetAttr => 2, _ => 1 };
             Assert.Equal((sample.Opcode, wanted), (sample.Opcode, totals[sample.Opcode].Counts.Sum()));
         }
-        Assert.Equal((21, 1, 1, 0, 1, 1), (totals[Opcode.Lookup].Errors, totals[Opcode.Poll].Errors, totals[0].Errors, totals[Opcode.StatFs].Errors, totals[Opcode.GetAttr].Errors, totals[Opcode.Interrupt].Errors));
-        Assert.Equal((9, 7, 61, 61, 0), (totals[Opcode.Read].Bytes, totals[Opcode.Write].Bytes, totals[Opcode.CopyFileRange].Bytes, totals[Opcode.CopyFileRange64].Bytes, totals[Opcode.StatFs].Bytes));
+        Assert.Equal(
+            (21, 1, 1, 0, 1, 1),
+            (totals[Opcode.Lookup].Errors, totals[Opcode.Poll].Errors, totals[0].Errors,
+                totals[Opcode.StatFs].Errors, totals[Opcode.GetAttr].Errors, totals[Opcode.Interrupt].Errors));
+        Assert.Equal(
+            (9, 7, 61, 61, 0),
+            (totals[Opcode.Read].Bytes, totals[Opcode.Write].Bytes, totals[Opcode.CopyFileRange].Bytes,
+                totals[Opcode.CopyFileRange64].Bytes, totals[Opcode.StatFs].Bytes));
         Assert.All(totals.Values, one => Assert.InRange(one.Longest, 1, one.Time));
         Assert.Equal(totals.Values.Sum(one => one.Counts.Sum()), statistics.CameOver(ring: false));
         Assert.Equal(0, statistics.CameOver(ring: true));
@@ -84,7 +90,8 @@ public sealed class StatisticsTests
     [InlineData(OpenReply.DirectIo, OpenWay.Direct)]
     [InlineData(OpenReply.Passthrough, OpenWay.PassedThrough)]
     [InlineData(OpenReply.Passthrough | OpenReply.DirectIo, OpenWay.Mapped)]
-    public void The_flags_of_a_reply_say_how_a_file_was_opened(OpenReply flags, OpenWay way) => Assert.Equal(way, Server.WayOf(Errno.None, flags));
+    public void The_flags_of_a_reply_say_how_a_file_was_opened(OpenReply flags, OpenWay way) =>
+        Assert.Equal(way, Server.WayOf(Errno.None, flags));
 
     [Fact]
     public void What_one_thread_counts_another_can_read_at_any_time()

@@ -25,15 +25,24 @@ internal sealed class TestFileSystem : IFileSystem
 
     public static readonly EntryOut Entry = new()
     {
-        NodeId = 0x1111, Generation = 0x2222, EntryValid = 0x3333, AttrValid = 0x4444, EntryValidNanoseconds = 0x55, AttrValidNanoseconds = 0x66,
+        NodeId = 0x1111, Generation = 0x2222, EntryValid = 0x3333, AttrValid = 0x4444, EntryValidNanoseconds = 0x55,
+        AttrValidNanoseconds = 0x66,
         Attr = new() { Ino = 0x7777, Size = 0x8888, Mode = 0x81A4 },
     };
 
-    public static readonly AttrOut Attributes = new() { AttrValid = 0x9999, AttrValidNanoseconds = 0xAA, Attr = new() { Ino = 0xBBBB, Mode = 0x41ED, Nlink = 2 } };
+    public static readonly AttrOut Attributes =
+        new() { AttrValid = 0x9999, AttrValidNanoseconds = 0xAA, Attr = new() { Ino = 0xBBBB, Mode = 0x41ED, Nlink = 2 } };
     public static readonly OpenOut Opened = new() { Fh = 0xCCCC, Flags = OpenReply.KeepCache, BackingId = 0x77 };
     public static readonly CreateOut Created = new() { Entry = Entry, Open = Opened };
-    public static readonly StatXOut Statx = new() { AttrValid = 0xDDDD, AttrValidNanoseconds = 0xEE, Stat = new() { Mask = StatxMask.Basic, Ino = 0xFFFF, MountId = 0x1234 } };
-    public static readonly StatFsOut Space = new() { Blocks = 1, BlocksFree = 2, BlocksAvailable = 3, Files = 4, FilesFree = 5, BlockSize = 6, NameLength = 7, FragmentSize = 8 };
+    public static readonly StatXOut Statx = new()
+    {
+        AttrValid = 0xDDDD, AttrValidNanoseconds = 0xEE, Stat = new() { Mask = StatxMask.Basic, Ino = 0xFFFF, MountId = 0x1234 },
+    };
+
+    public static readonly StatFsOut Space = new()
+    {
+        Blocks = 1, BlocksFree = 2, BlocksAvailable = 3, Files = 4, FilesFree = 5, BlockSize = 6, NameLength = 7, FragmentSize = 8,
+    };
 
     /// <summary>What there is to read, and the value of every extended attribute.</summary>
     public byte[] Content { get; init; } = Bytes.Of("0123456789abcdef");
@@ -85,16 +94,21 @@ internal sealed class TestFileSystem : IFileSystem
         return call;
     }
 
-    private Errno Serve<T>(string method, in Request request, ReadOnlySpan<byte> names, in T input, ReadOnlySpan<byte> data = default, ReadOnlySpan<byte> moreNames = default)
+    private Errno Serve<T>(
+        string method, in Request request, ReadOnlySpan<byte> names, in T input, ReadOnlySpan<byte> data = default,
+        ReadOnlySpan<byte> moreNames = default)
     {
         OnRequest?.Invoke(request);
         if (request.NodeId == WaitsForInterrupt) { return WaitForInterrupt(request); }
         return Serve(method, request.NodeId, names, input, data, moreNames);
     }
 
-    private Errno Serve(string method, in Request request, ReadOnlySpan<byte> names = default) => Serve<object?>(method, request, names, null);
+    private Errno Serve(string method, in Request request, ReadOnlySpan<byte> names = default) =>
+        Serve<object?>(method, request, names, null);
 
-    private Errno Serve<T>(string method, ulong nodeId, ReadOnlySpan<byte> names, in T input, ReadOnlySpan<byte> data = default, ReadOnlySpan<byte> moreNames = default)
+    private Errno Serve<T>(
+        string method, ulong nodeId, ReadOnlySpan<byte> names, in T input, ReadOnlySpan<byte> data = default,
+        ReadOnlySpan<byte> moreNames = default)
     {
         if (!IsRecording) { return Errno.None; }
         var call = new Call(method, nodeId, Bytes.Text(names) + Bytes.Text(moreNames), input, Bytes.Text(data));
@@ -222,7 +236,8 @@ internal sealed class TestFileSystem : IFileSystem
     public Errno Read(in Request request, in ReadIn input, ref ContentWriter content)
     {
         content.Add(Content);
-        Must(content.Used == Math.Min(Content.Length, (int)Math.Min(input.Size, int.MaxValue)) || content.Used >= 32 * Environment.SystemPageSize);
+        Must(content.Used == Math.Min(Content.Length, (int)Math.Min(input.Size, int.MaxValue))
+            || content.Used >= 32 * Environment.SystemPageSize);
         return Serve(nameof(Read), request, default, input);
     }
 
@@ -294,7 +309,8 @@ internal sealed class TestFileSystem : IFileSystem
 
     public Errno Access(in Request request, uint mask) => Serve(nameof(Access), request, default, mask);
 
-    public Errno Ioctl(in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength, out int result)
+    public Errno Ioctl(
+        in Request request, in IoctlIn input, ReadOnlySpan<byte> argument, Span<byte> output, out int outputLength, out int result)
     {
         outputLength = Math.Min(output.Length, 3);
         "out"u8[..outputLength].CopyTo(output);

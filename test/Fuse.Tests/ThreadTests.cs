@@ -141,7 +141,8 @@ public sealed class ThreadTests
 
             int rests = Volatile.Read(ref fileSystem.Rests);
             Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error); // it is awake, whether it slept meanwhile or not
-            Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref fileSystem.Rests) > rests, 10_000)); // the last that it does before it sleeps
+            // the last that it does before it sleeps
+            Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref fileSystem.Rests) > rests, 10_000));
         }
     }
 
@@ -280,7 +281,10 @@ public sealed class ThreadTests
                 Check(answer);
                 waiting.Remove(answer.Unique);
                 // An interrupt that came before its request: as long as that waits, the kernel sends it again as well.
-                if (waiting.Contains(answer.Unique - 1)) { kernel.SendAs(answer.Unique, Opcode.Interrupt, 0, Interrupt(answer.Unique - 1)); }
+                if (waiting.Contains(answer.Unique - 1))
+                {
+                    kernel.SendAs(answer.Unique, Opcode.Interrupt, 0, Interrupt(answer.Unique - 1));
+                }
             }
         }
 
@@ -296,7 +300,8 @@ public sealed class ThreadTests
     public void Requests_are_served_side_by_side()
     {
         using var barrier = new Barrier(2);
-        var fileSystem = new TestFileSystem { Script = call => call.NodeId == Slow && !barrier.SignalAndWait(10_000) ? Errno.EBUSY : Errno.None };
+        var fileSystem =
+            new TestFileSystem { Script = call => call.NodeId == Slow && !barrier.SignalAndWait(10_000) ? Errno.EBUSY : Errno.None };
         using var kernel = FakeKernel.Start(fileSystem, Threads(2));
 
         ulong one = kernel.Send(Opcode.GetAttr, Slow, GetAttr), two = kernel.Send(Opcode.GetAttr, Slow, GetAttr);
@@ -385,7 +390,9 @@ public sealed class ThreadTests
         Call[] after = [.. fileSystem.Calls.Skip(1)];
         Assert.Equal(expected, string.Join(' ', after.Select(call => call.Method)));
         Assert.All(after, call => Assert.Equal(
-            call.Method == "Forget" ? (TestFileSystem.Entry.NodeId, 1UL) : (opcode is Opcode.Open or Opcode.OpenDir ? Sample.Node : TestFileSystem.Entry.NodeId, TestFileSystem.Opened.Fh),
+            call.Method == "Forget"
+                ? (TestFileSystem.Entry.NodeId, 1UL)
+                : (opcode is Opcode.Open or Opcode.OpenDir ? Sample.Node : TestFileSystem.Entry.NodeId, TestFileSystem.Opened.Fh),
             (call.NodeId, (ulong)call.Input!)));
     }
 

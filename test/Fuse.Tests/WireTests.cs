@@ -122,8 +122,10 @@ public sealed class WireTests
             major minor max_readahead flags max_background congestion_threshold max_write time_gran max_pages map_alignment
             flags2 max_stack_depth request_timeout - - - - - -
             """)
-        .Structure(typeof(Attr), "struct fuse_attr", "ino size blocks atime mtime ctime atimensec mtimensec ctimensec mode nlink uid gid rdev blksize flags")
-        .Structure(typeof(EntryOut), "struct fuse_entry_out", "nodeid generation entry_valid attr_valid entry_valid_nsec attr_valid_nsec attr")
+        .Structure(typeof(Attr), "struct fuse_attr",
+            "ino size blocks atime mtime ctime atimensec mtimensec ctimensec mode nlink uid gid rdev blksize flags")
+        .Structure(typeof(EntryOut), "struct fuse_entry_out",
+            "nodeid generation entry_valid attr_valid entry_valid_nsec attr_valid_nsec attr")
         .Structure(typeof(ForgetIn), "struct fuse_forget_in", "nlookup")
         .Structure(typeof(ForgetOne), "struct fuse_forget_one", "nodeid nlookup")
         .Structure(typeof(BatchForgetIn), "struct fuse_batch_forget_in", "count dummy")
@@ -169,7 +171,8 @@ public sealed class WireTests
         .Structure(typeof(DirEnt), "struct fuse_dirent", "ino off namelen type")
         .Structure(typeof(NotifyInvalidateInodeOut), "struct our_notify_inval_inode", "header content.ino content.off content.len")
         .Structure(typeof(NotifyStoreOut), "struct our_notify_store", "header content.nodeid content.offset content.size content.padding")
-        .Structure(typeof(NotifyRetrieveOut), "struct our_notify_retrieve", "header content.notify_unique content.nodeid content.offset content.size content.padding")
+        .Structure(typeof(NotifyRetrieveOut), "struct our_notify_retrieve",
+            "header content.notify_unique content.nodeid content.offset content.size content.padding")
         .Structure(typeof(BackingMap), "struct our_backing_map", "fd flags padding")
         // The attributes of STATX travel in the same structure as those of statx(2); the mount id is in what FUSE leaves free.
         .Structure(typeof(Veneer.Linux.Statx), "struct our_statx", """
@@ -238,10 +241,12 @@ public sealed class WireTests
         .Constant("Ioctl", "FUSE_DEV_IOC_BACKING_OPEN", Request("BackingOpenRequest"))
         .Constant("Ioctl", "FUSE_DEV_IOC_BACKING_CLOSE", Request("BackingCloseRequest"));
 
-    private static long Request(string name) => (long)(ulong)typeof(Device).GetField(name, BindingFlags.NonPublic | BindingFlags.Static)!.GetRawConstantValue()!;
+    private static long Request(string name) =>
+        (long)(ulong)typeof(Device).GetField(name, BindingFlags.NonPublic | BindingFlags.Static)!.GetRawConstantValue()!;
 
     /// <summary>The only bit for which the question is answered with yes.</summary>
-    private static long Bit(Func<uint, bool> question) => Enumerable.Range(0, 32).Select(shift => 1u << shift).Where(question).Aggregate(0u, (all, bit) => all | bit);
+    private static long Bit(Func<uint, bool> question) =>
+        Enumerable.Range(0, 32).Select(shift => 1u << shift).Where(question).Aggregate(0u, (all, bit) => all | bit);
 
     /// <summary>AtomicOTrunc becomes ATOMIC_O_TRUNC; the header writes some pairs as one word.</summary>
     private static string Snake(string name)
@@ -281,7 +286,8 @@ public sealed class WireTests
     [Fact]
     public void Every_structure_and_number_of_the_protocol_is_compared()
     {
-        IEnumerable<string> enums = typeof(InHeader).Assembly.GetTypes().Where(type => type.Namespace == typeof(InHeader).Namespace && type.IsEnum).Select(type => type.Name);
+        IEnumerable<string> enums = typeof(InHeader).Assembly.GetTypes()
+            .Where(type => type.Namespace == typeof(InHeader).Namespace && type.IsEnum).Select(type => type.Name);
 
         Assert.Empty(Structures.Select(type => type.Name).Concat(enums).Except(protocol.Groups));
     }
@@ -316,8 +322,10 @@ public sealed class WireTests
     {
         var stat = new Veneer.Linux.Statx
         {
-            Ino = 1, Size = 2, Blocks = 3, Mode = 0x81A4, Nlink = 4, Uid = 5, Gid = 6, BlockSize = 4096, RdevMajor = 259, RdevMinor = 70_000,
-            AccessTime = new() { Seconds = -7, Nanoseconds = 8 }, ModifyTime = new() { Seconds = 9, Nanoseconds = 10 }, ChangeTime = new() { Seconds = 11, Nanoseconds = 12 },
+            Ino = 1, Size = 2, Blocks = 3, Mode = 0x81A4, Nlink = 4, Uid = 5, Gid = 6, BlockSize = 4096,
+            RdevMajor = 259, RdevMinor = 70_000,
+            AccessTime = new() { Seconds = -7, Nanoseconds = 8 }, ModifyTime = new() { Seconds = 9, Nanoseconds = 10 },
+            ChangeTime = new() { Seconds = 11, Nanoseconds = 12 },
         };
 
         Attr attr = Attr.From(stat, 100, 200);

@@ -30,7 +30,8 @@ public sealed class LibraryTests
 
         Assert.Equal(["upper", "lower", "work"], topology.Layers.Select(layer => layer.Role));
         Assert.Equal([overlay.Upper.Text, overlay.Lowers[0].Text, overlay.Work.Text], topology.Layers.Select(layer => layer.Path));
-        Assert.Equal([(0, PartRoles.Upper, "dir/a"), (1, PartRoles.Origin, "dir/a")], topology.Parts.Select(part => (part.Layer, part.Roles, part.Path)));
+        Assert.Equal([(0, PartRoles.Upper, "dir/a"), (1, PartRoles.Origin, "dir/a")],
+            topology.Parts.Select(part => (part.Layer, part.Roles, part.Path)));
         Assert.Equal(PartRoles.Whiteout, mounted.Layers("dir/b").Parts.Single().Roles);
         Assert.Equal(Sys.Stat(overlay.Lower / "dir/a").Ino, topology.Parts[1].Ino);
     }
@@ -51,7 +52,8 @@ public sealed class LibraryTests
         Assert.True(diff.ReadsLayers);
         var archive = new MemoryStream();
         diff.WriteTar(archive);
-        Assert.Equal(["dir", "dir/.wh.b", "dir/a", "new"], LayerArchive.Parse(archive.ToArray()).Entries.Select(entry => entry.Path).Order(StringComparer.Ordinal));
+        Assert.Equal(["dir", "dir/.wh.b", "dir/a", "new"],
+            LayerArchive.Parse(archive.ToArray()).Entries.Select(entry => entry.Path).Order(StringComparer.Ordinal));
     }
 
     [MountFact]
@@ -129,9 +131,11 @@ public sealed class LibraryTests
     {
         using var overlay = Rig.Overlay.With(lower: Image);
 
-        Assert.Equal((QueryProblem.NotAMount, $"{overlay.Lowers[0]} is not a mount point: name the mount point of an overlay."), Problem(overlay.Lowers[0].Text));
+        Assert.Equal((QueryProblem.NotAMount, $"{overlay.Lowers[0]} is not a mount point: name the mount point of an overlay."),
+            Problem(overlay.Lowers[0].Text));
         Assert.Equal((QueryProblem.NotAMount, "/nowhere does not exist: name a mount point."), Problem("/nowhere"));
-        Assert.Equal((QueryProblem.NotAnOverlay, "/proc is a mount of type proc, not an overlay: name the mount point of an overlay."), Problem("/proc"));
+        Assert.Equal((QueryProblem.NotAnOverlay, "/proc is a mount of type proc, not an overlay: name the mount point of an overlay."),
+            Problem("/proc"));
 
         static (QueryProblem, string) Problem(string path)
         {

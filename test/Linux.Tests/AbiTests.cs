@@ -11,7 +11,8 @@ public sealed class AbiTests
 
     private static long Number(string name) => NumberOf(typeof(Libc), name);
 
-    private static long NumberOf(Type type, string name) => Convert.ToInt64(type.GetField(name, BindingFlags.NonPublic | BindingFlags.Static)!.GetRawConstantValue(), null);
+    private static long NumberOf(Type type, string name) =>
+        Convert.ToInt64(type.GetField(name, BindingFlags.NonPublic | BindingFlags.Static)!.GetRawConstantValue(), null);
 
     /// <summary>What the kernel's own headers say, and numbers that are newer than these headers may be.</summary>
     private static readonly CFacts kernel = new CFacts("""
@@ -140,7 +141,8 @@ public sealed class AbiTests
             stx_dev_minor stx_mnt_id
             """)
         .Constant(nameof(Statx), "STATX_ATTR_MOUNT_ROOT", (long)Statx.AttributeMountRoot)
-        .Structure(typeof(StatFs), "struct statfs", "f_type f_bsize f_blocks f_bfree f_bavail f_files f_ffree f_fsid f_namelen f_frsize f_flags")
+        .Structure(typeof(StatFs), "struct statfs",
+            "f_type f_bsize f_blocks f_bfree f_bavail f_files f_ffree f_fsid f_namelen f_frsize f_flags")
         .Constant(nameof(StatFs), "FUSE_SUPER_MAGIC", StatFs.FuseMagic)
         .Constant(nameof(StatFs), "OVERLAYFS_SUPER_MAGIC", StatFs.OverlayMagic)
         .Structure(typeof(TimeSpec), "struct __kernel_timespec", "tv_sec tv_nsec")
@@ -173,7 +175,8 @@ public sealed class AbiTests
             """)
         .Structure(Ring("SubmissionOffsets"), "struct io_sqring_offsets", "head tail ring_mask ring_entries flags dropped array resv1 -")
         .Structure(Ring("CompletionOffsets"), "struct io_cqring_offsets", "head tail ring_mask ring_entries overflow cqes flags resv1 -")
-        .Structure(Ring("SubmissionEntry"), "struct io_uring_sqe", "opcode fd cmd_op addr len user_data -", size: "2 * sizeof(struct io_uring_sqe)")
+        .Structure(Ring("SubmissionEntry"), "struct io_uring_sqe", "opcode fd cmd_op addr len user_data -",
+            size: "2 * sizeof(struct io_uring_sqe)")
         .Structure(Ring("CompletionEntry"), "struct io_uring_cqe", "user_data res flags")
         .Constant("IoUring", "offsetof(struct io_uring_sqe, cmd)", Layout.Of(Ring("SubmissionEntry"))[^1].Offset)
         .Constant("IoUring", "__NR_io_uring_setup", NumberOf(typeof(IoUring), "SysSetup"))
@@ -243,7 +246,8 @@ public sealed class AbiTests
         .Constant("Map", "MAP_SHARED", NumberOf(typeof(IoUring), "MapShared"))
         .Constant("Map", "MAP_POPULATE", NumberOf(typeof(IoUring), "MapPopulate"))
         .Structure(Private("IoVec"), "struct iovec", "iov_base iov_len")
-        .Structure(Private("MessageHeader"), "struct msghdr", "msg_name msg_namelen msg_iov msg_iovlen msg_control msg_controllen msg_flags")
+        .Structure(Private("MessageHeader"), "struct msghdr",
+            "msg_name msg_namelen msg_iov msg_iovlen msg_control msg_controllen msg_flags")
         .Structure(Private("PollDescriptor"), "struct pollfd", "fd events revents")
         .Constant(nameof(PollEvents), "POLLIN", (long)PollEvents.In)
         .Constant("Socket", "AF_UNIX", Number("FamilyUnix"))

@@ -38,13 +38,17 @@ internal sealed class CFacts(string prologue)
     /// <summary>A structure: its size, and the place and width of every field.</summary>
     /// <param name="type">The managed structure.</param>
     /// <param name="nameInC">Such as <c>struct statx</c>.</param>
-    /// <param name="fieldsInC">The names in C of all fields, private ones included, in the order of the managed ones; "-" for one that C does not name.</param>
+    /// <param name="fieldsInC">
+    /// The names in C of all fields, private ones included, in the order of the managed fields; "-" for a field that C does not name.
+    /// </param>
     /// <param name="size">What the size is in C, when it is not that of the structure.</param>
     public CFacts Structure(Type type, string nameInC, string fieldsInC, string? size = null)
     {
         string[] names = fieldsInC.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries);
         IReadOnlyList<Field> fields = Layout.Of(type);
-        Assert.True(names.Length == fields.Count, $"{type.Name} has {fields.Count} fields, and {names.Length} names were given: {string.Join(' ', fields.Select(field => field.Name))}");
+        Assert.True(names.Length == fields.Count,
+            $"{type.Name} has {fields.Count} fields, and {names.Length} names were given: "
+            + string.Join(' ', fields.Select(field => field.Name)));
         Constant(type.Name, size ?? $"sizeof({nameInC})", Layout.SizeOf(type));
         foreach ((Field field, string name) in fields.Zip(names))
         {
@@ -77,7 +81,10 @@ internal sealed class CFacts(string prologue)
     private long[] Ask()
     {
         var program = new StringBuilder(prologue).Append("\n#include <stdio.h>\n#include <stddef.h>\nint main(void)\n{\n");
-        foreach ((_, string expression, _) in facts) { program.Append(CultureInfo.InvariantCulture, $"    printf(\"%lld\\n\", (long long)({expression}));\n"); }
+        foreach ((_, string expression, _) in facts)
+        {
+            program.Append(CultureInfo.InvariantCulture, $"    printf(\"%lld\\n\", (long long)({expression}));\n");
+        }
         program.Append("    return 0;\n}\n");
 
         string directory = Directory.CreateTempSubdirectory("veneer-abi-").FullName;

@@ -7,8 +7,10 @@ public sealed class ErrorSequenceTests
     public void A_filesystem_where_nothing_has_failed_has_none()
     {
         Needs.Root();
-        Needs.That(!Libc.StatAt(Libc.AtCwd, "/sys/kernel/btf/vmlinux\0"u8, StatxMask.Basic, out _).IsError, "a kernel that describes its types");
-        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, "/proc\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
+        Needs.That(!Libc.StatAt(Libc.AtCwd, "/sys/kernel/btf/vmlinux\0"u8, StatxMask.Basic, out _).IsError,
+            "a kernel that describes its types");
+        Assert.Equal(Errno.None,
+            Libc.OpenAt(Libc.AtCwd, "/proc\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
         using var directory = new Fd(descriptor);
 
         for (int i = 0; i < 3; i++)

@@ -122,7 +122,8 @@ public sealed class FileTests : IDisposable
             {
                 // Opened by path: the directory's descriptor belongs to the mounts outside.
                 directory.Write("mount/source", new string('x', 100_000));
-                using (Fd source = Open("/mount/source", OpenFlags.ReadOnly, 0), target = Open("/mount/target", OpenFlags.Create | OpenFlags.ReadWrite, 0x180))
+                using (Fd source = Open("/mount/source", OpenFlags.ReadOnly, 0),
+                    target = Open("/mount/target", OpenFlags.Create | OpenFlags.ReadWrite, 0x180))
                 {
                     Assert.Equal(Errno.None, Libc.Clone(target.Value, source.Value));
                 }
@@ -136,7 +137,8 @@ public sealed class FileTests : IDisposable
 
         Fd Open(string name, OpenFlags flags, uint mode)
         {
-            Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, TemporaryDirectory.Name(directory.Path + name), flags, mode, ResolveFlags.None, out int descriptor));
+            byte[] path = TemporaryDirectory.Name(directory.Path + name);
+            Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, path, flags, mode, ResolveFlags.None, out int descriptor));
             return new Fd(descriptor);
         }
     }

@@ -21,7 +21,8 @@ public sealed class HandleTests : IDisposable
         Assert.Equal(Errno.None, FileHandle.Of(directory.Descriptor, TemporaryDirectory.Name(name), out FileHandle handle));
         Assert.InRange(handle.Content.Length, 4, FileHandle.MaxLength);
         var stored = new FileHandle(handle.Type, handle.Content);
-        Assert.Equal(Errno.None, Libc.OpenByHandle(directory.Descriptor, ref stored, OpenFlags.Path | OpenFlags.NoFollow, out int descriptor));
+        Assert.Equal(Errno.None,
+            Libc.OpenByHandle(directory.Descriptor, ref stored, OpenFlags.Path | OpenFlags.NoFollow, out int descriptor));
 
         using var opened = new Fd(descriptor);
         Assert.Equal(Errno.None, Libc.StatAt(opened.Value, Libc.Self, StatxMask.Basic, out Statx stat));

@@ -9,7 +9,9 @@ public sealed class IdentityTests : IDisposable
     {
         directory.Write("secret", "x");
         File.SetUnixFileMode(directory.Path + "/secret", UnixFileMode.None);
-        File.SetUnixFileMode(directory.Path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute | UnixFileMode.OtherRead | UnixFileMode.OtherWrite | UnixFileMode.OtherExecute);
+        File.SetUnixFileMode(directory.Path,
+            UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute
+            | UnixFileMode.OtherRead | UnixFileMode.OtherWrite | UnixFileMode.OtherExecute);
     }
 
     public void Dispose() => directory.Dispose();
@@ -102,7 +104,11 @@ public sealed class IdentityTests : IDisposable
             Assert.Equal(before, UmaskOfMainThread());
         });
 
-        static uint UmaskOfMainThread() => Convert.ToUInt32(File.ReadLines($"/proc/{Libc.ProcessId}/status").Single(line => line.StartsWith("Umask:", StringComparison.Ordinal))[6..].Trim(), 8);
+        static uint UmaskOfMainThread() =>
+            Convert.ToUInt32(
+                File.ReadLines($"/proc/{Libc.ProcessId}/status")
+                    .Single(line => line.StartsWith("Umask:", StringComparison.Ordinal))[6..].Trim(),
+                8);
     }
 
     [Fact]

@@ -64,7 +64,8 @@ public sealed class MountTableTests
     }
 
     /// <summary>Lists are equal when they are the same object.</summary>
-    private static MountEntry WithoutLists(MountEntry entry) => entry with { FileSystemOptions = [], FileSystemFlags = [], Propagation = [] };
+    private static MountEntry WithoutLists(MountEntry entry) =>
+        entry with { FileSystemOptions = [], FileSystemFlags = [], Propagation = [] };
 
     [Fact]
     public void A_mount_is_told_of_as_in_the_table()
@@ -75,7 +76,8 @@ public sealed class MountTableTests
         Directory.CreateDirectory(point);
         try
         {
-            Assert.Equal(Errno.None, Libc.Mount("a source\0"u8, PathText.Encode(point), "tmpfs\0"u8, MountFlags.NoSetUid | MountFlags.NoAccessTime | MountFlags.NoExecute, "size=40k,mode=751\0"u8));
+            Assert.Equal(Errno.None, Libc.Mount("a source\0"u8, PathText.Encode(point), "tmpfs\0"u8,
+                MountFlags.NoSetUid | MountFlags.NoAccessTime | MountFlags.NoExecute, "size=40k,mode=751\0"u8));
             Assert.Equal(Errno.None, Libc.StatAt(Libc.AtCwd, PathText.Encode(point), StatxMask.UniqueMountId, out Statx stat));
             Errno error = Libc.StatMount(stat.MountId, out MountEntry? told);
             Needs.That(error is not (Errno.ENOSYS or Errno.EOPNOTSUPP), "Linux 6.13");

@@ -17,7 +17,8 @@ public sealed class MountTests : IDisposable
 
         Assert.Equal(Errno.None, Libc.Mount("source\0"u8, point, "tmpfs\0"u8, MountFlags.NoSetUid | MountFlags.NoDevices, "size=1m\0"u8));
         Assert.Empty(Directory.EnumerateFileSystemEntries(directory.Path));
-        string line = File.ReadLines("/proc/thread-self/mountinfo").Single(line => line.Contains(' ' + directory.Path + ' ', StringComparison.Ordinal));
+        string line = File.ReadLines("/proc/thread-self/mountinfo")
+            .Single(line => line.Contains(' ' + directory.Path + ' ', StringComparison.Ordinal));
         Assert.Contains("nosuid,nodev", line, StringComparison.Ordinal);
         Assert.Contains("- tmpfs source rw,size=1024k", line, StringComparison.Ordinal);
 
@@ -33,7 +34,8 @@ public sealed class MountTests : IDisposable
         byte[] point = Name(directory.Path);
         Assert.Equal(Errno.None, Libc.Mount("none\0"u8, point, "tmpfs\0"u8, MountFlags.None, default));
         directory.Write("file", "x");
-        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, Name(directory.Path + "/file"), OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor));
+        Assert.Equal(Errno.None,
+            Libc.OpenAt(Libc.AtCwd, Name(directory.Path + "/file"), OpenFlags.ReadOnly, 0, ResolveFlags.None, out int descriptor));
         using var file = new Fd(descriptor);
 
         Assert.Equal(Errno.EBUSY, Libc.Unmount(point, lazy: false));
@@ -61,7 +63,8 @@ public sealed class MountTests : IDisposable
         using Fd clone = Clone(MountAttributes.ReadOnly, MountAttributes.None);
 
         Assert.Equal(Errno.EROFS, Libc.OpenAt(clone.Value, "file\0"u8, OpenFlags.WriteOnly, 0, ResolveFlags.Confined, out _));
-        Assert.Equal(Errno.EROFS, Libc.OpenAt(clone.Value, "new\0"u8, OpenFlags.WriteOnly | OpenFlags.Create, 0x180, ResolveFlags.Confined, out _));
+        Assert.Equal(Errno.EROFS,
+            Libc.OpenAt(clone.Value, "new\0"u8, OpenFlags.WriteOnly | OpenFlags.Create, 0x180, ResolveFlags.Confined, out _));
         Assert.Equal(Errno.EROFS, Libc.UnlinkAt(clone.Value, "file\0"u8));
         Assert.Equal(Errno.EROFS, Libc.MakeDirectoryAt(clone.Value, "sub\0"u8, 0x1C0));
         Assert.Equal(Errno.EROFS, Libc.SetXattrAt(clone.Value, "file\0"u8, "trusted.t\0"u8, "v"u8, XattrFlags.None));
@@ -99,7 +102,8 @@ public sealed class MountTests : IDisposable
     public void The_access_time_field_is_cleared_before_it_is_set() => OwnThread.RunWithPrivateMounts(() =>
     {
         directory.Write("file", "x");
-        Assert.Equal(Errno.None, Libc.ChangeTimesAt(directory.Descriptor, "file\0"u8, new TimeSpec { Seconds = 1 }, new TimeSpec { Seconds = 2 }));
+        Assert.Equal(Errno.None,
+            Libc.ChangeTimesAt(directory.Descriptor, "file\0"u8, new TimeSpec { Seconds = 1 }, new TimeSpec { Seconds = 2 }));
         using Fd clone = Clone(MountAttributes.NoAccessTime, MountAttributes.AccessTimeField);
 
         Assert.Equal(Errno.None, Libc.OpenAt(clone.Value, "file\0"u8, OpenFlags.ReadOnly, 0, ResolveFlags.Confined, out int descriptor));
@@ -128,7 +132,8 @@ public sealed class MountTests : IDisposable
     private Fd Clone(MountAttributes set, MountAttributes clear)
     {
         // Opened here: the directory's own descriptor belongs to the namespace outside, whose mounts cannot be cloned.
-        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, Name(directory.Path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int here));
+        Assert.Equal(Errno.None,
+            Libc.OpenAt(Libc.AtCwd, Name(directory.Path), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out int here));
         using var opened = new Fd(here);
         Assert.Equal(Errno.None, Libc.CloneMount(opened.Value, out int descriptor));
         var clone = new Fd(descriptor);

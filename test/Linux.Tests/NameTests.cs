@@ -17,7 +17,8 @@ public sealed class NameTests : IDisposable
         var modified = new DateTime(2001, 2, 3, 4, 5, 6, DateTimeKind.Utc);
         File.SetLastWriteTimeUtc(directory.Path + "/file", modified.AddTicks(1234567));
 
-        Assert.Equal(Errno.None, Libc.StatAt(directory.Descriptor, "file\0"u8, StatxMask.Basic | StatxMask.BirthTime | StatxMask.MountId, out Statx stat));
+        Assert.Equal(Errno.None,
+            Libc.StatAt(directory.Descriptor, "file\0"u8, StatxMask.Basic | StatxMask.BirthTime | StatxMask.MountId, out Statx stat));
 
         Assert.Equal(StatxMask.Basic, stat.Mask & StatxMask.Basic);
         Assert.True(stat.IsRegular);
@@ -87,7 +88,8 @@ public sealed class NameTests : IDisposable
         Assert.Equal(Errno.None, Libc.MakeNodeAt(directory.Descriptor, "socket\0"u8, FileType.Socket | 0b110_000_000, 0));
         Assert.Equal(Errno.None, Libc.MakeNodeAt(directory.Descriptor, "file\0"u8, FileType.Regular | 0b110_000_000, 0));
         Assert.Equal(Errno.None, Libc.MakeNodeAt(directory.Descriptor, "whiteout\0"u8, FileType.CharacterDevice, 0));
-        Assert.Equal(Errno.None, Libc.MakeNodeAt(directory.Descriptor, "device\0"u8, FileType.BlockDevice, DeviceNumber.Encode(259, 70_000)));
+        Assert.Equal(Errno.None,
+            Libc.MakeNodeAt(directory.Descriptor, "device\0"u8, FileType.BlockDevice, DeviceNumber.Encode(259, 70_000)));
 
         Assert.Equal(FileType.Fifo, directory.Stat("fifo").Type);
         Assert.Equal(FileType.Socket, directory.Stat("socket").Type);
@@ -276,7 +278,8 @@ public sealed class NameTests : IDisposable
         directory.Write("file", "x");
         long start = DateTimeOffset.UtcNow.ToUnixTimeSeconds() - 1;
 
-        Assert.Equal(Errno.None, Libc.ChangeTimesAt(directory.Descriptor, "file\0"u8, new TimeSpec { Seconds = 1000, Nanoseconds = 1 }, new TimeSpec { Seconds = -5, Nanoseconds = 999_999_999 }));
+        Assert.Equal(Errno.None, Libc.ChangeTimesAt(directory.Descriptor, "file\0"u8, new TimeSpec { Seconds = 1000, Nanoseconds = 1 },
+            new TimeSpec { Seconds = -5, Nanoseconds = 999_999_999 }));
         Statx stat = directory.Stat("file");
         Assert.Equal((1000, 1u), (stat.AccessTime.Seconds, stat.AccessTime.Nanoseconds));
         Assert.Equal((-5, 999_999_999u), (stat.ModifyTime.Seconds, stat.ModifyTime.Nanoseconds));
@@ -286,11 +289,13 @@ public sealed class NameTests : IDisposable
         Assert.Equal(1000, stat.AccessTime.Seconds);
         Assert.InRange(stat.ModifyTime.Seconds, start, start + 60);
 
-        Assert.Equal(Errno.None, Libc.ChangeTimesAt(directory.Descriptor, "file\0"u8, TimeSpec.Now, TimeSpec.From(new StatxTime { Seconds = 7, Nanoseconds = 8 })));
+        Assert.Equal(Errno.None, Libc.ChangeTimesAt(directory.Descriptor, "file\0"u8, TimeSpec.Now,
+            TimeSpec.From(new StatxTime { Seconds = 7, Nanoseconds = 8 })));
         stat = directory.Stat("file");
         Assert.InRange(stat.AccessTime.Seconds, start, start + 60);
         Assert.Equal((7, 8u), (stat.ModifyTime.Seconds, stat.ModifyTime.Nanoseconds));
-        Assert.Equal(Errno.EINVAL, Libc.ChangeTimesAt(directory.Descriptor, "file\0"u8, new TimeSpec { Nanoseconds = 1_000_000_000 }, TimeSpec.Omit));
+        Assert.Equal(Errno.EINVAL,
+            Libc.ChangeTimesAt(directory.Descriptor, "file\0"u8, new TimeSpec { Nanoseconds = 1_000_000_000 }, TimeSpec.Omit));
     }
 
     [Fact]

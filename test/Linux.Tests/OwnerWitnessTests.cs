@@ -15,13 +15,18 @@ public sealed class OwnerWitnessTests : IDisposable
         using (witness)
         {
             (string Name, uint Uid, uint Gid, KnownIds Expected)[] cases =
-                [("both", 1234, 5678, KnownIds.Owner | KnownIds.Group), ("owner", 1234, 0, KnownIds.Owner), ("group", 0, 5678, KnownIds.Group), ("none", 5678, 1234, KnownIds.None), ("root", 0, 0, KnownIds.None), ("nobody", 65534, 65534, KnownIds.None)];
+            [
+                ("both", 1234, 5678, KnownIds.Owner | KnownIds.Group), ("owner", 1234, 0, KnownIds.Owner),
+                ("group", 0, 5678, KnownIds.Group), ("none", 5678, 1234, KnownIds.None), ("root", 0, 0, KnownIds.None),
+                ("nobody", 65534, 65534, KnownIds.None),
+            ];
             foreach ((string name, uint uid, uint gid, KnownIds expected) in cases)
             {
                 byte[] path = [.. System.Text.Encoding.ASCII.GetBytes(name), 0];
                 Assert.Equal(Errno.None, Libc.SymbolicLinkAt("nowhere\0"u8, directory.Descriptor, path));
                 Assert.Equal(Errno.None, Libc.ChangeOwnerAt(directory.Descriptor, path, uid, gid));
-                Assert.Equal(Errno.None, Libc.OpenAt(directory.Descriptor, path, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor));
+                Assert.Equal(Errno.None,
+                    Libc.OpenAt(directory.Descriptor, path, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor));
                 using var opened = new Fd(descriptor);
 
                 Assert.Equal((Errno.None, expected), (witness!.Ask(descriptor, out KnownIds known), known));
@@ -33,7 +38,8 @@ public sealed class OwnerWitnessTests : IDisposable
     public void It_ends_with_its_owner_and_keeps_nothing_open()
     {
         Needs.Root();
-        Assert.Equal(Errno.None, Libc.OpenAt(directory.Descriptor, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int held));
+        Assert.Equal(Errno.None,
+            Libc.OpenAt(directory.Descriptor, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int held));
         using var opened = new Fd(held);
         string[] before = Children();
 
@@ -46,5 +52,9 @@ public sealed class OwnerWitnessTests : IDisposable
         Assert.False(Directory.Exists($"/proc/{child}"));
     }
 
-    private static string[] Children() => [.. Directory.GetDirectories("/proc/self/task").SelectMany(task => File.ReadAllText(task + "/children").Split(' ', StringSplitOptions.RemoveEmptyEntries))];
+    private static string[] Children() =>
+    [
+        .. Directory.GetDirectories("/proc/self/task")
+            .SelectMany(task => File.ReadAllText(task + "/children").Split(' ', StringSplitOptions.RemoveEmptyEntries)),
+    ];
 }

@@ -12,7 +12,8 @@ public sealed partial class ProcessTests : IDisposable
 
     private static byte[][] Words(params string[] words) => [.. words.Select(Encoding.UTF8.GetBytes)];
 
-    private static (int ExitCode, string Said) Run(string script, byte[][]? environment = null, int kept = -1, bool newSession = false, int descriptorRoom = 0)
+    private static (int ExitCode, string Said) Run(
+        string script, byte[][]? environment = null, int kept = -1, bool newSession = false, int descriptorRoom = 0)
     {
         Assert.Equal(Errno.None, Libc.Pipe(out int readEnd, out int writeEnd));
         using var reader = new Fd(readEnd);
@@ -76,10 +77,12 @@ public sealed partial class ProcessTests : IDisposable
     {
         // The runtime ignores SIGPIPE, and would hand that on.
         // Read by the shell itself: while it starts another program it blocks all signals.
-        (int exitCode, string said) = Run("while IFS= read -r line; do case $line in SigBlk*|SigIgn*) echo \"$line\" >&2;; esac; done </proc/$$/status");
+        (int exitCode, string said) =
+            Run("while IFS= read -r line; do case $line in SigBlk*|SigIgn*) echo \"$line\" >&2;; esac; done </proc/$$/status");
 
         Assert.Equal(0, exitCode);
-        ulong[] sets = [.. said.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => Convert.ToUInt64(line.Split('\t')[1], 16))];
+        ulong[] sets =
+            [.. said.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => Convert.ToUInt64(line.Split('\t')[1], 16))];
         const ulong ofTheLibrary = 3UL << 31; // 32 and 33, which glibc keeps for itself and leaves ignored
         Assert.Equal([0UL, 0UL], sets.Select(set => set & ~ofTheLibrary));
     }
@@ -175,7 +178,8 @@ public sealed partial class ProcessTests : IDisposable
 
         using var received = new Fd(descriptor);
         Assert.Equal("content", ReadAll(received.Value));
-        Assert.Contains(File.ReadLines($"/proc/self/fdinfo/{descriptor}"), line => line.StartsWith("flags:", StringComparison.Ordinal) && line.EndsWith("02100000", StringComparison.Ordinal));
+        Assert.Contains(File.ReadLines($"/proc/self/fdinfo/{descriptor}"),
+            line => line.StartsWith("flags:", StringComparison.Ordinal) && line.EndsWith("02100000", StringComparison.Ordinal));
     }
 
     [LibraryImport("libc", SetLastError = true)]
@@ -194,7 +198,8 @@ public sealed partial class ProcessTests : IDisposable
     [Fact]
     public void A_datagram_reaches_the_socket_with_that_path()
     {
-        using var receiver = new System.Net.Sockets.Socket(System.Net.Sockets.AddressFamily.Unix, System.Net.Sockets.SocketType.Dgram, System.Net.Sockets.ProtocolType.Unspecified);
+        using var receiver = new System.Net.Sockets.Socket(System.Net.Sockets.AddressFamily.Unix, System.Net.Sockets.SocketType.Dgram,
+            System.Net.Sockets.ProtocolType.Unspecified);
         receiver.Bind(new System.Net.Sockets.UnixDomainSocketEndPoint(directory.Path + "/socket"));
 
         Assert.Equal(Errno.None, Libc.ConnectDatagram(TemporaryDirectory.Name(directory.Path + "/socket"), out int descriptor));
@@ -211,7 +216,8 @@ public sealed partial class ProcessTests : IDisposable
     [Fact]
     public void Sockets_that_are_bound_to_files_are_found()
     {
-        using var bound = new System.Net.Sockets.Socket(System.Net.Sockets.AddressFamily.Unix, System.Net.Sockets.SocketType.Stream, System.Net.Sockets.ProtocolType.Unspecified);
+        using var bound = new System.Net.Sockets.Socket(System.Net.Sockets.AddressFamily.Unix, System.Net.Sockets.SocketType.Stream,
+            System.Net.Sockets.ProtocolType.Unspecified);
         bound.Bind(new System.Net.Sockets.UnixDomainSocketEndPoint(directory.Path + "/a socket"));
         var found = new List<BoundSocket>();
 
@@ -279,7 +285,9 @@ public sealed partial class ProcessTests : IDisposable
     {
         Assert.Equal(Errno.None, Libc.RaiseOpenFileLimit());
 
-        string[] limits = File.ReadLines("/proc/self/limits").Single(line => line.StartsWith("Max open files", StringComparison.Ordinal)).Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        string[] limits = File.ReadLines("/proc/self/limits")
+            .Single(line => line.StartsWith("Max open files", StringComparison.Ordinal))
+            .Split(' ', StringSplitOptions.RemoveEmptyEntries);
         Assert.Equal(limits[4], limits[3]);
     }
 }

@@ -10,7 +10,8 @@ internal sealed class TemporaryDirectory : IDisposable
     public TemporaryDirectory()
     {
         Path = Directory.CreateTempSubdirectory("veneer-linux-").FullName;
-        Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, Name(Path), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
+        Assert.Equal(Errno.None,
+            Libc.OpenAt(Libc.AtCwd, Name(Path), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None, out int descriptor));
         fd = new Fd(descriptor);
     }
 

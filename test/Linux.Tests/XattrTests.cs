@@ -117,13 +117,15 @@ public sealed class XattrTests : IDisposable
     {
         // What kernels before 6.13 are asked: /proc/self/fd/N/NAME has room for the longest name only.
         byte[] buffer = new byte[16];
-        Assert.Equal(Errno.None, OnOldKernels(() => Libc.SetXattrAt(directory.Descriptor, "file\0"u8, "user.test\0"u8, "v"u8, XattrFlags.None)));
+        Assert.Equal(Errno.None,
+            OnOldKernels(() => Libc.SetXattrAt(directory.Descriptor, "file\0"u8, "user.test\0"u8, "v"u8, XattrFlags.None)));
         foreach (int length in new[] { 255, 256, 300, 4096 })
         {
             byte[] name = Name(new string('n', length));
             Errno expected = length > 255 ? Errno.ENAMETOOLONG : Errno.ENOENT;
             Assert.Equal(expected, OnOldKernels(() => Libc.GetXattrAt(directory.Descriptor, name, "user.test\0"u8, buffer, out _)));
-            Assert.Equal(expected, OnOldKernels(() => Libc.SetXattrAt(directory.Descriptor, name, "user.test\0"u8, "v"u8, XattrFlags.None)));
+            Assert.Equal(expected,
+                OnOldKernels(() => Libc.SetXattrAt(directory.Descriptor, name, "user.test\0"u8, "v"u8, XattrFlags.None)));
             Assert.Equal(expected, OnOldKernels(() => Libc.ListXattrAt(directory.Descriptor, name, buffer, out _)));
             Assert.Equal(expected, OnOldKernels(() => Libc.RemoveXattrAt(directory.Descriptor, name, "user.test\0"u8)));
         }
@@ -146,7 +148,8 @@ public sealed class XattrTests : IDisposable
     /// <summary>Does as if getxattrat and its sisters were not there, as before Linux 6.13.</summary>
     private static Errno OnOldKernels(Func<Errno> body)
     {
-        System.Reflection.FieldInfo missing = typeof(Libc).GetField("xattrAtMissing", System.Reflection.BindingFlags.NonPublic | System.Reflection.BindingFlags.Static)!;
+        System.Reflection.FieldInfo missing = typeof(Libc)
+            .GetField("xattrAtMissing", System.Reflection.BindingFlags.NonPublic | System.Reflection.BindingFlags.Static)!;
         missing.SetValue(null, true);
         try
         {
