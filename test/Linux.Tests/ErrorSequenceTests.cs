@@ -1,6 +1,8 @@
 namespace Veneer.Linux.Tests;
 
-/// <summary>The kernel's count of failed writes. That it moves is seen where writing fails: VolatileWriteErrorTests of Mount.Tests.</summary>
+/// <summary>
+/// The kernel's count of failed writes. That it moves is seen where writing fails: VolatileWriteErrorTests of Mount.Tests.
+/// </summary>
 public sealed class ErrorSequenceTests
 {
     [Fact]

@@ -8,8 +8,6 @@ namespace Veneer.Overlay.Tests;
 /// <summary>The chart of locks in ARCHITECTURE.md, the classes of the locks, and the methods that need one.</summary>
 public sealed partial class LockChartTests
 {
-    private static readonly string repository = typeof(LockChartTests).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().First(data => data.Key == "RepositoryRoot").Value!;
-
     private static LockClass[] Classes(Type owner) =>
         [.. owner.GetFields(BindingFlags.Static | BindingFlags.Public).Select(field => (LockClass)field.GetValue(null)!)];
 
@@ -19,15 +17,18 @@ public sealed partial class LockChartTests
         LockClass[] classes = [.. Classes(typeof(OverlayLocks)).Concat(Classes(typeof(FuseLocks))).OrderBy(one => one.Rank)];
         string[] chart =
         [
-            .. File.ReadLines(Path.Combine(repository, "ARCHITECTURE.md"))
+            .. File.ReadLines(Path.Combine(Repository.Root, "ARCHITECTURE.md"))
                 .SkipWhile(line => !line.StartsWith("| lock | ", StringComparison.Ordinal)).Skip(2).TakeWhile(line => line.StartsWith('|'))
                 .Select(line => line.Split('|', StringSplitOptions.TrimEntries)).Select(cells => $"{cells[1]}: {cells[3]}"),
         ];
 
-        Assert.Equal(classes.Select(one => $"{one.Name}: {(!one.IsLeaf ? "all below" : one.Inner.Count == 0 ? "nothing" : string.Join(", ", one.Inner))}"), chart);
+        Assert.Equal(classes.Select(one => $"{one.Name}: {WhatMayBeTakenUnder(one)}"), chart);
         Assert.Equal(classes.Length, classes.Select(one => one.Rank).Distinct().Count());
         Assert.All(classes, one => Assert.InRange(one.Rank, 0, LockClass.MaxRank - 1));
     }
+
+    private static string WhatMayBeTakenUnder(LockClass held) =>
+        !held.IsLeaf ? "all below" : held.Inner.Count == 0 ? "nothing" : string.Join(", ", held.Inner);
 
     /// <summary>By the text, since a release build has no checks.</summary>
     [Fact]
@@ -35,15 +36,18 @@ public sealed partial class LockChartTests
     {
         var unchecks = new List<string>();
         int seen = 0;
-        foreach (string file in Directory.EnumerateFiles(Path.Combine(repository, "src/Overlay"), "*.cs", SearchOption.AllDirectories))
+        foreach (string file in Repository.SourcesIn("src/Overlay"))
         {
-            string[] lines = File.ReadAllLines(file);
+            string[] lines = File.ReadAllLines(Path.Combine(Repository.Root, file));
             for (int i = 0; i < lines.Length - 1; i++)
             {
                 if (Declaration().Match(lines[i]) is not { Success: true } match) { continue; }
                 seen++;
                 int body = Array.FindIndex(lines, i, line => line == "    {");
-                if (body < 0 || body > i + 3 || !Check().IsMatch(lines[body + 1])) { unchecks.Add($"{Path.GetFileName(file)}: {match.Groups["name"].Value}"); }
+                if (body < 0 || body > i + 3 || !Check().IsMatch(lines[body + 1]))
+                {
+                    unchecks.Add($"{Path.GetFileName(file)}: {match.Groups["name"].Value}");
+                }
             }
         }
 
@@ -51,9 +55,11 @@ public sealed partial class LockChartTests
         Assert.True(unchecks.Count == 0, string.Join("\n", unchecks));
     }
 
-    [GeneratedRegex(@"^    (?:public|internal|private) .*\b(?<name>(?!Assert)\w+Locked)\(", RegexOptions.ExplicitCapture | RegexOptions.CultureInvariant, matchTimeoutMilliseconds: 1000)]
+    [GeneratedRegex(@"^    (?:public|internal|private) .*\b(?<name>(?!Assert)\w+Locked)\(",
+        RegexOptions.ExplicitCapture | RegexOptions.CultureInvariant, matchTimeoutMilliseconds: 1000)]
     private static partial Regex Declaration();
 
-    [GeneratedRegex(@"^        ([\w.]+\.)?Assert\w+\(", RegexOptions.ExplicitCapture | RegexOptions.CultureInvariant, matchTimeoutMilliseconds: 1000)]
+    [GeneratedRegex(@"^        ([\w.]+\.)?Assert\w+\(",
+        RegexOptions.ExplicitCapture | RegexOptions.CultureInvariant, matchTimeoutMilliseconds: 1000)]
     private static partial Regex Check();
 }

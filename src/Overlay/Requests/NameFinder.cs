@@ -147,7 +147,10 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
         if (error.IsError || !found.Exists) { return error; }
         inode = tree.Inodes.Borrow(tree.Keys.Of(parent, name, found));
         if (inode.Inode is not { } known) { return Errno.ESTALE; } // the kernel names only what it has looked up
-        if (!found.HasUpper || !tree.Keys.DoubtsUpper || known.IsDirectory || tree.Aliases.HasName(known, parent, name)) { return Errno.None; }
+        if (!found.HasUpper || !tree.Keys.DoubtsUpper || known.IsDirectory || tree.Aliases.HasName(known, parent, name))
+        {
+            return Errno.None;
+        }
         inode.Dispose();
         inode = default;
         return Errno.EIO; // another file has the number by now: a lookup reports that

@@ -7,7 +7,8 @@ namespace Veneer.Overlay.Tests.Format;
 public sealed class PosixAclTests
 {
     private const string Version = "02000000";
-    private const string UserObject = "01000700ffffffff", GroupObject = "04000500ffffffff", Other = "20000500ffffffff", Mask = "10000700ffffffff";
+    private const string UserObject = "01000700ffffffff", GroupObject = "04000500ffffffff";
+    private const string Mask = "10000700ffffffff", Other = "20000500ffffffff";
     private const string User1001 = "02000600e9030000", Group1002 = "08000400ea030000";
     private const string UnmappedUser = "02000600ffffffff", UnmappedGroup = "08000400ffffffff";
 
