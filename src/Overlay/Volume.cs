@@ -138,7 +138,6 @@ internal sealed class Volume
             Owners = owners,
             Traps = upper >= 0 ? [IdentityOf(upper, options.UpperDirectory!), IdentityOf(work, options.WorkDirectory!)] : [],
         };
-        var lookup = new LayeredLookup(reader, directories, layers, options.FollowsRedirects, options.Metacopy) { RemembersLowers = true };
         var tree = new ObjectTree
         {
             RenameLock = renameLock,
@@ -148,8 +147,9 @@ internal sealed class Volume
             Keys = new ObjectKeys(numbers, layers),
             Inodes = new InodeTable(directories, log, keepsAllNames: layers.UpperIdentity == RealIdentity.Names),
             Objects = new RealObjects(directories, workRoot, renameLock),
-            Listings = new Listings(names ?? NameHash.Secret, layers, lookup),
-            Lookup = lookup,
+            Reader = reader,
+            Listings = new Listings(names ?? NameHash.Secret, reader),
+            Lookup = new LayeredLookup(reader, layers, options.FollowsRedirects, options.Metacopy) { RemembersLowers = true },
             Owners = owners,
         };
         var overlay = new Volume

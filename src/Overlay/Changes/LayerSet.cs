@@ -22,12 +22,16 @@ internal sealed class LayerSet : IDisposable
         this.directories = directories;
         this.isOwner = isOwner;
         Layers = layers;
-        Lookup = new LayeredLookup(new LayerReader(directories, layers), directories, layers, followRedirects, followMetacopies);
+        Reader = new LayerReader(directories, layers);
+        Lookup = new LayeredLookup(Reader, layers, followRedirects, followMetacopies);
         Root = new DirectoryStack(layers.Upper?.Root, layers.LowerRoots);
     }
 
     /// <summary>The layers.</summary>
     public LayerStack Layers { get; }
+
+    /// <summary>Reads single names in real directories.</summary>
+    public LayerReader Reader { get; }
 
     /// <summary>Finds names.</summary>
     public LayeredLookup Lookup { get; }

@@ -2,20 +2,23 @@ using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>Tells what one real directory has under a name: attributes, a whiteout, a directory that may not be entered.</summary>
+/// <summary>Reads single names in real directories: what is there, and whether it is a whiteout.</summary>
 /// <remarks>
-/// Upper is read under the rename lock, shared. No lock is held while a lower is read: that may take any time, and lowers do
-/// not change.
+/// Upper is read under the rename lock, shared. No lock is held while lowers are read, since that may take any time.
 /// </remarks>
 /// <param name="directories">Descriptors of real directories.</param>
 /// <param name="layers">The layers.</param>
 internal sealed class LayerReader(DirectoryCache directories, LayerStack layers)
 {
+    private readonly OverlayXattr upperXattr = layers.UpperXattr;
+    private readonly OverlayXattr lowerXattr = layers.LowerXattr;
+
     /// <summary>The lock that is held, shared, while upper is read; null where nothing is renamed.</summary>
     public SharedLock? RenameLock { get; init; }
 
@@ -26,12 +29,12 @@ internal sealed class LayerReader(DirectoryCache directories, LayerStack layers)
     /// <remarks>To enter them through a lower gives ELOOP. Kernel: ovl_lookup_trap_inode().</remarks>
     public (ulong Device, ulong Ino)[] Traps { get; init; } = [];
 
-    /// <summary>Holds the rename lock, shared, for as long as names in upper are used.</summary>
+    /// <summary>Takes the rename lock, shared, until the result is disposed of.</summary>
     public SharedLock.Scope ShareNames() => RenameLock is { } renames ? renames.Share() : default;
 
-    /// <summary>Checks that the rename lock is held, since a name in upper is used.</summary>
+    /// <summary>Checks that the rename lock is held, as the calling method needs.</summary>
     [Conditional("LOCK_ORDER")]
-    public void AssertNamesShared([CallerMemberName] string member = "")
+    public void AssertNamesLocked([CallerMemberName] string member = "")
     {
         if (RenameLock is not null) { LockOrder.AssertHeld(OverlayLocks.Rename, member: member); }
     }
@@ -43,11 +46,14 @@ internal sealed class LayerReader(DirectoryCache directories, LayerStack layers)
         if (RenameLock is not null) { LockOrder.AssertNotHeld(OverlayLocks.Rename, member); }
     }
 
-    /// <summary>Reads the attributes of what a real directory has under a name.</summary>
+    /// <summary>Borrows the descriptor of a real directory: see <see cref="DirectoryCache.Borrow"/>.</summary>
+    public Errno Borrow(RealDirectory directory, out BorrowedDirectory borrowed) => directories.Borrow(directory, out borrowed);
+
+    /// <summary>Reads the attributes of what is under a name in a real directory.</summary>
     /// <param name="directory">The real directory.</param>
     /// <param name="name">With its NUL.</param>
-    /// <param name="stat">The attributes, with the owner as the overlay shows it.</param>
-    /// <param name="exists">Whether there is anything under the name, be it a whiteout.</param>
+    /// <param name="stat">The object's attributes.</param>
+    /// <param name="exists">Whether there is an object or a whiteout. If not, that is no error.</param>
     public Errno Stat(RealDirectory directory, ReadOnlySpan<byte> name, out Statx stat, out bool exists)
     {
         Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
@@ -79,7 +85,24 @@ internal sealed class LayerReader(DirectoryCache directories, LayerStack layers)
     /// <summary>Whether a real object in an open directory is a whiteout.</summary>
     public bool IsWhiteout(int directory, ReadOnlySpan<byte> name, in Statx stat, bool isUpper) =>
         stat.IsWhiteoutDevice || (stat.IsRegular && stat.Size == 0
-            && !Libc.GetXattrAt(directory, name, (isUpper ? layers.UpperXattr : layers.LowerXattr).Whiteout, default, out _).IsError);
+            && !Libc.GetXattrAt(directory, name, XattrOf(isUpper).Whiteout, default, out _).IsError);
+
+    /// <summary>Whether an open directory is marked as one that may hold whiteouts that are empty files.</summary>
+    public bool MayHaveFileWhiteouts(int directory, bool isUpper) =>
+        OverlayAttributes.ReadFlag(directory, Libc.Self, XattrOf(isUpper).Opaque) == 'x';
+
+    private OverlayXattr XattrOf(bool isUpper) => isUpper ? upperXattr : lowerXattr;
+
+    /// <summary>Whether a real object in a lower is upper or work: see <see cref="Traps"/>.</summary>
+    public bool IsTrap(in Statx stat)
+    {
+        if (!stat.IsDirectory) { return false; }
+        foreach ((ulong device, ulong ino) in Traps)
+        {
+            if (stat.Ino == ino && stat.Dev == device) { return true; }
+        }
+        return false;
+    }
 
     /// <summary>Opens a real directory for listing. Caller holds no lock.</summary>
     /// <param name="directory">The real directory.</param>
@@ -92,16 +115,5 @@ internal sealed class LayerReader(DirectoryCache directories, LayerStack layers)
         if (error.IsError) { return error; }
         using var real = new RealReference(borrowed, ".\0"u8);
         return real.Open(OpenFlags.ReadOnly | OpenFlags.Directory, out descriptor);
-    }
-
-    /// <summary>Whether a real object is one of <see cref="Traps"/>.</summary>
-    public bool IsTrap(in Statx stat)
-    {
-        if (!stat.IsDirectory) { return false; }
-        foreach ((ulong device, ulong ino) in Traps)
-        {
-            if (stat.Ino == ino && stat.Dev == device) { return true; }
-        }
-        return false;
     }
 }

@@ -7,24 +7,20 @@ namespace Veneer.Overlay.Lookup;
 /// <remarks>
 /// Mirrors the kernel's ovl_lookup(), but in two steps, since most lookups lead to an inode that is known already:
 /// <see cref="Find(DirectoryStack, ReadOnlySpan{byte}, out Found, int)"/> finds the topmost real object, and
-/// <see cref="Completion"/> finds everything below it.
+/// <see cref="Complete"/> finds everything below it.
 /// <para>
 /// Upper is read under the rename lock, shared. No lock is held while lowers are read: that may take any time, and lowers
 /// do not change. So callers hold no lock. Methods that end in Locked are the exception; they read upper only.
 /// </para>
 /// </remarks>
-/// <param name="reader">Reads the real directories.</param>
-/// <param name="directories">Descriptors of real directories.</param>
+/// <param name="reader">Reads names in the layers.</param>
 /// <param name="layers">The layers.</param>
 /// <param name="followRedirects">Whether redirects are followed. If not, they give EPERM.</param>
 /// <param name="followMetacopies">Whether metacopies are followed to their data. If not, they give EPERM.</param>
-internal sealed class LayeredLookup(
-    LayerReader reader, DirectoryCache directories, LayerStack layers, bool followRedirects, bool followMetacopies)
+internal sealed class LayeredLookup(LayerReader reader, LayerStack layers, bool followRedirects, bool followMetacopies)
 {
-    private readonly Completion completion = new(reader, directories, layers, followRedirects, followMetacopies);
-
-    /// <summary>Reads the real directories.</summary>
-    public LayerReader Reader => reader;
+    private readonly LayerDescent descent = new(reader, layers, followRedirects, followMetacopies);
+    private readonly int nameLength = layers.NameLength;
 
     /// <summary>Whether many lookups will follow, so that reading all names of directories with many lowers is worthwhile.</summary>
     public bool RemembersLowers { get; init; }
@@ -62,7 +58,7 @@ internal sealed class LayeredLookup(
     /// <returns><see cref="Errno.EAGAIN"/> when the answer depends on the lowers, and <paramref name="below"/> is not known.</returns>
     public Errno FindLocked(DirectoryStack parent, ReadOnlySpan<byte> name, in Below below, out Found found)
     {
-        reader.AssertNamesShared();
+        reader.AssertNamesLocked();
         Errno error = FindUpperLocked(parent, name, out found, out bool isDecided);
         if (error.IsError || isDecided) { return error; }
         if (!below.IsKnown && parent.Lowers.Length > 0) { return Errno.EAGAIN; }
@@ -96,7 +92,7 @@ internal sealed class LayeredLookup(
     /// <param name="isDecided">Whether upper has something under the name, an object or a whiteout.</param>
     private Errno FindUpperLocked(DirectoryStack parent, ReadOnlySpan<byte> name, out Found found, out bool isDecided)
     {
-        reader.AssertNamesShared();
+        reader.AssertNamesLocked();
         found = default;
         isDecided = false;
         Errno error = CheckLength(name);
@@ -108,7 +104,7 @@ internal sealed class LayeredLookup(
         return Errno.None;
     }
 
-    private Errno CheckLength(ReadOnlySpan<byte> name) => name.Length - 1 > layers.NameLength ? Errno.ENAMETOOLONG : Errno.None;
+    private Errno CheckLength(ReadOnlySpan<byte> name) => name.Length - 1 > nameLength ? Errno.ENAMETOOLONG : Errno.None;
 
     private Errno FindLower(DirectoryStack parent, ReadOnlySpan<byte> name, int first, ref Found found)
     {
@@ -152,12 +148,20 @@ internal sealed class LayeredLookup(
         {
             return parent.LowerNames;
         }
-        parent.LowerNames = LowerNames.Read(directories, parent.Lowers);
+        parent.LowerNames = LowerNames.Read(reader, parent.Lowers);
         if (parent.LowerNames is null) { parent.Misses = int.MinValue; } // not again soon
         return parent.LowerNames;
     }
 
-    /// <inheritdoc cref="Completion.Complete"/>
+    /// <summary>Finds everything behind an object whose topmost real object was found.</summary>
+    /// <returns>
+    /// <see cref="Errno.EPERM"/> for a redirect or a metacopy that may not be followed; <see cref="Errno.EIO"/> for a metacopy
+    /// without data: only a regular file is data.
+    /// </returns>
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">With its NUL.</param>
+    /// <param name="found">What <see cref="Find(DirectoryStack, ReadOnlySpan{byte}, out Found, int)"/> has found, which exists.</param>
+    /// <param name="whole">What is behind the object.</param>
     public Errno Complete(DirectoryStack parent, ReadOnlySpan<byte> name, in Found found, out Whole whole) =>
-        completion.Complete(parent, name, found, out whole);
+        descent.Complete(parent, name, found, out whole);
 }

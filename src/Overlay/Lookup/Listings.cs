@@ -1,6 +1,5 @@
 using Veneer.Fuse.Locking;
 using Veneer.Linux;
-using Veneer.Overlay.Layers;
 using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Lookup;
@@ -12,9 +11,8 @@ namespace Veneer.Overlay.Lookup;
 /// reads it, is left to the garbage collector. The lock is a leaf.
 /// </remarks>
 /// <param name="hash">Gives names their offsets.</param>
-/// <param name="layers">The layers.</param>
-/// <param name="lookup">Opens directories, and recognises whiteouts.</param>
-internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup lookup)
+/// <param name="layers">Opens real directories, and recognises whiteouts.</param>
+internal sealed class Listings(NameHash hash, LayerReader layers)
 {
     /// <summary>The most memory that is kept for recycling, in bytes.</summary>
     private const long MostRecycled = 2 << 20;
@@ -35,7 +33,7 @@ internal sealed class Listings(NameHash hash, LayerStack layers, LayeredLookup l
     public Errno Read(DirectoryStack directory, int version, out MergedDirectory listing, bool onlyWhetherEmpty = false)
     {
         listing = Take();
-        Errno error = listing.Read(layers, lookup, directory, version, onlyWhetherEmpty);
+        Errno error = listing.Read(layers, directory, version, onlyWhetherEmpty);
         if (error.IsError)
         {
             Return(listing);

@@ -23,15 +23,15 @@ internal sealed class LowerNames
     public int FirstOf(ReadOnlySpan<byte> name) => firsts.TryGetValue(NameHash.Secret.Of(name), out short first) ? first : -1;
 
     /// <summary>Reads all lowers of a directory.</summary>
-    /// <param name="directories">Lends the descriptors of the lowers.</param>
+    /// <param name="reader">Lends the descriptors of the lowers.</param>
     /// <param name="lowers">The lowers, topmost first.</param>
     /// <returns>Null when the lowers cannot be read, have too many names, or find names that they do not list.</returns>
-    public static LowerNames? Read(DirectoryCache directories, RealDirectory[] lowers)
+    public static LowerNames? Read(LayerReader reader, RealDirectory[] lowers)
     {
         var names = new LowerNames();
         for (short i = 0; i < lowers.Length; i++)
         {
-            if (directories.Borrow(lowers[i], out BorrowedDirectory borrowed).IsError) { return null; }
+            if (reader.Borrow(lowers[i], out BorrowedDirectory borrowed).IsError) { return null; }
             using (borrowed)
             {
                 if (!names.TryAdd(borrowed.Descriptor, i)) { return null; }

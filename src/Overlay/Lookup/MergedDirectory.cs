@@ -1,7 +1,5 @@
-using System.Runtime.CompilerServices;
 using Veneer.Fuse.Locking;
 using Veneer.Linux;
-using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
 using Veneer.Overlay.Locking;
 
@@ -19,44 +17,25 @@ namespace Veneer.Overlay.Lookup;
 /// <param name="hash">Gives names their offsets.</param>
 internal sealed class MergedDirectory(NameHash hash)
 {
-    private const byte WhiteoutType = 14; // DT_WHT
-
-    private byte[] names = new byte[4096];
-    private int namesLength;
-    private Entry[] entries = new Entry[64];
+    private readonly EntryTable entries = new(hash);
     private ulong[] offsets = [];
-    private int count;
-    private int[] table = [];
     private Prefetched? ahead;
     private Prefetched? recycledPrefetched;
 
-    private struct Entry
-    {
-        public int Name;
-        public int NameLength;
-        public ulong Device;
-        public ulong Ino;
-        public byte Type;
-        /// <summary>The position of the entry's lower among the directory's lowers, or <see cref="InUpper"/>.</summary>
-        public short Lower;
-    }
-
-    private const short InUpper = -1;
-
     /// <summary>How many entries there are, without "." and "..".</summary>
-    public int Count => count;
+    public int Count => entries.Count;
 
     /// <summary>The number of users of this listing. Protected by <see cref="Listings"/>.</summary>
     public int Users { get; set; }
 
     /// <summary>The memory that this listing takes, in bytes.</summary>
-    public long Size => names.Length + (entries.Length * (long)Unsafe.SizeOf<Entry>()) + (offsets.Length * sizeof(ulong))
-        + (table.Length * sizeof(int)) + (recycledPrefetched?.Size ?? 0);
+    public long Size => entries.Size + (offsets.Length * sizeof(ulong)) + (recycledPrefetched?.Size ?? 0);
 
     /// <summary>Empties the listing, so that it can serve another directory. It must have no users.</summary>
     public void Clear()
     {
-        count = namesLength = Version = UpperWhiteouts = 0;
+        entries.Clear();
+        Version = UpperWhiteouts = 0;
         HasVisible = false;
         recycledPrefetched = ahead ?? recycledPrefetched;
         ahead = null;
@@ -68,7 +47,7 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <summary>The index of the first entry after an offset; <see cref="Count"/> when there is none.</summary>
     public int FirstBehind(ulong offset)
     {
-        int index = Array.BinarySearch(offsets, 0, count, offset);
+        int index = Array.BinarySearch(offsets, 0, Count, offset);
         return index < 0 ? ~index : index + 1;
     }
 
@@ -79,13 +58,13 @@ internal sealed class MergedDirectory(NameHash hash)
     public int UpperWhiteouts { get; private set; }
 
     /// <summary>An entry's name with its NUL.</summary>
-    public ReadOnlySpan<byte> NameOf(int index) => names.AsSpan(entries[index].Name, entries[index].NameLength);
+    public ReadOnlySpan<byte> NameOf(int index) => entries.NameOf(index);
 
     /// <summary>An entry's type (DT_).</summary>
     public byte TypeOf(int index) => entries[index].Type;
 
     /// <summary>Whether the entry comes from upper, so that its inode number may be that of an origin.</summary>
-    public bool IsUpper(int index) => entries[index].Lower == InUpper;
+    public bool IsUpper(int index) => entries[index].Lower == EntryTable.InUpper;
 
     /// <summary>
     /// The position of the first of the directory's lowers that can have the entry. The lowers above were read and lack it;
@@ -104,7 +83,7 @@ internal sealed class MergedDirectory(NameHash hash)
         // A recycled one stems from another directory, which has no reader any more. The last one of this directory is not
         // reused, since a reader may still use it.
         Prefetched prefetched = Interlocked.Exchange(ref recycledPrefetched, null) ?? new Prefetched();
-        prefetched.Begin(first, Math.Min(most, count - first));
+        prefetched.Begin(first, Math.Min(most, Count - first));
         Volatile.Write(ref ahead, prefetched);
         return prefetched;
     }
@@ -115,7 +94,7 @@ internal sealed class MergedDirectory(NameHash hash)
     {
         int index = FirstBehind(Offset(name) - 1);
         // Entries whose names have the same hash follow each other.
-        for (int i = index; i < count && offsets[i] - offsets[index] <= (ulong)(i - index); i++)
+        for (int i = index; i < Count && offsets[i] - offsets[index] <= (ulong)(i - index); i++)
         {
             if (name.SequenceEqual(NameOf(i))) { return i; }
         }
@@ -130,65 +109,65 @@ internal sealed class MergedDirectory(NameHash hash)
     /// is asked.
     /// </summary>
     /// <inheritdoc cref="Listings.Read" path="/param"/>
-    /// <param name="layers">The layers.</param>
-    /// <param name="lookup">Opens directories, and recognises whiteouts.</param>
-    public Errno Read(LayerStack layers, LayeredLookup lookup, DirectoryStack directory, int version, bool onlyWhetherEmpty)
+    /// <param name="layers">Opens real directories, and recognises whiteouts.</param>
+    public Errno Read(LayerReader layers, DirectoryStack directory, int version, bool onlyWhetherEmpty)
     {
         Version = version;
         RealDirectory? upper = directory.Upper; // a copy-up may set it meanwhile
         bool isMerge = directory.Lowers.Length + (upper is null ? 0 : 1) > 1;
         // Cleared before reading: a read that failed has left names in the table.
-        if (isMerge) { Array.Clear(table); }
+        if (isMerge) { entries.ForgetNames(); }
         if (upper is not null)
         {
-            Errno error = ReadReal(layers, lookup, upper, InUpper, isMerge, onlyWhetherEmpty);
+            Errno error = ReadReal(layers, upper, EntryTable.InUpper, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
         }
         for (short i = 0; i < directory.Lowers.Length; i++)
         {
             if (onlyWhetherEmpty && HasVisible) { break; }
-            Errno error = ReadReal(layers, lookup, directory.Lowers[i], i, isMerge, onlyWhetherEmpty);
+            Errno error = ReadReal(layers, directory.Lowers[i], i, isMerge, onlyWhetherEmpty);
             if (error.IsError) { return error; }
         }
-        RemoveWhiteouts();
+        entries.RemoveWhiteouts();
         return Errno.None;
     }
 
     private bool HasVisible { get; set; }
 
-    private Errno ReadReal(LayerStack layers, LayeredLookup lookup, RealDirectory real, short lower, bool isMerge, bool onlyWhetherEmpty)
+    private Errno ReadReal(LayerReader layers, RealDirectory real, short lower, bool isMerge, bool onlyWhetherEmpty)
     {
-        Errno error = lookup.Reader.OpenDirectory(real, out int descriptor);
+        Errno error = layers.OpenDirectory(real, out int descriptor);
         if (error.IsError) { return error; }
         var reader = new DirectoryReader(descriptor);
         try
         {
             error = Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat);
             if (error.IsError) { return error; }
-            bool hasXattrWhiteouts = HasXattrWhiteouts(descriptor, layers.XattrOf(real.Layer));
+            bool mayHaveFileWhiteouts = layers.MayHaveFileWhiteouts(descriptor, real.Layer.IsUpper);
             while (reader.MoveNext())
             {
                 byte type = reader.Type;
                 bool isWhiteout = false;
                 // Only a device can be a whiteout, or, where the directory says so, an empty file.
-                if (type == 2 || type == 0 || (type == 8 && hasXattrWhiteouts))
+                if (type == 2 || type == 0 || (type == 8 && mayHaveFileWhiteouts))
                 {
                     error = Libc.StatAt(descriptor, reader.TerminatedName, StatxMask.Basic, out Statx entry);
-                    if (error == Errno.ENOENT && lower == InUpper) { continue; } // gone meanwhile
+                    if (error == Errno.ENOENT && lower == EntryTable.InUpper) { continue; } // gone meanwhile
                     if (!error.IsError)
                     {
                         type = (byte)(entry.Type >> 12);
-                        isWhiteout = lookup.Reader.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == InUpper);
+                        isWhiteout = layers.IsWhiteout(descriptor, reader.TerminatedName, entry, lower == EntryTable.InUpper);
                     }
                     // An entry that a layer lists but does not find hides nothing, and is listed. Kernel: ovl_check_whiteouts().
                 }
                 if (isWhiteout)
                 {
-                    if (lower == InUpper) { UpperWhiteouts++; }
+                    if (lower == EntryTable.InUpper) { UpperWhiteouts++; }
                     if (!isMerge) { continue; }
-                    type = WhiteoutType;
+                    type = EntryTable.WhiteoutType;
                 }
-                Add(reader.TerminatedName, stat.Dev, reader.Ino, type, lower, isMerge);
+                bool isAdded = entries.Add(reader.TerminatedName, stat.Dev, reader.Ino, type, lower, isMerge);
+                HasVisible |= isAdded && type != EntryTable.WhiteoutType;
                 if (!isWhiteout && onlyWhetherEmpty && HasVisible) { return Errno.None; }
             }
             return reader.Error;
@@ -200,53 +179,6 @@ internal sealed class MergedDirectory(NameHash hash)
         }
     }
 
-    private static bool HasXattrWhiteouts(int descriptor, OverlayXattr xattr)
-    {
-        Span<byte> value = stackalloc byte[1];
-        return !Libc.GetXattrAt(descriptor, Libc.Self, xattr.Opaque, value, out int length).IsError && length == 1 && value[0] == 'x';
-    }
-
-    private void Add(ReadOnlySpan<byte> name, ulong device, ulong ino, byte type, short lower, bool isMerge)
-    {
-        if (isMerge && !TryEnterName(name)) { return; }
-        if (namesLength + name.Length > names.Length) { Array.Resize(ref names, Math.Max(names.Length * 2, namesLength + name.Length)); }
-        if (count == entries.Length) { Array.Resize(ref entries, entries.Length * 2); }
-        name.CopyTo(names.AsSpan(namesLength));
-        entries[count++] = new Entry { Name = namesLength, NameLength = name.Length, Device = device, Ino = ino, Type = type,
-            Lower = lower };
-        namesLength += name.Length;
-        if (type != WhiteoutType) { HasVisible = true; }
-    }
-
-    /// <summary>Puts the next entry's name into the set of names. False when the name is in the set already.</summary>
-    private bool TryEnterName(ReadOnlySpan<byte> name)
-    {
-        if (count * 2 >= table.Length) { GrowTable(); }
-        for (uint slot = Hash(name) & (uint)(table.Length - 1); ; slot = (slot + 1) & (uint)(table.Length - 1))
-        {
-            if (table[slot] == 0)
-            {
-                table[slot] = count + 1;
-                return true;
-            }
-            if (name.SequenceEqual(NameOf(table[slot] - 1))) { return false; }
-        }
-    }
-
-    private void GrowTable()
-    {
-        int[] grown = new int[Math.Max(256, table.Length * 4)];
-        for (int i = 0; i < count; i++)
-        {
-            uint slot = Hash(NameOf(i)) & (uint)(grown.Length - 1);
-            while (grown[slot] != 0) { slot = (slot + 1) & (uint)(grown.Length - 1); }
-            grown[slot] = i + 1;
-        }
-        table = grown;
-    }
-
-    private uint Hash(ReadOnlySpan<byte> name) => (uint)hash.Of(name);
-
     /// <summary>
     /// The offset before a name's entry, except for the rare name whose hash another one has, too. Offsets are signed for user
     /// space, and the lowest ones are taken.
@@ -257,11 +189,11 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <returns>Whether <see cref="SeparateLocked"/> must follow, since several names have one hash, or once had.</returns>
     public bool Sort(DirectoryStack directory)
     {
-        if (offsets.Length < count) { offsets = new ulong[entries.Length]; }
-        for (int i = 0; i < count; i++) { offsets[i] = Offset(NameOf(i)); }
-        Array.Sort(offsets, entries, 0, count);
+        if (offsets.Length < Count) { offsets = new ulong[entries.Capacity]; }
+        for (int i = 0; i < Count; i++) { offsets[i] = Offset(NameOf(i)); }
+        entries.SortBy(offsets);
         bool areSeparate = directory.OwnOffsets is null;
-        for (int i = 1; i < count && areSeparate; i++) { areSeparate = offsets[i] != offsets[i - 1]; }
+        for (int i = 1; i < Count && areSeparate; i++) { areSeparate = offsets[i] != offsets[i - 1]; }
         return !areSeparate;
     }
 
@@ -276,7 +208,7 @@ internal sealed class MergedDirectory(NameHash hash)
     public void SeparateLocked(DirectoryStack directory)
     {
         LockOrder.AssertHeld(OverlayLocks.Listings);
-        for (int i = 0; i < count; i++)
+        for (int i = 0; i < Count; i++)
         {
             offsets[i] = Offset(NameOf(i));
             foreach (OwnOffset kept in directory.OwnOffsets ?? [])
@@ -284,16 +216,16 @@ internal sealed class MergedDirectory(NameHash hash)
                 if (NameOf(i).SequenceEqual(kept.Name)) { offsets[i] = kept.Offset; }
             }
         }
-        Array.Sort(offsets, entries, 0, count);
-        for (int i = 1; i < count; i++)
+        entries.SortBy(offsets);
+        for (int i = 1; i < Count; i++)
         {
             // Equal offsets are put in the order of the names, which is the same in every listing.
             for (int j = i; j > 0 && offsets[j] == offsets[j - 1] && NameOf(j).SequenceCompareTo(NameOf(j - 1)) < 0; j--)
             {
-                (entries[j], entries[j - 1]) = (entries[j - 1], entries[j]);
+                entries.SwapWithPrevious(j);
             }
         }
-        for (int i = 1; i < count; i++)
+        for (int i = 1; i < Count; i++)
         {
             if (offsets[i] > offsets[i - 1]) { continue; }
             offsets[i] = offsets[i - 1] + 1;
@@ -303,14 +235,4 @@ internal sealed class MergedDirectory(NameHash hash)
 
     /// <summary>The offset before the first entry that is neither "." nor "..".</summary>
     public const ulong FirstOffset = 2;
-
-    private void RemoveWhiteouts()
-    {
-        int kept = 0;
-        for (int i = 0; i < count; i++)
-        {
-            if (entries[i].Type != WhiteoutType) { entries[kept++] = entries[i]; }
-        }
-        count = kept;
-    }
 }

@@ -86,7 +86,7 @@ internal sealed class ObjectParts(LayerSet layers)
             [.. parent.Upper is { } upper ? [upper] : Array.Empty<RealDirectory>(), .. parent.Lowers])
         {
             var real = new RealName(directory, name);
-            if (layers.Stat(real, out Statx stat).IsError || !layers.Lookup.Reader.IsWhiteout(directory, name, stat)) { continue; }
+            if (layers.Stat(real, out Statx stat).IsError || !layers.Reader.IsWhiteout(directory, name, stat)) { continue; }
             Add(real, PartRoles.Whiteout, natural);
             return Errno.None;
         }

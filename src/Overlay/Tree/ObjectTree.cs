@@ -48,6 +48,9 @@ internal sealed class ObjectTree
     /// <summary>The listings of directories.</summary>
     public required Listings Listings { get; init; }
 
+    /// <summary>Reads single names in real directories.</summary>
+    public required LayerReader Reader { get; init; }
+
     /// <summary>Finds names.</summary>
     public required LayeredLookup Lookup { get; init; }
 

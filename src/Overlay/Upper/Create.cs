@@ -82,7 +82,7 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
             {
                 error = Libc.StatAt(directory.Directory, name, StatxMask.Basic, out stat);
                 if (error.IsError) { return error; }
-                if (!tree.Lookup.Reader.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
+                if (!tree.Reader.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
                 error = OverWhiteout(parent, directory.Directory, name, what, below, out descriptor);
             }
             else if (!error.IsError && (what.Mode & FileType.Mask) == FileType.Directory
@@ -291,7 +291,7 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
     {
         Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
         if (error.IsError) { return error; }
-        if (!tree.Lookup.Reader.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
+        if (!tree.Reader.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
 
         using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
         error = LinkTo(source, temporary.Directory, temporary.Name);

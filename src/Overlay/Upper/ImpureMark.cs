@@ -57,7 +57,7 @@ internal sealed class ImpureMark(ObjectTree tree, UpperLayer upper, KernelSessio
     /// <summary>Whether an entry of a directory of upper has an origin or a redirect, or cannot be asked.</summary>
     private bool HasOrigins(DirectoryInode directory, MergedDirectory content)
     {
-        if (tree.Lookup.Reader.OpenDirectory(directory.Upper!, out int descriptor).IsError) { return true; }
+        if (tree.Reader.OpenDirectory(directory.Upper!, out int descriptor).IsError) { return true; }
         bool isFound = false;
         for (int i = 0; i < content.Count && !isFound; i++)
         {
