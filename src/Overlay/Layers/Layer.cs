@@ -1,12 +1,11 @@
 using Veneer.Linux;
-using Veneer.Overlay.Format;
 
 namespace Veneer.Overlay.Layers;
 
 /// <summary>One directory of the stack: upper, or one of the lowers.</summary>
 /// <remarks>
 /// A layer is reached through a private copy of its mount, attached nowhere: other mounts below it are not seen, and it
-/// cannot be unmounted while we use it. For a lower layer the copy is read-only, opens no device and does not update access
+/// cannot be unmounted while we use it. For a lower layer the copy is read-only, has no usable devices and does not update access
 /// times, so that no bug of ours, and no open of the kernel's for passthrough, can change a lower by a byte. Where a
 /// private copy is refused (an unprivileged user), the layer is reached through the path that was named.
 /// </remarks>
@@ -21,6 +20,7 @@ internal sealed class Layer : IDisposable
         Path = path;
         this.mount = mount;
         IsPrivate = isPrivate;
+        FileSystem = LayerFileSystem.Of(root.Value);
         Root = new RealDirectory(this, root.Release());
     }
 
@@ -45,26 +45,14 @@ internal sealed class Layer : IDisposable
     /// <summary>st_dev of the directory, as <see cref="Statx.Dev"/>.</summary>
     public ulong Device { get; }
 
-    /// <summary>The UUID of the filesystem, 16 bytes; zeros where the filesystem has none or does not tell.</summary>
-    public byte[] Uuid { get; private set; } = new byte[FileSystemUuid.Length];
+    /// <summary>What the layer's filesystem can do, and what it tells.</summary>
+    public LayerFileSystem FileSystem { get; }
+
+    /// <summary>The UUID of the filesystem: see <see cref="LayerFileSystem.Uuid"/>.</summary>
+    public byte[] Uuid => FileSystem.Uuid;
 
     /// <summary>What distinguishes the layer's objects from each other.</summary>
-    public RealIdentity Identity { get; private set; }
-
-    /// <summary>
-    /// Whether layers with the same UUID are on the same filesystem, whatever st_dev says: each subvolume of btrfs has an
-    /// st_dev of its own.
-    /// </summary>
-    public bool IsToldByUuid { get; private set; }
-
-    /// <summary>
-    /// Whether files have flags, which chattr(1) sets. Without them statx(2) may report every file as immutable, as on erofs,
-    /// which only means that the filesystem is read-only.
-    /// </summary>
-    public bool HasFileFlags { get; private set; }
-
-    /// <summary>Whether objects can have POSIX ACLs.</summary>
-    public bool HasAcls { get; private set; }
+    public RealIdentity Identity => FileSystem.Identity;
 
     /// <summary>
     /// Whether an object of this layer is found by the handle in the origin attribute of its copy: handles can be opened, and
@@ -162,14 +150,7 @@ internal sealed class Layer : IDisposable
             Libc.Close(mount);
             throw new OverlayMountException($"The layer {path} cannot be examined ({error}): see whether its filesystem still answers.");
         }
-        var layer = new Layer(index, path, new Fd(mount), new Fd(root), isPrivate, status.Dev);
-        layer.Uuid = FileSystemUuid.Of(root);
-        layer.Identity = RealIdentities.Of(root, out bool isBtrfs);
-        layer.IsToldByUuid = isBtrfs;
-        uint flags = 0;
-        layer.HasAcls = Libc.GetXattrAt(root, Libc.Self, PosixAcl.AccessName, default, out _) != Errno.EOPNOTSUPP;
-        layer.HasFileFlags = !Libc.Ioctl(root, InodeFlags.Get, ref flags, out _).IsError;
-        return layer;
+        return new Layer(index, path, new Fd(mount), new Fd(root), isPrivate, status.Dev);
     }
 
     /// <inheritdoc/>

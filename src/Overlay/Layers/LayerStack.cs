@@ -96,5 +96,6 @@ internal sealed class LayerStack(Layer? upper, Layer[] lowers, OverlayXattr uppe
     /// ovl_lower_uuid_ok().
     /// </summary>
     private static bool IsToldByUuid(Layer lower, Layer[] filesystems) =>
-        lower.IsToldByUuid || filesystems.All(other => other.Device == lower.Device || !lower.Uuid.AsSpan().SequenceEqual(other.Uuid));
+        lower.FileSystem.IsToldByUuid
+        || filesystems.All(other => other.Device == lower.Device || !lower.Uuid.AsSpan().SequenceEqual(other.Uuid));
 }

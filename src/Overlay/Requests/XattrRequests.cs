@@ -90,7 +90,7 @@ internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSes
     /// Whether an attribute is an ACL that upper cannot store, so that nothing is copied up for it. Kernel: ovl_set_acl()
     /// </summary>
     private bool LacksAcls(Inode inode, ReadOnlySpan<byte> attribute) =>
-        !inode.HasUpper && PosixAcl.IsOne(attribute) && tree.Layers.Upper is { HasAcls: false };
+        !inode.HasUpper && PosixAcl.IsOne(attribute) && tree.Layers.Upper is { FileSystem.HasAcls: false };
 
     public Errno SetXattr(in Request request, ReadOnlySpan<byte> attribute, ReadOnlySpan<byte> value, in SetXattrIn input)
     {

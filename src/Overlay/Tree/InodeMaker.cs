@@ -50,7 +50,7 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
         }
         inode.Parent = parent;
         Layer layer = (found.HasUpper ? parent.Upper! : found.LowerDirectory!).Layer;
-        inode.Protection = whole.Protection | (layer.HasFileFlags ? Protections.Of(found.Stat) : Protection.None);
+        inode.Protection = whole.Protection | (layer.FileSystem.HasFileFlags ? Protections.Of(found.Stat) : Protection.None);
         inode.Key = key;
         ino = InoOf(name, found, whole, key);
         inode.Ino = ino.Ino;

@@ -36,7 +36,7 @@ internal static class FileFlags
         // The file is opened only if it may have flags.
         const ulong telling = Immutable | AppendOnly; // STATX_ATTR_IMMUTABLE and STATX_ATTR_APPEND have the same values
         bool isFree = (stat.AttributesMask & telling) == telling && (stat.Attributes & telling) == 0;
-        if (isFree && source.Layer is { HasFileFlags: false }) { return Errno.None; }
+        if (isFree && source.Layer is { FileSystem.HasFileFlags: false }) { return Errno.None; }
         if (source.Open(OpenFlags.ReadOnly | OpenFlags.NonBlock, out int original).IsError) { return Errno.None; }
         uint flags = 0;
         Errno error = Libc.Ioctl(original, InodeFlags.Get, ref flags, out _);
