@@ -24,26 +24,22 @@ public sealed class OptionParser
     private MountFlags flags;
     private MountFlags cleared;
 
-    // Set by the options of the table.
-    internal string? Upper { get; set; }
-    internal string? Work { get; set; }
+    /// <summary>
+    /// The values as the options of the table give them. <see cref="Build"/> adds what follows from several of them.
+    /// </summary>
+    internal OverlayOptions Given { get; set; } = new() { LowerDirectories = [], MountPoint = "" };
+
+    /// <summary>The source, if an option gives it.</summary>
     internal string? Source { get; set; }
-    internal bool? AllowOther { get; set; }
+
+    /// <summary>What redirect_dir says, if it is given: the default depends on other options.</summary>
     internal RedirectDirectory? Redirect { get; set; }
-    internal bool? Metacopy { get; set; }
-    internal Xino Xino { get; set; } = Xino.Auto;
-    internal bool UserXattr { get; set; }
-    internal bool Coherent { get; set; }
-    internal bool PassLower { get; set; }
-    internal KernelFeature Passthrough { get; set; }
-    internal KernelFeature IoUring { get; set; }
-    internal Sync Sync { get; set; }
+
+    /// <summary>What errors says, if it is given: the default depends on other options.</summary>
     internal OnError? Errors { get; set; }
-    internal bool SyncOnUnmount { get; set; }
-    internal bool Revocable { get; set; }
-    internal int? Threads { get; set; }
-    internal InUse InUse { get; set; }
-    internal bool Pin { get; set; }
+
+    /// <summary>Whether coherent is given. It has no value of its own, since it is the default.</summary>
+    internal bool Coherent { get; set; }
 
     /// <summary>The warnings: a sentence for each option that was accepted without effect.</summary>
     public IReadOnlyList<string> Warnings => warnings;
@@ -61,7 +57,8 @@ public sealed class OptionParser
     public MountFlags ApplyTo(MountFlags existing) => (existing & ~cleared) | flags;
 
     /// <summary>Whether an option was given that is not a flag of the mount.</summary>
-    public bool HasOverlayOptions => lowers.Count > 0 || Upper is not null || Work is not null || spelled.Count > 0;
+    public bool HasOverlayOptions =>
+        lowers.Count > 0 || Given.UpperDirectory is not null || Given.WorkDirectory is not null || spelled.Count > 0;
 
     /// <summary>
     /// Finds the first option that differs from those of a mount, or null, for <see cref="Remount"/>, which can change
@@ -77,8 +74,9 @@ public sealed class OptionParser
         {
             return "lowerdir";
         }
-        if (Upper is not null && otherUpper is not null && Upper != otherUpper) { return "upperdir"; }
-        if (Work is not null && otherWork is not null && Work != otherWork) { return "workdir"; }
+        (string? upper, string? work) = (Given.UpperDirectory, Given.WorkDirectory);
+        if (upper is not null && otherUpper is not null && upper != otherUpper) { return "upperdir"; }
+        if (work is not null && otherWork is not null && work != otherWork) { return "workdir"; }
         OverlayOptions before = Settings(options);
         return spelled.Find(option =>
         {
@@ -123,21 +121,21 @@ public sealed class OptionParser
                 $"{lowers.Count} lower directories are given, and an overlay has at most "
                 + $"{OverlayOptions.MaxLowerDirectories}: merge some of them.");
         }
-        if (Upper is not null && Work is null)
+        (string? upper, string? work) = (Given.UpperDirectory, Given.WorkDirectory);
+        if (upper is not null && work is null)
         {
             throw new OverlayMountException(
-                $"upperdir={Upper} needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside "
+                $"upperdir={upper} needs a work directory: add workdir=DIR, an empty directory on the same filesystem, beside "
                 + "the upper and not in it.");
         }
-        if (Upper is null && Work is not null)
+        if (upper is null && work is not null)
         {
-            Warn($"workdir={Work} has no effect without upperdir.");
+            Warn($"workdir={work} has no effect without upperdir.");
         }
 
         // The kernel's dependencies between its options: ovl_fs_params_verify().
         RedirectDirectory redirected = Redirect ?? RedirectDirectory.Follow;
-        bool copyAttributesOnly = Metacopy ?? false;
-        if (UserXattr)
+        if (Given.UserXattr)
         {
             // Any user can write these attributes, which must not lead the mounter to other names.
             if (Redirect is RedirectDirectory.On or RedirectDirectory.Follow)
@@ -145,13 +143,13 @@ public sealed class OptionParser
                 throw new OverlayMountException(
                     "userxattr and redirect_dir exclude each other: leave redirect_dir out, or set redirect_dir=nofollow.");
             }
-            if (copyAttributesOnly)
+            if (Given.Metacopy)
             {
                 throw new OverlayMountException("userxattr and metacopy=on exclude each other: leave one of them out.");
             }
             redirected = RedirectDirectory.NoFollow;
         }
-        if (copyAttributesOnly)
+        if (Given.Metacopy)
         {
             if (Redirect is not (null or RedirectDirectory.On))
             {
@@ -159,41 +157,28 @@ public sealed class OptionParser
             }
             redirected = RedirectDirectory.On;
         }
-        if (Revocable && Passthrough == KernelFeature.Require)
+        if (Given.Revocable && Given.Passthrough == KernelFeature.Require)
         {
             throw new OverlayMountException("revocable and passthrough=require exclude each other: leave one of them out.");
         }
-        if (PassLower && (Revocable || Coherent))
+        if (Given.PassLower && (Given.Revocable || Coherent))
         {
             throw new OverlayMountException(
-                $"{(Revocable ? "revocable" : "coherent")} and passthrough=lower exclude each other: leave one of them out.");
+                $"{(Given.Revocable ? "revocable" : "coherent")} and passthrough=lower exclude each other: leave one of them out.");
         }
 
-        return new OverlayOptions
+        return Given with
         {
             LowerDirectories = [.. lowers],
-            UpperDirectory = Upper,
-            WorkDirectory = Upper is null ? null : Work,
+            WorkDirectory = upper is null ? null : work,
             MountPoint = mountPoint,
             Source = Source ?? (string.IsNullOrEmpty(sourceName) ? "veneer" : sourceName),
-            ReadOnly = Upper is null || (flags & MountFlags.ReadOnly) != 0,
-            AllowOther = AllowOther,
+            ReadOnly = upper is null || (flags & MountFlags.ReadOnly) != 0,
             MountFlags = flags & ~MountFlags.ReadOnly,
             RedirectDirectory = redirected,
-            Metacopy = copyAttributesOnly,
-            Xino = Xino,
-            UserXattr = UserXattr,
-            PassLower = PassLower,
-            Passthrough = Revocable ? KernelFeature.Off : Passthrough,
-            IoUring = IoUring,
-            Sync = Sync,
-            Errors = Errors ?? (Sync == Sync.Volatile ? OnError.Shutdown : OnError.Continue),
-            SyncOnUnmount = SyncOnUnmount,
-            Revocable = Revocable,
-            Threads = Threads,
-            InUse = InUse,
+            Passthrough = Given.Revocable ? KernelFeature.Off : Given.Passthrough,
+            Errors = Errors ?? (Given.Sync == Sync.Volatile ? OnError.Shutdown : OnError.Continue),
             Spelled = spelled.Count == 0 ? [] : [.. spelled],
-            Pin = Pin,
         };
     }
 

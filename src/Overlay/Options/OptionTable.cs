@@ -23,10 +23,10 @@ public static class OptionTable
             One more lower directory below those given so far, colons and
             backslashes and all.
             """),
-        Text("upperdir", OptionSource.Kernel, "=DIR", (parser, value) => parser.Upper = value, """
+        Text("upperdir", OptionSource.Kernel, "=DIR", (parser, value) => parser.Given = parser.Given with { UpperDirectory = value }, """
             Where changes go. Without it the overlay is read-only.
             """),
-        Text("workdir", OptionSource.Kernel, "=DIR", (parser, value) => parser.Work = value, """
+        Text("workdir", OptionSource.Kernel, "=DIR", (parser, value) => parser.Given = parser.Given with { WorkDirectory = value }, """
             An empty directory beside the upper, on the same filesystem. Needed
             with upperdir.
             """),
@@ -42,7 +42,7 @@ public static class OptionTable
             """,
             ("on", RedirectDirectory.On), ("follow", RedirectDirectory.Follow), ("nofollow", RedirectDirectory.NoFollow),
             ("off", RedirectDirectory.Follow)),
-        Choice("metacopy", OptionSource.Kernel, (parser, value) => parser.Metacopy = value, """
+        Choice("metacopy", OptionSource.Kernel, (parser, value) => parser.Given = parser.Given with { Metacopy = value }, """
             on: when the mode, owner, times or attributes of a lower file change,
             the upper gets these alone, a metacopy, and the data when the file is
             written. Implies redirect_dir=on. Trust the layers: a metacopy shows
@@ -54,17 +54,17 @@ public static class OptionTable
             on is not supported yet: hard links of lower layers stay links while
             mounted, and not across mounts. Default: off.
             """, ("on", true), ("off", false)),
-        Choice("xino", OptionSource.Kernel, (parser, value) => parser.Xino = value, """
+        Choice("xino", OptionSource.Kernel, (parser, value) => parser.Given = parser.Given with { Xino = value }, """
             Inode numbers are always unique in the mount, and tell the filesystem
             where the layers are on several, whatever the value. on also makes
             new directories opaque, as in the kernel.
             """, ("on", Xino.On), ("auto", Xino.Auto), ("off", Xino.Off)),
-        Word("userxattr", OptionSource.Kernel, Behaviour, parser => parser.UserXattr = true, """
+        Word("userxattr", OptionSource.Kernel, Behaviour, parser => parser.Given = parser.Given with { UserXattr = true }, """
             Keep the overlay's attributes in user.overlay.* instead of
             trusted.overlay.*, in all layers. Where upper takes no others, as from
             users other than root, that is chosen for it by itself.
             """),
-        Word("volatile", OptionSource.Kernel, Behaviour, parser => parser.Sync = Sync.Volatile, """
+        Word("volatile", OptionSource.Kernel, Behaviour, parser => parser.Given = parser.Given with { Sync = Sync.Volatile }, """
             The same as fsync=volatile, below.
             """),
         Choice("nfs_export", OptionSource.Kernel,
@@ -82,7 +82,7 @@ public static class OptionTable
             credentials.
             """),
 
-        Choice("fsync", OptionSource.Veneer, (parser, value) => parser.Sync = value, """
+        Choice("fsync", OptionSource.Veneer, (parser, value) => parser.Given = parser.Given with { Sync = value }, """
             volatile, 0: nothing is synced, and fsync returns at once; after a
             crash of the machine the upper is lost. It can be mounted again with
             volatile as long as nothing is lost, and otherwise after veneer sync.
@@ -98,14 +98,15 @@ public static class OptionTable
             remount-ro: whatever changes something gives EROFS. shutdown: see
             veneer shutdown. Default: shutdown with volatile, else continue.
             """, ("continue", OnError.Continue), ("remount-ro", OnError.ReadOnly), ("shutdown", OnError.Shutdown)),
-        Word("sync_on_unmount", OptionSource.Veneer, Behaviour, parser => parser.SyncOnUnmount = true, """
+        Word("sync_on_unmount", OptionSource.Veneer, Behaviour, parser => parser.Given = parser.Given with { SyncOnUnmount = true }, """
             Sync a volatile upper when it is unmounted, as veneer sync does.
             """),
-        Word("revocable", OptionSource.Veneer, Behaviour, parser => parser.Revocable = true, """
+        Word("revocable", OptionSource.Veneer, Behaviour, parser => parser.Given = parser.Given with { Revocable = true }, """
             The kernel never reads and writes files without the server, so that a
             shutdown reaches all that is open or mapped; costs speed.
             """),
-        Choice("passthrough", OptionSource.Veneer, (parser, value) => (parser.Passthrough, parser.PassLower) = value, """
+        Choice<(KernelFeature Feature, bool Lower)>("passthrough", OptionSource.Veneer,
+            (parser, value) => parser.Given = parser.Given with { Passthrough = value.Feature, PassLower = value.Lower }, """
             Whether the kernel reads and writes files of upper without the server,
             and, if there is no upper, those of lower layers. Needs root and Linux
             6.9. auto: if that is there, and veneer status says why not. require:
@@ -114,8 +115,8 @@ public static class OptionTable
             open when it is first changed goes on reading the old content, and its
             watches and locks are not those of who opens it later. Default: auto.
             """,
-            ("auto", (KernelFeature.Auto, false)), ("off", (KernelFeature.Off, false)), ("lower", (KernelFeature.Auto, true)),
-            ("require", (KernelFeature.Require, false))),
+            ("auto", (KernelFeature.Auto, false)), ("off", (KernelFeature.Off, false)),
+            ("lower", (KernelFeature.Auto, true)), ("require", (KernelFeature.Require, false))),
         Word("coherent", OptionSource.Veneer, Behaviour, parser => parser.Coherent = true, """
             Whoever has a lower file open sees what is written to it later: the
             default, and so without effect.
@@ -132,13 +133,13 @@ public static class OptionTable
             come over io_uring, which has one for each CPU. More come when some
             take long. Default: one or two.
             """),
-        Choice("inuse", OptionSource.Veneer, (parser, value) => parser.InUse = value, """
+        Choice("inuse", OptionSource.Veneer, (parser, value) => parser.Given = parser.Given with { InUse = value }, """
             What to do when another overlay, of Veneer or of the kernel, uses the
             upper or the work, or changes a lower. warn: mount all the same, and
             say so in the log; what both do to it is undefined. Default: refuse,
             and name who has it.
             """, ("refuse", InUse.Refuse), ("warn", InUse.Warn)),
-        Word("pin", OptionSource.Veneer, Behaviour, parser => parser.Pin = true, """
+        Word("pin", OptionSource.Veneer, Behaviour, parser => parser.Given = parser.Given with { Pin = true }, """
             While mounted, the layers cannot be removed or renamed in this mount
             namespace: that gives EBUSY. Needs the right to mount. Without pin,
             errors= says what happens when one is.
@@ -179,7 +180,7 @@ public static class OptionTable
         Word("debug", OptionSource.Fuse, Request, parser => parser.Debug = true, """
             As -d.
             """),
-        Word("allow_other", OptionSource.Fuse, Behaviour, parser => parser.AllowOther = true, """
+        Word("allow_other", OptionSource.Fuse, Behaviour, parser => parser.Given = parser.Given with { AllowOther = true }, """
             Let other users in. The default for root.
             """),
         Text("fsname", OptionSource.Fuse, "=NAME", (parser, value) => parser.Source = value, """
@@ -306,16 +307,22 @@ public static class OptionTable
         [.. names.Select(name => Option(name, source, kind, "", read))];
 
     private static void ReadIoUring(OptionParser parser, string name, string? value) =>
-        parser.IoUring = value is null
-            ? KernelFeature.Require
-            : Choose(name, value, [("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require)]);
+        parser.Given = parser.Given with
+        {
+            IoUring = value is null
+                ? KernelFeature.Require
+                : Choose(name, value, [("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require)]),
+        };
 
     private static void ReadThreads(OptionParser parser, string name, string? value) =>
-        parser.Threads = int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out int number) && number is > 0 and <= 256
-            ? number
-            : throw new OverlayMountException(value is null
-                ? "threads needs a value: a number from 1 to 256."
-                : $"threads={value} is not understood: use a number from 1 to 256.");
+        parser.Given = parser.Given with
+        {
+            Threads = int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out int number) && number is > 0 and <= 256
+                ? number
+                : throw new OverlayMountException(value is null
+                    ? "threads needs a value: a number from 1 to 256."
+                    : $"threads={value} is not understood: use a number from 1 to 256."),
+        };
 
     private static void RefuseIf(bool isAsked, string sentence)
     {
