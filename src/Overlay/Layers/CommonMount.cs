@@ -33,7 +33,7 @@ internal static class CommonMount
         workPath = fromWork[(common + 1)..];
         if (IsSame(mount, upperPath, upper) && IsSame(mount, workPath, work))
         {
-            _ = Libc.SetMountAttributes(mount, MountAttributes.NoDevices, MountAttributes.None); // best effort: nothing opens one
+            _ = Libc.SetMountAttributes(mount, MountAttributes.NoDevices, MountAttributes.None); // best effort: nothing opens a device
             return true;
         }
         Libc.Close(mount);

@@ -6,8 +6,8 @@ namespace Veneer.Overlay.Layers;
 
 /// <summary>Keeps the descriptors of recently used directories, so that a name costs one system call at any depth.</summary>
 /// <remarks>
-/// The cache is bounded, since a process may open only so many files. Its lock is a leaf: no system call is made under it but
-/// close(2).
+/// The cache is bounded, since a process may open only so many files. Its lock is a leaf, and close(2) is the only system call
+/// that is made under it.
 /// </remarks>
 internal sealed class DirectoryCache(int capacity)
 {
@@ -109,7 +109,7 @@ internal sealed class DirectoryCache(int capacity)
             {
                 if (directory.Descriptor >= 0)
                 {
-                    surplus = descriptor; // another thread was faster
+                    surplus = descriptor; // another thread has opened the directory meanwhile
                     TouchLocked(directory);
                 }
                 else

@@ -83,8 +83,8 @@ internal sealed class InUseLock : IDisposable
                     if (!isLower || holder.IsOverlay) { complain($"The {place} {DescribeHolder(holder)}"); }
                     continue;
                 }
-                // Any process that may read a directory can lock it. It must not keep those from mounting who may write the directory.
-                // Our record tells the next overlay of this mount.
+                // Any process that may read a directory can lock it. Such a lock must not keep from mounting whoever may write the
+                // directory. Our record tells the next overlay about this mount.
                 log($"veneer: the {place} {DescribeHolder(holder)}, which may not write it and so is no overlay: mounted all the "
                     + "same, without the lock");
             }
@@ -108,7 +108,7 @@ internal sealed class InUseLock : IDisposable
     {
         while ((shared ? Libc.TryLockShared(descriptor) : Libc.TryLockExclusive(descriptor)).IsError)
         {
-            // After umount(8) the last server may still be ending, so it gets a moment. A server that is mounted gets none.
+            // After umount(8) the last server may still be ending, so it gets a moment. A server whose overlay is mounted gets none.
             if (Environment.TickCount64 >= deadline || IsMountedHere(ReadOwner(descriptor)) || HolderOf(place) is { IsOverlay: false })
             {
                 return false;
@@ -121,7 +121,7 @@ internal sealed class InUseLock : IDisposable
     private static bool IsMountedHere(OwnerRecord? owner)
     {
         if (owner is null || owner.Device.Length == 0) { return false; }
-        _ = MountTable.Read(out List<MountEntry> table); // best effort: without it we wait for longer
+        _ = MountTable.Read(out List<MountEntry> table); // best effort: without the mount table we wait longer
         return table.Exists(entry => entry.Device == owner.Device && entry.Id == owner.MountId);
     }
 
@@ -150,7 +150,7 @@ internal sealed class InUseLock : IDisposable
             {
                 break;
             }
-            // Other programs lock directories, too: systemd-tmpfiles(8) respects such locks. So the record must be there as well.
+            // Other programs lock directories, too, since systemd-tmpfiles(8) respects such locks. So there must be a record as well.
             if (canLock && Libc.TryLockShared(current).IsError && ReadOwner(current) is { } owner)
             {
                 complain($"The {place} lies in the {Describe(owner)}");
@@ -162,7 +162,7 @@ internal sealed class InUseLock : IDisposable
     }
 
     /// <summary>Complains of kernel overlays that use a layer.</summary>
-    /// <remarks>Every mount namespace is examined; one takes some 50 microseconds.</remarks>
+    /// <remarks>Every mount namespace is examined, which takes some 50 microseconds each.</remarks>
     private static void CheckKernelMounts(IReadOnlyList<Place> places, Action<string> complain)
     {
         foreach (KernelMount overlay in KernelMount.All())
@@ -220,7 +220,9 @@ internal sealed class InUseLock : IDisposable
             : owner.PidNamespace == space;
     }
 
-    /// <summary>Whether the process that wrote a record still runs. A process that mounted without the lock may.</summary>
+    /// <summary>
+    /// Whether the process that wrote a record still runs. It may have mounted without the lock, which another process held.
+    /// </summary>
     private static bool IsAlive(OwnerRecord owner)
     {
         if (owner.PidNamespace != Processes.NamespaceOf("self", "pid"))
@@ -284,7 +286,7 @@ internal sealed class InUseLock : IDisposable
     {
         byte[] record = owner.ToBytes();
         if (!userXattr && !Libc.SetXattrAt(directory, Libc.Self, Trusted, record, XattrFlags.None).IsError) { return; }
-        // best effort: without it, whoever finds the lock learns less
+        // best effort: without the record, whoever finds the directory locked learns less
         _ = Libc.SetXattrAt(directory, Libc.Self, User, record, XattrFlags.None);
     }
 
@@ -307,7 +309,7 @@ internal sealed class InUseLock : IDisposable
     {
         foreach ((Fd directory, _) in held)
         {
-            // Before the lock is released, or the record of the next overlay might be removed.
+            // While the lock is held: afterwards, the record might be that of the next overlay.
             if (directory.Value >= 0 && (userXattr || Libc.RemoveXattrAt(directory.Value, Libc.Self, Trusted).IsError))
             {
                 _ = Libc.RemoveXattrAt(directory.Value, Libc.Self, User); // best effort: nobody believes a record without the lock

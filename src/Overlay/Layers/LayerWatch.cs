@@ -8,9 +8,9 @@ namespace Veneer.Overlay.Layers;
 /// <summary>Notices that a layer was moved or removed while it is mounted.</summary>
 /// <remarks>
 /// The watch uses inotify(7), with a thread that sleeps until something happens. A move of the directory is an event of its
-/// own. A removal causes no event as long as somebody has the directory open, as we have, so names in the parent
-/// directory are watched, too. Moves of a directory further up change nothing for us and are not reported. Where nothing can be
-/// watched (the limit of inotify, which is 128 per user by default; a network filesystem) nothing is noticed.
+/// own. A removal causes no event as long as somebody has the directory open, as we do, so names in the parent directory
+/// are watched, too. Moves of a directory further up change nothing for us and are not reported. Where nothing can be watched
+/// (the limit of inotify, which is 128 per user by default; a network filesystem) nothing is noticed.
 /// </remarks>
 internal sealed class LayerWatch : IDisposable
 {
@@ -35,7 +35,7 @@ internal sealed class LayerWatch : IDisposable
         this.tell = tell;
     }
 
-    /// <summary>Whether the calling thread is a watching one, for which <see cref="Dispose"/> waits.</summary>
+    /// <summary>Whether the calling thread is the thread of a watch, for which <see cref="Dispose"/> waits.</summary>
     public static bool IsOwnThread => isOwnThread;
 
     /// <summary>Begins to watch.</summary>
@@ -104,7 +104,7 @@ internal sealed class LayerWatch : IDisposable
         {
             return;
         }
-        if (stopping) { return; } // the answer may have taken long: the descriptors may have been closed and recycled
+        if (stopping) { return; } // the call may have taken long: the descriptors may be closed and recycled by now
         string now = Host.Processes.Link(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{place.Descriptor}")) ?? "";
         if (status.Nlink == 0)
         {

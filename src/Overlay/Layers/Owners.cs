@@ -8,8 +8,8 @@ namespace Veneer.Overlay.Layers;
 /// <remarks>
 /// In a user namespace, and through a mount with an id mapping, the owner of an object may not be mapped. stat(2) then shows
 /// the overflow id, 65534, which belongs to a real user wherever it is mapped. If the kernel were told that id, that user
-/// would be the owner. <see cref="Unmapped"/> in its place belongs to nobody, so the kernel refuses what it refuses for such
-/// inodes, and still shows the overflow id. See ADR 19.
+/// would be the owner. So the kernel is told <see cref="Unmapped"/>, which belongs to nobody: it refuses what it refuses for an
+/// unmapped owner, and still shows the overflow id. See ADR 19.
 /// </remarks>
 internal sealed class Owners : IDisposable
 {

@@ -39,7 +39,7 @@ public sealed class Pin : IDisposable
     /// <exception cref="OverlayMountException">The layers cannot be pinned.</exception>
     internal static Pin Hold(IReadOnlyList<Place> layers)
     {
-        _ = Libc.MakeDirectoryAt(Libc.AtCwd, PathText.Encode(Home), 0x1C0); // it exists already, or the next call says why not
+        _ = Libc.MakeDirectoryAt(Libc.AtCwd, PathText.Encode(Home), 0x1C0); // best effort: it may exist; if not, the next call fails
         using Fd? turn = TakeTurn();
         if (turn is not null) { ReleaseAllLeft(); }
         // Containers may share a mount namespace and have the same process ids.
@@ -51,7 +51,8 @@ public sealed class Pin : IDisposable
             throw new OverlayMountException($"The option pin needs the directory {place}, which cannot be made ({error}): mount "
                 + $"without pin, or see to {Home}.");
         }
-        // Both stay locked as long as we live, or they would be taken for leftovers of a process that was killed.
+        // The place, and the root of the mount on it, stay locked as long as we live. Otherwise they would be taken for leftovers
+        // of a process that was killed.
         error = OpenAndLock(place, out Fd below);
         if (!error.IsError)
         {
@@ -60,7 +61,7 @@ public sealed class Pin : IDisposable
         }
         if (error.IsError)
         {
-            _ = Libc.RemoveDirectoryAt(Libc.AtCwd, PathText.Encode(place)); // best effort: the next mount does
+            _ = Libc.RemoveDirectoryAt(Libc.AtCwd, PathText.Encode(place)); // best effort: the next mount removes it
             below.Dispose();
             throw new OverlayMountException(error == Errno.EPERM
                 ? "The option pin needs the right to mount (CAP_SYS_ADMIN): become root, or mount without pin."
@@ -120,7 +121,7 @@ public sealed class Pin : IDisposable
     public static void ReleaseLeftovers()
     {
         using Fd? turn = TakeTurn();
-        if (turn is not null) { ReleaseAllLeft(); } // otherwise the next mount does
+        if (turn is not null) { ReleaseAllLeft(); } // otherwise the next mount removes them
     }
 
     /// <summary>
@@ -159,7 +160,8 @@ public sealed class Pin : IDisposable
             place.Dispose();
             if (isFree) { Release(entry.MountPoint); }
         }
-        // Directories may remain whose mount namespace is gone. Removing a directory whose namespace lives would take its pins.
+        // Directories may remain whose mount namespace is gone. Removing a directory whose namespace still exists would remove
+        // the pins there.
         if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(Home), OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None,
             out int home).IsError)
         {
@@ -192,7 +194,7 @@ public sealed class Pin : IDisposable
     public static void Release(string place)
     {
         if (!IsPlace(place)) { return; }
-        // Only after the unmount: removing a directory unmounts whatever is mounted on it in other namespaces.
+        // The directory is removed only after the unmount, since its removal unmounts whatever is mounted on it in other namespaces.
         if (!Libc.Unmount(PathText.Encode(place), lazy: true).IsError)
         {
             _ = Libc.RemoveDirectoryAt(Libc.AtCwd, PathText.Encode(place)); // best effort: an empty directory is in nobody's way

@@ -43,10 +43,10 @@ internal sealed class RealDirectory
     /// <summary>The number of borrowers of the descriptor. Protected by the cache's lock.</summary>
     internal int Borrowers { get; set; }
 
-    /// <summary>Protected by the cache's lock.</summary>
+    /// <summary>The next more recently used directory in the cache's list. Protected by the cache's lock.</summary>
     internal RealDirectory? Newer { get; set; }
 
-    /// <summary>Protected by the cache's lock.</summary>
+    /// <summary>The next less recently used directory in the cache's list. Protected by the cache's lock.</summary>
     internal RealDirectory? Older { get; set; }
 
     /// <summary>Follows a rename. Caller holds the rename lock exclusively.</summary>

@@ -46,18 +46,20 @@ internal sealed class DirectoryStack(RealDirectory? upper, RealDirectory[] lower
     /// <summary>Which lower has which names; null until reading them all is worthwhile. Set once.</summary>
     public LowerNames? LowerNames { get => Volatile.Read(ref lowerNames); set => Volatile.Write(ref lowerNames, value); }
 
-    /// <summary>How many times a lower was asked for a name that it does not have. Threads that count at once may lose counts.</summary>
+    /// <summary>
+    /// How many times a lower was asked for a name that it does not have. Threads that count at the same time may lose counts.
+    /// </summary>
     public int Misses;
 
     /// <summary>The directory's listing while somebody reads it, otherwise null. Protected by <see cref="Listings"/>.</summary>
     public MergedDirectory? Listing { get; set; }
 
-    /// <summary>The last readers of the directory. Threads that write at once may lose a write.</summary>
+    /// <summary>The last readers of the directory. Threads that write at the same time may lose a write.</summary>
     public ListingReaders Readers;
 
     /// <summary>
-    /// The entries whose offset is not their hash, which another name has; null while there is none. Protected by
-    /// <see cref="Listings"/>.
+    /// The entries whose offset is not the hash of their name, since another name has that hash; null while there are none.
+    /// Protected by <see cref="Listings"/>.
     /// </summary>
     public OwnOffset[]? OwnOffsets => Volatile.Read(ref ownOffsets);
 

@@ -4,7 +4,9 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Lookup;
 
-/// <summary>Goes down the layers from the topmost real object to everything behind it: from <see cref="Found"/> to <see cref="Whole"/>.</summary>
+/// <summary>
+/// Goes down the layers from the topmost real object to everything behind it: from <see cref="Found"/> to <see cref="Whole"/>.
+/// </summary>
 /// <param name="reader">Reads names in the layers.</param>
 /// <param name="layers">The layers.</param>
 /// <param name="followRedirects">Whether redirects are followed. If not, they give EPERM.</param>

@@ -137,8 +137,8 @@ internal sealed class LayeredLookup(LayerReader reader, LayerStack layers, bool 
     }
 
     /// <summary>
-    /// Which of the parent's lowers have which names. They are read once so many lowers were asked in vain that reading them
-    /// all costs no more. Null before that, and when they cannot be read.
+    /// Which of the parent's lowers have which names. The names are read as soon as so many lowers were asked in vain that
+    /// reading all names costs no more. Null before that, and when the lowers cannot be read.
     /// </summary>
     private LowerNames? NamesOf(DirectoryStack parent)
     {

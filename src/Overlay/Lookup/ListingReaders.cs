@@ -3,14 +3,14 @@ namespace Veneer.Overlay.Lookup;
 /// <summary>The last readers of a directory: tells whether the kernel may have kept entries of several versions of it.</summary>
 /// <remarks>
 /// The kernel keeps one listing for all readers. It notes the directory's state when a reader begins, but keeps the first
-/// entries that arrive. These may be those of a reader that began before a change and was slow, kept under the state after
+/// entries that arrive. They may come from a slow reader that began before a change, and are then kept under the state after
 /// the change. Until the next change, a new name would be missing from the listing, or a removed one would be listed. When
-/// two readers have begun with a change between them, the kernel is told at the end of each listing to drop what it keeps,
-/// until the earlier reader must have arrived. A single thread cannot overtake itself.
+/// one reader has begun before a change and another one after it, the kernel is told at the end of each listing to drop what
+/// it keeps, until the entries of the first reader must have arrived. A single thread cannot overtake itself.
 /// </remarks>
 internal struct ListingReaders
 {
-    /// <summary>The longest time that a thread may need from our answer until the kernel notes it, in milliseconds.</summary>
+    /// <summary>The longest time from our answer to a reader until the kernel has kept the entries, in milliseconds.</summary>
     private const int Patience = 100;
 
     private int version;
@@ -27,7 +27,7 @@ internal struct ListingReaders
         bool isAnother = thread != reader || thread == 0;
         if (listed == version)
         {
-            if (isAnother) { reader = 0; } // several
+            if (isAnother) { reader = 0; } // several threads
         }
         else
         {

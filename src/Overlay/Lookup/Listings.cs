@@ -56,7 +56,7 @@ internal sealed class Listings(NameHash hash, LayerReader layers)
         }
     }
 
-    /// <summary>The listing that the directory shows, with one user more; null if it shows none.</summary>
+    /// <summary>The listing that the directory shows, with one more user; null if it shows none.</summary>
     public MergedDirectory? Find(DirectoryStack directory)
     {
         using (gate.Enter())
@@ -119,7 +119,7 @@ internal sealed class Listings(NameHash hash, LayerReader layers)
         }
     }
 
-    /// <summary>Gives entries of a directory offsets of their own where several names have one hash, or once had.</summary>
+    /// <summary>Gives entries of a directory offsets of their own where several names have the same hash, or once had it.</summary>
     private void Separate(DirectoryStack directory, MergedDirectory listing)
     {
         using (gate.Enter()) { listing.SeparateLocked(directory); }

@@ -6,8 +6,8 @@ namespace Veneer.Overlay.Lookup;
 /// <summary>Tells which of a directory's lowers is the first with an object or a whiteout under a name.</summary>
 /// <remarks>
 /// Images have dozens of layers, and most names are in one of them: without this, each lookup asks all layers above that
-/// one. Lower layers do not change, so the answers stay true. A layer that is named may lack the name (two names may have
-/// one hash); the layers above it certainly lack it.
+/// one. Lower layers do not change, so the answers stay true. The answer may be a layer that lacks the name, since two names
+/// may have the same hash; the layers above it certainly lack the name.
 /// </remarks>
 internal sealed class LowerNames
 {
@@ -78,7 +78,7 @@ internal sealed class LowerNames
         name.CopyTo(other);
         other[letter] ^= 0x20;
         Errno error = Libc.StatAt(directory, other[..name.Length], StatxMask.Basic, out Statx found);
-        // The number of readdir(3) would not do: vfat makes one up for an entry that is in no cache.
+        // The inode number that readdir(3) gives cannot be compared: vfat makes one up for an entry that is in no cache.
         return error == Errno.ENOENT
             || (!error.IsError && !Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat).IsError && found.Ino != stat.Ino);
     }

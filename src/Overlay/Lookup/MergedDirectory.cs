@@ -80,8 +80,8 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <param name="most">The most entries to make room for.</param>
     public Prefetched LookAhead(int first, int most)
     {
-        // A recycled one stems from another directory, which has no reader any more. The last one of this directory is not
-        // reused, since a reader may still use it.
+        // A recycled object comes from another directory, which has no readers any more. The previous object of this directory
+        // is not recycled, since a reader may still use it.
         Prefetched prefetched = Interlocked.Exchange(ref recycledPrefetched, null) ?? new Prefetched();
         prefetched.Begin(first, Math.Min(most, Count - first));
         Volatile.Write(ref ahead, prefetched);
@@ -115,7 +115,7 @@ internal sealed class MergedDirectory(NameHash hash)
         Version = version;
         RealDirectory? upper = directory.Upper; // a copy-up may set it meanwhile
         bool isMerge = directory.Lowers.Length + (upper is null ? 0 : 1) > 1;
-        // Cleared before reading: a read that failed has left names in the table.
+        // The set is emptied before the read and not after it, since a read that fails leaves names in it.
         if (isMerge) { entries.ForgetNames(); }
         if (upper is not null)
         {
@@ -180,13 +180,13 @@ internal sealed class MergedDirectory(NameHash hash)
     }
 
     /// <summary>
-    /// The offset before a name's entry, except for the rare name whose hash another one has, too. Offsets are signed for user
-    /// space, and the lowest ones are taken.
+    /// The offset after a name's entry, unless another name has the same hash, which is rare. User space reads offsets as signed
+    /// numbers, and the lowest offsets are taken.
     /// </summary>
     private ulong Offset(ReadOnlySpan<byte> name) => Math.Max(hash.Of(name) >> 1, FirstOffset + 1);
 
     /// <summary>Gives the entries their offsets.</summary>
-    /// <returns>Whether <see cref="SeparateLocked"/> must follow, since several names have one hash, or once had.</returns>
+    /// <returns>Whether <see cref="SeparateLocked"/> must follow, since several names have the same hash, or once had it.</returns>
     public bool Sort(DirectoryStack directory)
     {
         if (offsets.Length < Count) { offsets = new ulong[entries.Capacity]; }
@@ -202,8 +202,8 @@ internal sealed class MergedDirectory(NameHash hash)
     /// gate of <see cref="Listings"/>.
     /// </summary>
     /// <remarks>
-    /// Each entry keeps its own offset for as long as the directory is known, also after the others have gone: a reader of
-    /// those goes on after them.
+    /// An entry keeps the offset that it was given for as long as the directory is known, even after the other names with its
+    /// hash are gone: a reader that has read one of these goes on at the next offset.
     /// </remarks>
     public void SeparateLocked(DirectoryStack directory)
     {

@@ -6,7 +6,8 @@ namespace Veneer.Overlay.Lookup;
 
 /// <summary>The results of the look-ahead (Requests/LookAhead) for some entries of a listing: lower objects with nothing below.</summary>
 /// <remarks>
-/// One thread adds, any number read. The results are true for as long as upper lacks the directory: lower layers do not change.
+/// One thread adds results, and any number of threads read them. The results are true for as long as upper lacks the directory,
+/// since lower layers do not change.
 /// </remarks>
 internal sealed class Prefetched
 {
