@@ -28,7 +28,9 @@ internal static class Privilege
         foreach (string line in PathText.Decode(status).Split('\n'))
         {
             if (!line.StartsWith("CapEff:\t", StringComparison.Ordinal)) { continue; }
-            return ulong.TryParse(line["CapEff:\t".Length..], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong capabilities) && (capabilities >> SysAdmin & 1) != 0;
+            ReadOnlySpan<char> digits = line.AsSpan("CapEff:\t".Length);
+            return ulong.TryParse(digits, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong capabilities)
+                && (capabilities >> SysAdmin & 1) != 0;
         }
         return false;
     }
