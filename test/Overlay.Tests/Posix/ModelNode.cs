@@ -1,0 +1,50 @@
+using Veneer.Linux;
+
+namespace Veneer.Overlay.Tests.Posix;
+
+/// <summary>An object of a plain POSIX tree, in memory.</summary>
+internal sealed class ModelNode(uint type)
+{
+    public uint Type { get; } = type;
+    public uint Mode;
+    public uint Uid, Gid, Rdev;
+    /// <summary>What a regular file holds.</summary>
+    public byte[] Content = [];
+    /// <summary>The target of a symbolic link.</summary>
+    public string Target = "";
+    public readonly SortedDictionary<string, byte[]> Xattrs = new(StringComparer.Ordinal);
+    /// <summary>The entries of a directory.</summary>
+    public readonly SortedDictionary<string, ModelNode> Children = new(StringComparer.Ordinal);
+    /// <summary>Of anything but a directory.</summary>
+    public uint Nlink = 1;
+    /// <summary>Null once a change has made it the present time.</summary>
+    public (ulong Seconds, uint Nanoseconds)? ModifyTime;
+    /// <summary>The inode number that was seen first; 0 before.</summary>
+    public ulong Ino;
+    /// <summary>A directory that was made in the overlay, so that nothing is below it.</summary>
+    public bool IsMade;
+    /// <summary>st_nlink in the lower layer, for a file that has several names there; else 0.</summary>
+    public uint LowerNlink;
+
+    public bool IsDirectory => Type == FileType.Directory;
+    public bool IsRegular => Type == FileType.Regular;
+    public bool IsSymbolicLink => Type == FileType.SymbolicLink;
+    public bool TakesUserAttributes => IsDirectory || IsRegular;
+
+    /// <summary>Every name in the tree, with the directory that has it; the root first, with an empty name.</summary>
+    public IEnumerable<(string Path, ModelNode Parent, string Name, ModelNode Node)> Walk(string path = "")
+    {
+        foreach ((string name, ModelNode child) in Children)
+        {
+            string childPath = path.Length == 0 ? name : $"{path}/{name}";
+            yield return (childPath, this, name, child);
+            if (child.IsDirectory)
+            {
+                foreach (var inner in child.Walk(childPath)) { yield return inner; }
+            }
+        }
+    }
+
+    /// <summary>Whether a directory is this one or below it.</summary>
+    public bool Contains(ModelNode other) => ReferenceEquals(this, other) || Children.Values.Any(child => child.IsDirectory && child.Contains(other));
+}
