@@ -15,6 +15,8 @@ internal sealed class ModelNode(uint type)
     public readonly SortedDictionary<string, byte[]> Xattrs = new(StringComparer.Ordinal);
     /// <summary>The entries of a directory.</summary>
     public readonly SortedDictionary<string, ModelNode> Children = new(StringComparer.Ordinal);
+    /// <summary>The names that a directory once had.</summary>
+    public readonly SortedSet<string> Former = new(StringComparer.Ordinal);
     /// <summary>Of anything but a directory.</summary>
     public uint Nlink = 1;
     /// <summary>Null once a change has made it the present time.</summary>

@@ -26,6 +26,7 @@ internal static class PosixLowers
             layers.Directory($"{bottom}/{path}", 0x1ED, 5, 6);
         }
         layers.Directory($"{bottom}/sg", 0x5FD, 20, 30); // set-group-id
+        layers.Directory($"{bottom}/sg/3", 0x1ED, 20, 30);
         layers.File($"{bottom}/a/f1", Content(3000, 1), 0x1A4, 100, 200);
         layers.Attribute($"{bottom}/a/f1", "user.one", "first");
         layers.Attribute($"{bottom}/a/f1", "trusted.two", "second");
@@ -41,7 +42,7 @@ internal static class PosixLowers
         layers.Node($"{bottom}/a/p", FileType.Fifo, 0x1A0);
         layers.Node($"{bottom}/a/dev", FileType.CharacterDevice, 0x1B6, DeviceNumber.Encode(1, 3));
         layers.Attribute($"{bottom}/a/dev", "trusted.two", "device");
-        foreach (string name in (string[])["m/1", "m/2", "m/sub/1", "o/hidden", "w/gone", "w/stays", "x/gone", "x/stays", "fd/in/1", "df/hidden", "emptied/1", "removed"])
+        foreach (string name in (string[])["m/1", "m/2", "m/sub/1", "o/hidden", "w/gone", "w/stays", "x/gone", "x/stays", "fd/in/1", "df/hidden", "emptied/1", "removed", "sg/1", "sg/2"])
         {
             layers.File($"{bottom}/{name}", Encoding.UTF8.GetBytes("bottom " + name));
         }
@@ -78,6 +79,8 @@ internal static class PosixLowers
             layers.Directory($"{bottom}/old/deep", 0x1ED, 21, 22);
             layers.File($"{bottom}/old/1", Content(30, 16));
             layers.File($"{bottom}/old/deep/1", Content(40, 17));
+            layers.Directory($"{third}/old", 0x1ED, 27, 28);
+            layers.File($"{third}/old/3", Content(35, 22));
             layers.Directory($"{second}/moved", 0x1C9, 23, 24);
             layers.Attribute($"{second}/moved", layers.Prefix + "redirect", "/old");
             layers.Whiteout($"{second}/old");
