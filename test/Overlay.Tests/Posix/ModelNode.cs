@@ -17,6 +17,8 @@ internal sealed class ModelNode(uint type)
     public readonly SortedDictionary<string, ModelNode> Children = new(StringComparer.Ordinal);
     /// <summary>The names that a directory once had.</summary>
     public readonly SortedSet<string> Former = new(StringComparer.Ordinal);
+    /// <summary>The names under which a directory once had another one that a lower has.</summary>
+    public readonly SortedSet<string> Buried = new(StringComparer.Ordinal);
     /// <summary>Of anything but a directory.</summary>
     public uint Nlink = 1;
     /// <summary>Null once a change has made it the present time.</summary>

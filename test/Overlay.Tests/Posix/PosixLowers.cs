@@ -81,10 +81,10 @@ internal static class PosixLowers
             layers.File($"{bottom}/old/deep/1", Content(40, 17));
             layers.Directory($"{third}/old", 0x1ED, 27, 28);
             layers.File($"{third}/old/3", Content(35, 22));
-            layers.Directory($"{second}/moved", 0x1C9, 23, 24);
-            layers.Attribute($"{second}/moved", layers.Prefix + "redirect", "/old");
+            layers.Directory($"{second}/x/moved", 0x1C9, 23, 24);
+            layers.Attribute($"{second}/x/moved", layers.Prefix + "redirect", "/old");
             layers.Whiteout($"{second}/old");
-            layers.File($"{second}/moved/2", Content(60, 18));
+            layers.File($"{second}/x/moved/2", Content(60, 18));
             layers.Directory($"{bottom}/m/was", 0x1ED, 21, 22);
             layers.File($"{bottom}/m/was/1", Content(70, 19));
             layers.Directory($"{top}/m/is", 0x1ED, 25, 26);
@@ -100,10 +100,10 @@ internal static class PosixLowers
             layers.Attribute($"{third}/same", layers.Prefix + "metacopy", "");
             layers.File($"{top}/same", new byte[4000], 0x180, 33, 34);
             layers.Attribute($"{top}/same", layers.Prefix + "metacopy", "");
-            layers.File($"{second}/meta", new byte[9000], 0x1A4, 35, 36);
-            layers.Attribute($"{second}/meta", layers.Prefix + "metacopy", "");
-            layers.Attribute($"{second}/meta", layers.Prefix + "redirect", "/data/d");
-            layers.Attribute($"{second}/meta", "user.one", "meta");
+            layers.File($"{second}/x/meta", new byte[9000], 0x1A4, 35, 36);
+            layers.Attribute($"{second}/x/meta", layers.Prefix + "metacopy", "");
+            layers.Attribute($"{second}/x/meta", layers.Prefix + "redirect", "/data/d");
+            layers.Attribute($"{second}/x/meta", "user.one", "meta");
         }
         for (int i = 0; i < roots.Length; i++) { RealLayers.SetTimes(roots[i], i); }
     }

@@ -328,7 +328,7 @@ internal sealed class PosixRun
     {
         (string directory, ModelNode parent) = PickDirectory();
         if (root.Walk().Count() > MostObjects || directory.Count(c => c == '/') > 4) { return; }
-        string name = PickName(parent, 20);
+        string name = type == FileType.Directory && parent.Buried.Count > 0 ? Pick(parent.Buried.ToArray()) : PickName(parent, 20);
         (uint Uid, uint Gid) caller = random.Next(3) == 0 ? (1000u, 100u) : (0, 0);
         uint mode = Pick<uint>([0x1B6, 0x1FF, 0x1C0]), umask = Pick<uint>([0, 0x12]);
         uint device = type == FileType.CharacterDevice ? Pick<uint>([0, DeviceNumber.Encode(1, 5)]) : 0;
@@ -396,6 +396,7 @@ internal sealed class PosixRun
         parent.Former.Add(name);
         parent.ModifyTime = null;
         if (!gone.IsDirectory) { gone.Nlink--; }
+        else if (!gone.IsMade) { parent.Buried.Add(name); }
     }
 
     private void RmDir()
@@ -418,7 +419,7 @@ internal sealed class PosixRun
         RemoveBelow(path, directory);
         if (isWritable && random.Next(3) > 0)
         {
-            ulong node = Find(path[..Math.Max(0, path.Length - name.Length - 1)]);
+            ulong node = Find(DirectoryOf(path));
             if (Do("remove tree", path, Errno.None, () => client.RmDir(node, name))) { Remove(parent, name); }
         }
     }
@@ -441,6 +442,7 @@ internal sealed class PosixRun
         (string directory, ModelNode parent) = PickDirectory();
         (string newDirectory, ModelNode newParent) = random.Next(3) == 0 ? (directory, parent) : PickDirectory();
         string name = PickName(parent, 95), newName = PickName(newParent, 50);
+        if (random.Next(4) == 0) { AimAtCovered(ref directory, ref parent, ref name, ref newDirectory, ref newParent, ref newName); }
         RenameFlags flags = random.Next(8) switch { 0 => RenameFlags.NoReplace, 1 or 2 => RenameFlags.Exchange, 3 => random.Next(4) == 0 ? RenameFlags.Whiteout : RenameFlags.None, _ => RenameFlags.None };
         parent.Children.TryGetValue(name, out ModelNode? model);
         newParent.Children.TryGetValue(newName, out ModelNode? replaced);
@@ -463,6 +465,25 @@ internal sealed class PosixRun
         newParent.Children[newName] = model!;
         if (exchange) { parent.Children[name] = replaced!; }
     }
+
+    /// <summary>Chooses a directory to be moved to where lowers have one that nobody must see: an empty one, or one that was removed.</summary>
+    private void AimAtCovered(ref string directory, ref ModelNode parent, ref string name, ref string newDirectory, ref ModelNode newParent, ref string newName)
+    {
+        (string Path, ModelNode Parent, string Name, ModelNode Node)[] directories = [.. root.Walk().Where(entry => entry.Node.IsDirectory)];
+        (string Path, ModelNode Parent, string Name, ModelNode Node)[] movable = [.. directories.Where(entry => CanMove(entry.Node))];
+        (string Path, ModelNode Parent, string Name)[] targets =
+        [
+            .. directories.Where(entry => !entry.Node.IsMade && entry.Node.Children.Count == 0).Select(entry => (DirectoryOf(entry.Path), entry.Parent, entry.Name)),
+            .. directories.Select(entry => (entry.Path, entry.Node)).Append((Path: "", Node: root))
+                .SelectMany(entry => entry.Node.Buried.Where(name => !entry.Node.Children.ContainsKey(name)).Select(name => (entry.Path, entry.Node, name))),
+        ];
+        if (movable.Length == 0 || targets.Length == 0) { return; }
+        var source = Pick(movable);
+        (directory, parent, name) = (DirectoryOf(source.Path), source.Parent, source.Name);
+        (newDirectory, newParent, newName) = Pick(targets);
+    }
+
+    private static string DirectoryOf(string path) => path.LastIndexOf('/') is > 0 and int slash ? path[..slash] : "";
 
     private Errno ExpectRename(ModelNode? model, ModelNode? replaced, RenameFlags flags)
     {
