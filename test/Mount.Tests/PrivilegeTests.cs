@@ -101,10 +101,12 @@ public sealed class PrivilegeTests
     public void A_setgid_bit_without_group_execution_is_cleared_too(string how)
     {
         using var overlay = Overlay.With(lower: Tree.Of(
-            ("file", Node.File("xx").Mode(Oct(2666))), ("own", Node.File("xx").Mode(Oct(2666)).OwnedBy(0, 1000))));
-        using Actor user = Actor.User(1000, 1000);
+            ("file", Node.File("xx").Mode(Oct(2666))),
+            ("own", Node.File("xx").Mode(Oct(2666)).OwnedBy(0, 1000)),
+            ("supplementary", Node.File("xx").Mode(Oct(2666)).OwnedBy(0, 500))));
+        using var user = new Actor(1000, 1000, groups: [500]);
 
-        foreach (string name in (string[])["file", "own"])
+        foreach (string name in (string[])["file", "own", "supplementary"])
         {
             FilePath path = overlay.Merged / name;
             user.Do(() =>
@@ -121,6 +123,7 @@ public sealed class PrivilegeTests
 
         Assert.Equal(Text(Oct(666)), Text(Sys.Stat(overlay.Merged / "file").Mode));
         Assert.Equal(Text(Oct(2666)), Text(Sys.Stat(overlay.Merged / "own").Mode));
+        Assert.Equal(Text(Oct(2666)), Text(Sys.Stat(overlay.Merged / "supplementary").Mode));
     }
 
     [MountFact]

@@ -107,14 +107,7 @@ internal sealed class ObjectChange(ObjectTree tree)
     {
         Errno error = Libc.RemoveXattrAt(real.Directory, real.Name, "security.capability\0"u8);
         if (error.IsError && !error.IsNoXattr) { return error; }
-        if (request.Header.Uid == 0) { return Errno.None; }
-        error = Libc.StatAt(real.Directory, real.Name, StatxMask.Basic, out Statx stat);
-        if (error.IsError) { return error; }
-        uint mode = stat.Mode & ModeBits.Mask & ~ModeBits.SetUid;
-        // If the group may not execute the file, the bit goes only when the writer is not in the group. Kernel:
-        // setattr_should_drop_sgid().
-        if ((mode & ModeBits.GroupExecute) != 0 || request.Header.Gid != stat.Gid) { mode &= ~ModeBits.SetGid; }
-        return mode == (stat.Mode & ModeBits.Mask) ? Errno.None : Libc.ChangeModeAt(real.Directory, real.Name, mode);
+        return request.Header.Uid == 0 ? Errno.None : SetId.Clear(real.Directory, real.Name, request);
     }
 
     private static TimeSpec Time(SetAttrValid valid, SetAttrValid set, SetAttrValid now, ulong seconds, uint nanoseconds) =>
