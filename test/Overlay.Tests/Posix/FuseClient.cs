@@ -13,7 +13,9 @@ namespace Veneer.Overlay.Tests.Posix;
 /// <param name="Attr">The attributes of READDIRPLUS; null with READDIR.</param>
 internal sealed record Listed(ulong Ino, uint Type, Attr? Attr);
 
-/// <summary>Asks a server as the kernel does: by nodeids, which are looked up and forgotten. Root is the caller unless told otherwise.</summary>
+/// <summary>
+/// Asks a server as the kernel does: by nodeids, which are looked up and forgotten. Root is the caller unless told otherwise.
+/// </summary>
 internal sealed class FuseClient(FakeKernel kernel)
 {
     /// <summary>Larger answers come through a pipe, which a socket passes on in pieces.</summary>
@@ -129,7 +131,8 @@ internal sealed class FuseClient(FakeKernel kernel)
     public Errno Link(ulong node, ulong directory, string name)
     {
         Errno error = MustBeAbsent(directory, name);
-        return error.IsError ? error : Entry(Call(Opcode.Link, directory, Bytes.Of(new LinkIn { OldNodeId = node }), Name(name)), out _, out _);
+        var input = new LinkIn { OldNodeId = node };
+        return error.IsError ? error : Entry(Call(Opcode.Link, directory, Bytes.Of(input), Name(name)), out _, out _);
     }
 
     public Errno Unlink(ulong directory, string name) => Remove(Opcode.Unlink, directory, name);
@@ -165,7 +168,8 @@ internal sealed class FuseClient(FakeKernel kernel)
         return answer.Error;
     }
 
-    public void Release(ulong node, ulong fh) => Assert.Equal(Errno.None, Call(Opcode.Release, node, Bytes.Of(new ReleaseIn { Fh = fh })).Error);
+    public void Release(ulong node, ulong fh) =>
+        Assert.Equal(Errno.None, Call(Opcode.Release, node, Bytes.Of(new ReleaseIn { Fh = fh })).Error);
 
     /// <summary>Reads an open file to its end.</summary>
     public Errno Read(ulong node, ulong fh, out byte[] content)
@@ -219,7 +223,8 @@ internal sealed class FuseClient(FakeKernel kernel)
         ulong offset = 0;
         while (true)
         {
-            Answer answer = Call(isPlus ? Opcode.ReadDirPlus : Opcode.ReadDir, directory, Bytes.Of(new ReadIn { Offset = offset, Size = size }));
+            var input = new ReadIn { Offset = offset, Size = size };
+            Answer answer = Call(isPlus ? Opcode.ReadDirPlus : Opcode.ReadDir, directory, Bytes.Of(input));
             if (answer.Error.IsError) { return answer.Error; }
             if (answer.Body.Length == 0) { break; }
             for (ReadOnlySpan<byte> rest = answer.Body; rest.Length > 0;)
@@ -235,7 +240,8 @@ internal sealed class FuseClient(FakeKernel kernel)
                 before += Unsafe.SizeOf<DirEnt>();
                 string name = Encoding.UTF8.GetString(rest.Slice(before, (int)dirent.NameLength));
                 if (entry.NodeId != 0) { Keep(entry.NodeId); }
-                Assert.True(entries.TryAdd(name, new Listed(dirent.Ino, dirent.Type << 12, entry.NodeId == 0 ? null : entry.Attr)), $"{name} is listed twice");
+                var listed = new Listed(dirent.Ino, dirent.Type << 12, entry.NodeId == 0 ? null : entry.Attr);
+                Assert.True(entries.TryAdd(name, listed), $"{name} is listed twice");
                 offset = dirent.Offset;
                 rest = rest[((before + (int)dirent.NameLength + 7) & ~7)..];
             }

@@ -2,6 +2,13 @@ using Veneer.Linux;
 
 namespace Veneer.Overlay.Tests.Posix;
 
+/// <summary>A name in a tree.</summary>
+/// <param name="Path">The path from the root, without a slash at its beginning.</param>
+/// <param name="Parent">The directory that has the name.</param>
+/// <param name="Name">The name.</param>
+/// <param name="Node">What has it.</param>
+internal readonly record struct Named(string Path, ModelNode Parent, string Name, ModelNode Node);
+
 /// <summary>An object of a plain POSIX tree, in memory.</summary>
 internal sealed class ModelNode(uint type)
 {
@@ -35,20 +42,21 @@ internal sealed class ModelNode(uint type)
     public bool IsSymbolicLink => Type == FileType.SymbolicLink;
     public bool TakesUserAttributes => IsDirectory || IsRegular;
 
-    /// <summary>Every name in the tree, with the directory that has it; the root first, with an empty name.</summary>
-    public IEnumerable<(string Path, ModelNode Parent, string Name, ModelNode Node)> Walk(string path = "")
+    /// <summary>Every name in the tree, but that of the root, which has none.</summary>
+    public IEnumerable<Named> Walk(string path = "")
     {
         foreach ((string name, ModelNode child) in Children)
         {
             string childPath = path.Length == 0 ? name : $"{path}/{name}";
-            yield return (childPath, this, name, child);
+            yield return new Named(childPath, this, name, child);
             if (child.IsDirectory)
             {
-                foreach (var inner in child.Walk(childPath)) { yield return inner; }
+                foreach (Named inner in child.Walk(childPath)) { yield return inner; }
             }
         }
     }
 
     /// <summary>Whether a directory is this one or below it.</summary>
-    public bool Contains(ModelNode other) => ReferenceEquals(this, other) || Children.Values.Any(child => child.IsDirectory && child.Contains(other));
+    public bool Contains(ModelNode other) =>
+        ReferenceEquals(this, other) || Children.Values.Any(child => child.IsDirectory && child.Contains(other));
 }

@@ -42,7 +42,9 @@ internal static class PosixLowers
         layers.Node($"{bottom}/a/p", FileType.Fifo, 0x1A0);
         layers.Node($"{bottom}/a/dev", FileType.CharacterDevice, 0x1B6, DeviceNumber.Encode(1, 3));
         layers.Attribute($"{bottom}/a/dev", "trusted.two", "device");
-        foreach (string name in (string[])["m/1", "m/2", "m/sub/1", "o/hidden", "w/gone", "w/stays", "x/gone", "x/stays", "fd/in/1", "df/hidden", "emptied/1", "removed", "sg/1", "sg/2"])
+        foreach (string name in (string[])
+            ["m/1", "m/2", "m/sub/1", "o/hidden", "w/gone", "w/stays", "x/gone", "x/stays",
+                "fd/in/1", "df/hidden", "emptied/1", "removed", "sg/1", "sg/2"])
         {
             layers.File($"{bottom}/{name}", Encoding.UTF8.GetBytes("bottom " + name));
         }

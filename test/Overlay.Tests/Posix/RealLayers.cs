@@ -1,10 +1,13 @@
 using System.Globalization;
+using System.Security.Cryptography;
 using System.Text;
 using Veneer.Linux;
 
 namespace Veneer.Overlay.Tests.Posix;
 
-/// <summary>Real directories that are layers: makes objects in them by hand, and tells without any code of the overlay what they show.</summary>
+/// <summary>
+/// Real directories that are layers: makes objects in them by hand, and tells without any code of the overlay what they show.
+/// </summary>
 /// <param name="prefix">Of the overlay's attributes: <c>trusted.overlay.</c> or <c>user.overlay.</c>.</param>
 internal sealed class RealLayers(string prefix)
 {
@@ -19,6 +22,9 @@ internal sealed class RealLayers(string prefix)
     private static bool TryStat(string path, out Statx stat) => !Libc.StatAt(Libc.AtCwd, Name(path), StatxMask.Basic, out stat).IsError;
 
     public string Prefix => prefix;
+
+    /// <summary>Whether the attributes are <c>user.overlay.*</c>, which only files and directories take.</summary>
+    public bool IsUser => prefix.StartsWith("user.", StringComparison.Ordinal);
 
     /// <summary>Finishes an object that was just made: owner, mode and times, which tell it apart from others.</summary>
     private static void Finish(string path, uint mode, uint uid, uint gid)
@@ -68,11 +74,14 @@ internal sealed class RealLayers(string prefix)
     public void Attribute(string path, string name, string value) =>
         Assert.Equal(Errno.None, Libc.SetXattrAt(Libc.AtCwd, Name(path), Name(name), Encoding.UTF8.GetBytes(value), XattrFlags.None));
 
+    private static IOrderedEnumerable<string> AllOf(string root) =>
+        System.IO.Directory.EnumerateFileSystemEntries(root, "*", SearchOption.AllDirectories).Append(root).Order(StringComparer.Ordinal);
+
     /// <summary>Gives every object of a layer a modification time of its own.</summary>
     public static void SetTimes(string root, int seed)
     {
         long second = 1_000_000_000 + (seed * 100_000);
-        foreach (string path in System.IO.Directory.EnumerateFileSystemEntries(root, "*", SearchOption.AllDirectories).Append(root).Order(StringComparer.Ordinal))
+        foreach (string path in AllOf(root))
         {
             var time = new TimeSpec { Seconds = ++second, Nanoseconds = (uint)(second % 1000) * 1000 };
             Assert.Equal(Errno.None, Libc.ChangeTimesAt(Libc.AtCwd, Name(path), time, time));
@@ -92,22 +101,26 @@ internal sealed class RealLayers(string prefix)
         return Encoding.UTF8.GetString(list, 0, size).Split('\0', StringSplitOptions.RemoveEmptyEntries);
     }
 
-    private bool Says(string path, string name, string value) => Value(path, prefix + name) is { } bytes && Encoding.UTF8.GetString(bytes) == value;
+    private bool Says(string path, string name, string value) =>
+        Value(path, prefix + name) is { } bytes && Encoding.UTF8.GetString(bytes) == value;
 
     private bool IsWhiteout(string path, in Statx stat) =>
         (stat.Type == FileType.CharacterDevice && stat.Rdev == 0)
-        || (stat.IsRegular && stat.Size == 0 && Value(path, prefix + "whiteout") is not null && Says(Path.GetDirectoryName(path)!, "opaque", "x"));
+        || (stat.IsRegular && stat.Size == 0 && Value(path, prefix + "whiteout") is not null
+            && Says(Path.GetDirectoryName(path)!, "opaque", "x"));
 
     /// <summary>Everything that a layer holds, a line for each object; without times of access and change.</summary>
     public static string[] Snapshot(string root) =>
     [
-        .. System.IO.Directory.EnumerateFileSystemEntries(root, "*", SearchOption.AllDirectories).Append(root).Order(StringComparer.Ordinal).Select(path =>
+        .. AllOf(root).Select(path =>
         {
             Statx stat = Stat(path);
-            string content = stat.IsRegular ? Convert.ToHexString(System.Security.Cryptography.SHA256.HashData(System.IO.File.ReadAllBytes(path))) : "";
-            string attributes = string.Join(',', Attributes(path).Order(StringComparer.Ordinal).Select(name => $"{name}={Convert.ToHexString(Value(path, name)!)}"));
-            return string.Create(CultureInfo.InvariantCulture,
-                $"{path} {stat.Mode:x} {stat.Uid}:{stat.Gid} {stat.Nlink} {stat.Rdev} {stat.ModifyTime.Seconds}.{stat.ModifyTime.Nanoseconds} {attributes} {content}");
+            string content = stat.IsRegular ? Convert.ToHexString(SHA256.HashData(System.IO.File.ReadAllBytes(path))) : "";
+            string[] attributes = [.. Attributes(path).Order(StringComparer.Ordinal)
+                .Select(name => $"{name}={Convert.ToHexString(Value(path, name)!)}")];
+            string numbers = string.Create(CultureInfo.InvariantCulture,
+                $"{stat.Mode:x} {stat.Uid}:{stat.Gid} {stat.Nlink} {stat.Rdev} {stat.ModifyTime.Seconds}.{stat.ModifyTime.Nanoseconds}");
+            return $"{path} {numbers} {string.Join(',', attributes)} {content}";
         }),
     ];
 
@@ -130,7 +143,8 @@ internal sealed class RealLayers(string prefix)
     private ModelNode DirectoryOf(Part[] parts)
     {
         ModelNode node = NodeOf(parts[0].Path);
-        IEnumerable<string> names = parts.SelectMany(part => System.IO.Directory.EnumerateFileSystemEntries(part.Path)).Select(path => Path.GetFileName(path)!);
+        IEnumerable<string> names = parts
+            .SelectMany(part => System.IO.Directory.EnumerateFileSystemEntries(part.Path)).Select(path => Path.GetFileName(path));
         foreach (string name in names.Distinct().Order(StringComparer.Ordinal))
         {
             if (Find(parts, name) is { } child) { node.Children.Add(name, child); }
@@ -179,7 +193,7 @@ internal sealed class RealLayers(string prefix)
             string to = Encoding.UTF8.GetString(redirect);
             if (to[0] != '/')
             {
-                wanted = to;
+                wanted = wanted[..(wanted.LastIndexOf('/') + 1)] + to;
                 continue;
             }
             int above = parts[i].Layer;
@@ -245,7 +259,10 @@ internal sealed class RealLayers(string prefix)
         foreach (string name in Attributes(path))
         {
             if (!name.StartsWith(prefix, StringComparison.Ordinal)) { node.Xattrs[name] = Value(path, name)!; }
-            else if (name.StartsWith(prefix + "overlay.", StringComparison.Ordinal)) { node.Xattrs[prefix + name[(prefix + "overlay.").Length..]] = Value(path, name)!; }
+            else if (name.StartsWith(prefix + "overlay.", StringComparison.Ordinal))
+            {
+                node.Xattrs[prefix + name[(prefix + "overlay.").Length..]] = Value(path, name)!;
+            }
         }
         if (hasSeveral) { linked.Add((stat.Dev, stat.Ino), node); }
         return node;
