@@ -147,9 +147,9 @@ internal sealed class DirectoryRequests(
             if (key.IsByName) { return InodeNumbers.NumberOfName(lower, name); }
             if (lower.Layer.Identity == RealIdentity.Numbers) { return tree.Numbers.Number(key); }
         }
-        // Only an object that came from a lower layer has another number than its own, and only merged and impure directories
-        // hold such objects.
-        else if (!directory.IsMerged && !directory.IsImpure && !key.IsByName)
+        // Only an object that came from a lower layer has another number than its own. Merged and impure directories hold such
+        // objects, and any directory of upper may hold one whose number is remembered, since it has no origin.
+        else if (!directory.IsMerged && !directory.IsImpure && !key.IsByName && !tree.Numbers.IsRemembered(key))
         {
             return tree.Numbers.Number(key);
         }

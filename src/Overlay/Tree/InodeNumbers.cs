@@ -139,13 +139,16 @@ internal sealed class InodeNumbers
     }
 
     /// <summary>
-    /// Remembers the number of a copy whose origin cannot be found: file handles need privilege, and symbolic links and special files
-    /// have no user.* attributes.
+    /// Remembers the number of a copy whose origin cannot be found: file handles need privilege, symbolic links and special files
+    /// have no user.* attributes, and the copy of a file with several lower names has no origin.
     /// </summary>
     public void Remember(RealKey key, ulong number)
     {
         using (gate.Enter()) { remembered[key] = number; }
     }
+
+    /// <summary>Whether a number was remembered for a copy.</summary>
+    public bool IsRemembered(RealKey key) => remembered.Count > 0 && TryGetRemembered(key, out _); // in a race, there was none
 
     /// <summary>Finds the number that was remembered for a copy.</summary>
     public bool TryGetRemembered(RealKey key, out ulong number)

@@ -258,7 +258,8 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         inode.HasUpper = true;
         if (below is null) { inode.Metacopy = null; }
         RealKey key = tree.Keys.InUpper(inode.Parent, inode.Name, stat);
-        if (!inode.IsDirectory && inode.Links is null && !inode.FindsOrigin) { tree.Numbers.Remember(key, inode.Ino); }
+        // The copy of a file with several lower names has no origin, as with the kernel, and keeps its number while mounted.
+        if (!inode.IsDirectory && (inode.Links is not null || !inode.FindsOrigin)) { tree.Numbers.Remember(key, inode.Ino); }
         tree.Inodes.Rekey(inode, key, keepLower);
     }
 

@@ -196,6 +196,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             if (links.Count > 0) { return; }
             if (links.Hold is { } hold) { LetGo(inode, hold); }
             inode.BecomeUnlinked();
+            tree.Numbers.Release(inode.Key);
             tree.Inodes.Unhash(inode);
             tree.Aliases.Release(inode);
             return;

@@ -170,9 +170,7 @@ internal sealed class PosixRun
             CheckError(Errno.None, client.Lookup(node, name, out ulong childNode, out Attr attr), childPath, "LOOKUP");
             CheckAttributes(child, attr, childPath);
             Check(child.Type, listed[name].Type, childPath, "d_type");
-            // Such a copy has no origin on disk, so that its directory is not known to be impure: READDIR may show the copy's own number.
-            bool lacksOrigin = child.LowerNlink > 0 || (layers.IsUser && !child.TakesUserAttributes);
-            if (!lacksOrigin) { Check(attr.Ino, listed[name].Ino, childPath, "d_ino"); }
+            Check(attr.Ino, listed[name].Ino, childPath, "d_ino");
             if (listed[name].Attr is { } plus) { CheckAttributes(child, plus, childPath); }
             else { Check(false, isPlus, childPath, "READDIRPLUS without attributes"); }
             if (random.Next(4) == 0)
