@@ -7,7 +7,7 @@ namespace Veneer.Oracle;
 /// difference is a failure.
 /// </summary>
 /// <remarks>
-/// Four are avoided where operations and layers are made, since they would make every later step differ:
+/// Some would make every later step differ. Operations and layers are made so that they do not occur, or they are not compared:
 /// <list type="bullet">
 /// <item><see cref="Features.LowerLinks"/>: hard links of a lower file stay whole while mounted; the kernel breaks them at copy-up.</item>
 /// <item><see cref="Features.LoneWhiteouts"/>: the kernel lists a whiteout with nothing below it in a directory that is not merged.</item>
