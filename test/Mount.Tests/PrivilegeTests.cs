@@ -103,10 +103,11 @@ public sealed class PrivilegeTests
         using var overlay = Overlay.With(lower: Tree.Of(
             ("file", Node.File("xx").Mode(Oct(2666))),
             ("own", Node.File("xx").Mode(Oct(2666)).OwnedBy(0, 1000)),
-            ("supplementary", Node.File("xx").Mode(Oct(2666)).OwnedBy(0, 500))));
+            ("supplementary", Node.File("xx").Mode(Oct(2666)).OwnedBy(0, 500)),
+            ("setuid", Node.File("xx").Mode(Oct(6666)).OwnedBy(0, 500))));
         using var user = new Actor(1000, 1000, groups: [500]);
 
-        foreach (string name in (string[])["file", "own", "supplementary"])
+        foreach (string name in (string[])["file", "own", "supplementary", "setuid"])
         {
             FilePath path = overlay.Merged / name;
             user.Do(() =>
@@ -124,6 +125,7 @@ public sealed class PrivilegeTests
         Assert.Equal(Text(Oct(666)), Text(Sys.Stat(overlay.Merged / "file").Mode));
         Assert.Equal(Text(Oct(2666)), Text(Sys.Stat(overlay.Merged / "own").Mode));
         Assert.Equal(Text(Oct(2666)), Text(Sys.Stat(overlay.Merged / "supplementary").Mode));
+        Assert.Equal(Text(Oct(2666)), Text(Sys.Stat(overlay.Merged / "setuid").Mode));
     }
 
     [MountFact]

@@ -239,7 +239,7 @@ internal sealed class InodeTable
             // The filesystem may have given the real inode the number of a removed one, which the kernel has not forgotten yet.
             if (FindByKeyLocked(inode.Key) is { } old) { buckets.RemoveKey(old); }
             AddLocked(inode);
-            _ = InodeReferences.LendLocked(inode);
+            _ = InodeReferences.LendLocked(inode); // the nodeid, which the inode has as well
         }
     }
 
