@@ -46,7 +46,7 @@ public class InodeTableBenchmarks
     public void Add_an_inode_and_forget_it()
     {
         Inode inode = NewFile(1UL << 40);
-        table.TryAddAndLend(inode, InoChoice.Own(inode.Ino), table.VersionOf(root), out _, out _);
+        table.TryAddAndLend(inode, InoChoice.OfReal(inode.Ino), table.VersionOf(root), out _, out _);
         table.Forget(inode.NodeId, 1);
     }
 }

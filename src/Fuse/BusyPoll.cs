@@ -41,7 +41,7 @@ internal sealed class BusyPoll
     public bool IsOn => isOn;
 
     /// <summary>Counts a request of a thread that came from a CPU. Thread 0 is nobody who waits.</summary>
-    public void Saw(uint thread, int cpu)
+    public void CountRequest(uint thread, int cpu)
     {
         if (isOn) { Volatile.Write(ref lastRequest, Stopwatch.GetTimestamp()); }
         if (thread == 0) { return; }

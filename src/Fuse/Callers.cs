@@ -1,8 +1,8 @@
 namespace Veneer.Fuse;
 
 /// <summary>Judges whether requests come from one thread, which waits for each answer, or from several.</summary>
-/// <param name="crew">The threads that take the requests; each of them sees only some requests.</param>
-internal sealed class Callers(Crew crew)
+/// <param name="pool">The threads that take the requests; each of them sees only some requests.</param>
+internal sealed class Callers(WorkerPool pool)
 {
     /// <summary>The number of requests from one judgement to the next.</summary>
     private const int Period = 32;
@@ -14,18 +14,18 @@ internal sealed class Callers(Crew crew)
     public bool AreOne { get; private set; }
 
     /// <summary>Counts a request of a thread. Thread 0, for which nobody waits, does not count.</summary>
-    public void Saw(uint thread)
+    public void CountRequest(uint thread)
     {
         if (thread == 0) { return; }
-        if (crew.LastCaller != thread)
+        if (pool.LastCaller != thread)
         {
-            crew.LastCaller = thread;
+            pool.LastCaller = thread;
             changes++;
         }
         if (++seen < Period) { return; }
 
         AreOne = changes <= Period / 4;
         seen = changes = 0;
-        crew.ExpectOneCaller(AreOne);
+        pool.ExpectOneCaller(AreOne);
     }
 }

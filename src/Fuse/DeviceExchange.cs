@@ -58,7 +58,7 @@ internal sealed unsafe class DeviceExchange : Exchange
 
     public override Errno Enter()
     {
-        callers = new Callers(Crew.Current!);
+        callers = new Callers(WorkerPool.Current!);
         return Errno.None;
     }
 
@@ -74,7 +74,7 @@ internal sealed unsafe class DeviceExchange : Exchange
     {
         if (received == 0) { return Errno.ENODEV; } // a test has closed the other end of its socket
         if (received < sizeof(InHeader)) { return Errno.EPROTO; }
-        callers?.Saw(Header.Pid);
+        callers?.CountRequest(Header.Pid);
         return Errno.None;
     }
 

@@ -180,7 +180,7 @@ internal sealed unsafe class RingExchange : Exchange
             if (result < 0) { return (Errno)(-result); }
             current = (int)entry;
             isAnswered = false;
-            busyPoll.Saw(Header.Pid, Queues[current]);
+            busyPoll.CountRequest(Header.Pid, Queues[current]);
             ChooseCpu();
             return Errno.None;
         }

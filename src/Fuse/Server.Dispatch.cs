@@ -121,7 +121,7 @@ public sealed partial class Server
                 Trace(request, default);
                 error = fileSystem.Open(request, open, out OpenOut opened);
                 if (!error.IsError) { Volatile.Write(ref lastOpened, header.NodeId); }
-                exchange.Outcome.Way = WayOf(error, opened.Flags);
+                exchange.Outcome.Way = OpenWayOf(error, opened.Flags);
                 if (Undelivered(ReplyWith(exchange, unique, error, opened), error)) { fileSystem.Release(header.NodeId, opened.Fh); }
                 return;
 
@@ -335,13 +335,13 @@ public sealed partial class Server
 
     private void ReplyCreated(Exchange exchange, ulong unique, Errno error, in CreateOut created)
     {
-        exchange.Outcome.Way = WayOf(error, created.Open.Flags);
+        exchange.Outcome.Way = OpenWayOf(error, created.Open.Flags);
         if (!Undelivered(ReplyWith(exchange, unique, error, created), error)) { return; }
         fileSystem.Release(created.Entry.NodeId, created.Open.Fh);
         fileSystem.Forget(created.Entry.NodeId, 1);
     }
 
-    internal static OpenWay WayOf(Errno error, OpenReply flags)
+    internal static OpenWay OpenWayOf(Errno error, OpenReply flags)
     {
         if (error.IsError) { return OpenWay.None; }
         return (flags & (OpenReply.Passthrough | OpenReply.DirectIo)) switch

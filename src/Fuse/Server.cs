@@ -65,10 +65,10 @@ public sealed partial class Server : IDisposable
     /// next one.
     /// </summary>
     /// <remarks>
-    /// This is more than a crew has threads: if the kernel held requests back while this many hang, all others would wait,
+    /// This is more than a pool has threads: if the kernel held requests back while this many hang, all others would wait,
     /// also those that could be served.
     /// </remarks>
-    private const ushort MaxBackground = 2 * Crew.MaxThreads;
+    private const ushort MaxBackground = 2 * WorkerPool.MaxThreads;
 
     private readonly Device device;
     private readonly IFileSystem fileSystem;
@@ -145,7 +145,7 @@ public sealed partial class Server : IDisposable
 
             InitFlags flags = fileSystem.Negotiate(input.AllFlags) & input.AllFlags;
             if ((input.AllFlags & InitFlags.InitExt) != 0) { flags |= InitFlags.InitExt; }
-            Errno ringError = AddCrews(ref flags);
+            Errno ringError = AddPools(ref flags);
             inForce = flags;
             var output = new InitOut
             {
@@ -206,7 +206,7 @@ public sealed partial class Server : IDisposable
     /// The capabilities to answer INIT with. Loses <see cref="InitFlags.OverIoUring"/> when rings cannot be made.
     /// </param>
     /// <returns>Why rings cannot be made.</returns>
-    private Errno AddCrews(ref InitFlags flags)
+    private Errno AddPools(ref InitFlags flags)
     {
         Errno error = Errno.None;
         var rings = new List<RingExchange>();
@@ -220,13 +220,13 @@ public sealed partial class Server : IDisposable
                 rings.Clear();
             }
         }
-        workers.Add(new Crew(rings.Count > 0 ? 1 : options.Threads, parks: true, _ => OpenDevice(), Work));
+        workers.Add(new WorkerPool(rings.Count > 0 ? 1 : options.Threads, parks: true, _ => OpenDevice(), Work));
         foreach (RingExchange ring in rings)
         {
             // One thread: the kernel hands over the next request with the reply to the last one, and another thread would
             // have to be woken.
             RingExchange? first = ring;
-            workers.Add(new Crew(1, parks: false,
+            workers.Add(new WorkerPool(1, parks: false,
                 cause => Interlocked.Exchange(ref first, null) ?? OpenRing(ring.Queues, ring.Cpu, cause), Work));
         }
         return error;
@@ -277,7 +277,7 @@ public sealed partial class Server : IDisposable
     {
         if (Interlocked.Exchange(ref lacksRings, true)) { return; }
         options.Log("veneer: requests do not come over io_uring: it was switched off while the mount began");
-        workers.WidenFirst(options.Threads);
+        workers.AddDeviceThreads(options.Threads);
     }
 
     /// <summary>
@@ -305,7 +305,7 @@ public sealed partial class Server : IDisposable
         Errno error = exchange.Enter();
         while (!error.IsError)
         {
-            worker.Crew.Yield();
+            worker.Pool.Yield();
             if (ended) { break; }
             error = exchange.Receive();
             if (!error.IsError)
@@ -375,7 +375,7 @@ public sealed partial class Server : IDisposable
         finally
         {
             interruption.End();
-            if (worker.IsReplaced) { worker.Crew.EndBlocking(); }
+            if (worker.IsReplaced) { worker.Pool.EndBlocking(); }
         }
     }
 

@@ -6,15 +6,15 @@ namespace Veneer.Fuse;
 /// </summary>
 /// <remarks>
 /// A request may take long for a slow disk, a server that does not answer, a directory with a million entries, or the last
-/// close of a large file. A crew is small, so the next requests would wait as well. The watch looks every few milliseconds
+/// close of a large file. A pool is small, so the next requests would wait as well. The watch looks every few milliseconds
 /// while there are requests, and sleeps while there are none.
 /// </remarks>
-/// <param name="crews">The crews whose threads to look at.</param>
+/// <param name="pools">The pools whose threads to look at.</param>
 /// <param name="interval">The time between looks. A request that is seen twice has taken that long.</param>
 /// <param name="rest">
 /// Called before the watch sleeps, and now and then while it cannot. The argument tells whether no requests come.
 /// </param>
-internal sealed class StallWatch(List<Crew> crews, TimeSpan interval, Action<bool> rest) : IDisposable
+internal sealed class StallWatch(List<WorkerPool> pools, TimeSpan interval, Action<bool> rest) : IDisposable
 {
     /// <summary>The number of looks without news after which the watch sleeps.</summary>
     private const int LooksUntilSleep = 10;
@@ -70,7 +70,7 @@ internal sealed class StallWatch(List<Crew> crews, TimeSpan interval, Action<boo
     private bool Look()
     {
         bool isBusy = false;
-        foreach (Crew crew in crews) { isBusy |= crew.ReplaceStalled(); }
+        foreach (WorkerPool pool in pools) { isBusy |= pool.ReplaceStalled(); }
         return isBusy;
     }
 

@@ -148,7 +148,7 @@ public sealed class Statistics
     }
 
     /// <summary>The number of requests that came over io_uring, or by reading /dev/fuse.</summary>
-    public long CameOver(bool ring)
+    public long CountOver(bool ring)
     {
         long sum = 0;
         foreach (ThreadCounts thread in threads.Where(thread => thread.OverRing == ring))

@@ -1,7 +1,7 @@
 namespace Veneer.Fuse;
 
 /// <summary>One serving thread, as the other threads see it.</summary>
-internal sealed class Worker(Crew crew, bool isExtra = false)
+internal sealed class Worker(WorkerPool pool, bool isExtra = false)
 {
     [ThreadStatic]
     private static Worker? current;
@@ -9,8 +9,8 @@ internal sealed class Worker(Crew crew, bool isExtra = false)
     /// <summary>The worker of the calling thread, or null.</summary>
     public static Worker? Current => current;
 
-    /// <summary>The crew that the worker belongs to.</summary>
-    public Crew Crew { get; } = crew;
+    /// <summary>The pool that the worker belongs to.</summary>
+    public WorkerPool Pool { get; } = pool;
 
     /// <summary>
     /// Whether the worker was started because others are busy for long. Without it, they serve all requests, only later.
@@ -35,13 +35,13 @@ internal sealed class Worker(Crew crew, bool isExtra = false)
     /// </summary>
     public bool OnlyReads { get; set; }
 
-    /// <summary>The request that another thread answered in this one's place. Protected by the crew's lock.</summary>
+    /// <summary>The request that another thread answered in this one's place. Protected by the pool's lock.</summary>
     public ulong Answered { get; set; }
 
-    /// <summary>The worker's exchange with the kernel while it serves, or null. Protected by the crew's lock.</summary>
+    /// <summary>The worker's exchange with the kernel while it serves, or null. Protected by the pool's lock.</summary>
     public Exchange? Exchange { get; set; }
 
-    /// <summary>Whether another thread takes its requests, since this one is busy for long. Protected by the crew's lock.</summary>
+    /// <summary>Whether another thread takes its requests, since this one is busy for long. Protected by the pool's lock.</summary>
     public bool IsReplaced { get; set; }
 
     /// <summary>The number of requests that the worker has begun.</summary>

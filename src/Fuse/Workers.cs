@@ -2,34 +2,34 @@ using Veneer.Linux;
 
 namespace Veneer.Fuse;
 
-/// <summary>The threads that serve, in crews: one crew for each place that requests come from.</summary>
+/// <summary>The threads that serve, in pools: one pool for each place that requests come from.</summary>
 /// <remarks>
 /// A handler that is about to block for long (a big copy-up, an fsync) calls <see cref="BeginBlocking"/>, and another
-/// thread of its crew takes its place. A handler that blocks unexpectedly is noticed a little later.
+/// thread of its pool takes its place. A handler that blocks unexpectedly is noticed a little later.
 /// </remarks>
 public sealed class Workers : IDisposable
 {
-    private readonly List<Crew> crews = []; // complete before the first thread starts
+    private readonly List<WorkerPool> pools = []; // complete before the first thread starts
     private readonly StallWatch watch;
     private bool stopped;
     private bool disposed;
 
-    internal Workers(TimeSpan stallInterval, Action<bool> rest) => watch = new StallWatch(crews, stallInterval, rest);
+    internal Workers(TimeSpan stallInterval, Action<bool> rest) => watch = new StallWatch(pools, stallInterval, rest);
 
     /// <summary>The number of threads.</summary>
-    public int Count => crews.Sum(crew => crew.Count);
+    public int Count => pools.Sum(pool => pool.Count);
 
     /// <summary>The number of requests being served.</summary>
-    public int Busy => crews.Sum(crew => crew.Busy);
+    public int Busy => pools.Sum(pool => pool.Busy);
 
-    internal void Add(Crew crew) => crews.Add(crew);
+    internal void Add(WorkerPool pool) => pools.Add(pool);
 
-    /// <summary>Adds threads to the first crew, that of the device, since all requests come by it after all.</summary>
-    internal void WidenFirst(int count) => crews[0].Widen(count);
+    /// <summary>Adds threads to the first pool, that of the device, since all requests come by it after all.</summary>
+    internal void AddDeviceThreads(int count) => pools[0].Widen(count);
 
     internal void Start()
     {
-        crews.ForEach(crew => crew.Start());
+        pools.ForEach(pool => pool.Start());
         watch.Start();
     }
 
@@ -37,10 +37,10 @@ public sealed class Workers : IDisposable
     internal void Watch() => watch.Wake();
 
     /// <summary>The calling thread will be busy for long. Another thread takes its requests.</summary>
-    public void BeginBlocking() => Crew.Current?.BeginBlocking();
+    public void BeginBlocking() => WorkerPool.Current?.BeginBlocking();
 
     /// <summary>Ends what <see cref="BeginBlocking"/> began.</summary>
-    public void EndBlocking() => Crew.Current?.EndBlocking();
+    public void EndBlocking() => WorkerPool.Current?.EndBlocking();
 
     /// <summary>
     /// Answers the requests that other threads serve and do not come back from. The threads' own answers then find nobody.
@@ -49,7 +49,7 @@ public sealed class Workers : IDisposable
     public HashSet<ulong> AnswerAll(Errno error)
     {
         var left = new HashSet<ulong>();
-        crews.ForEach(crew => crew.AnswerAll(error, left));
+        pools.ForEach(pool => pool.AnswerAll(error, left));
         return left;
     }
 
@@ -58,19 +58,19 @@ public sealed class Workers : IDisposable
     {
         if (!Interlocked.Exchange(ref stopped, true))
         {
-            crews.ForEach(crew => crew.Stop());
+            pools.ForEach(pool => pool.Stop());
             watch.Stop();
         }
     }
 
-    internal void Join() => crews.ForEach(crew => crew.Join());
+    internal void Join() => pools.ForEach(pool => pool.Join());
 
     /// <inheritdoc/>
     public void Dispose()
     {
         if (disposed) { return; }
         disposed = true;
-        crews.ForEach(crew => crew.Dispose());
+        pools.ForEach(pool => pool.Dispose());
         watch.Dispose();
     }
 }

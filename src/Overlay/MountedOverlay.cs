@@ -215,7 +215,7 @@ public sealed class MountedOverlay
         {
             using Fd? top = OpenDirectory(overlay.LowerDirectories[0]);
             if (Mount.Root != "/" || root is null || top is null
-                || RootIdentity.Of(root.Value) is not { } lower || lower.Is(top.Value))
+                || RootIdentity.Of(root.Value) is not { } lower || lower.Matches(top.Value))
             {
                 return overlay;
             }
@@ -263,9 +263,9 @@ public sealed class MountedOverlay
         {
             // A part of the overlay that is not in upper tells nothing.
             using Fd? part = OpenDirectory(directory + Mount.Root);
-            return part is null || RootIdentity.Of(root.Value) is not { } here || here.Is(part.Value);
+            return part is null || RootIdentity.Of(root.Value) is not { } here || here.Matches(part.Value);
         }
-        if (RootIdentity.Of(root.Value) is { } identity) { return identity.Is(upper.Value); }
+        if (RootIdentity.Of(root.Value) is { } identity) { return identity.Matches(upper.Value); }
         if (Libc.StatAt(root.Value, Libc.Self, StatxMask.Basic, out Statx shown).IsError
             || Libc.StatAt(upper.Value, Libc.Self, StatxMask.Basic, out Statx real).IsError)
         {

@@ -69,7 +69,7 @@ internal static class UpperOpening
             layer = Layer.OpenUpper(options.UpperDirectory!, upper, isPrivate: false, "."u8);
             opened.Add(layer);
         }
-        layer.KeepTimes(CommonMount.TimesOf(options.MountFlags | (options.ReadOnly ? MountFlags.ReadOnly : MountFlags.None)));
+        layer.SetAccessTimes(CommonMount.TimesOf(options.MountFlags | (options.ReadOnly ? MountFlags.ReadOnly : MountFlags.None)));
         VolatileMark mark = Judge(options, upper, work, layer, xattr);
         WorkDirectory workDirectory = WorkDirectory.Open(workRoot, options.WorkDirectory!, layer.Root.Descriptor, features, xattr,
             isShared: !hasWork);

@@ -106,13 +106,13 @@ internal sealed class Volume
         if (upper >= 0)
         {
             (upperLayer, workDirectory, mark, sentinel) = UpperOpening.Open(options, upper, work, features, inUse.HasWork, xattr, opened);
-            upperLayer.Named = upper;
+            upperLayer.NamedRoot = upper;
         }
         var lowerLayers = new Layer[lowers.Count];
         for (int i = 0; i < lowers.Count; i++)
         {
             lowerLayers[i] = Layer.OpenLower(i + 1, options.LowerDirectories[i], lowers[i]);
-            lowerLayers[i].Named = lowers[i];
+            lowerLayers[i].NamedRoot = lowers[i];
             opened.Add(lowerLayers[i]);
         }
         var layers = new LayerStack(upperLayer, lowerLayers, xattr, lowerXattr)

@@ -12,7 +12,7 @@ public sealed class BusyPollTests
         for (int i = 0; i < count; i++)
         {
             (uint thread, int cpu) = from(i);
-            busyPoll.Saw(thread, cpu);
+            busyPoll.CountRequest(thread, cpu);
         }
     }
 

@@ -5,14 +5,14 @@ namespace Veneer.Fuse.Tests;
 /// <summary>How many readers there are for how many callers.</summary>
 public sealed class CallersTests : IDisposable
 {
-    private readonly Crew crew = new(2, parks: true, static _ => null, static _ => true);
+    private readonly WorkerPool pool = new(2, parks: true, static _ => null, static _ => true);
 
-    public void Dispose() => crew.Dispose();
+    public void Dispose() => pool.Dispose();
 
     private bool After(int requests, params uint[] callersInTurn)
     {
-        var callers = new Callers(crew);
-        for (int i = 0; i < requests; i++) { callers.Saw(callersInTurn[i % callersInTurn.Length]); }
+        var callers = new Callers(pool);
+        for (int i = 0; i < requests; i++) { callers.CountRequest(callersInTurn[i % callersInTurn.Length]); }
         return callers.AreOne;
     }
 
@@ -39,12 +39,12 @@ public sealed class CallersTests : IDisposable
     [Fact]
     public void What_another_thread_takes_counts()
     {
-        var mine = new Callers(crew);
-        var others = new Callers(crew);
+        var mine = new Callers(pool);
+        var others = new Callers(pool);
         for (int i = 0; i < 32; i++)
         {
-            mine.Saw(1);
-            others.Saw(2);
+            mine.CountRequest(1);
+            others.CountRequest(2);
         }
         Assert.False(mine.AreOne);
         Assert.False(others.AreOne);
@@ -57,11 +57,12 @@ public sealed class CallersTests : IDisposable
         using var ready = new SemaphoreSlim(0);
         using var awake = new SemaphoreSlim(0);
         using var device = new Device(new Fd(-1)); // nothing is read from it
-        using var four = new Crew(threads, parks: true, _ => new DeviceExchange(device, ownsDevice: false, Environment.SystemPageSize), _ =>
+        using var four = new WorkerPool(threads, parks: true,
+            _ => new DeviceExchange(device, ownsDevice: false, Environment.SystemPageSize), _ =>
         {
-            Crew.Current!.ExpectOneCaller(true);
+            WorkerPool.Current!.ExpectOneCaller(true);
             ready.Release();
-            Crew.Current.Yield();
+            WorkerPool.Current.Yield();
             awake.Release();
             return true;
         });

@@ -78,8 +78,8 @@ public sealed class StatisticsTests
             (totals[Opcode.Read].Bytes, totals[Opcode.Write].Bytes, totals[Opcode.CopyFileRange].Bytes,
                 totals[Opcode.CopyFileRange64].Bytes, totals[Opcode.StatFs].Bytes));
         Assert.All(totals.Values, one => Assert.InRange(one.Longest, 1, one.Time));
-        Assert.Equal(totals.Values.Sum(one => one.Counts.Sum()), statistics.CameOver(ring: false));
-        Assert.Equal(0, statistics.CameOver(ring: true));
+        Assert.Equal(totals.Values.Sum(one => one.Counts.Sum()), statistics.CountOver(ring: false));
+        Assert.Equal(0, statistics.CountOver(ring: true));
         Assert.Equal(3, statistics.Opened(OpenWay.Kept)); // OPEN, CREATE, TMPFILE; OPENDIR opens no file
         Assert.True(statistics.Uptime > TimeSpan.Zero);
     }
@@ -91,7 +91,7 @@ public sealed class StatisticsTests
     [InlineData(OpenReply.Passthrough, OpenWay.PassedThrough)]
     [InlineData(OpenReply.Passthrough | OpenReply.DirectIo, OpenWay.Mapped)]
     public void The_flags_of_a_reply_say_how_a_file_was_opened(OpenReply flags, OpenWay way) =>
-        Assert.Equal(way, Server.WayOf(Errno.None, flags));
+        Assert.Equal(way, Server.OpenWayOf(Errno.None, flags));
 
     [Fact]
     public void What_one_thread_counts_another_can_read_at_any_time()
@@ -108,7 +108,7 @@ public sealed class StatisticsTests
             long last = 0;
             while (!Volatile.Read(ref done))
             {
-                long now = statistics.CameOver(ring: true);
+                long now = statistics.CountOver(ring: true);
                 if (now < last) { throw new InvalidOperationException("A count has fallen"); }
                 last = now;
             }
@@ -120,7 +120,7 @@ public sealed class StatisticsTests
 
         RequestTotals totals = Assert.Single(statistics.Requests);
         Assert.Equal((600_000, 6_000_000, 199_999), (totals.Counts.Sum(), totals.Bytes, totals.Longest));
-        Assert.Equal(600_000, statistics.CameOver(ring: true));
+        Assert.Equal(600_000, statistics.CountOver(ring: true));
         Assert.Equal(600_000, statistics.Opened(OpenWay.Direct));
     }
 }

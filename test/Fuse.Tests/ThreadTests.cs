@@ -164,7 +164,7 @@ public sealed class ThreadTests
     [Fact]
     public void Threads_have_a_bound_and_requests_beyond_it_wait()
     {
-        const int bound = Crew.MaxThreads, requests = bound + 50;
+        const int bound = WorkerPool.MaxThreads, requests = bound + 50;
         using var gate = new SemaphoreSlim(0);
         using var begun = new SemaphoreSlim(0);
         TestFileSystem fileSystem = Blocking(gate, begun);

@@ -51,7 +51,7 @@ public sealed class AliasTableTests
         RealKey lower = new(0, 11), copy = new(0, 12);
         Inode file = Add(11);
         file.Links = new HardLinks(2);
-        table.Rekey(file, copy, keepLower: true);
+        table.ChangeKey(file, copy, keepLower: true);
         table.Forget(file.NodeId, 1);
 
         using (BorrowedInode byLower = table.Borrow(lower), byCopy = table.Borrow(copy))

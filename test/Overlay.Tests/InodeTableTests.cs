@@ -135,7 +135,7 @@ public sealed class InodeTableTests
         used.BecomeOrphaned(1);
         (used.NextByKey, used.NextByNodeId, used.LowerDirectory) = (fresh, fresh, directory);
         (used.Backing, fresh.Backing) = (new BackingFile(), new BackingFile());
-        fresh.LieInWork([1, 0]); // has what few inodes have, with nothing in it
+        fresh.SetWorkName([1, 0]); // has what few inodes have, with nothing in it
         fresh.BecomeNamed(out _, out _);
         Fill(used);
         Fill(used.Backing);
@@ -195,10 +195,10 @@ public sealed class InodeTableTests
                 if (inode is null)
                 {
                     Inode candidate = Make(name.AsSpan(0, length + 1), ino);
-                    if (!table.TryAddAndLend(candidate, InoChoice.Own(ino), table.VersionOf(root), out inode, out nodeId)) { continue; }
+                    if (!table.TryAddAndLend(candidate, InoChoice.OfReal(ino), table.VersionOf(root), out inode, out nodeId)) { continue; }
                 }
                 if (random.Next(4) == 0) { table.TryGetBacking(inode, inode.NodeId, out _); }
-                if (random.Next(16) == 0) { table.Changed(root); }
+                if (random.Next(16) == 0) { table.NoteChange(root); }
                 if (random.Next(64) == 0) { Thread.Yield(); }
                 Assert.Equal(ino, inode.Ino);
                 Assert.Equal(key, inode.Key);

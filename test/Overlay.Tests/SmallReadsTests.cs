@@ -11,7 +11,7 @@ public sealed class SmallReadsTests
         for (int i = 0; i < files; i++)
         {
             if (reads.IsLikely()) { likely++; }
-            else if (andReads) { reads.SawRead(); }
+            else if (andReads) { reads.CountRead(); }
         }
         return likely;
     }

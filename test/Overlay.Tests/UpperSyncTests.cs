@@ -163,11 +163,11 @@ public sealed class UpperSyncTests : IDisposable
         using var moves = new Moves();
         Assert.InRange(moves.Most, 25, 500);
         for (int i = 0; i < moves.Most; i++) { Move($"a/{i}", $"{i}", moves); }
-        Assert.False(moves.AreMore);
+        Assert.False(moves.IsIncomplete);
 
         Move($"a/{moves.Most}", "last", moves);
 
-        Assert.True(moves.AreMore);
+        Assert.True(moves.IsIncomplete);
         Assert.True(new UpperSync(upper.Value, 0, moves).Run());
     }
 
@@ -181,7 +181,7 @@ public sealed class UpperSyncTests : IDisposable
             Move("moved", "a/b", moves);
         }
 
-        Assert.False(moves.AreMore);
+        Assert.False(moves.IsIncomplete);
         Move move = Assert.Single(moves.Take());
         Assert.Equal(Path.Combine(root, "a"), new FileInfo($"/proc/self/fd/{move.Directory.Value}").LinkTarget);
         move.Dispose();
@@ -262,7 +262,7 @@ public sealed class UpperSyncTests : IDisposable
         Move("later", "a/later", moves);
 
         Assert.Empty(moves.Take());
-        Assert.False(moves.AreMore);
+        Assert.False(moves.IsIncomplete);
     }
 
     [Fact]

@@ -71,7 +71,7 @@ public static class LockOrder
 
     /// <summary>Notes that the thread has released a lock.</summary>
     [Conditional("LOCK_ORDER")]
-    public static void LetGo(LockClass kind, object? target)
+    public static void Release(LockClass kind, object? target)
     {
         for (int i = (held?.Count ?? 0) - 1; i >= 0; i--)
         {

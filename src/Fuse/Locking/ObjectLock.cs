@@ -31,7 +31,7 @@ public static class ObjectLock
             scope = new Scope(target, kind);
             return true;
         }
-        LockOrder.LetGo(kind, target);
+        LockOrder.Release(kind, target);
         scope = default;
         return false;
     }
@@ -60,7 +60,7 @@ public static class ObjectLock
         {
             if (target is null) { return; }
 #if LOCK_ORDER
-            LockOrder.LetGo(kind, target);
+            LockOrder.Release(kind, target);
 #endif
             Monitor.Exit(target);
         }

@@ -56,7 +56,7 @@ public readonly struct OrderedLock
         public void Dispose()
         {
 #if LOCK_ORDER
-            LockOrder.LetGo(kind, null);
+            LockOrder.Release(kind, null);
 #endif
             inner.Dispose();
         }

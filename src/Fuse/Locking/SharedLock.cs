@@ -25,7 +25,7 @@ public sealed class SharedLock(LockClass kind) : IDisposable
 
     private void Exit(bool exclusively)
     {
-        LockOrder.LetGo(kind, this);
+        LockOrder.Release(kind, this);
         if (exclusively) { inner.ExitWriteLock(); }
         else { inner.ExitReadLock(); }
     }

@@ -22,7 +22,7 @@ internal sealed class MovedSync(int upper, Moves moves, SyncProgress progress, S
     public bool Run()
     {
         bool goesOn = true, isNew = true;
-        while (goesOn && isNew && !moves.AreMore)
+        while (goesOn && isNew && !moves.IsIncomplete)
         {
             ICollection<Move> some = moves.Take();
             isNew = false;
@@ -35,7 +35,7 @@ internal sealed class MovedSync(int upper, Moves moves, SyncProgress progress, S
             }
             foreach (Move move in some) { move.Dispose(); }
         }
-        return goesOn && (!moves.AreMore || SyncAll());
+        return goesOn && (!moves.IsIncomplete || SyncAll());
     }
 
     /// <summary>Syncs the whole filesystem of upper.</summary>

@@ -123,7 +123,7 @@ public sealed class VolatileUpper : IDisposable
     /// move objects meanwhile.
     /// </summary>
     /// <param name="perSecond">The most operations a second, as for <see cref="UpperSync"/>.</param>
-    public UpperSync Sync(int perSecond) => new(upper.Value, perSecond, IsInUse ? Moves.Unseen : null);
+    public UpperSync Sync(int perSecond) => new(upper.Value, perSecond, IsInUse ? Moves.Unreported : null);
 
     /// <summary>Removes the mark after a successful sync: the upper is not volatile any more.</summary>
     /// <exception cref="VolatileUpperException">

@@ -5,12 +5,12 @@ namespace Veneer.Overlay.Host;
 
 /// <summary>Something that keeps a mount namespace alive besides the processes in it.</summary>
 /// <param name="Namespace">The namespace's inode number.</param>
-/// <param name="Words">A description for people.</param>
-/// <param name="Ways">
+/// <param name="Description">A description for people.</param>
+/// <param name="Paths">
 /// The paths that lead to the namespace. The first is a path from here; each further one is a path in the namespace that
 /// the path before it leads to.
 /// </param>
-internal readonly record struct Keeper(ulong Namespace, string Words, IReadOnlyList<string> Ways);
+internal readonly record struct Keeper(ulong Namespace, string Description, IReadOnlyList<string> Paths);
 
 /// <summary>The mounts of every mount namespace that this process may read.</summary>
 internal sealed class HostMounts
@@ -29,7 +29,7 @@ internal sealed class HostMounts
     public List<MountNamespace> Spaces { get; } = [];
 
     /// <summary>The inode number of this process's own namespace.</summary>
-    public ulong Own { get; } = Processes.NamespaceOf("self", "mnt");
+    public ulong OwnNamespace { get; } = Processes.NamespaceOf("self", "mnt");
 
     /// <summary>
     /// The network namespaces whose files are mounted somewhere, by their inode numbers, with the paths of these files.
@@ -58,7 +58,7 @@ internal sealed class HostMounts
             {
                 IReadOnlyList<string> ways = space.Process.Length > 0
                     ? [$"/proc/{space.Process}/root{entry.MountPoint}"]
-                    : [.. keepers.TryGetValue(space.Id, out List<Keeper>? outer) ? outer[0].Ways : [], entry.MountPoint];
+                    : [.. keepers.TryGetValue(space.Id, out List<Keeper>? outer) ? outer[0].Paths : [], entry.MountPoint];
                 Keep(new Keeper(kept, $"its file, mounted on {entry.MountPoint}", ways));
             }
         }
@@ -84,8 +84,8 @@ internal sealed class HostMounts
         while (keepers.Keys.FirstOrDefault(id => !spacesById.ContainsKey(id) && !tried.Contains(id)) is var id and > 0)
         {
             tried.Add(id);
-            if (MountNamespace.Enter(id, keepers[id][0].Ways) is { } space) { Add(space); }
-            else { gaps.Add($"Mount namespace {id}, which is kept by {keepers[id][0].Words}, cannot be entered by this user."); }
+            if (MountNamespace.Enter(id, keepers[id][0].Paths) is { } space) { Add(space); }
+            else { gaps.Add($"Mount namespace {id}, which is kept by {keepers[id][0].Description}, cannot be entered by this user."); }
         }
     }
 

@@ -129,7 +129,7 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
     private bool? IsUpper(int directory)
     {
         if (Identity is not { } root) { return null; }
-        if (Mount.Root == "/") { return root.Is(directory); }
+        if (Mount.Root == "/") { return root.Matches(directory); }
         // The root of a mount of a part tells which directory of upper it is, if it is in upper at all.
         if (Libc.OpenAt(directory, PathText.Encode(Mount.Root[1..]), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.Confined,
             out int opened).IsError)
@@ -137,7 +137,7 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
             return null;
         }
         using var part = new Fd(opened);
-        return root.Is(opened) ? true : null;
+        return root.Matches(opened) ? true : null;
     }
 
     /// <summary>

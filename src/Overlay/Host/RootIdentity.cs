@@ -40,7 +40,7 @@ internal sealed record RootIdentity
     /// Whether a directory is the real directory. True also for that directory on a byte-for-byte copy of the filesystem.
     /// </summary>
     /// <param name="directory">A descriptor of the directory; O_PATH will do.</param>
-    public bool Is(int directory)
+    public bool Matches(int directory)
     {
         if (FileHandle.Of(directory, Libc.Self, out FileHandle other).IsError || other.Type != handle.Type
             || !other.Content.SequenceEqual(handle.Content))

@@ -130,7 +130,7 @@ internal sealed class DirectoryCache(int capacity)
         }
     }
 
-    internal void GiveBack(RealDirectory directory)
+    internal void Return(RealDirectory directory)
     {
         using (gate.Enter()) { directory.Borrowers--; }
     }
@@ -150,7 +150,7 @@ internal sealed class DirectoryCache(int capacity)
     }
 
     /// <summary>Undoes <see cref="KeepOpen"/>: the directory has kept its name.</summary>
-    public void KeepOpenNoMore(RealDirectory directory)
+    public void UndoKeepOpen(RealDirectory directory)
     {
         using (gate.Enter())
         {
@@ -260,5 +260,5 @@ internal readonly ref struct BorrowedDirectory(DirectoryCache cache, RealDirecto
     public Layer? Layer => directory?.Layer;
 
     /// <summary>Gives the descriptor back.</summary>
-    public void Dispose() => cache?.GiveBack(directory);
+    public void Dispose() => cache?.Return(directory);
 }

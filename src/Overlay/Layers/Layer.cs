@@ -63,7 +63,7 @@ internal sealed class Layer : IDisposable
     /// <summary>
     /// An O_PATH descriptor of the directory through the mount in which it was named, or -1. It tells where the layer is now.
     /// </summary>
-    public int Named { get; set; } = -1;
+    public int NamedRoot { get; set; } = -1;
 
     /// <summary>Whether this is upper.</summary>
     public bool IsUpper => Index == UpperIndex;
@@ -124,7 +124,7 @@ internal sealed class Layer : IDisposable
     /// <summary>
     /// Makes upper keep access times as the overlay's mount does, whatever upper's own mount says. Kernel: ovl_get_upper()
     /// </summary>
-    public void KeepTimes(MountAttributes times)
+    public void SetAccessTimes(MountAttributes times)
     {
         // In a user namespace the mount's own setting may be locked.
         bool keeps = IsPrivate && !Libc.SetMountAttributes(mount.Value, times,

@@ -51,7 +51,7 @@ internal sealed class Owners : IDisposable
         if (MountTable.Read(out List<MountEntry> mounts).IsError) { return true; }
         foreach (Layer layer in layers.All)
         {
-            if (Libc.StatAt(layer.Named, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx stat).IsError) { return true; }
+            if (Libc.StatAt(layer.NamedRoot, Libc.Self, StatxMask.Basic | StatxMask.MountId, out Statx stat).IsError) { return true; }
             // A mount that is attached nowhere is in no mount table.
             if (mounts.Find(mount => (ulong)mount.Id == stat.MountId) is not { } mount) { return true; }
             if (mount.Options.Split(',').Contains("idmapped", StringComparer.Ordinal)

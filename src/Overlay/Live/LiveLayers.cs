@@ -27,7 +27,7 @@ internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int na
         string? path = argument.IsEmpty ? null : PathText.Decode(argument.Trim((byte)'/'));
         bool mayKnow = IsInOurMountNamespace(request);
         var described = new List<LayerDescription>();
-        foreach (Layer layer in tree.Layers.All) { described.Add(Describe(layer.Index, layer.Path, layer.Named, mayKnow)); }
+        foreach (Layer layer in tree.Layers.All) { described.Add(Describe(layer.Index, layer.Path, layer.NamedRoot, mayKnow)); }
         if (namedWork >= 0) { described.Add(Describe(-1, options.WorkDirectory!, namedWork, mayKnow)); }
         var topology = new OverlayTopology
         {

@@ -24,8 +24,8 @@ internal sealed class LiveStats(ObjectTree tree, KernelSession session, OpenFile
         {
             UptimeSeconds = served.Uptime.TotalSeconds,
             Requests = [.. served.Requests.Select(StatsOf)],
-            OverDevice = served.CameOver(ring: false),
-            OverIoUring = served.CameOver(ring: true),
+            OverDevice = served.CountOver(ring: false),
+            OverIoUring = served.CountOver(ring: true),
             InProgress = session.Connection!.Workers.Busy,
             Opens = new OpenStats
             {

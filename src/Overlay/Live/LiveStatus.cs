@@ -40,7 +40,7 @@ internal sealed class LiveStatus(
         {
             bool wasReadOnly = upper.IsReadOnly;
             upper.IsReadOnly = (flags.MountFlags & MountFlags.ReadOnly) != 0;
-            layer.KeepTimes(CommonMount.TimesOf(flags.MountFlags));
+            layer.SetAccessTimes(CommonMount.TimesOf(flags.MountFlags));
             if (upper.IsReadOnly && !wasReadOnly && upper.IsDurable) { error = SyncUpper(layer); }
         }
         var answer = new Remounted { Failure = error.IsError ? error.ToString() : null };

@@ -22,7 +22,7 @@ internal struct ListingReaders
     /// <param name="listed">The version of the directory that the reader is shown.</param>
     /// <param name="thread">The reader's thread; 0 is any thread of another pid namespace.</param>
     /// <param name="now">The time, in milliseconds.</param>
-    public void Began(int listed, uint thread, int now)
+    public void NoteReader(int listed, uint thread, int now)
     {
         bool isAnother = thread != reader || thread == 0;
         if (listed == version)
@@ -40,5 +40,5 @@ internal struct ListingReaders
 
     /// <summary>Whether the entries that the kernel has kept may belong to several versions.</summary>
     /// <param name="now">The time, in milliseconds.</param>
-    public readonly bool HaveMixed(int now) => mixedUntil != 0 && mixedUntil - now > 0;
+    public readonly bool MayBeMixed(int now) => mixedUntil != 0 && mixedUntil - now > 0;
 }

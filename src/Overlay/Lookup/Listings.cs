@@ -96,7 +96,7 @@ internal sealed class Listings(NameHash hash, LayerReader layers)
 
     /// <summary>Makes the directory show a listing, unless it already shows one that is as new or newer.</summary>
     /// <remarks>An older listing would hide names from a reader who goes on in the newer one.</remarks>
-    public void Show(DirectoryStack directory, MergedDirectory listing)
+    public void Publish(DirectoryStack directory, MergedDirectory listing)
     {
         using (gate.Enter())
         {
@@ -109,7 +109,7 @@ internal sealed class Listings(NameHash hash, LayerReader layers)
     }
 
     /// <summary>Makes the directory show no listing, if it shows this one.</summary>
-    public void Hide(DirectoryStack directory, MergedDirectory listing)
+    public void Withdraw(DirectoryStack directory, MergedDirectory listing)
     {
         using (gate.Enter())
         {

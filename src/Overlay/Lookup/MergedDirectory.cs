@@ -45,7 +45,7 @@ internal sealed class MergedDirectory(NameHash hash)
     public ulong OffsetOf(int index) => offsets[index];
 
     /// <summary>The index of the first entry after an offset; <see cref="Count"/> when there is none.</summary>
-    public int FirstBehind(ulong offset)
+    public int IndexAfter(ulong offset)
     {
         int index = Array.BinarySearch(offsets, 0, Count, offset);
         return index < 0 ? ~index : index + 1;
@@ -92,7 +92,7 @@ internal sealed class MergedDirectory(NameHash hash)
     /// <param name="name">With its NUL.</param>
     public int IndexOf(ReadOnlySpan<byte> name)
     {
-        int index = FirstBehind(Offset(name) - 1);
+        int index = IndexAfter(Offset(name) - 1);
         // Entries whose names have the same hash follow each other.
         for (int i = index; i < Count && offsets[i] - offsets[index] <= (ulong)(i - index); i++)
         {

@@ -87,7 +87,7 @@ internal sealed class AttributeRequests(
         }
         error = change.SetAttributes(inode, request, input);
         if (error.IsError) { return error; }
-        session.TellSuccessor(inode, isSuperseded);
+        session.DropCachedAttributes(inode, isSuperseded);
         error = Attributes(request.NodeId, StatxMask.Basic, out _, out Statx stat, out ulong valid);
         if (error.IsError) { return error; }
         result.AttrValid = valid;

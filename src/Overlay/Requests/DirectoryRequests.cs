@@ -41,7 +41,7 @@ internal sealed class DirectoryRequests(
         {
             error = ListingOf(directory, input.Offset, out content);
             if (error.IsError) { return error; }
-            if (input.Offset == 0) { directory.Stack.Readers.Began(content.Version, request.Header.Pid, Environment.TickCount); }
+            if (input.Offset == 0) { directory.Stack.Readers.NoteReader(content.Version, request.Header.Pid, Environment.TickCount); }
             ulong offset = input.Offset;
             for (; offset < MergedDirectory.FirstOffset; offset++)
             {
@@ -52,7 +52,7 @@ internal sealed class DirectoryRequests(
                     return Errno.None;
                 }
             }
-            int index = content.FirstBehind(offset);
+            int index = content.IndexAfter(offset);
             if (input.Offset == 0 && writer.IsPlus) { ahead.NoteBegin(directory, content); }
             while (index < content.Count && AddEntry(directory, content, index, ref writer)) { index++; }
             if (input.Offset != 0 && writer.IsPlus) { ahead.NoteProgress(directory, content, index); }
@@ -60,7 +60,7 @@ internal sealed class DirectoryRequests(
             isOver = index == content.Count && writer.Used == 0;
             if (isOver)
             {
-                tree.Listings.Hide(directory.Stack, content);
+                tree.Listings.Withdraw(directory.Stack, content);
                 if (directory.IsImpure && !errors.Failure.IsError) { impure.RemoveIfPure(directory, content); }
             }
         }
@@ -68,7 +68,7 @@ internal sealed class DirectoryRequests(
         {
             tree.Listings.Return(content);
         }
-        if (isOver && directory.Stack.Readers.HaveMixed(Environment.TickCount)) { DropListing(request.NodeId); }
+        if (isOver && directory.Stack.Readers.MayBeMixed(Environment.TickCount)) { DropListing(request.NodeId); }
         return Errno.None;
     }
 
@@ -91,7 +91,7 @@ internal sealed class DirectoryRequests(
             tree.Listings.Return(listing);
         }
         Errno error = tree.Listings.Read(directory.Stack, tree.Inodes.VersionOf(directory), out content);
-        if (!error.IsError) { tree.Listings.Show(directory.Stack, content); }
+        if (!error.IsError) { tree.Listings.Publish(directory.Stack, content); }
         return error;
     }
 

@@ -56,7 +56,7 @@ internal sealed class FileRequests(
             if (error.IsError) { return error; }
             if (file.Descriptor < 0)
             {
-                if (reads) { smallReads.SawRead(); }
+                if (reads) { smallReads.CountRead(); }
                 file.IsLower = isLower;
                 file.IsDirect = (file.Flags & OpenFlags.Direct) != 0;
                 file.Descriptor = descriptor;

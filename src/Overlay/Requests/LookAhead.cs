@@ -193,7 +193,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
             if (listing is null)
             {
                 if (listings.Read(directory.Stack, inodes.VersionOf(directory), out listing).IsError) { return; }
-                listings.Show(directory.Stack, listing);
+                listings.Publish(directory.Stack, listing);
             }
             prefetched ??= listing.LookAhead(first, Reach);
             // The reader has overtaken us: it looks up the half of the rest that comes next, and we look up the other half.

@@ -97,7 +97,7 @@ internal sealed class NameFinder(ObjectTree tree, InodeMaker maker, SameFile sam
     private Errno FillEntry(Inode inode, ulong nodeId, in Found found, out EntryOut entry)
     {
         entry = default;
-        if (inode.Links is null && inode.Metacopy is null && found.HasUpper == inode.HasUpper && !tree.IsStattedAnew(inode))
+        if (inode.Links is null && inode.Metacopy is null && found.HasUpper == inode.HasUpper && !tree.NeedsFreshAttributes(inode))
         {
             entry = Replies.EntryOf(inode, nodeId, found.Stat);
             return Errno.None;

@@ -109,7 +109,7 @@ internal sealed class NameRequests(
                 if (error.IsError) { return error; }
                 inode = maker.NewUpperInode(parent, name, stat);
                 tree.Inodes.AddAndLend(inode);
-                tree.Inodes.Changed(parent);
+                tree.Inodes.NoteChange(parent);
                 entry = Replies.EntryOf(inode, inode.NodeId, stat);
                 return Errno.None;
             }
@@ -132,7 +132,7 @@ internal sealed class NameRequests(
                 using (parent.LockNames())
                 {
                     error = parent.IsUnlinked ? Errno.ENOENT : create.RunLocked(parent, name, what, below, out _, out _);
-                    if (!error.IsError) { tree.Inodes.Changed(parent); }
+                    if (!error.IsError) { tree.Inodes.NoteChange(parent); }
                 }
             }
         }
@@ -199,7 +199,7 @@ internal sealed class NameRequests(
                     tree.Aliases.Add(inode, parent, newName, isUpper: true);
                     if (inode.Links is { } links) { links.Count++; }
                     inode.BecomeLinked();
-                    tree.Inodes.Changed(parent);
+                    tree.Inodes.NoteChange(parent);
                 }
             }
         }

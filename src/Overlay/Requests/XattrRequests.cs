@@ -104,7 +104,7 @@ internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSes
         error = copyUp.Ensure(inode, request, needsData: !upper.WritesMetacopies);
         if (error.IsError) { return error; }
         error = change.SetXattr(inode, stored, value, input.Flags, input.KillSgid && attribute.SequenceEqual(PosixAcl.AccessName));
-        session.TellSuccessor(inode, isSuperseded);
+        session.DropCachedAttributes(inode, isSuperseded);
         return error;
     }
 
@@ -127,7 +127,7 @@ internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSes
         error = copyUp.Ensure(inode, request, needsData: !upper.WritesMetacopies);
         if (error.IsError) { return error; }
         error = change.RemoveXattr(inode, stored);
-        session.TellSuccessor(inode, isSuperseded);
+        session.DropCachedAttributes(inode, isSuperseded);
         return error;
     }
 }

@@ -67,16 +67,16 @@ internal sealed class ObjectParts(LayerSet layers)
 
     private void AddDirectory(DirectoryStack directory, string natural, bool isOpaque)
     {
-        if (directory.Upper is { } upper) { Add(Named(upper), PartRoles.Upper | (isOpaque ? PartRoles.Opaque : PartRoles.None), natural); }
+        if (directory.Upper is { } upper) { Add(NameOf(upper), PartRoles.Upper | (isOpaque ? PartRoles.Opaque : PartRoles.None), natural); }
         foreach (RealDirectory lower in directory.Lowers)
         {
             PartRoles roles = directory.Upper is null && ReferenceEquals(lower, directory.Lowers[0]) ? PartRoles.Lower : PartRoles.Merged;
-            if (layers.ReadXattr(Named(lower), layers.Layers.LowerXattr.Opaque) is [(byte)'y']) { roles |= PartRoles.Opaque; }
-            Add(Named(lower), roles, natural);
+            if (layers.ReadXattr(NameOf(lower), layers.Layers.LowerXattr.Opaque) is [(byte)'y']) { roles |= PartRoles.Opaque; }
+            Add(NameOf(lower), roles, natural);
         }
     }
 
-    private static RealName Named(RealDirectory directory) =>
+    private static RealName NameOf(RealDirectory directory) =>
         directory.Parent is { } parent ? new RealName(parent, directory.Name) : new RealName(directory, [0]);
 
     /// <summary>Adds the topmost whiteout under a name.</summary>

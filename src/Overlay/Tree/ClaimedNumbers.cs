@@ -19,7 +19,7 @@ internal sealed class ClaimedNumbers
     {
         if (!isShownByOrigin && !claimants.ContainsKey(ino.Ino)) { return ino.Ino; }
         ulong number = ino.Real;
-        while (claimants.ContainsKey(number)) { number = InodeNumbers.Another(number); }
+        while (claimants.ContainsKey(number)) { number = InodeNumbers.AlternativeTo(number); }
         return number;
     }
 

@@ -292,7 +292,7 @@ internal class Inode(bool hasUpper = false)
 
     /// <summary>A removed directory is in work from now on. Its real directory leads to it there.</summary>
     /// <param name="workName">With its NUL.</param>
-    public void LieInWork(byte[] workName) => Rare.WorkName = workName;
+    public void SetWorkName(byte[] workName) => Rare.WorkName = workName;
 
     /// <summary>The last name has been removed.</summary>
     public void BecomeUnlinked() => IsUnlinked = true;

@@ -60,7 +60,7 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
     /// <summary>Which st_ino an object should have: the number of the lower object that it was copied up from, or its own.</summary>
     public InoChoice InoOf(ReadOnlySpan<byte> name, in Found found, in Whole whole, RealKey key)
     {
-        if (!found.HasUpper && key.IsByName) { return InoChoice.Own(InodeNumbers.NumberOfName(found.LowerDirectory!, name)); }
+        if (!found.HasUpper && key.IsByName) { return InoChoice.OfReal(InodeNumbers.NumberOfName(found.LowerDirectory!, name)); }
         ulong own = tree.Numbers.Number(tree.Numbers.Key(found.Stat.Dev, found.Stat.Ino));
         if (found.Stat.IsDirectory && whole.Lowers is [var lower, ..])
         {
@@ -76,7 +76,9 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
             RealKey origin = tree.Numbers.Key(whole.OriginDevice, whole.OriginIno);
             return new InoChoice(tree.Numbers.Number(origin), own, origin);
         }
-        return found.HasUpper && tree.Numbers.TryGetRemembered(key, out ulong kept) ? new InoChoice(kept, own, null) : InoChoice.Own(own);
+        return found.HasUpper && tree.Numbers.TryGetRemembered(key, out ulong kept)
+            ? new InoChoice(kept, own, null)
+            : InoChoice.OfReal(own);
     }
 
     /// <summary>Makes the inode of an object that was just created in upper, with nothing below it.</summary>

@@ -42,7 +42,7 @@ internal readonly record struct RealKey(int Device, ulong Ino)
 internal readonly record struct InoChoice(ulong Ino, ulong Real, RealKey? Origin)
 {
     /// <summary>An object should have the number of its real object.</summary>
-    public static InoChoice Own(ulong ino) => new(ino, ino, null);
+    public static InoChoice OfReal(ulong ino) => new(ino, ino, null);
 }
 
 /// <summary>The st_ino policy: numbers are unique in the mount, and made from the real inode, so that they never change.</summary>
@@ -113,7 +113,7 @@ internal sealed class InodeNumbers
     }
 
     /// <summary>The number to try instead of a number that another object has.</summary>
-    public static ulong Another(ulong number) => OverflowBase | (number * 0x9E3779B97F4A7C15UL) >> (64 - Bits);
+    public static ulong AlternativeTo(ulong number) => OverflowBase | (number * 0x9E3779B97F4A7C15UL) >> (64 - Bits);
 
     private static ulong Mix(ulong hash, ReadOnlySpan<byte> name)
     {

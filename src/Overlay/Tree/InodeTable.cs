@@ -260,7 +260,7 @@ internal sealed class InodeTable
 
     /// <summary>
     /// The object's copy is about to get its name in upper: from now on the copy's key leads to the inode as well, since a lookup may
-    /// find the copy before <see cref="Rekey"/>. <see cref="ExpectNoMore"/> follows, even if the copy does not get its name.
+    /// find the copy before <see cref="ChangeKey"/>. <see cref="ExpectNoMore"/> follows, even if the copy does not get its name.
     /// </summary>
     public void Expect(Inode inode, RealKey key)
     {
@@ -277,7 +277,7 @@ internal sealed class InodeTable
     /// <param name="inode">The inode.</param>
     /// <param name="key">The copy's key.</param>
     /// <param name="keepLower">Whether the old key leads to the inode as well, since the lower object has other names.</param>
-    public void Rekey(Inode inode, RealKey key, bool keepLower)
+    public void ChangeKey(Inode inode, RealKey key, bool keepLower)
     {
         using (gate.Enter())
         {
@@ -297,7 +297,7 @@ internal sealed class InodeTable
     }
 
     /// <summary>A name in a directory has changed: what a lookup found before is not entered any more.</summary>
-    public void Changed(DirectoryInode directory)
+    public void NoteChange(DirectoryInode directory)
     {
         using (gate.Enter()) { directory.Version++; }
     }

@@ -103,7 +103,7 @@ internal sealed class KernelSession(OverlayOptions options, Action<string> log)
     /// <summary>
     /// Has the kernel drop the attributes that it has cached under the inode's nodeid, if the inode was changed by an old nodeid.
     /// </summary>
-    public void TellSuccessor(Inode inode, bool isSuperseded)
+    public void DropCachedAttributes(Inode inode, bool isSuperseded)
     {
         if (isSuperseded) { Notifier?.InvalidateAttributes(inode.NodeId); }
     }

@@ -61,7 +61,7 @@ internal sealed class ObjectTree
     /// Whether upper's filesystem must read the attributes anew. FUSE and network filesystems cache attributes by name, so they may not
     /// know what was done to the object by another of its names, even a removed one.
     /// </summary>
-    public bool IsStattedAnew(Inode inode) => Keys.DoubtsUpper && inode.HasUpper && inode.AliasList is not null;
+    public bool NeedsFreshAttributes(Inode inode) => Keys.DoubtsUpper && inode.HasUpper && inode.AliasList is not null;
 
     /// <summary>Reads the attributes of the real object; for a metacopy with st_blocks of its data. Caller holds no lock.</summary>
     public Errno ReadAttributes(Inode inode, StatxMask mask, out Statx stat)
@@ -76,7 +76,7 @@ internal sealed class ObjectTree
             if (error.IsError) { return error; }
             using (real)
             {
-                error = IsStattedAnew(inode)
+                error = NeedsFreshAttributes(inode)
                     ? Libc.StatAnew(real.Directory, real.Name, mask, out stat)
                     : Libc.StatAt(real.Directory, real.Name, mask, out stat);
                 if (!error.IsError) { Owners.Mark(real.Directory, real.Name, ref stat); }

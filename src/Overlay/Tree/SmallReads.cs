@@ -23,5 +23,5 @@ internal sealed class SmallReads
     }
 
     /// <summary>A file has been read whose content was not sent at the open.</summary>
-    public void SawRead() => score = Math.Min(score + 2, Limit);
+    public void CountRead() => score = Math.Min(score + 2, Limit);
 }

@@ -357,8 +357,8 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         if (error.IsError) { return error; }
         inode.Metacopy = null;
         // A lookup that read the attribute before it was removed must run again, and not make an inode of what it found.
-        if (inode.Parent is { } parent) { tree.Inodes.Changed(parent); }
-        foreach (Alias alias in inode.Aliases) { tree.Inodes.Changed(alias.Parent); }
+        if (inode.Parent is { } parent) { tree.Inodes.NoteChange(parent); }
+        foreach (Alias alias in inode.Aliases) { tree.Inodes.NoteChange(alias.Parent); }
         return Errno.None;
     }
 

@@ -30,17 +30,17 @@ internal sealed class Moves : IDisposable
     private readonly Action? settle;
     private readonly long began = Now;
     private Dictionary<(ulong Device, ulong Ino), Move> waiting = [];
-    private bool areMore;
+    private bool isIncomplete;
     private bool ended;
 
     /// <param name="settle">Waits until every thread that has moved an object has called <see cref="Add"/>.</param>
     public Moves(Action? settle = null) => this.settle = settle;
 
     /// <summary>For an upper whose users move objects without reporting it.</summary>
-    public static Moves Unseen => new() { areMore = true };
+    public static Moves Unreported => new() { isIncomplete = true };
 
     /// <summary>
-    /// The most objects that are remembered, with two descriptors each. Of further ones, only <see cref="AreMore"/> is
+    /// The most objects that are remembered, with two descriptors each. Of further ones, only <see cref="IsIncomplete"/> is
     /// known.
     /// </summary>
     public int Most { get; } = Libc.OpenFileLimit(out ulong limit).IsError ? 25 : (int)Math.Min(500, limit / 40);
@@ -72,7 +72,7 @@ internal sealed class Moves : IDisposable
             }
             else
             {
-                areMore |= isOld;
+                isIncomplete |= isOld;
             }
         }
         move?.Dispose();
@@ -91,9 +91,9 @@ internal sealed class Moves : IDisposable
     }
 
     /// <summary>Whether objects were moved that are not remembered.</summary>
-    public bool AreMore
+    public bool IsIncomplete
     {
-        get { using (gate.Enter()) { return areMore; } }
+        get { using (gate.Enter()) { return isIncomplete; } }
     }
 
     /// <inheritdoc/>

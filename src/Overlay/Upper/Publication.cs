@@ -127,7 +127,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
     {
         removed.AssertCopyUpLocked();
         var orphan = new RealDirectory(upper.WorkRoot!, temporary.Name.ToArray());
-        if (upper.HasManyOrphans) { removed.LieInWork(temporary.Keep()); }
+        if (upper.HasManyOrphans) { removed.SetWorkName(temporary.Keep()); }
         else
         {
             Errno error = tree.Directories.KeepOpen(orphan);
@@ -236,7 +236,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
                     Settle(alias.Parent, target.Directory, hasTimes, times);
                 }
                 alias.IsUpper = true;
-                tree.Inodes.Changed(alias.Parent);
+                tree.Inodes.NoteChange(alias.Parent);
             }
         }
         return Errno.None;
@@ -260,7 +260,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         RealKey key = tree.Keys.InUpper(inode.Parent, inode.Name, stat);
         // The copy of a file with several lower names has no origin, as with the kernel, and keeps its number while mounted.
         if (!inode.IsDirectory && (inode.Links is not null || !inode.FindsOrigin)) { tree.Numbers.Remember(key, inode.Ino); }
-        tree.Inodes.Rekey(inode, key, keepLower);
+        tree.Inodes.ChangeKey(inode, key, keepLower);
     }
 
     /// <summary>

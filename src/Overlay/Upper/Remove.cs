@@ -69,7 +69,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
                 return error;
             }
         }
-        tree.Inodes.Changed(parent); // at once: a lookup that found the name before must run again
+        tree.Inodes.NoteChange(parent); // at once: a lookup that found the name before must run again
         AfterUnlinkLocked(parent, name, inode, found);
         return Errno.None;
     }
@@ -194,7 +194,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             if (!inode.HasUpper) { tree.Aliases.Retain(inode, inode.Key); }
             if (links.Count > 0) { links.Count--; }
             if (links.Count > 0) { return; }
-            if (links.Hold is { } hold) { LetGo(inode, hold); }
+            if (links.Hold is { } hold) { MakeOrphan(inode, hold); }
             inode.BecomeUnlinked();
             tree.Numbers.Release(inode.Key);
             tree.Inodes.Unhash(inode);
@@ -218,7 +218,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     /// Keeps the copy of a hard-linked file, whose last name was removed, for those who have it open: by a descriptor, or by the
     /// name in work.
     /// </summary>
-    private void LetGo(Inode inode, byte[] hold)
+    private void MakeOrphan(Inode inode, byte[] hold)
     {
         if (upper.HasManyOrphans)
         {
@@ -235,10 +235,10 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     /// <summary>Leaves a removed directory in work, where it is found for those who have it open.</summary>
     /// <param name="removed">The directory, which was moved to work.</param>
     /// <param name="name">The name of the directory in work, with its NUL.</param>
-    public void LeaveInWork(DirectoryInode removed, byte[] name)
+    public void KeepInWork(DirectoryInode removed, byte[] name)
     {
         removed.Upper!.Move(upper.WorkRoot!, name);
-        removed.LieInWork(name);
+        removed.SetWorkName(name);
     }
 
     /// <summary>
@@ -282,7 +282,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
                         : MoveAway(directory.Directory, name, whiteouts, out leftover);
                     if (!error.IsError)
                     {
-                        LeaveInWork(removed, leftover!.Name);
+                        KeepInWork(removed, leftover!.Name);
                         leftover = null;
                     }
                 }
@@ -293,12 +293,12 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
                     error = positive ? CoverDirectory(target, whiteouts, out leftover)
                         : whiteouts > 0 ? MoveAway(directory.Directory, name, whiteouts, out leftover)
                         : Libc.RemoveDirectoryAt(directory.Directory, name);
-                    if (error.IsError) { tree.Directories.KeepOpenNoMore(removed.Upper!); }
+                    if (error.IsError) { tree.Directories.UndoKeepOpen(removed.Upper!); }
                 }
             }
         }
         if (error.IsError) { return error; }
-        tree.Inodes.Changed(parent); // at once: a lookup that found the name before must run again
+        tree.Inodes.NoteChange(parent); // at once: a lookup that found the name before must run again
         AfterRemoveLocked(removed);
         return Errno.None;
     }

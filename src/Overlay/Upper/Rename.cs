@@ -141,7 +141,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
                             error = ReplaceByEmpty(newDirectory.Directory, whiteouts, ref to);
                             if (error.IsError)
                             {
-                                tree.Directories.KeepOpenNoMore(replaced.Upper!);
+                                tree.Directories.UndoKeepOpen(replaced.Upper!);
                                 return error;
                             }
                         }
@@ -174,13 +174,13 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
                     if (to.Leftover is { } replaced) { PutBack(newDirectory.Directory, to.Name, replaced); }
                     if (!exchange && to is { Found.HasUpper: true, Directory: { } stays })
                     {
-                        tree.Directories.KeepOpenNoMore(stays.Upper!);
+                        tree.Directories.UndoKeepOpen(stays.Upper!);
                     }
                     if (standIn != StandIn.None) { remove.Undo(standIn, to.Parent, to.Name, to.Inode!, exclusive: true); }
                     return error;
                 }
-                tree.Inodes.Changed(from.Parent); // at once: a lookup that found a name before must run again
-                tree.Inodes.Changed(to.Parent);
+                tree.Inodes.NoteChange(from.Parent); // at once: a lookup that found a name before must run again
+                tree.Inodes.NoteChange(to.Parent);
                 if (upper.Moves is { } moves)
                 {
                     moves.Add(newDirectory.Directory, to.Name);
@@ -196,7 +196,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
             {
                 if (staysInWork)
                 {
-                    remove.LeaveInWork(directory, to.Leftover!.Name);
+                    remove.KeepInWork(directory, to.Leftover!.Name);
                     to.Leftover = null;
                 }
                 remove.AfterRemoveLocked(directory);

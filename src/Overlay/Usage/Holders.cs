@@ -123,14 +123,14 @@ public static class Holders
         var uses = new List<NamespaceUse>();
         foreach (IGrouping<ulong, (MountNamespace Space, MountUse Mount)> group in subject.Mounts.GroupBy(one => one.Space.Id))
         {
-            bool isOwn = group.Key == survey.Mounts.Own;
+            bool isOwn = group.Key == survey.Mounts.OwnNamespace;
             uses.Add(new NamespaceUse
             {
                 Id = group.Key,
                 IsOwn = isOwn,
                 Mounts = [.. group.Select(one => one.Mount)],
                 Processes = isOwn ? [] : [.. survey.Users.Where(user => user.Spaces.Contains(group.Key)).Select(user => user.Process)],
-                KeptBy = isOwn ? [] : [.. survey.Mounts.KeepersOf(group.Key).Select(keeper => keeper.Words)],
+                KeptBy = isOwn ? [] : [.. survey.Mounts.KeepersOf(group.Key).Select(keeper => keeper.Description)],
             });
         }
         return new Uses(uses, subject.Users);

@@ -6,9 +6,9 @@ namespace Veneer.Fuse;
 /// <summary>
 /// The threads that take requests from one place. A fixed number of them is ready, however many are busy with long work.
 /// </summary>
-internal sealed class Crew : IDisposable
+internal sealed class WorkerPool : IDisposable
 {
-    /// <summary>The most threads of a crew. When all of them are busy, requests wait.</summary>
+    /// <summary>The most threads of a pool. When all of them are busy, requests wait.</summary>
     public const int MaxThreads = 1024;
 
     /// <summary>The most threads that are ready at once after many have stalled.</summary>
@@ -39,7 +39,7 @@ internal sealed class Crew : IDisposable
     /// that the thread was started for, or 0.
     /// </param>
     /// <param name="serve">Serves until the connection ends. False when the thread could not begin to serve.</param>
-    public Crew(int wanted, bool parks, Func<ulong, Exchange?> open, Func<Exchange, bool> serve)
+    public WorkerPool(int wanted, bool parks, Func<ulong, Exchange?> open, Func<Exchange, bool> serve)
     {
         this.wanted = wantedForMany = wanted;
         this.parks = parks;
@@ -47,11 +47,11 @@ internal sealed class Crew : IDisposable
         this.serve = serve;
     }
 
-    /// <summary>The crew that the calling thread belongs to, or null.</summary>
-    public static Crew? Current => Worker.Current?.Crew;
+    /// <summary>The pool that the calling thread belongs to, or null.</summary>
+    public static WorkerPool? Current => Worker.Current?.Pool;
 
-    /// <summary>The thread that made the last request that any thread of the crew has taken.</summary>
-    /// <remarks>All threads of the crew write it without a lock: it need be right only most of the time.</remarks>
+    /// <summary>The thread that made the last request that any thread of the pool has taken.</summary>
+    /// <remarks>All threads of the pool write it without a lock: it need be right only most of the time.</remarks>
     public uint LastCaller { get; set; }
 
     /// <summary>The number of threads.</summary>
