@@ -360,8 +360,9 @@ public sealed class LayeredLookupTests : IDisposable
         byte[] value = new byte[OriginHandle.MaxLength];
         Array.Resize(ref value, OriginHandle.Encode(handle, uuid, value));
         if (kind == "garbage") { value[0] ^= 0xFF; }
-        Assert.Equal(Errno.None, Libc.SetXattrAt(Libc.AtCwd, StackOfLayers.Name(layers[0, "now"]), StackOfLayers.Name("user.overlay.origin"),
-            value, XattrFlags.None));
+        byte[] attribute = StackOfLayers.Name("user.overlay.origin");
+        Assert.Equal(Errno.None,
+            Libc.SetXattrAt(Libc.AtCwd, StackOfLayers.Name(layers[0, "now"]), attribute, value, XattrFlags.None));
         if (kind == "gone") { System.IO.File.Delete(origin); }
 
         Assert.Equal(Errno.None, Find("now", out _, out Whole whole));
