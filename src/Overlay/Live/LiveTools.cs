@@ -4,7 +4,7 @@ using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Documents;
-using Veneer.Overlay.Topology;
+using Veneer.Overlay.Format;
 
 namespace Veneer.Overlay.Live;
 
@@ -48,7 +48,7 @@ internal sealed class LiveTools
         size = 0;
         error = Errno.None;
         if (ServerAttribute.Matches(request.NodeId, attribute)) { error = server.Get(request, value, out size); }
-        else if (LayerAttributes.Matches(attribute)) { error = layers.GetAttribute(request.NodeId, attribute, value, out size); }
+        else if (AnsweredXattr.IsOfLayers(attribute)) { error = layers.GetAttribute(request.NodeId, attribute, value, out size); }
         else { return false; }
         return true;
     }

@@ -67,19 +67,21 @@ internal sealed class XattrRequests(ObjectTree tree, UpperLayer upper, KernelSes
         if (error.IsError) { return error; }
         size = names.Filter(all[..size]);
         // trusted.* is for privileged callers. A request tells the caller's id, not its capabilities.
-        if (request.Header.Uid != 0) { size = WithoutTrusted(all[..size]); }
+        size = Visible(all[..size], seesTrusted: request.Header.Uid == 0, isRoot: request.NodeId == InodeTable.RootId);
         if (list.IsEmpty) { return Errno.None; }
         return all[..size].TryCopyTo(list) ? Errno.None : Errno.ERANGE;
     }
 
-    private static int WithoutTrusted(Span<byte> list)
+    /// <summary>Removes names that the caller must not see from a list, in place.</summary>
+    /// <returns>The new length in bytes.</returns>
+    private static int Visible(Span<byte> list, bool seesTrusted, bool isRoot)
     {
         int written = 0;
         for (int read = 0; read < list.Length;)
         {
-            Span<byte> name = list.Slice(read, list[read..].IndexOf((byte)0) + 1);
+            ReadOnlySpan<byte> name = list.Slice(read, list[read..].IndexOf((byte)0) + 1);
             read += name.Length;
-            if (((ReadOnlySpan<byte>)name).StartsWith("trusted."u8)) { continue; }
+            if (AnsweredXattr.Matches(name, isRoot) || (!seesTrusted && name.StartsWith("trusted."u8))) { continue; }
             name.CopyTo(list[written..]);
             written += name.Length;
         }
