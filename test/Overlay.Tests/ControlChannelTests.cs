@@ -262,4 +262,37 @@ public sealed class ControlChannelTests : IDisposable
             scratch.Delete(recursive: true);
         }
     }
+
+    [Theory]
+    [InlineData("", true)]
+    [InlineData("/", true)]
+    [InlineData("/directory/file", true)]
+    [InlineData("/directory/", true)]
+    [InlineData("/nothing", true)]
+    [InlineData("/..file", true)]
+    [InlineData("directory", false)]
+    [InlineData("//", false)]
+    [InlineData("//directory", false)]
+    [InlineData("/directory//file", false)]
+    [InlineData("/./directory", false)]
+    [InlineData("/directory/..", false)]
+    [InlineData("/directory\0file", false)]
+    public void A_path_of_an_object_is_names_after_a_slash_each(string path, bool isTaken)
+    {
+        DirectoryInfo scratch = Directory.CreateTempSubdirectory("veneer-control-");
+        try
+        {
+            File.WriteAllText(Path.Combine(scratch.CreateSubdirectory("directory").FullName, "file"), "");
+            using FakeKernel kernel = Serve(scratch);
+
+            byte[] question = Bytes.Of(new ControlMessage(Query.Layers, Encoding.UTF8.GetBytes(path)));
+            Errno error = Ioctl(kernel, 0, ControlMessage.Request, question).Error;
+
+            Assert.Equal(isTaken ? Errno.None : Errno.EINVAL, error);
+        }
+        finally
+        {
+            scratch.Delete(recursive: true);
+        }
+    }
 }

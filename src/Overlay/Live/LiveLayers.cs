@@ -22,8 +22,10 @@ internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int na
     /// <param name="request">The request.</param>
     /// <param name="argument">The object's path from the root; empty for no object, "/" for the root.</param>
     /// <param name="document">Takes the answer.</param>
+    /// <returns><see cref="Errno.EINVAL"/> when the argument is no such path.</returns>
     public Errno Answer(in Request request, ReadOnlySpan<byte> argument, Utf8JsonWriter document)
     {
+        if (!argument.IsEmpty && !IsPath(argument)) { return Errno.EINVAL; }
         string? path = argument.IsEmpty ? null : PathText.Decode(argument.Trim((byte)'/'));
         bool mayKnow = IsInOurMountNamespace(request);
         var described = new List<LayerDescription>();
@@ -41,6 +43,20 @@ internal sealed class LiveLayers(ObjectTree tree, OverlayOptions options, int na
         }
         topology.Write(document);
         return Errno.None;
+    }
+
+    /// <summary>Whether an argument is "/", or names after a slash each.</summary>
+    private static bool IsPath(ReadOnlySpan<byte> argument)
+    {
+        if (argument[0] != '/' || argument.Contains((byte)0)) { return false; }
+        if (argument.Length == 1) { return true; }
+        ReadOnlySpan<byte> names = argument[1..];
+        if (names[^1] == '/') { names = names[..^1]; } // as in the path of a directory
+        foreach (Range range in names.Split((byte)'/'))
+        {
+            if (names[range] is [] or [(byte)'.'] or [(byte)'.', (byte)'.']) { return false; }
+        }
+        return true;
     }
 
     private static LayerDescription Describe(int index, string given, int named, bool mayKnow)

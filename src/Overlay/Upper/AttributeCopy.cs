@@ -10,9 +10,21 @@ namespace Veneer.Overlay.Upper;
 /// <param name="upper">Upper, as it is written.</param>
 internal sealed class AttributeCopy(ObjectTree tree, UpperLayer upper)
 {
-    /// <summary>Copies owner, extended attributes, mode and times, in the order in which no step undoes an earlier one.</summary>
+    /// <summary>Copies the owner. This comes first: it may be refused, and then no data should have been copied in vain.</summary>
+    /// <param name="stat">The attributes of the lower object.</param>
+    /// <param name="directory">A descriptor of the directory that has the copy, or of the copy itself.</param>
+    /// <param name="name">The name of the copy, with its NUL; empty but for the NUL if <paramref name="directory"/> is the copy.</param>
+    /// <returns><see cref="Errno.EPERM"/> when this process may not give files to the owner.</returns>
+    public Errno SetOwner(in Statx stat, int directory, ReadOnlySpan<byte> name) =>
+        // A new object has our owner. No chown is needed if the copy is to have the same.
+        stat.Uid == 0 && stat.Gid == 0 && upper.Work!.GivesRoot
+            ? Errno.None
+            : Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
+
+    /// <summary>Copies extended attributes, mode and times, in the order in which no step undoes an earlier one.</summary>
     /// <remarks>
-    /// A write drops security.capability. So does chown, which also clears set-user-id. chmod and utimens leave both alone.
+    /// A write drops security.capability. So does chown, which also clears set-user-id. chmod and utimens leave both alone. So
+    /// <see cref="SetOwner"/> and the data come before.
     /// </remarks>
     /// <param name="inode">The object.</param>
     /// <param name="source">The lower object that has the attributes.</param>
@@ -21,12 +33,7 @@ internal sealed class AttributeCopy(ObjectTree tree, UpperLayer upper)
     /// <param name="name">The name of the copy, with its NUL; empty but for the NUL if <paramref name="directory"/> is the copy.</param>
     public Errno Run(Inode inode, in RealReference source, in Statx stat, int directory, ReadOnlySpan<byte> name)
     {
-        // A new object has our owner. No chown is needed if the copy is to have the same.
-        Errno error = stat.Uid == 0 && stat.Gid == 0 && upper.Work!.GivesRoot
-            ? Errno.None
-            : Libc.ChangeOwnerAt(directory, name, stat.Uid, stat.Gid);
-        if (error.IsError) { return error; }
-        error = XattrCopy.Run(source.Directory, source.Name, tree.LowerXattr, directory, name, tree.Xattr);
+        Errno error = XattrCopy.Run(source.Directory, source.Name, tree.LowerXattr, directory, name, tree.Xattr);
         if (error.IsError) { return error; }
         if (stat.IsRegular || stat.IsDirectory)
         {

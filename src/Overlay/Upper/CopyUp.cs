@@ -180,7 +180,8 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
             error = Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Path | OpenFlags.Directory | OpenFlags.NoFollow, 0,
                 ResolveFlags.Confined, out int copy);
             if (error.IsError) { return error; }
-            error = attributes.Run(inode, source, stat, copy, Libc.Self);
+            error = attributes.SetOwner(stat, copy, Libc.Self);
+            if (!error.IsError) { error = attributes.Run(inode, source, stat, copy, Libc.Self); }
             if (!error.IsError && upper.IsStrict) { error = SyncDirectory(copy); }
             Libc.Close(copy);
             return error.IsError ? error : publication.RunLocked(new Copy(inode, stat), temporary);
@@ -220,6 +221,7 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
             if (error.IsError) { return error; }
             using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
             error = MakeOther(source, stat, temporary.Directory, temporary.Name);
+            if (!error.IsError) { error = attributes.SetOwner(stat, temporary.Directory, temporary.Name); }
             if (!error.IsError) { error = attributes.Run(inode, source, stat, temporary.Directory, temporary.Name); }
             return error.IsError ? error : publication.RunLocked(new Copy(inode, stat), temporary);
         }
@@ -284,9 +286,13 @@ internal sealed class CopyUp(ObjectTree tree, UpperLayer upper, KernelSession se
         bool syncs = upper.IsDurable && (size > 0 || upper.IsStrict);
         using (session.Block(size > SmallFile || syncs))
         {
-            Errno error = below is not null
-                ? LeaveData(copy, (long)stat.Size)
-                : data.Run(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
+            Errno error = attributes.SetOwner(stat, copy, Libc.Self);
+            if (!error.IsError)
+            {
+                error = below is not null
+                    ? LeaveData(copy, (long)stat.Size)
+                    : data.Run(inode, copy, size, inode.Metacopy is not null || stat.Blocks * 512 < stat.Size, request);
+            }
             if (!error.IsError) { error = attributes.Run(inode, source, stat, copy, Libc.Self); }
             if (!error.IsError && below is null && size < (long)stat.Size)
             {
