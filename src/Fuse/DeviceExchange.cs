@@ -130,12 +130,10 @@ internal sealed unsafe class DeviceExchange : Exchange
         return isSpliced;
     }
 
-    public override bool AnswerFor(ulong unique, Errno error)
+    public override Errno AnswerFor(ulong unique, Errno error)
     {
         var header = new OutHeader { Length = (uint)sizeof(OutHeader), Error = -(int)error, Unique = unique };
-        // best effort: an error means that the serving thread was faster
-        _ = from.Write(new ReadOnlySpan<byte>(&header, sizeof(OutHeader)));
-        return true;
+        return from.Write(new ReadOnlySpan<byte>(&header, sizeof(OutHeader)));
     }
 
     public override Errno Send(in OutHeader header)

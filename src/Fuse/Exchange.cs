@@ -65,8 +65,11 @@ internal abstract unsafe class Exchange : IDisposable
 
     /// <summary>Answers a request in place of the thread that serves it. That thread's own answer then finds nobody.</summary>
     /// <remarks>Called by a thread other than the one that serves.</remarks>
-    /// <returns>False for a request that came over a ring: only the ring's own thread can answer it.</returns>
-    public virtual bool AnswerFor(ulong unique, Errno error) => false;
+    /// <returns>
+    /// <see cref="Errno.EOPNOTSUPP"/> for a request that came over a ring: only the ring's own thread can answer it.
+    /// <see cref="Errno.ENOENT"/> when the serving thread was faster.
+    /// </returns>
+    public virtual Errno AnswerFor(ulong unique, Errno error) => Errno.EOPNOTSUPP;
 
     /// <summary>Sends the reply, with as much of <see cref="Payload"/> as the header's length says.</summary>
     /// <returns>An error when the kernel did not get the reply.</returns>

@@ -29,12 +29,12 @@ public sealed partial class Server
                 return;
 
             case Opcode.Forget:
-                if (reader.Take(out ForgetIn forget)) { fileSystem.Forget(header.NodeId, forget.Lookups); }
+                if (reader.Take(out ForgetIn forget)) { End(Opcode.Forget, header.NodeId, forget.Lookups); }
                 return; // has no reply
 
             case Opcode.BatchForget:
                 if (!reader.Take(out BatchForgetIn batch)) { return; }
-                for (uint i = 0; i < batch.Count && reader.Take(out ForgetOne one); i++) { fileSystem.Forget(one.NodeId, one.Lookups); }
+                for (uint i = 0; i < batch.Count && reader.Take(out ForgetOne one); i++) { End(Opcode.Forget, one.NodeId, one.Lookups); }
                 return; // has no reply
 
             case Opcode.GetAttr:
@@ -165,7 +165,7 @@ public sealed partial class Server
             case Opcode.Release:
                 if (!reader.Take(out ReleaseIn release)) { break; }
                 Trace(request, default);
-                fileSystem.Release(header.NodeId, release.Fh);
+                End(Opcode.Release, header.NodeId, release.Fh);
                 ReplyError(exchange, unique, Errno.None);
                 return;
 
@@ -228,7 +228,7 @@ public sealed partial class Server
             case Opcode.ReleaseDir:
                 if (!reader.Take(out release)) { break; }
                 Trace(request, default);
-                fileSystem.ReleaseDir(header.NodeId, release.Fh);
+                End(Opcode.ReleaseDir, header.NodeId, release.Fh);
                 ReplyError(exchange, unique, Errno.None);
                 return;
 

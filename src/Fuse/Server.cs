@@ -348,6 +348,7 @@ public sealed partial class Server : IDisposable
     {
         Interruption interruption = worker.Interruption;
         ref readonly InHeader header = ref exchange.Header;
+        ulong unique = header.Unique;
         if (!exchange.TryRead(out RequestReader reader))
         {
             if (HasReply(header.Opcode)) { ReplyError(exchange, header.Unique, Errno.EINVAL); }
@@ -355,6 +356,7 @@ public sealed partial class Server : IDisposable
         }
         worker.NodeId = header.NodeId;
         worker.Caller = header.Pid;
+        worker.Opcode = header.Opcode;
         worker.OnlyReads = OnlyReads(header.Opcode, reader);
         worker.Begun++;
         interruption.Begin(header.Unique);
@@ -374,9 +376,41 @@ public sealed partial class Server : IDisposable
 #pragma warning restore CA1031
         finally
         {
+            if (worker.Answered == unique) { EndAnswered(worker, unique); }
             interruption.End();
             if (worker.IsReplaced) { worker.Pool.EndBlocking(); }
         }
+    }
+
+    /// <summary>Carries out what had to wait until the thread is done with a request that was answered in its place.</summary>
+    private void EndAnswered(Worker worker, ulong request)
+    {
+        foreach (Ending ending in worker.Pool.EndAnswered(request))
+        {
+            // Another thread may use the same inode or file, over a ring perhaps.
+            if (gate.Service == Service.Nothing || workers.TryDefer(ending)) { continue; }
+            try { CarryOut(ending); }
+#pragma warning disable CA1031 // as in Serve
+            catch (Exception bug) { options.Log($"veneer: bug: {ending.Opcode} of node {ending.NodeId} failed: {bug}"); }
+#pragma warning restore CA1031
+        }
+    }
+
+    private void CarryOut(in Ending ending)
+    {
+        switch (ending.Opcode)
+        {
+            case Opcode.Release: fileSystem.Release(ending.NodeId, ending.Value); break;
+            case Opcode.ReleaseDir: fileSystem.ReleaseDir(ending.NodeId, ending.Value); break;
+            default: fileSystem.Forget(ending.NodeId, ending.Value); break;
+        }
+    }
+
+    /// <summary>Ends what the kernel held, or has that wait while a thread uses it: see <see cref="AnsweredRequests"/>.</summary>
+    private void End(Opcode opcode, ulong nodeId, ulong value)
+    {
+        var ending = new Ending(opcode, nodeId, value);
+        if (!workers.TryDefer(ending)) { CarryOut(ending); }
     }
 
     /// <summary>Answers a request that the gate keeps from the filesystem. False when the gate lets it through.</summary>

@@ -1,3 +1,5 @@
+using Veneer.Fuse.Wire;
+
 namespace Veneer.Fuse;
 
 /// <summary>One serving thread, as the other threads see it.</summary>
@@ -5,6 +7,8 @@ internal sealed class Worker(WorkerPool pool, bool isExtra = false)
 {
     [ThreadStatic]
     private static Worker? current;
+
+    private ulong answered;
 
     /// <summary>The worker of the calling thread, or null.</summary>
     public static Worker? Current => current;
@@ -29,14 +33,20 @@ internal sealed class Worker(WorkerPool pool, bool isExtra = false)
     /// </summary>
     public uint Caller { get; set; }
 
+    /// <summary>What the request is. Other threads may already see that of the next request.</summary>
+    public Opcode Opcode { get; set; }
+
     /// <summary>
     /// Whether the request changes nothing, so that it need not be waited for when nobody wants the answer. Other threads
     /// may already see that of the next request.
     /// </summary>
     public bool OnlyReads { get; set; }
 
-    /// <summary>The request that another thread answered in this one's place. Protected by the pool's lock.</summary>
-    public ulong Answered { get; set; }
+    /// <summary>
+    /// The request that another thread answered in this one's place, or tried to. Changed under the pool's lock. The worker may read
+    /// it without after its own answer.
+    /// </summary>
+    public ulong Answered { get => Volatile.Read(ref answered); set => Volatile.Write(ref answered, value); }
 
     /// <summary>The worker's exchange with the kernel while it serves, or null. Protected by the pool's lock.</summary>
     public Exchange? Exchange { get; set; }

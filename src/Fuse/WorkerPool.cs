@@ -22,6 +22,7 @@ internal sealed class WorkerPool : IDisposable
     private readonly Func<Exchange, bool> serve;
     private readonly List<Thread> threads = []; // never shrinks
     private readonly List<Worker> workers = []; // one for each thread
+    private readonly AnsweredRequests answered = new();
     private int wanted;
     private int burst; // the least number of ready threads until the next look
     private int ready;
@@ -149,8 +150,7 @@ internal sealed class WorkerPool : IDisposable
             {
                 ulong request = worker.Interruption.Unique;
                 if (request == 0 || ReferenceEquals(worker, Worker.Current) || worker.Interruption.ExpectsClosing) { continue; }
-                worker.Answered = request;
-                if (worker.Exchange?.AnswerFor(request, error) != true) { left.Add(worker.NodeId); }
+                if (AnswerLocked(worker, request, error) == Errno.EOPNOTSUPP) { left.Add(worker.NodeId); }
             }
         }
     }
@@ -158,13 +158,43 @@ internal sealed class WorkerPool : IDisposable
     /// <summary>Answers a killed caller whose thread does not come back, for instance from a lower layer that hangs.</summary>
     /// <returns>Whether to look again: the kernel reports only the first signal, and that one was not deadly.</returns>
     /// <remarks>Caller holds <see cref="gate"/>.</remarks>
-    private static bool MayBeKilledLocked(Worker worker, ulong request)
+    private bool MayBeKilledLocked(Worker worker, ulong request)
     {
+        LockOrder.AssertHeld(FuseLocks.Workers);
         if (!worker.OnlyReads || worker.Caller == 0 || worker.Answered == request || !worker.Interruption.IsRaised) { return false; }
         if (!CallerStatus.WasKilled(worker.Caller)) { return true; }
-        worker.Answered = request;
-        _ = worker.Exchange?.AnswerFor(request, Errno.EINTR); // best effort: on a ring, the caller waits
+        _ = AnswerLocked(worker, request, Errno.EINTR); // best effort: on a ring, the caller waits
         return false;
+    }
+
+    /// <summary>Answers a request in its thread's place.</summary>
+    /// <remarks>
+    /// Caller holds <see cref="gate"/>. The kernel takes one answer alone. If it takes this one, the thread has not yet answered: what
+    /// the worker says of its request is true, and the thread will find <see cref="Worker.Answered"/> when it is done.
+    /// </remarks>
+    private Errno AnswerLocked(Worker worker, ulong request, Errno error)
+    {
+        LockOrder.AssertHeld(FuseLocks.Workers);
+        worker.Answered = request;
+        answered.Add(request, worker.NodeId, worker.Opcode);
+        Errno sent = worker.Exchange?.AnswerFor(request, error) ?? Errno.EOPNOTSUPP;
+        // Nothing was deferred meanwhile: that needs the gate.
+        if (sent.IsError) { answered.Remove(request); }
+        return sent;
+    }
+
+    /// <inheritdoc cref="AnsweredRequests.TryDefer"/>
+    public bool TryDefer(in Ending ending)
+    {
+        if (!answered.Any) { return false; }
+        using (gate.Enter()) { return answered.TryDefer(ending); }
+    }
+
+    /// <summary>The calling thread is done with a request that was answered in its place.</summary>
+    /// <inheritdoc cref="AnsweredRequests.Remove" path="/returns"/>
+    public List<Ending> EndAnswered(ulong request)
+    {
+        using (gate.Enter()) { return answered.Remove(request); }
     }
 
     /// <remarks>

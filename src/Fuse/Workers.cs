@@ -53,6 +53,16 @@ public sealed class Workers : IDisposable
         return left;
     }
 
+    /// <inheritdoc cref="AnsweredRequests.TryDefer"/>
+    internal bool TryDefer(in Ending ending)
+    {
+        foreach (WorkerPool pool in pools)
+        {
+            if (pool.TryDefer(ending)) { return true; }
+        }
+        return false;
+    }
+
     /// <summary>The connection has ended: wakes all sleeping threads for good.</summary>
     internal void Stop()
     {
