@@ -2,7 +2,7 @@ using Veneer.Fuse.Wire;
 
 namespace Veneer.Fuse;
 
-/// <summary>A request that ends what the kernel holds: FORGET references to an inode, RELEASE an open file, RELEASEDIR a directory.</summary>
+/// <summary>What ends something that the kernel holds: FORGET, RELEASE or RELEASEDIR.</summary>
 /// <param name="Opcode">Which of them.</param>
 /// <param name="NodeId">The inode.</param>
 /// <param name="Value">The number of references that FORGET returns, or the fh.</param>
@@ -23,7 +23,7 @@ internal sealed class AnsweredRequests
     private readonly List<Ending> deferred = [];
     private volatile bool any;
 
-    /// <summary>Whether there are such requests. A thread that received what the kernel sent afterwards may read it without the lock.</summary>
+    /// <summary>Whether there are such requests. May be read without the lock in serving what the kernel sent afterwards.</summary>
     public bool Any => any;
 
     /// <summary>A request is about to be answered in its thread's place.</summary>

@@ -46,7 +46,8 @@ public sealed class AnsweredRequestTests
     private static void EndAll(FakeKernel kernel, ulong node)
     {
         kernel.Send(Opcode.Forget, node, Bytes.Of(new ForgetIn { Lookups = 3 }));
-        kernel.Send(Opcode.BatchForget, 0, Bytes.Of(new BatchForgetIn { Count = 1 }), Bytes.Of(new ForgetOne { NodeId = node, Lookups = 4 }));
+        var four = new ForgetOne { NodeId = node, Lookups = 4 };
+        kernel.Send(Opcode.BatchForget, 0, Bytes.Of(new BatchForgetIn { Count = 1 }), Bytes.Of(four));
         Assert.Equal(Errno.None, kernel.Call(Opcode.Release, node, Bytes.Of(new ReleaseIn { Fh = FileHandle })).Error);
         Assert.Equal(Errno.None, kernel.Call(Opcode.ReleaseDir, node, Bytes.Of(new ReleaseIn { Fh = DirectoryHandle })).Error);
     }

@@ -139,6 +139,92 @@ public sealed class HungLowerTests
         Assert.Equal("6", Call(overlay.Merged, "lookup"));
     }
 
+    /// <summary>Callers are killed who look names up, and the kernel forgets the directories before the lookups end.</summary>
+    [MountFact(OnlyVeneer = "FUSE waits for who has taken the request.")]
+    public void A_lookup_that_ends_late_keeps_its_directory()
+    {
+        Assert.SkipWhen(HasRings, "Only the thread of a ring can answer its requests: docs/differences.md.");
+        const int many = 4;
+        using var layers = new HungLayers();
+        FilePath group = layers.Beside / "far/far/group";
+        Sys.MakeDirectory(group, Oct(755));
+        for (int i = 0; i < many; i++)
+        {
+            Sys.MakeDirectory(group / $"{i}", Oct(755));
+            Sys.Write(group / $"{i}/file", "far");
+        }
+        Overlay overlay = layers.Mount("redirect_dir=on");
+        FilePath shown = overlay.Merged / "far/group";
+        Sys.Write(shown / "mine", "mine");
+        Sys.Link(shown / "mine", overlay.Merged / "yours/linked");
+        Sys.DropCaches();
+        for (int i = 0; i < many; i++) { _ = Sys.Stat(shown / $"{i}"); }
+        _ = Sys.Stat(shown / "mine");
+        using Descriptor open = Sys.Open(overlay.Merged / "yours/linked", OpenFlags.ReadOnly);
+        layers.Far.Hang(Opcode.Lookup);
+
+        KillWaiting(layers.Far, [.. Enumerable.Range(0, many).Select(i => ("stat", (string)(shown / $"{i}/file")))]);
+        for (int i = 0; i < 3; i++) { Sys.DropCaches(); } // the directories go before what is above them
+        layers.Far.GoOn();
+        Assert.True(SpinWait.SpinUntil(() => layers.Far.Waiting == 0, Enough));
+        Assert.Equal("far", Result(Begin(() => Sys.ReadText(shown / "0/file"))));
+
+        // A name that is found through a directory that was moved, beside another in its old place.
+        Sys.Rename(shown, overlay.Merged / "far/moved");
+        Sys.MakeDirectory(shown, Oct(755));
+        Sys.Write(shown / "mine", "other");
+        Sys.ChangeMode(shown / "mine", Oct(600));
+        open.ChangeMode(Oct(751));
+        Sys.Append(overlay.Merged / "yours/linked", "+");
+
+        Assert.Equal(Oct(751), Sys.Stat(overlay.Upper / "yours/linked").Mode & 0xFFFu);
+        Assert.Equal("mine+", Sys.ReadText(overlay.Upper / "far/moved/mine"));
+        Assert.Equal(Oct(600), Sys.Stat(overlay.Upper / "far/group/mine").Mode & 0xFFFu);
+        Assert.Equal("other", Sys.ReadText(overlay.Upper / "far/group/mine"));
+    }
+
+    /// <summary>Callers are killed who open small files, and the kernel forgets these files before the opens end.</summary>
+    [MountFact(OnlyVeneer = "FUSE waits for who has taken the request.")]
+    public void An_open_that_ends_late_keeps_nobody_else_waiting()
+    {
+        Assert.SkipWhen(HasRings, "Only the thread of a ring can answer its requests: docs/differences.md.");
+        const int hung = 3, many = 40;
+        using var layers = new HungLayers(files: 20);
+        for (int i = 0; i < many; i++) { Sys.Write(layers.Beside / $"near/near/{i}", "near"); }
+        Overlay overlay = layers.Mount();
+        for (int i = hung; i < 20; i++) { _ = Sys.ReadText(overlay.Merged / $"far/file{i}"); } // small files are likely to be read
+        for (int i = 0; i < hung; i++) { _ = Sys.Stat(overlay.Merged / $"far/file{i}"); }
+        Sys.MakeDirectory(overlay.Merged / "near/copied", Oct(755));
+        using Descriptor near = Sys.Open(overlay.Merged / "near", OpenFlags.Path);
+        layers.Far.Hang(Opcode.Open);
+
+        KillWaiting(layers.Far, [.. Enumerable.Range(0, hung).Select(i => ("cat", (string)(overlay.Merged / $"far/file{i}")))]);
+        Sys.DropCaches();
+
+        Result(Begin(() =>
+        {
+            for (int i = 0; i < many; i++) { Sys.Append(overlay.Merged / $"near/{i}", "+"); }
+            return true;
+        }));
+        layers.Far.GoOn();
+        for (int i = 0; i < hung; i++) { Assert.Equal("far", Sys.ReadText(overlay.Merged / $"far/file{i}")); }
+        for (int i = 0; i < many; i++) { Assert.Equal("near+", Sys.ReadText(overlay.Upper / $"near/{i}")); }
+    }
+
+    /// <summary>Starts programs, and kills them when they all wait.</summary>
+    private static void KillWaiting(HangingMount far, params (string Program, string Path)[] calls)
+    {
+        Process[] processes = [.. calls.Select(call => Process.Start(
+            new ProcessStartInfo(call.Program, [call.Path]) { RedirectStandardOutput = true, RedirectStandardError = true })!)];
+        far.AwaitWaiting(processes.Length);
+        foreach (Process process in processes)
+        {
+            process.Kill();
+            Assert.True(process.WaitForExit(Enough));
+            process.Dispose();
+        }
+    }
+
     [MountFact(OnlyVeneer = "The kernel has no such call.")]
     public void Shutdown_gives_up_what_waits_and_frees_upper()
     {
