@@ -50,7 +50,7 @@ public sealed class AliasTableTests
     {
         RealKey lower = new(0, 11), copy = new(0, 12);
         Inode file = Add(11);
-        file.Links = new HardLinks(2);
+        file.BeginLinks(2);
         table.ChangeKey(file, copy, keepLower: true);
         table.Forget(file.NodeId, 1);
 

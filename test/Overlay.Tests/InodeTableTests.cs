@@ -129,7 +129,7 @@ public sealed class InodeTableTests
         var directory = new RealDirectory(null!, -1);
         Inode used = Make("a-long-name-at-first\0"u8, 10), fresh = table.Make("short\0"u8);
         used.SetLowerName([1, 0]);
-        used.Links = new HardLinks(2);
+        used.BeginLinks(2);
         using (new OrderedLock(OverlayLocks.InodeTable).Enter()) { used.MakeAliasListLocked().Add(new Alias(root, [1, 0])); }
         used.Metacopy = new RealName(directory, [1, 0]);
         used.BecomeOrphaned(1);

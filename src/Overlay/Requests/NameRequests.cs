@@ -223,7 +223,7 @@ internal sealed class NameRequests(
     private Errno HoldSource(Inode inode, DirectoryInode parent, out int descriptor)
     {
         descriptor = -1;
-        if (inode.IsNameless || inode.Links?.Hold is not null || ReferenceEquals(inode.Parent, parent)) { return Errno.None; }
+        if (inode.IsNameless || inode.Hold is not null || ReferenceEquals(inode.Parent, parent)) { return Errno.None; }
         using var held = new HeldName(inode);
         Errno error = tree.Objects.ResolveLocked(inode, out RealReference real);
         if (error.IsError) { return error; }

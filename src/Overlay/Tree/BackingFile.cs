@@ -6,7 +6,7 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>How the open files of one inode reach their data. Only this type sets FOPEN flags.</summary>
+/// <summary>How the open files of one inode reach their data. Only this type sets the FOPEN flags of regular files.</summary>
 /// <remarks>
 /// The mode belongs to the kernel's inode, not to the open file: while one file is open, others must be opened in the same mode, or
 /// the kernel answers EIO. The first open chooses the mode. After the last close, the next open chooses again.

@@ -15,14 +15,13 @@ internal sealed class DirectoryInode(DirectoryStack stack) : Inode(hasUpper: sta
     public DirectoryStack Stack => stack;
 
     /// <summary>The directory in upper, or null. Set once, under the copy-up lock.</summary>
-    public RealDirectory? Upper
+    public RealDirectory? Upper => stack.Upper;
+
+    /// <summary>From now on the directory is in upper. Caller holds the copy-up lock.</summary>
+    public void BecomeUpper(RealDirectory upper)
     {
-        get => stack.Upper;
-        set
-        {
-            stack.Upper = value;
-            HasUpper = value is not null;
-        }
+        stack.Upper = upper;
+        BecomeUpper();
     }
 
     /// <summary>The directories of the lower layers that show through, topmost first.</summary>

@@ -7,19 +7,10 @@ namespace Veneer.Overlay.Tree;
 /// </remarks>
 internal sealed class HardLinks(uint count)
 {
-    private volatile byte[]? hold;
-
     /// <summary>
     /// What users see as st_nlink. Changed by LINK, UNLINK and RENAME, during which the kernel holds its own lock of the file.
     /// </summary>
     public uint Count = count;
-
-    /// <summary>
-    /// The name in work, with its NUL, that leads to the copy and keeps it linkable, whichever of its names is removed. Null before
-    /// copy-up, and after the last name is removed. Set by <see cref="Inode"/> only.
-    /// </summary>
-    /// <remarks>A descriptor would serve as well, but there may be more such files than a process may have descriptors.</remarks>
-    public byte[]? Hold { get => hold; set => hold = value; }
 
     /// <summary>
     /// The key of the lower object for which <see cref="AliasTable"/> retains the inode, or null. Protected by the table.

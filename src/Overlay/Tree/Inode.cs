@@ -100,6 +100,7 @@ internal class Inode(bool hasUpper = false)
         public int Orphan = -1;
         public byte[]? WorkName;
         public HardLinks? Links;
+        public volatile byte[]? Hold;
         public AliasList? Aliases;
         public int OldNodeIds;
 
@@ -110,6 +111,7 @@ internal class Inode(bool hasUpper = false)
             Orphan = -1;
             WorkName = null;
             Links = null;
+            Hold = null;
             Aliases = null;
             OldNodeIds = 0;
         }
@@ -182,7 +184,18 @@ internal class Inode(bool hasUpper = false)
     public byte[]? WorkName => rareFields?.WorkName;
 
     /// <summary>What is known of a file that has several names in a lower layer; otherwise null.</summary>
-    public HardLinks? Links { get => rareFields?.Links; set => Rare.Links = value; }
+    public HardLinks? Links => rareFields?.Links;
+
+    /// <summary>The object has several names in a lower layer. Nobody else knows the inode.</summary>
+    /// <param name="count">How many names there are.</param>
+    public void BeginLinks(uint count) => Rare.Links = new HardLinks(count);
+
+    /// <summary>
+    /// The name in work, with its NUL, that leads to the copy of a file with <see cref="Links"/> and keeps it linkable, whichever of
+    /// its names is removed. Null before copy-up, and after the last name is removed.
+    /// </summary>
+    /// <remarks>A descriptor would serve as well, but there may be more such files than a process may have descriptors.</remarks>
+    public byte[]? Hold => rareFields?.Hold;
 
     /// <summary>The known names of a file that has several. Some may have been removed: see <see cref="Alias.IsRemoved"/>.</summary>
     public ReadOnlySpan<Alias> Aliases => rareFields?.Aliases is { } all ? all.All : default;
@@ -221,23 +234,31 @@ internal class Inode(bool hasUpper = false)
     public bool IsSmall;
 
     /// <summary>Whether the object, or at least its attributes, are in upper. Set once, under the copy-up lock.</summary>
-    public bool HasUpper { get => hasUpper; set => hasUpper = value; }
+    public bool HasUpper => hasUpper;
 
-    /// <summary>What leads to the object. Only the methods below change it.</summary>
+    /// <summary>
+    /// From now on the object, or at least its attributes, are in upper. Caller holds the copy-up lock, or nobody else knows the inode.
+    /// </summary>
+    public void BecomeUpper() => hasUpper = true;
+
+    /// <summary>
+    /// What leads to the object. It follows from <see cref="Hold"/>, <see cref="IsNameless"/>, <see cref="IsUnlinked"/> and
+    /// <see cref="HasUpper"/>, which only the methods of this class whose names begin with Become change.
+    /// </summary>
     /// <remarks>
     /// Callers hold the rename lock and, to change the place, the names lock of the directory. What stands in for the name is cleared
     /// only under the exclusive rename lock, since others may be using it. Some readers take no lock: what stands in is set before
     /// <see cref="IsNameless"/> becomes true, and cleared after that has become false.
     /// </remarks>
     public ObjectPlace Place =>
-        Links?.Hold is not null ? ObjectPlace.Held
+        Hold is not null ? ObjectPlace.Held
             : isNameless ? ObjectPlace.Orphaned
             : IsUnlinked && HasUpper ? ObjectPlace.Gone
             : ObjectPlace.Named;
 
     /// <summary>
     /// Whether <see cref="Orphan"/> or <see cref="WorkName"/> stands in for <see cref="Name"/>. It is false for the copy of a file with
-    /// several lower names, which has <see cref="HardLinks.Hold"/>.
+    /// several lower names, which has <see cref="Hold"/>.
     /// </summary>
     public bool IsNameless => isNameless;
 
@@ -246,7 +267,7 @@ internal class Inode(bool hasUpper = false)
 
     /// <summary>From now on a name in work leads to the copy of a file with several lower names.</summary>
     /// <param name="workName">With its NUL.</param>
-    public void BecomeHeld(byte[] workName) => Links!.Hold = workName;
+    public void BecomeHeld(byte[] workName) => Rare.Hold = workName;
 
     /// <summary>The name is about to go: from now on a descriptor leads to the object. Called by <see cref="Orphans"/> only.</summary>
     public void BecomeOrphaned(int descriptor)
@@ -272,7 +293,7 @@ internal class Inode(bool hasUpper = false)
     private void StandIn()
     {
         isNameless = true;
-        if (Links is { Hold: not null } links) { links.Hold = null; }
+        if (rareFields is { Hold: not null } rare) { rare.Hold = null; }
     }
 
     /// <summary>The removal of the name failed. What stands in for it stays, since others may be using it.</summary>

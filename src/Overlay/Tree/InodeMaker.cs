@@ -42,11 +42,11 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
             inode.LowerDirectory = whole.LowerDirectory;
             inode.Type = found.Stat.Type;
             inode.Metacopy = whole.Metacopy;
-            inode.HasUpper = found.HasUpper;
+            if (found.HasUpper) { inode.BecomeUpper(); }
             inode.IsSmall = !found.HasUpper && found.Stat.Size < SmallestImage;
             inode.HasOrigin = whole.HasOrigin || (found.HasUpper && tree.Numbers.TryGetRemembered(key, out _));
             if (whole.LowerName is { } lowerName) { inode.SetLowerName(lowerName); }
-            if (isWritable && !found.HasUpper && found.Stat.Nlink > 1 && !key.IsByName) { inode.Links = new HardLinks(found.Stat.Nlink); }
+            if (isWritable && !found.HasUpper && found.Stat.Nlink > 1 && !key.IsByName) { inode.BeginLinks(found.Stat.Nlink); }
         }
         inode.Parent = parent;
         Layer layer = (found.HasUpper ? parent.Upper! : found.LowerDirectory!).Layer;
@@ -98,7 +98,7 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
         else
         {
             inode = tree.Inodes.Make(name);
-            inode.HasUpper = true;
+            inode.BecomeUpper();
         }
         inode.Type = stat.Type;
         inode.Parent = parent;

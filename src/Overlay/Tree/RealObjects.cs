@@ -65,7 +65,7 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
         // What stands in for the name is tried first: it is set before the name goes.
         switch (inode.Place)
         {
-            case ObjectPlace.Held when inode.Links!.Hold is { } hold:
+            case ObjectPlace.Held when inode.Hold is { } hold:
                 real = new RealReference(work!.Descriptor, hold);
                 return Errno.None;
             case ObjectPlace.Orphaned when inode.Orphan is >= 0 and int orphan:

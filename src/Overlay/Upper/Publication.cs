@@ -133,7 +133,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
             Errno error = tree.Directories.KeepOpen(orphan);
             if (error.IsError) { return error; }
         }
-        removed.Upper = orphan;
+        removed.BecomeUpper(orphan);
         session.Notifier?.InvalidateAttributes(removed.NodeId);
         return Errno.None;
     }
@@ -206,7 +206,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
     public Errno LinkAliasesLocked(Inode inode)
     {
         inode.AssertCopyUpLocked();
-        if (inode.Links?.Hold is not { } hold) { return Errno.None; }
+        if (inode.Hold is not { } hold) { return Errno.None; }
         using (tree.RenameLock.Share()) { return LinkKnownNamesLocked(inode, hold); }
     }
 
@@ -249,13 +249,13 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         if (inode is DirectoryInode directory)
         {
             directory.HasOrigin = true;
-            directory.Upper = new RealDirectory(directory.Parent!.Upper!, directory.Name.ToArray());
+            directory.BecomeUpper(new RealDirectory(directory.Parent!.Upper!, directory.Name.ToArray()));
             session.Notifier?.InvalidateAttributes(directory.NodeId);
         }
         // The order matters to threads that open the data without a lock: they must find the data below or in upper, and never
         // the hole of a metacopy.
         if (below is not null) { inode.Metacopy = below; }
-        inode.HasUpper = true;
+        inode.BecomeUpper();
         if (below is null) { inode.Metacopy = null; }
         RealKey key = tree.Keys.InUpper(inode.Parent, inode.Name, stat);
         // The copy of a file with several lower names has no origin, as with the kernel, and keeps its number while mounted.

@@ -111,7 +111,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     /// <returns>What leads to the object. <see cref="Undo"/> takes it back if the name cannot be removed.</returns>
     public StandIn ProvideStandIn(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
     {
-        if (inode.IsNameless || inode.Links?.Hold is not null
+        if (inode.IsNameless || inode.Hold is not null
             || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name))
         {
             return StandIn.None;
@@ -194,7 +194,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             if (!inode.HasUpper) { tree.Aliases.Retain(inode, inode.Key); }
             if (links.Count > 0) { links.Count--; }
             if (links.Count > 0) { return; }
-            if (links.Hold is { } hold) { MakeOrphan(inode, hold); }
+            if (inode.Hold is { } hold) { MakeOrphan(inode, hold); }
             inode.BecomeUnlinked();
             tree.Numbers.Release(inode.Key);
             tree.Inodes.Unhash(inode);
