@@ -144,12 +144,13 @@ public sealed class MountedOverlay
     {
         if (kernel is not null) { CheckDataOnly(kernel); }
         OverlayTopology topology = Layers();
-        List<LayerDescription> layers = [.. topology.Layers.Where(layer => layer.Index >= 0)];
-        if (layers[0].Index > 0) { return OverlayDiff.OfNothing(); } // without upper there are no changes
-        bool isReached = layers.All(layer => layer.Path is not null)
+        LayerDescription? upper = topology.Layers.FirstOrDefault(layer => layer.Index == 0);
+        if (upper is null) { return OverlayDiff.OfNothing(); } // without upper there are no changes
+        List<LayerDescription> lowers = [.. topology.Layers.Where(layer => layer.Index > 0)];
+        bool isReached = upper.Path is not null && lowers.TrueForAll(layer => layer.Path is not null)
             && topology.UserXattr == topology.UpperUserXattr
             && (topology.UserXattr || Capabilities.SeesTrustedAttributes);
-        if (isReached) { return OverlayDiff.Open(layers[0].Path!, [.. layers.Skip(1).Select(layer => layer.Path!)], topology.UserXattr); }
+        if (isReached) { return OverlayDiff.Open(upper.Path!, [.. lowers.Select(layer => layer.Path!)], topology.UserXattr); }
         if (!IsKernel) { return OverlayDiff.Ask(position => ask(MountPoint, Query.Changes, position)); }
         CheckTrusted("become root.");
         throw new OverlayQueryException($"A layer of {MountPoint} is out of reach: see veneer layers {MountPoint}.",

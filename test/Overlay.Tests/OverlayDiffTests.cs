@@ -75,7 +75,7 @@ public sealed class OverlayDiffTests : IDisposable
         foreach (string layer in (string[])["lower", "upper"]) { File.WriteAllText(Path.Combine(root, layer, "f"), "same"); }
         var descriptors = new[] { "upper", "lower" }.Select(layer => (OverlayDiff.OpenLayer(Path.Combine(root, layer), layer), layer))
             .ToArray();
-        using LayerSet layers = LayerSet.Hold(descriptors, userXattr: true, hasUpper: true);
+        using LayerSet layers = LayerSet.Hold(descriptors[0], descriptors[1..], userXattr: true);
         Step step = Assert.Single(new UpperWalk(layers, DiffPosition.Begin(), forArchive: false, (_, _) => { }).Run());
         var comparison = new Comparison(layers);
 

@@ -40,25 +40,26 @@ internal sealed class LayerSet : IDisposable
     public DirectoryStack Root { get; }
 
     /// <summary>Holds layers that are open.</summary>
-    /// <param name="layers">
-    /// Descriptors, for which O_PATH suffices, and names for messages; upper first. The caller keeps the descriptors.
-    /// </param>
+    /// <param name="upper">A descriptor, for which O_PATH suffices, and a name for messages; null without upper.</param>
+    /// <param name="lowers">The same for each lower, topmost first. The caller keeps all descriptors.</param>
     /// <param name="userXattr">Whether the overlay's attributes are <c>user.overlay.*</c>.</param>
-    /// <param name="hasUpper">Whether the first layer is upper. If not, all are lowers.</param>
     /// <param name="lowerUserXattr">
     /// Whether the overlay's attributes in the lowers are <c>user.overlay.*</c>; null if they are as in upper.
     /// </param>
     /// <exception cref="OverlayMountException">A layer cannot be held.</exception>
-    public static LayerSet Hold(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool hasUpper,
-        bool? lowerUserXattr = null)
+    public static LayerSet Hold((int Descriptor, string Path)? upper, IReadOnlyList<(int Descriptor, string Path)> lowers,
+        bool userXattr, bool? lowerUserXattr = null)
     {
+        Layer? top = null;
         var opened = new List<Layer>();
-        int first = hasUpper ? Layer.UpperIndex : Layer.UpperIndex + 1;
         try
         {
-            foreach ((int descriptor, string path) in layers) { opened.Add(Layer.OpenLower(first + opened.Count, path, descriptor)); }
-            var stack = new LayerStack(hasUpper ? opened[0] : null, [.. hasUpper ? opened.Skip(1) : opened],
-                new OverlayXattr(userXattr), new OverlayXattr(lowerUserXattr ?? userXattr));
+            if (upper is { } named) { top = Layer.OpenLower(Layer.UpperIndex, named.Path, named.Descriptor); }
+            foreach ((int descriptor, string path) in lowers)
+            {
+                opened.Add(Layer.OpenLower(Layer.UpperIndex + 1 + opened.Count, path, descriptor));
+            }
+            var stack = new LayerStack(top, [.. opened], new OverlayXattr(userXattr), new OverlayXattr(lowerUserXattr ?? userXattr));
             stack.CheckOrigins();
             // No overlay follows redirects and metacopies in attributes that any owner of a file may write.
             return new LayerSet(stack, new DirectoryCache(MaxDirectories), followRedirects: !userXattr, followMetacopies: !userXattr,
@@ -66,6 +67,7 @@ internal sealed class LayerSet : IDisposable
         }
         catch
         {
+            top?.Dispose();
             foreach (Layer layer in opened) { layer.Dispose(); }
             throw;
         }

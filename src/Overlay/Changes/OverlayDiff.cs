@@ -34,12 +34,12 @@ public sealed class OverlayDiff : IDisposable
     /// <exception cref="OverlayMountException">A layer cannot be read; the message is a sentence for the user.</exception>
     public static OverlayDiff Open(string upper, IReadOnlyList<string> lowers, bool userXattr = false)
     {
-        var opened = new List<(int, string)>();
+        var opened = new List<(int Descriptor, string Path)>();
+        using var top = new Fd(OpenLayer(upper, "upper"));
         try
         {
-            opened.Add((OpenLayer(upper, "upper"), upper));
             foreach (string lower in lowers) { opened.Add((OpenLayer(lower, "lower"), lower)); }
-            return new OverlayDiff(LayerSet.Hold(opened, userXattr, hasUpper: true), null);
+            return new OverlayDiff(LayerSet.Hold((top.Value, upper), opened, userXattr), null);
         }
         finally
         {
@@ -48,8 +48,8 @@ public sealed class OverlayDiff : IDisposable
     }
 
     /// <summary>Uses layers that are open. The caller keeps the descriptors.</summary>
-    internal static OverlayDiff Open(IReadOnlyList<(int Descriptor, string Path)> layers, bool userXattr, bool lowerUserXattr) =>
-        new(LayerSet.Hold(layers, userXattr, hasUpper: true, lowerUserXattr), null);
+    internal static OverlayDiff Open((int Descriptor, string Path) upper, IReadOnlyList<(int Descriptor, string Path)> lowers,
+        bool userXattr, bool lowerUserXattr) => new(LayerSet.Hold(upper, lowers, userXattr, lowerUserXattr), null);
 
     /// <summary>Makes the diff of an overlay without upper, which has no changes.</summary>
     internal static OverlayDiff OfNothing() => new(null, null);

@@ -3,6 +3,7 @@ using Veneer.Linux;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Documents;
+using Veneer.Overlay.Layers;
 using Veneer.Overlay.Tree;
 
 namespace Veneer.Overlay.Live;
@@ -23,10 +24,12 @@ internal sealed class LiveChanges(ObjectTree tree)
         var changes = new List<Change>();
         string? next = null;
         IReadOnlyList<Disturbance> disturbances = [];
-        if (tree.Layers.Upper is not null)
+        if (tree.Layers.Upper is { } upper)
         {
-            using OverlayDiff diff = OverlayDiff.Open([.. tree.Layers.All.Select(layer => (layer.Root.Descriptor, layer.Path))],
-                tree.Xattr.IsUser, tree.LowerXattr.IsUser);
+            var lowers = new List<(int, string)>();
+            foreach (Layer lower in tree.Layers.Lowers) { lowers.Add((lower.Root.Descriptor, lower.Path)); }
+            using OverlayDiff diff = OverlayDiff.Open((upper.Root.Descriptor, upper.Path), lowers, tree.Xattr.IsUser,
+                tree.LowerXattr.IsUser);
             int bytes = 0;
             foreach (Change change in diff.Changes(position))
             {

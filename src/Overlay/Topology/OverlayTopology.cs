@@ -3,6 +3,7 @@ using System.Text.Json.Serialization;
 using Veneer.Linux;
 using Veneer.Overlay.Changes;
 using Veneer.Overlay.Documents;
+using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Topology;
 
@@ -62,10 +63,10 @@ public sealed record OverlayTopology
         var opened = new List<Fd>();
         try
         {
-            var layers = new List<(int, string)>();
-            if (upper is not null) { layers.Add((Open(upper, "upper"), upper)); }
-            foreach (string lower in lowers) { layers.Add((Open(lower, "lower"), lower)); }
-            OverlayTopology topology = Of(layers, upper is not null, work is null ? null : (Open(work, "work"), work), userXattr, path);
+            (int, string)? top = upper is null ? null : (Open(upper, "upper"), upper);
+            var below = new List<(int, string)>();
+            foreach (string lower in lowers) { below.Add((Open(lower, "lower"), lower)); }
+            OverlayTopology topology = Of(top, below, work is null ? null : (Open(work, "work"), work), userXattr, path);
             if (data is not { Count: > 0 }) { return topology; }
             List<LayerDescription> all = [.. topology.Layers];
             int at = lowers.Count + (upper is null ? 0 : 1);
@@ -90,17 +91,18 @@ public sealed record OverlayTopology
     }
 
     /// <summary>Describes an overlay by O_PATH descriptors of its directories.</summary>
-    internal static OverlayTopology Of(IReadOnlyList<(int Descriptor, string Path)> layers, bool hasUpper,
+    internal static OverlayTopology Of((int Descriptor, string Path)? upper, IReadOnlyList<(int Descriptor, string Path)> lowers,
         (int Descriptor, string Path)? work, bool userXattr, string? path)
     {
         var described = new List<LayerDescription>();
-        foreach ((int descriptor, string given) in layers)
+        if (upper is { } top) { described.Add(LayerDescription.Of(Layer.UpperIndex, top.Path, top.Descriptor)); }
+        for (int i = 0; i < lowers.Count; i++)
         {
-            described.Add(LayerDescription.Of(described.Count + (hasUpper ? 0 : 1), given, descriptor));
+            described.Add(LayerDescription.Of(Layer.UpperIndex + 1 + i, lowers[i].Path, lowers[i].Descriptor));
         }
         if (work is { } place) { described.Add(LayerDescription.Of(-1, place.Path, place.Descriptor)); }
         if (path is null) { return new OverlayTopology { Layers = described, UserXattr = userXattr, UpperUserXattr = userXattr }; }
-        using var set = LayerSet.Hold(layers, userXattr, hasUpper);
+        using var set = LayerSet.Hold(upper, lowers, userXattr);
         return new OverlayTopology
         {
             Layers = described, UserXattr = userXattr, UpperUserXattr = userXattr, Path = path, Parts = PartsOf(set, path)
