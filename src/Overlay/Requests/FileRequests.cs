@@ -16,10 +16,9 @@ namespace Veneer.Overlay.Requests;
 /// <param name="policy">How open files reach their data.</param>
 /// <param name="files">The open files.</param>
 /// <param name="errors">Errors of writing to upper.</param>
-/// <param name="smallReads">Notes whether small files are read after they are opened.</param>
 internal sealed class FileRequests(
     ObjectTree tree, UpperLayer upper, KernelSession session, OpenPolicy policy, OpenFiles files,
-    WritebackErrors errors, SmallReads smallReads)
+    WritebackErrors errors)
 {
     /// <summary>The smallest unit of O_DIRECT, in bytes.</summary>
     private const int SectorSize = 512;
@@ -39,37 +38,9 @@ internal sealed class FileRequests(
         descriptor = -1;
         Errno error = files.Find(fh, out file);
         if (error.IsError) { return error; }
-        descriptor = file.Descriptor;
-        if (descriptor >= 0 && (!file.IsLower || !file.Inode.HasUpperData)) { return Errno.None; }
-        error = Refresh(file, reads);
+        if (!file.HasData) { error = policy.OpenData(file, reads); }
         descriptor = file.Descriptor;
         return error;
-    }
-
-    private Errno Refresh(OpenFile file, bool reads)
-    {
-        using (file.Lock())
-        {
-            if (file.Descriptor >= 0 && (!file.IsLower || !file.Inode.HasUpperData)) { return Errno.None; }
-            Errno error = tree.OpenReal(file.Inode, policy.RealFlags(file.Flags & ~OpenFlags.Truncate), out int descriptor,
-                out bool isLower, out _);
-            if (error.IsError) { return error; }
-            if (file.Descriptor < 0)
-            {
-                if (reads) { smallReads.CountRead(); }
-                file.IsLower = isLower;
-                file.IsDirect = (file.Flags & OpenFlags.Direct) != 0;
-                file.Descriptor = descriptor;
-                return Errno.None;
-            }
-            // The number stays the same: a read in progress on another thread ends on the lower file, the next one begins on the copy.
-            error = Libc.Duplicate(descriptor, file.Descriptor);
-            Libc.Close(descriptor);
-            if (error.IsError) { return error; }
-            file.IsLower = isLower;
-            file.IsDirect = (file.Flags & OpenFlags.Direct) != 0;
-            return error;
-        }
     }
 
     public Errno Read(in Request request, in ReadIn input, ref ContentWriter content)
@@ -77,21 +48,9 @@ internal sealed class FileRequests(
         Errno error = DescriptorOf(input.Fh, out int descriptor, out OpenFile file, reads: true);
         if (error.IsError) { return error; }
         bool isDirect = (input.Flags & OpenFlags.Direct) != 0;
-        error = Follow(file, descriptor, isDirect);
+        error = file.SetDirect(isDirect);
         if (error.IsError) { return error; }
         return isDirect ? ReadDirect(file, descriptor, input, ref content) : content.TakeFrom(descriptor, (long)input.Offset);
-    }
-
-    /// <summary>Sets O_DIRECT on the real file as the caller's descriptor has it now. Kernel: ovl_change_flags()</summary>
-    private static Errno Follow(OpenFile file, int descriptor, bool isDirect)
-    {
-        if (file.IsDirect == isDirect) { return Errno.None; }
-        using (file.Lock())
-        {
-            Errno error = Libc.SetDirect(descriptor, isDirect);
-            if (!error.IsError) { file.IsDirect = isDirect; }
-            return error;
-        }
     }
 
     private static Errno ReadDirect(OpenFile file, int descriptor, in ReadIn input, ref ContentWriter content)
@@ -103,7 +62,7 @@ internal sealed class FileRequests(
             Errno error = Libc.ReadAt(descriptor, buffer[count..], (long)input.Offset + count, out int step);
             if (error == Errno.EINVAL && IsOfSectors((long)input.Offset + count, buffer.Length - count))
             {
-                error = Follow(file, descriptor, isDirect: false);
+                error = file.SetDirect(false);
                 if (!error.IsError) { error = Libc.ReadAt(descriptor, buffer[count..], (long)input.Offset + count, out step); }
             }
             if (error.IsError) { return error; }
@@ -154,7 +113,7 @@ internal sealed class FileRequests(
         }
         // Pages of a map are written back in any length, so O_DIRECT does not suit them.
         bool isDirect = (input.Flags & OpenFlags.Direct) != 0 && (input.WriteFlags & WriteFlags.Cache) == 0;
-        error = Follow(file, descriptor, isDirect);
+        error = file.SetDirect(isDirect);
         if (error.IsError) { return error; }
         if (isDirect)
         {
@@ -167,7 +126,7 @@ internal sealed class FileRequests(
             error = Libc.WriteAt(descriptor, data[count..], (long)input.Offset + count, out int step);
             if (error == Errno.EINVAL && isDirect && IsOfSectors((long)input.Offset + count, data.Length - count))
             {
-                error = Follow(file, descriptor, isDirect: false);
+                error = file.SetDirect(false);
                 if (!error.IsError) { error = Libc.WriteAt(descriptor, data[count..], (long)input.Offset + count, out step); }
             }
             if (error.IsError)

@@ -1,5 +1,4 @@
 using Veneer.Fuse;
-using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Durability;
@@ -20,10 +19,9 @@ namespace Veneer.Overlay.Requests;
 /// <param name="create">Makes objects in upper.</param>
 /// <param name="remove">Removes names.</param>
 /// <param name="names">Makes objects with a name.</param>
-/// <param name="smallReads">Notes whether small files are read after they are opened.</param>
 internal sealed class OpenRequests(
     ObjectTree tree, UpperLayer upper, KernelSession session, InodeMaker maker, OpenPolicy policy, OpenFiles files,
-    WritebackErrors errors, CopyUp copyUp, Create create, Remove remove, NameRequests names, SmallReads smallReads)
+    WritebackErrors errors, CopyUp copyUp, Create create, Remove remove, NameRequests names)
 {
     public Errno Open(in Request request, in OpenIn input, out OpenOut result)
     {
@@ -54,16 +52,12 @@ internal sealed class OpenRequests(
             // The copy has another st_ctime, and the answer to OPEN has no room for attributes.
             if (!wasUpper) { session.Notifier?.InvalidateAttributes(request.NodeId); }
         }
-        else if (inode.IsSmall && !inode.HasUpper && policy.IsCached(inode) && (input.Flags & OpenFlags.Direct) == 0)
-        {
-            FillPages(inode, request.NodeId);
-        }
+        else { policy.FillPages(inode, request.NodeId, input.Flags); }
         while (true)
         {
             int descriptor = -1;
             bool isLower = true, isPrivate = false;
-            // With O_DIRECT the real file is opened at once: the open tells whether the filesystem supports it.
-            if (writes || inode.HasUpperData || !policy.IsCached(inode) || (input.Flags & OpenFlags.Direct) != 0)
+            if (writes || policy.OpensAtOnce(inode, input.Flags))
             {
                 error = tree.OpenReal(inode, policy.RealFlags(input.Flags), out descriptor, out isLower, out isPrivate);
                 if (error.IsError) { return error; }
@@ -85,37 +79,8 @@ internal sealed class OpenRequests(
                 return error;
             }
             if (wasTrusted && inode.ChangesUnseen) { session.Notifier?.InvalidateAttributes(request.NodeId); }
-            // If the file was copied up between open and admission, the lower file is the wrong one: open it again.
-            if (!isLower || !inode.HasUpperData) { return Errno.None; }
+            if (!OpenPolicy.IsOutdated(inode, isLower)) { return Errno.None; } // it may have been copied up before the admission
             Release(result.Fh);
-        }
-    }
-
-    /// <summary>
-    /// Sends the content of a small lower file to the kernel, which saves the READ. On failure the READ comes and reports the
-    /// error.
-    /// </summary>
-    private void FillPages(Inode inode, ulong nodeId)
-    {
-        if (session.Notifier is not { } notifier || !tree.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing)
-            || !backing.HasNoPages || !smallReads.IsLikely())
-        {
-            return;
-        }
-        Span<byte> message = stackalloc byte[Notifier.StoreHeader + (int)InodeMaker.SmallestImage];
-        // Every change of the file, even of its size alone, begins with a copy-up. During a copy-up, which may take long, nothing is sent.
-        if (!inode.TryLockCopyUp(0, out ObjectLock.Scope scope)) { return; }
-        using (scope)
-        {
-            if (inode.HasUpper || tree.OpenReal(inode, policy.RealFlags(OpenFlags.ReadOnly), out int descriptor, out _, out _).IsError)
-            {
-                return;
-            }
-            Errno error = Libc.ReadAt(descriptor, message[Notifier.StoreHeader..], 0, out int count);
-            Libc.Close(descriptor);
-            // A full buffer may not be the whole content: the file has changed since it was found small.
-            if (error.IsError || count == 0 || count == (int)InodeMaker.SmallestImage) { return; }
-            backing.Fill(notifier, nodeId, message[..(Notifier.StoreHeader + count)]);
         }
     }
 

@@ -28,11 +28,10 @@ internal sealed class RequestHandlers
         var policy = new OpenPolicy(tree, session, files, options, upper.IsWritable);
         var maker = new InodeMaker(tree, upper.IsWritable);
         var finder = new NameFinder(tree, maker, new SameFile(tree, upper, log));
-        var smallReads = new SmallReads();
         Names = new NameRequests(tree, upper, session, maker, finder, CopyUp, create, remove, rename, impure, errors);
         Renames = new RenameRequests(tree, upper, finder, CopyUp, remove, rename);
-        Opens = new OpenRequests(tree, upper, session, maker, policy, files, errors, CopyUp, create, remove, Names, smallReads);
-        Files = new FileRequests(tree, upper, session, policy, files, errors, smallReads);
+        Opens = new OpenRequests(tree, upper, session, maker, policy, files, errors, CopyUp, create, remove, Names);
+        Files = new FileRequests(tree, upper, session, policy, files, errors);
         Attributes = new AttributeRequests(tree, upper, session, CopyUp, change, Files, errors);
         Xattrs = new XattrRequests(tree, upper, session, CopyUp, change);
         Directories = new DirectoryRequests(tree, session, maker, finder, impure, ahead, errors);

@@ -10,7 +10,7 @@ namespace Veneer.Overlay.Tree;
 internal sealed class OpenFile
 {
     private volatile int descriptor = -1;
-    private volatile bool isDirect;
+    private volatile bool isDirect; // whether the descriptor has O_DIRECT; changed under a lock on this object
 
     /// <summary>The inode of the file.</summary>
     public Inode Inode { get; private set; } = null!;
@@ -31,19 +31,56 @@ internal sealed class OpenFile
     /// The real file, or -1 until the server needs it. Set once, under a lock on this object. The descriptor may be changed to the copy
     /// in upper, but its number stays the same while the file is open.
     /// </summary>
-    public int Descriptor { get => descriptor; set => descriptor = value; }
+    public int Descriptor => descriptor;
 
     /// <summary>Whether <see cref="Descriptor"/> is the lower file. Changed under a lock on this object.</summary>
-    public bool IsLower { get; set; }
+    public bool IsLower { get; private set; }
 
-    /// <summary>Whether <see cref="Descriptor"/> has O_DIRECT. Changed under a lock on this object.</summary>
-    public bool IsDirect { get => isDirect; set => isDirect = value; }
+    /// <summary>
+    /// Whether <see cref="Descriptor"/> is the file that has the data. If not, it was not yet needed, or the file was copied up since:
+    /// <see cref="OpenPolicy.OpenData"/> opens it.
+    /// </summary>
+    public bool HasData => descriptor >= 0 && !OpenPolicy.IsOutdated(Inode, IsLower);
 
     /// <summary>Whether the fh leads to the file. Protected by <see cref="OpenFiles"/>.</summary>
     public bool IsOpen { get; set; }
 
     /// <summary>Takes the lock on this open file until the result is disposed of.</summary>
     public ObjectLock.Scope Lock([CallerMemberName] string member = "") => ObjectLock.Enter(this, OverlayLocks.OpenFile, member);
+
+    /// <summary>Takes over a descriptor of the real file, which was opened for this open file. Caller holds <see cref="Lock"/>.</summary>
+    /// <param name="opened">The descriptor; closed if there is one already, which becomes the same file.</param>
+    /// <param name="lower">Whether it is the lower file.</param>
+    public Errno TakeLocked(int opened, bool lower)
+    {
+        LockOrder.AssertHeld(OverlayLocks.OpenFile, this);
+        if (descriptor < 0)
+        {
+            IsLower = lower;
+            isDirect = (Flags & OpenFlags.Direct) != 0;
+            descriptor = opened;
+            return Errno.None;
+        }
+        // The number stays the same: a read in progress on another thread ends on the lower file, the next one begins on the copy.
+        Errno error = Libc.Duplicate(opened, descriptor);
+        Libc.Close(opened);
+        if (error.IsError) { return error; }
+        IsLower = lower;
+        isDirect = (Flags & OpenFlags.Direct) != 0;
+        return error;
+    }
+
+    /// <summary>Sets O_DIRECT on the real file as the caller's descriptor has it now. Kernel: ovl_change_flags()</summary>
+    public Errno SetDirect(bool direct)
+    {
+        if (isDirect == direct) { return Errno.None; }
+        using (Lock())
+        {
+            Errno error = Libc.SetDirect(descriptor, direct);
+            if (!error.IsError) { isDirect = direct; }
+            return error;
+        }
+    }
 
     /// <summary>From now on the object stands for this file. Caller holds the lock of <see cref="OpenFiles"/>.</summary>
     public void BeginLocked(Inode inode, ulong nodeId, BackingFile backing, OpenFlags flags, int descriptor, bool isLower, uint uid)
@@ -54,9 +91,9 @@ internal sealed class OpenFile
         NodeId = nodeId;
         Backing = backing;
         Flags = flags;
-        Descriptor = descriptor;
+        this.descriptor = descriptor;
         IsLower = isLower;
-        IsDirect = (flags & OpenFlags.Direct) != 0;
+        isDirect = (flags & OpenFlags.Direct) != 0;
         IsOpen = true;
     }
 
@@ -66,7 +103,7 @@ internal sealed class OpenFile
         LockOrder.AssertHeld(OverlayLocks.OpenFiles);
         Inode = null!;
         Backing = null!;
-        Descriptor = -1;
+        descriptor = -1;
         IsOpen = false;
     }
 }

@@ -1,10 +1,15 @@
+using Veneer.Fuse;
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>Decides how an open file reaches its data.</summary>
+/// <summary>
+/// Decides how an open file reaches its data: when its real file is opened, what the kernel gets of it beforehand, and what is passed
+/// through.
+/// </summary>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="session">The connection to the kernel.</param>
 /// <param name="files">The open files.</param>
@@ -13,6 +18,7 @@ namespace Veneer.Overlay.Tree;
 internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFiles files, OverlayOptions options, bool isWritable)
 {
     private readonly bool isDurable = options.Sync != Sync.Volatile;
+    private readonly SmallReads smallReads = new();
 
     /// <summary>The least size of a lower file that is passed through for reads with <c>passthrough=lower</c>.</summary>
     private const ulong LargeFile = 1 << 20;
@@ -36,7 +42,67 @@ internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFil
         return kept | OpenFlags.LargeFile | OpenFlags.NonBlock;
     }
 
-    /// <summary>Decides how an open file reaches its data, and gives it an fh.</summary>
+    /// <summary>
+    /// Whether the real file of an open that does not write is opened at once. If not, it is opened when a program reads what the kernel
+    /// has not cached.
+    /// </summary>
+    /// <remarks>With O_DIRECT the real file is opened at once: the open tells whether the filesystem supports it.</remarks>
+    public bool OpensAtOnce(Inode inode, OpenFlags flags) =>
+        inode.HasUpperData || !IsCached(inode) || (flags & OpenFlags.Direct) != 0;
+
+    /// <summary>Whether a real file that was opened is the lower one, but the data is in upper by now: then it is opened again.</summary>
+    public static bool IsOutdated(Inode inode, bool isLower) => isLower && inode.HasUpperData;
+
+    /// <summary>
+    /// Opens the real file of an open file, if that was put off; after a copy-up, opens the copy in place of the lower file.
+    /// </summary>
+    /// <param name="file">The open file.</param>
+    /// <param name="reads">Whether the descriptor is for reading content.</param>
+    public Errno OpenData(OpenFile file, bool reads)
+    {
+        using (file.Lock())
+        {
+            if (file.HasData) { return Errno.None; }
+            Errno error = tree.OpenReal(file.Inode, RealFlags(file.Flags & ~OpenFlags.Truncate), out int descriptor,
+                out bool isLower, out _);
+            if (error.IsError) { return error; }
+            if (reads && file.Descriptor < 0) { smallReads.CountRead(); }
+            return file.TakeLocked(descriptor, isLower);
+        }
+    }
+
+    /// <summary>
+    /// Sends the content of a lower file that is being opened for reading to the kernel, if the file is small and will probably be read.
+    /// That saves the READ. On failure the READ comes and reports the error.
+    /// </summary>
+    public void FillPages(Inode inode, ulong nodeId, OpenFlags flags)
+    {
+        if (!inode.IsSmall || inode.HasUpper || !IsCached(inode) || (flags & OpenFlags.Direct) != 0) { return; }
+        if (session.Notifier is not { } notifier || !tree.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing)
+            || !backing.HasNoPages || !smallReads.IsLikely())
+        {
+            return;
+        }
+        FillPages(inode, nodeId, backing, notifier);
+    }
+
+    private void FillPages(Inode inode, ulong nodeId, BackingFile backing, Notifier notifier)
+    {
+        Span<byte> message = stackalloc byte[Notifier.StoreHeader + (int)InodeMaker.SmallestImage];
+        // Every change of the file, even of its size alone, begins with a copy-up. During a copy-up, which may take long, nothing is sent.
+        if (!inode.TryLockCopyUp(0, out ObjectLock.Scope scope)) { return; }
+        using (scope)
+        {
+            if (inode.HasUpper || tree.OpenReal(inode, RealFlags(OpenFlags.ReadOnly), out int descriptor, out _, out _).IsError) { return; }
+            Errno error = Libc.ReadAt(descriptor, message[Notifier.StoreHeader..], 0, out int count);
+            Libc.Close(descriptor);
+            // A full buffer may not be the whole content: the file has changed since it was found small.
+            if (error.IsError || count == 0 || count == (int)InodeMaker.SmallestImage) { return; }
+            backing.Fill(notifier, nodeId, message[..(Notifier.StoreHeader + count)]);
+        }
+    }
+
+    /// <summary>Decides what of an open file is passed through, and gives it an fh.</summary>
     /// <returns><see cref="Errno.ESTALE"/> when the inode has a new nodeid: then the kernel looks the name up again.</returns>
     public Errno Admit(
         Inode inode, ulong nodeId, uint uid, OpenFlags flags, int descriptor, bool isLower, bool isPrivate, out OpenOut result)
@@ -118,11 +184,8 @@ internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFil
         return backing.PassOfLower;
     }
 
-    /// <summary>
-    /// Whether a lower file is never passed through. Then the real file need not be opened until a program reads what the kernel has not
-    /// cached.
-    /// </summary>
-    public bool IsCached(Inode inode) =>
+    /// <summary>Whether a lower file is never passed through, so that what the kernel has cached is read without the real file.</summary>
+    private bool IsCached(Inode inode) =>
         session.Backings is null || (isWritable && (!options.PassLower || inode.IsSmall || inode.Backing is { PassOfLower: Pass.Nothing }));
 
     private static Pass JudgeLower(int descriptor)
