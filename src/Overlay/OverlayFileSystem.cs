@@ -20,6 +20,7 @@ internal sealed class OverlayFileSystem : IFileSystem
     private readonly OpenFiles files;
     private readonly WritebackErrors errors;
     private readonly LookAhead ahead;
+    private readonly Garbage garbage;
     private readonly RequestHandlers requests;
     private readonly LiveTools tools;
 
@@ -36,6 +37,7 @@ internal sealed class OverlayFileSystem : IFileSystem
         bool acts = mark is not null || options.Errors != OnError.Continue;
         errors = new WritebackErrors(volume.Sentinel, upper.IsInMemory, acts ? Response.ActOnError : null);
         ahead = new LookAhead(tree.Lookup, tree.Listings, tree.Inodes, tree.Keys, log);
+        garbage = new Garbage(tree);
 
         requests = new RequestHandlers(tree, upper, session, files, errors, ahead, options, log);
         Sync = new LiveSync(tree, upper, mark, errors, Response, options, log);
@@ -87,28 +89,7 @@ internal sealed class OverlayFileSystem : IFileSystem
         tree.Inodes.Clear();
     }
 
-    /// <summary>The least garbage that is worth a collection, in bytes.</summary>
-    private const long EnoughGarbage = 4 << 20;
-
-    /// <summary>The most inodes, in bytes, that a collection may move while callers wait: some 130,000 inodes.</summary>
-    private const long MostLiving = 24 << 20;
-
-    /// <summary>Returns the memory of forgotten inodes and of listings to the system.</summary>
-    /// <remarks>
-    /// The steady path allocates nothing, so the garbage collector may have no occasion of its own. All threads stand still while
-    /// it moves what lives, for some 25 ms and 0.2 µs for each inode. So it runs only after four times as much has died, and while
-    /// requests come only if that is soon over. A collection that does not move objects does not return the memory.
-    /// </remarks>
-    public void Rest(bool isQuiet)
-    {
-        long garbage = tree.Listings.Discarded + (tree.Inodes.Dropped * InodeTable.BytesOfInode);
-        long living = (long)tree.Inodes.Count * InodeTable.BytesOfInode;
-        if (garbage - collected < Math.Max(EnoughGarbage, 4 * living) || (!isQuiet && living > MostLiving)) { return; }
-        collected = garbage;
-        tree.Inodes.DropRecycled();
-        tree.Listings.DropRecycled();
-        GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
-    }
+    public void Rest(bool isQuiet) => garbage.Rest(isQuiet);
 
     /// <summary>Does those parts of <see cref="Stop()"/> that wait for no lower.</summary>
     public void Abandon()
@@ -119,8 +100,6 @@ internal sealed class OverlayFileSystem : IFileSystem
             if (file.Descriptor >= 0 && !file.IsLower) { Libc.Close(file.Descriptor); }
         }
     }
-
-    private long collected; // the bytes of garbage at the last collection
 
     public Errno Lookup(in Request request, ReadOnlySpan<byte> name, out EntryOut entry) => requests.Names.Lookup(request, name, out entry);
 

@@ -36,6 +36,21 @@ internal static class UpperOpening
             : options with { UserXattr = true, RedirectDirectory = RedirectDirectory.NoFollow };
     }
 
+    /// <summary>Notes that upper's filesystem takes no attributes of the overlay, and refuses such an upper that is volatile.</summary>
+    /// <param name="options">The overlay to mount.</param>
+    /// <param name="log">Told of an upper that is not refused.</param>
+    /// <exception cref="OverlayMountException">Upper would be volatile, and could not be marked as that.</exception>
+    public static void WarnOfNoAttributes(OverlayOptions options, Action<string> log)
+    {
+        if (options.Sync == Sync.Volatile)
+        {
+            throw new OverlayMountException($"The filesystem of the upper directory {options.UpperDirectory} has no attributes, "
+                + "which the mark of a volatile upper needs: mount without the option volatile.");
+        }
+        log($"veneer: the filesystem of the upper directory {options.UpperDirectory} takes no attributes of the overlay: "
+            + "see veneer status for what stands in their place");
+    }
+
     /// <summary>Opens upper and work.</summary>
     /// <param name="options">The overlay to mount.</param>
     /// <param name="upper">A descriptor of upper as the user named it.</param>

@@ -86,16 +86,7 @@ internal sealed class Volume
         {
             options = UpperOpening.ChooseUserXattr(options, work);
         }
-        if (upper >= 0 && !features.HasOpaque)
-        {
-            if (options.Sync == Sync.Volatile)
-            {
-                throw new OverlayMountException($"The filesystem of the upper directory {options.UpperDirectory} has no attributes, "
-                    + "which the mark of a volatile upper needs: mount without the option volatile.");
-            }
-            log($"veneer: the filesystem of the upper directory {options.UpperDirectory} takes no attributes of the overlay: "
-                + "see veneer status for what stands in their place");
-        }
+        if (upper >= 0 && !features.HasOpaque) { UpperOpening.WarnOfNoAttributes(options, log); }
 
         Layer? upperLayer = null;
         WorkDirectory? workDirectory = null;
@@ -108,13 +99,7 @@ internal sealed class Volume
             (upperLayer, workDirectory, mark, sentinel) = UpperOpening.Open(options, upper, work, features, inUse.HasWork, xattr, opened);
             upperLayer.NamedRoot = upper;
         }
-        var lowerLayers = new Layer[lowers.Count];
-        for (int i = 0; i < lowers.Count; i++)
-        {
-            lowerLayers[i] = Layer.OpenLower(i + 1, options.LowerDirectories[i], lowers[i]);
-            lowerLayers[i].NamedRoot = lowers[i];
-            opened.Add(lowerLayers[i]);
-        }
+        Layer[] lowerLayers = OpenLowers(options, lowers, opened);
         var layers = new LayerStack(upperLayer, lowerLayers, xattr, lowerXattr)
         {
             NameLength = LayerStack.NameLengthOf(upperLayer, lowerLayers)
@@ -195,6 +180,18 @@ internal sealed class Volume
         }
         throw new OverlayMountException($"A layer was replaced while it was mounted on {options.MountPoint}: see who did it, and "
             + "restore again.");
+    }
+
+    private static Layer[] OpenLowers(OverlayOptions options, List<int> named, List<IDisposable> opened)
+    {
+        var layers = new Layer[named.Count];
+        for (int i = 0; i < layers.Length; i++)
+        {
+            layers[i] = Layer.OpenLower(i + 1, options.LowerDirectories[i], named[i]);
+            layers[i].NamedRoot = named[i];
+            opened.Add(layers[i]);
+        }
+        return layers;
     }
 
     private static int Hold(int descriptor, List<IDisposable> opened)
