@@ -18,12 +18,12 @@ namespace Veneer.Overlay.Requests;
 /// <param name="copyUp">Brings objects to upper.</param>
 /// <param name="create">Makes objects in upper.</param>
 /// <param name="remove">Removes names.</param>
+/// <param name="link">Gives files further names.</param>
 /// <param name="rename">Moves names.</param>
-/// <param name="impure">The impure mark.</param>
 /// <param name="errors">Errors of writing to upper.</param>
 internal sealed class NameRequests(
     ObjectTree tree, UpperLayer upper, KernelSession session, InodeMaker maker, NameFinder finder, CopyUp copyUp,
-    Create create, Remove remove, Rename rename, ImpureMark impure, WritebackErrors errors)
+    Create create, Remove remove, Link link, Rename rename, WritebackErrors errors)
 {
     public Errno Lookup(in Request request, ReadOnlySpan<byte> name, out EntryOut entry)
     {
@@ -169,37 +169,18 @@ internal sealed class NameRequests(
             if (error == Errno.EXDEV) { error = copyUp.Ensure(inode, request); }
             if (error.IsError) { return error; }
         }
-        // A file without a name, from O_TMPFILE, is found by its first name from now on. The descriptor that stood in for the name
-        // is closed, so no other thread may be using it.
-        bool exclusive = inode.IsNameless;
+        bool exclusive = inode.IsNameless; // it gets its first name
         int held = -1;
         try
         {
             using (tree.RenameLock.Enter(exclusive))
             {
-                error = HoldSource(inode, parent, out held);
+                error = link.HoldSourceLocked(inode, parent, out held);
                 if (error.IsError) { return error; }
                 using (parent.LockNames())
                 {
-                    if (parent.IsUnlinked) { return Errno.ENOENT; }
-                    if (inode.HasOrigin)
-                    {
-                        error = impure.Set(parent);
-                        if (error.IsError) { return error; }
-                    }
-                    error = tree.Objects.ResolveLocked(inode, out RealReference real);
+                    error = parent.IsUnlinked ? Errno.ENOENT : link.RunLocked(inode, parent, newName, held, exclusive);
                     if (error.IsError) { return error; }
-                    using (real) { error = create.LinkLocked(held >= 0 ? new RealReference(held) : real, parent, newName); }
-                    if (error.IsError) { return error; }
-                    if (exclusive && inode.IsNameless) { Rehome(inode, parent, newName.ToArray()); }
-                    else if (inode.Links is null && !inode.IsNameless)
-                    {
-                        tree.Aliases.Add(inode, inode.Parent!, inode.Name, isUpper: true);
-                    }
-                    tree.Aliases.Add(inode, parent, newName, isUpper: true);
-                    if (inode.Links is { } links) { links.Count++; }
-                    inode.BecomeLinked();
-                    tree.Inodes.NoteChange(parent);
                 }
             }
         }
@@ -211,33 +192,6 @@ internal sealed class NameRequests(
         if (error.IsError) { return error; }
         entry = Replies.EntryOf(inode, tree.Inodes.Lend(inode), stat);
         return Errno.None;
-    }
-
-    /// <summary>
-    /// Opens the object to link if its name is in another directory than the new name: two names locks are not held at once,
-    /// and by the time of the link the old name may belong to another file. Caller holds the rename lock.
-    /// </summary>
-    /// <param name="inode">The object to link, in upper.</param>
-    /// <param name="parent">The directory of the new name.</param>
-    /// <param name="descriptor">An O_PATH descriptor, which the caller closes; -1 if the object's name serves as well.</param>
-    private Errno HoldSource(Inode inode, DirectoryInode parent, out int descriptor)
-    {
-        descriptor = -1;
-        if (inode.IsNameless || inode.Hold is not null || ReferenceEquals(inode.Parent, parent)) { return Errno.None; }
-        using var held = new HeldName(inode);
-        Errno error = tree.Objects.ResolveLocked(inode, out RealReference real);
-        if (error.IsError) { return error; }
-        using (real)
-        {
-            return Libc.OpenAt(real.Directory, real.Name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out descriptor);
-        }
-    }
-
-    /// <summary>Gives a file that was reached through a descriptor its first name. Caller holds the rename lock exclusively.</summary>
-    private void Rehome(Inode inode, DirectoryInode parent, byte[] name)
-    {
-        tree.Inodes.Move(inode, parent, name);
-        remove.DropStandIn(inode);
     }
 
     public Errno Unlink(in Request request, ReadOnlySpan<byte> name) => RemoveName(request, name, directory: false);

@@ -11,17 +11,15 @@ namespace Veneer.Overlay.Requests;
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
 /// <param name="session">The connection to the kernel.</param>
-/// <param name="maker">Makes inodes for objects that were found.</param>
 /// <param name="policy">How open files reach their data.</param>
 /// <param name="files">The open files.</param>
 /// <param name="errors">Errors of writing to upper.</param>
 /// <param name="copyUp">Brings objects to upper.</param>
 /// <param name="create">Makes objects in upper.</param>
-/// <param name="remove">Removes names.</param>
 /// <param name="names">Makes objects with a name.</param>
 internal sealed class OpenRequests(
-    ObjectTree tree, UpperLayer upper, KernelSession session, InodeMaker maker, OpenPolicy policy, OpenFiles files,
-    WritebackErrors errors, CopyUp copyUp, Create create, Remove remove, NameRequests names)
+    ObjectTree tree, UpperLayer upper, KernelSession session, OpenPolicy policy, OpenFiles files,
+    WritebackErrors errors, CopyUp copyUp, Create create, NameRequests names)
 {
     public Errno Open(in Request request, in OpenIn input, out OpenOut result)
     {
@@ -135,20 +133,8 @@ internal sealed class OpenRequests(
         {
             using (parent.LockNames())
             {
-                error = create.TemporaryLocked(parent, what, isLinkable: staysInWork, out Statx stat, out descriptor);
+                error = create.TemporaryLocked(parent, what, staysInWork, out inode, out Statx stat, out descriptor);
                 if (error.IsError) { return error; }
-                inode = maker.NewUpperInode(null, Libc.Self, stat);
-                if (!staysInWork || !remove.LinkInWork(inode, descriptor, Libc.Self))
-                {
-                    error = Libc.Duplicate(descriptor, out int kept);
-                    if (error.IsError)
-                    {
-                        Libc.Close(descriptor);
-                        return error;
-                    }
-                    tree.Orphans.Add(inode, kept);
-                }
-                inode.BecomeUnlinked();
                 tree.Inodes.AddAndLend(inode);
                 result.Entry = Replies.EntryOf(inode, inode.NodeId, stat);
             }

@@ -21,16 +21,17 @@ internal sealed class RequestHandlers
         var impure = new ImpureMark(tree, upper, session);
         var remove = new Remove(tree, upper, session);
         CopyUp = new CopyUp(tree, upper, session, new Publication(tree, upper, session, remove, impure));
-        var create = new Create(tree, upper);
+        var maker = new InodeMaker(tree, upper.IsWritable);
+        var create = new Create(tree, upper, maker, remove);
+        var link = new Link(tree, upper, remove, impure);
         var rename = new Rename(tree, upper, remove, impure);
         var change = new ObjectChange(tree);
 
         var policy = new OpenPolicy(tree, session, files, options, upper.IsWritable);
-        var maker = new InodeMaker(tree, upper.IsWritable);
         var finder = new NameFinder(tree, maker, new SameFile(tree, upper, log));
-        Names = new NameRequests(tree, upper, session, maker, finder, CopyUp, create, remove, rename, impure, errors);
+        Names = new NameRequests(tree, upper, session, maker, finder, CopyUp, create, remove, link, rename, errors);
         Renames = new RenameRequests(tree, upper, finder, CopyUp, remove, rename);
-        Opens = new OpenRequests(tree, upper, session, maker, policy, files, errors, CopyUp, create, remove, Names);
+        Opens = new OpenRequests(tree, upper, session, policy, files, errors, CopyUp, create, Names);
         Files = new FileRequests(tree, upper, session, policy, files, errors);
         Attributes = new AttributeRequests(tree, upper, session, CopyUp, change, Files, errors);
         Xattrs = new XattrRequests(tree, upper, session, CopyUp, change);

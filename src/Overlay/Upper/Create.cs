@@ -47,7 +47,9 @@ internal readonly ref struct NewObject(uint mode, uint device = 0)
 /// </remarks>
 /// <param name="tree">The tree of the overlay.</param>
 /// <param name="upper">Upper, as it is written.</param>
-internal sealed class Create(ObjectTree tree, UpperLayer upper)
+/// <param name="maker">Makes inodes.</param>
+/// <param name="remove">Keeps objects without a name.</param>
+internal sealed class Create(ObjectTree tree, UpperLayer upper, InodeMaker maker, Remove remove)
 {
     /// <summary>Whether a directory is made in several steps. Then nobody may look the name up in between.</summary>
     public bool IsLong => upper.Work is { Features: not { Exchange: true, HasOpaque: true } };
@@ -104,16 +106,48 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
         }
     }
 
-    /// <summary>Makes a file without a name, as O_TMPFILE does.</summary>
+    /// <summary>
+    /// Makes a file without a name, as O_TMPFILE does, and its inode, to which a descriptor or a name in work leads. The caller enters
+    /// the inode in the table.
+    /// </summary>
+    /// <param name="parent">The directory whose filesystem gets the file.</param>
+    /// <param name="what">The file to make.</param>
+    /// <param name="staysInWork">Whether the file gets a name in work instead of a descriptor, if it can be linked.</param>
+    /// <param name="inode">The new inode.</param>
+    /// <param name="stat">The attributes of the new file.</param>
+    /// <param name="descriptor">A descriptor of the opened file, or -1.</param>
+    public Errno TemporaryLocked(DirectoryInode parent, in NewObject what, bool staysInWork, out Inode inode, out Statx stat,
+        out int descriptor)
+    {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
+        parent.AssertNamesLocked();
+        inode = null!;
+        Errno error = OpenTemporary(parent, what, isLinkable: staysInWork, out stat, out descriptor);
+        if (error.IsError) { return error; }
+        inode = maker.NewUpperInode(null, Libc.Self, stat);
+        if (!staysInWork || !remove.LinkInWork(inode, descriptor, Libc.Self))
+        {
+            error = Libc.Duplicate(descriptor, out int kept);
+            if (error.IsError)
+            {
+                Libc.Close(descriptor);
+                descriptor = -1;
+                return error;
+            }
+            tree.Orphans.Add(inode, kept);
+        }
+        inode.BecomeUnlinked();
+        return Errno.None;
+    }
+
+    /// <summary>Makes a file without a name and opens it.</summary>
     /// <param name="parent">The directory whose filesystem gets the file.</param>
     /// <param name="what">The file to make.</param>
     /// <param name="isLinkable">Whether the server must be able to give the file a name, even if the user asked for O_EXCL.</param>
     /// <param name="stat">The attributes of the new file.</param>
     /// <param name="descriptor">A descriptor of the opened file, or -1.</param>
-    public Errno TemporaryLocked(DirectoryInode parent, in NewObject what, bool isLinkable, out Statx stat, out int descriptor)
+    private Errno OpenTemporary(DirectoryInode parent, in NewObject what, bool isLinkable, out Statx stat, out int descriptor)
     {
-        LockOrder.AssertHeld(OverlayLocks.Rename);
-        parent.AssertNamesLocked();
         stat = default;
         descriptor = -1;
         Errno error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
@@ -267,39 +301,4 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper)
         Libc.Close(directory);
         return error;
     }
-
-    /// <summary>Gives a file of upper another name.</summary>
-    /// <param name="source">The file.</param>
-    /// <param name="parent">The directory of the new name.</param>
-    /// <param name="name">The new name, with its NUL.</param>
-    public Errno LinkLocked(in RealReference source, DirectoryInode parent, ReadOnlySpan<byte> name)
-    {
-        LockOrder.AssertHeld(OverlayLocks.Rename);
-        parent.AssertNamesLocked();
-        Errno error = tree.Objects.Of(parent.Upper!, Libc.Self, out RealReference directory);
-        if (error.IsError) { return error; }
-        using (directory)
-        {
-            error = LinkTo(source, directory.Directory, name);
-            if (error == Errno.EEXIST) { error = LinkOverWhiteout(source, parent, directory.Directory, name); }
-            if (!error.IsError) { upper.Moves?.Add(directory.Directory, name); }
-            return error;
-        }
-    }
-
-    private Errno LinkOverWhiteout(in RealReference source, DirectoryInode parent, int directory, ReadOnlySpan<byte> name)
-    {
-        Errno error = Libc.StatAt(directory, name, StatxMask.Basic, out Statx stat);
-        if (error.IsError) { return error; }
-        if (!tree.Reader.IsWhiteout(parent.Upper!, name, stat)) { return Errno.EEXIST; }
-
-        using var temporary = new Temporary(upper.Work!, stackalloc byte[WorkDirectory.NameLength]);
-        error = LinkTo(source, temporary.Directory, temporary.Name);
-        return error.IsError ? error : temporary.Replace(directory, name);
-    }
-
-    private static Errno LinkTo(in RealReference source, int directory, ReadOnlySpan<byte> name) =>
-        source.Name.Length > 1
-            ? Libc.LinkAt(source.Directory, source.Name, directory, name)
-            : Libc.LinkDescriptor(source.Directory, directory, name);
 }
