@@ -18,14 +18,15 @@ internal static class ListCommand
     private const int AnswerTime = 1_000;
 
     /// <summary>An overlay with the answers of its server.</summary>
-    /// <param name="Instance">The overlay.</param>
+    /// <param name="Overlay">The overlay.</param>
     /// <param name="Requests">The number of requests that it has served; null when the server did not tell.</param>
     /// <param name="UptimeSeconds">How long it has served, in seconds; null when the server did not tell.</param>
     /// <param name="Options">
     /// The options of the overlay, without the layers and without general mount options; null when the server did not tell.
     /// </param>
     /// <param name="Silence">Why the server did not tell; null when it did.</param>
-    private sealed record Row(Instance Instance, long? Requests, double? UptimeSeconds, IReadOnlyList<string>? Options, string? Silence);
+    private sealed record Row(
+        VeneerOverlay Overlay, long? Requests, double? UptimeSeconds, IReadOnlyList<string>? Options, string? Silence);
 
     /// <summary>Prints the overlays.</summary>
     /// <param name="arguments">The words after <c>list</c>.</param>
@@ -50,7 +51,7 @@ internal static class ListCommand
         return missing.Count > 0 ? ExitCode.Incomplete : ExitCode.Success;
     }
 
-    private static Row Ask(Instance instance)
+    private static Row Ask(VeneerOverlay instance)
     {
         if (instance.Mounts.Count == 0) { return new Row(instance, null, null, null, "is mounted nowhere that can be seen"); }
         (string process, _, MountEntry mount) = instance.Mounts[0];
@@ -89,7 +90,7 @@ internal static class ListCommand
         var tree = new Tree(new Text("overlays"));
         foreach (Row row in rows)
         {
-            Instance one = row.Instance;
+            VeneerOverlay one = row.Overlay;
             string server = one.Pid > 0 ? $"process {one.Pid}, " : "";
             string state = row.Silence ?? string.Create(CultureInfo.InvariantCulture,
                 $"up {TimeSpan.FromSeconds((long)row.UptimeSeconds!):c}, {row.Requests} requests");
@@ -126,7 +127,7 @@ internal static class ListCommand
 
     private static ListedOverlay Describe(Row row)
     {
-        Instance one = row.Instance;
+        VeneerOverlay one = row.Overlay;
         return new ListedOverlay
         {
             Device = one.Device,

@@ -120,7 +120,8 @@ public sealed class LibraryTests
     {
         using var overlay = Rig.Overlay.With(lower: Image);
 
-        Instance instance = Holders.Instances(out _).Single(one => one.Mounts.Any(mount => mount.Mount.MountPoint == overlay.Merged.Text));
+        VeneerOverlay instance = Holders.Instances(out _)
+            .Single(one => one.Mounts.Any(mount => mount.Mount.MountPoint == overlay.Merged.Text));
 
         Assert.Contains(instance.Pid, overlay.Servers);
         Assert.Contains(("upper", overlay.Upper.Text), instance.Layers);

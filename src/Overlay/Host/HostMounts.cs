@@ -10,14 +10,14 @@ namespace Veneer.Overlay.Host;
 /// The paths that lead to the namespace. The first is a path from here; each further one is a path in the namespace that
 /// the path before it leads to.
 /// </param>
-internal readonly record struct Keeper(ulong Namespace, string Description, IReadOnlyList<string> Paths);
+internal readonly record struct NamespaceReference(ulong Namespace, string Description, IReadOnlyList<string> Paths);
 
 /// <summary>The mounts of every mount namespace that this process may read.</summary>
 internal sealed class HostMounts
 {
     private readonly Dictionary<ulong, (MountNamespace Space, MountEntry Mount)> byId = [];
     private readonly Dictionary<ulong, MountNamespace> spacesById = [];
-    private readonly Dictionary<ulong, List<Keeper>> keepers = [];
+    private readonly Dictionary<ulong, List<NamespaceReference>> references = [];
     private readonly Dictionary<ulong, string> networks = [];
 
     public HostMounts()
@@ -58,34 +58,34 @@ internal sealed class HostMounts
             {
                 IReadOnlyList<string> ways = space.Process.Length > 0
                     ? [$"/proc/{space.Process}/root{entry.MountPoint}"]
-                    : [.. keepers.TryGetValue(space.Id, out List<Keeper>? outer) ? outer[0].Paths : [], entry.MountPoint];
-                Keep(new Keeper(kept, $"its file, mounted on {entry.MountPoint}", ways));
+                    : [.. references.TryGetValue(space.Id, out List<NamespaceReference>? outer) ? outer[0].Paths : [], entry.MountPoint];
+                AddReference(new NamespaceReference(kept, $"its file, mounted on {entry.MountPoint}", ways));
             }
         }
     }
 
-    private void Keep(Keeper keeper)
+    private void AddReference(NamespaceReference reference)
     {
-        if (!keepers.TryGetValue(keeper.Namespace, out List<Keeper>? all)) { keepers[keeper.Namespace] = all = []; }
-        all.Add(keeper);
+        if (!references.TryGetValue(reference.Namespace, out List<NamespaceReference>? all)) { references[reference.Namespace] = all = []; }
+        all.Add(reference);
     }
 
-    /// <summary>The keepers of a namespace besides the processes in it.</summary>
-    public IReadOnlyList<Keeper> KeepersOf(ulong space) => keepers.GetValueOrDefault(space) ?? [];
+    /// <summary>What keeps a namespace alive besides the processes in it.</summary>
+    public IReadOnlyList<NamespaceReference> ReferencesTo(ulong space) => references.GetValueOrDefault(space) ?? [];
 
     /// <summary>Adds the namespaces without processes that something else keeps, by entering them.</summary>
-    /// <param name="others">The keepers other than mounted files of namespaces.</param>
+    /// <param name="others">What keeps namespaces alive, other than mounted files of namespaces.</param>
     /// <param name="gaps">Receives a sentence about each namespace that cannot be entered.</param>
-    public void AddEmpty(IEnumerable<Keeper> others, List<string> gaps)
+    public void AddEmpty(IEnumerable<NamespaceReference> others, List<string> gaps)
     {
-        foreach (Keeper keeper in others) { Keep(keeper); }
+        foreach (NamespaceReference reference in others) { AddReference(reference); }
         // The file of another namespace may be mounted in this one.
         var tried = new HashSet<ulong>();
-        while (keepers.Keys.FirstOrDefault(id => !spacesById.ContainsKey(id) && !tried.Contains(id)) is var id and > 0)
+        while (references.Keys.FirstOrDefault(id => !spacesById.ContainsKey(id) && !tried.Contains(id)) is var id and > 0)
         {
             tried.Add(id);
-            if (MountNamespace.Enter(id, keepers[id][0].Paths) is { } space) { Add(space); }
-            else { gaps.Add($"Mount namespace {id}, which is kept by {keepers[id][0].Description}, cannot be entered by this user."); }
+            if (MountNamespace.Enter(id, references[id][0].Paths) is { } space) { Add(space); }
+            else { gaps.Add($"Mount namespace {id}, which is kept by {references[id][0].Description}, cannot be entered by this user."); }
         }
     }
 
@@ -106,7 +106,7 @@ internal sealed class HostMounts
                 current = other;
                 string path = string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{other}");
                 ulong id = Processes.NamespaceNumber(Processes.Link(path) ?? "");
-                if (id == 0 || spacesById.ContainsKey(id) || keepers.ContainsKey(id)) { continue; }
+                if (id == 0 || spacesById.ContainsKey(id) || references.ContainsKey(id)) { continue; }
                 if (MountNamespace.Enter(id, [path]) is { } space) { Add(space); }
             }
         }

@@ -101,7 +101,7 @@ public static class NamespaceWatch
     /// <summary>Whether a bind mount or a descriptor keeps the namespace.</summary>
     private static bool IsKept(ulong own)
     {
-        if (new HostMounts().KeepersOf(own).Count > 0) { return true; }
+        if (new HostMounts().ReferencesTo(own).Count > 0) { return true; }
         string name = $"mnt:[{own}]";
         return Processes.All().Any(process => process != Libc.ProcessId
             && Processes.NumbersIn($"/proc/{process}/fd").Any(descriptor => Processes.Link($"/proc/{process}/fd/{descriptor}") == name));

@@ -79,8 +79,8 @@ public sealed record ProcessName(int Pid, string Name)
 }
 
 /// <summary>Mounts and processes that hold something.</summary>
-/// <param name="Namespaces">The mount namespaces with mounts of the subject, or in it; this process's own first.</param>
-/// <param name="Processes">The processes that use files in the subject.</param>
+/// <param name="Namespaces">The mount namespaces with mounts of the held object, or in it; this process's own first.</param>
+/// <param name="Processes">The processes that use files in the held object.</param>
 public sealed record Uses(IReadOnlyList<NamespaceUse> Namespaces, IReadOnlyList<ProcessUse> Processes)
 {
     /// <summary>No holders.</summary>
@@ -184,7 +184,7 @@ public enum MountRelation
     Nested,
     /// <summary>The mount is a pin of Veneer (<c>-o pin</c>), which keeps the directory from being removed or renamed.</summary>
     Pin,
-    /// <summary>The mount is another filesystem, whose image is a file in the subject.</summary>
+    /// <summary>The mount is another filesystem, whose image is a file in the held object.</summary>
     Image,
 }
 
@@ -192,7 +192,7 @@ public enum MountRelation
 /// <param name="Id">The mount id, as in mountinfo.</param>
 /// <param name="MountPoint">The mount point in its namespace.</param>
 /// <param name="Type">The type of the mounted filesystem.</param>
-/// <param name="Relation">The way in which the mount holds the subject.</param>
+/// <param name="Relation">The way in which the mount holds the held object.</param>
 public sealed record MountUse(
     int Id,
     string MountPoint,

@@ -8,8 +8,8 @@ namespace Veneer.Overlay.Usage;
 /// <param name="Path">Its full path.</param>
 /// <param name="Mount">The mount, if the path is a mount point; otherwise null.</param>
 /// <param name="Locked">The directory, if somebody has locked it as overlays lock upper and work; otherwise null.</param>
-/// <param name="Subject">What its users use.</param>
-internal sealed record HolderTarget(string Path, MountEntry? Mount, Place? Locked, Subject Subject)
+/// <param name="Held">What its users use.</param>
+internal sealed record HolderTarget(string Path, MountEntry? Mount, Place? Locked, HeldObject Held)
 {
     /// <summary>Finds the directory or mount at a path, without entering a mount whose server may hang.</summary>
     /// <returns>An error when the path cannot be examined; <see cref="Errno.ENOTDIR"/> when it is not a directory.</returns>
@@ -21,7 +21,7 @@ internal sealed record HolderTarget(string Path, MountEntry? Mount, Place? Locke
         string plain = Plain(full);
         if (mounts.Spaces[0].Covering(plain) is { } outer && HostMounts.MayHang(outer) && outer.MountPoint != plain)
         {
-            target = new HolderTarget(plain, null, null, new Subject(outer.Device, Place.InsideOf(outer, plain) ?? "/", -1));
+            target = new HolderTarget(plain, null, null, new HeldObject(outer.Device, Place.InsideOf(outer, plain) ?? "/", -1));
             return Errno.None;
         }
         Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(full), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None,
@@ -33,8 +33,8 @@ internal sealed record HolderTarget(string Path, MountEntry? Mount, Place? Locke
         if (error.IsError) { return error; }
         if (mounts.Find(stat.MountId) is not { } entry) { return Errno.ENOENT; }
         target = entry.MountPoint == full
-            ? new HolderTarget(full, entry, null, new Subject(entry.Device, entry.Root, entry.Id))
-            : new HolderTarget(full, null, null, new Subject(entry.Device, Place.InsideOf(entry, full) ?? "/", -1));
+            ? new HolderTarget(full, entry, null, new HeldObject(entry.Device, entry.Root, entry.Id))
+            : new HolderTarget(full, null, null, new HeldObject(entry.Device, Place.InsideOf(entry, full) ?? "/", -1));
         if (!HostMounts.MayHang(entry) && !Libc.Reopen(opened, OpenFlags.ReadOnly | OpenFlags.Directory, out int readable).IsError)
         {
             using var lockable = new Fd(readable);
@@ -42,7 +42,7 @@ internal sealed record HolderTarget(string Path, MountEntry? Mount, Place? Locke
             {
                 return Errno.None;
             }
-            var locked = new Place("", full, -1, status, entry.Device, target.Subject.Inside) { Owner = InUseLock.ReadOwner(opened) };
+            var locked = new Place("", full, -1, status, entry.Device, target.Held.Inside) { Owner = InUseLock.ReadOwner(opened) };
             target = target with { Locked = locked };
         }
         return Errno.None;

@@ -26,20 +26,20 @@ public static class Holders
         if (mounts.Spaces.Count == 0) { return Errno.ENODEV; }
         Errno error = HolderTarget.Find(path, mounts, out HolderTarget target);
         if (error.IsError) { return error; }
-        var survey = new Survey(mounts);
-        report = Report(survey, target);
+        var machine = new MachineState(mounts);
+        report = Report(machine, target);
         if (target.Mount is null || report.IsHeldByUsers) { return Errno.None; }
         bool? isBusy = BusyProbe.IsBusy(target.Path);
         if (isBusy == false) { report = report with { IsBusy = false }; }
-        else { report = report with { IsBusy = isBusy, Gaps = [.. report.Gaps, .. Unseen(survey, target, isBusy == true)] }; }
+        else { report = report with { IsBusy = isBusy, Gaps = [.. report.Gaps, .. Unseen(machine, target, isBusy == true)] }; }
         return Errno.None;
     }
 
     /// <summary>The holders that a mount may have but that cannot be seen, one sentence each.</summary>
-    /// <param name="survey">What can be seen of the machine.</param>
+    /// <param name="machine">What can be seen of the machine.</param>
     /// <param name="target">The mount.</param>
     /// <param name="isBusy">Whether the mount is known to be in use; otherwise that is unknown.</param>
-    private static List<string> Unseen(Survey survey, HolderTarget target, bool isBusy)
+    private static List<string> Unseen(MachineState machine, HolderTarget target, bool isBusy)
     {
         var sentences = new List<string>();
         if (!Processes.AreAllNamespacesSeen())
@@ -47,7 +47,7 @@ public static class Holders
             sentences.Add("Processes of other pid namespaces than this one's are not seen from here: look from outside of the container.");
         }
         if (!isBusy) { return sentences; }
-        foreach (UsingProcess user in survey.Users)
+        foreach (UsingProcess user in machine.Users)
         {
             string process = $"{PathText.Printable(user.Process.Name)} ({user.Process.Pid})";
             int inFlight = user.Sockets.Sum(socket => Processes.DescriptorsInFlight(socket.Description));
@@ -60,13 +60,13 @@ public static class Holders
             if (user.HasHiddenRing) { sentences.Add($"{process} has an io_uring whose registered files are not told."); }
             if (user.HasEvents) { sentences.Add($"{process} watches files with fanotify, and holds those of which it has not read yet."); }
         }
-        if (survey.MissedNetworks > 0)
+        if (machine.MissedNetworks > 0)
         {
             sentences.Add(
-                $"Sockets of {(survey.MissedNetworks == 1 ? "a network namespace" : $"{survey.MissedNetworks} network namespaces")} cannot "
-                + "be looked at by this user.");
+                $"Sockets of {(machine.MissedNetworks == 1 ? "a network namespace" : $"{machine.MissedNetworks} network namespaces")} "
+                + "cannot be looked at by this user.");
         }
-        foreach (UsedFile file in ProcessReader.OwnOutput(survey.Mounts).Where(file => target.Subject.Has(file.Device, file.Inside)))
+        foreach (UsedFile file in ProcessReader.OwnOutput(machine.Mounts).Where(file => target.Held.Has(file.Device, file.Inside)))
         {
             sentences.Add(
                 $"This command holds it itself, as its descriptor {file.Use.Descriptor} ({PathText.Printable(file.Use.Path)}) "
@@ -78,88 +78,88 @@ public static class Holders
         return sentences;
     }
 
-    private static HolderReport Report(Survey survey, HolderTarget target)
+    private static HolderReport Report(MachineState machine, HolderTarget target)
     {
-        survey.AddHidden();
-        var overlays = new OverlaySearch(survey, target);
+        machine.AddHidden();
+        var overlays = new OverlaySearch(machine, target);
         overlays.Run();
 
-        Subject asked = target.Subject;
-        List<Subject> subjects = [asked, .. overlays.Found.Select(one => one.Overlay).Where(one => one.Device.Length > 0)];
-        foreach (Subject subject in subjects) { FindMounts(survey, subject); }
-        foreach (UsingProcess user in survey.Users)
+        HeldObject asked = target.Held;
+        List<HeldObject> wanted = [asked, .. overlays.Found.Select(one => one.Overlay).Where(one => one.Device.Length > 0)];
+        foreach (HeldObject held in wanted) { FindMounts(machine, held); }
+        foreach (UsingProcess user in machine.Users)
         {
-            foreach (Subject subject in subjects)
+            foreach (HeldObject held in wanted)
             {
-                if (subject == asked && overlays.IsServer(user)) { continue; } // reported as a server
+                if (held == asked && overlays.IsServer(user)) { continue; } // reported as a server
                 var files = new List<FileUse>();
                 foreach (UsedFile file in user.Files.All)
                 {
-                    if (files.Count < MostFiles && subject.Has(file.Device, file.Inside)) { files.Add(file.Use); }
+                    if (files.Count < MostFiles && held.Has(file.Device, file.Inside)) { files.Add(file.Use); }
                 }
-                if (files.Count > 0) { subject.Users.Add(new ProcessUse(user.Process, user.Space, files)); }
+                if (files.Count > 0) { held.Users.Add(new ProcessUse(user.Process, user.Space, files)); }
             }
         }
 
-        List<FileUse> ofNobody = [.. survey.Unowned.Where(file => asked.Has(file.Device, file.Inside)).Select(file => file.Use)];
+        List<FileUse> ofNobody = [.. machine.Unowned.Where(file => asked.Has(file.Device, file.Inside)).Select(file => file.Use)];
         if (ofNobody.Count > 0) { asked.Users.Add(new ProcessUse(new ProcessName(0, ""), 0, ofNobody)); }
 
-        var kernel = new KernelFiles(survey.Mounts, survey.Gaps);
+        var kernel = new KernelFiles(machine.Mounts, machine.Gaps);
         return new HolderReport
         {
             Target = target.Path,
             MountType = target.Mount?.Type,
             Server = overlays.Server,
-            Overlays = [.. overlays.Found.Select(one => one.Holder with { Uses = UsesOf(survey, one.Overlay) })],
-            Uses = UsesOf(survey, asked),
+            Overlays = [.. overlays.Found.Select(one => one.Holder with { Uses = UsesOf(machine, one.Overlay) })],
+            Uses = UsesOf(machine, asked),
             LoopDevices = kernel.LoopDevices(asked),
             SwapFiles = kernel.SwapFiles(asked),
-            Gaps = survey.Gaps,
+            Gaps = machine.Gaps,
         };
     }
 
-    private static Uses UsesOf(Survey survey, Subject subject)
+    private static Uses UsesOf(MachineState machine, HeldObject held)
     {
         var uses = new List<NamespaceUse>();
-        foreach (IGrouping<ulong, (MountNamespace Space, MountUse Mount)> group in subject.Mounts.GroupBy(one => one.Space.Id))
+        foreach (IGrouping<ulong, (MountNamespace Space, MountUse Mount)> group in held.Mounts.GroupBy(one => one.Space.Id))
         {
-            bool isOwn = group.Key == survey.Mounts.OwnNamespace;
+            bool isOwn = group.Key == machine.Mounts.OwnNamespace;
             uses.Add(new NamespaceUse
             {
                 Id = group.Key,
                 IsOwn = isOwn,
                 Mounts = [.. group.Select(one => one.Mount)],
-                Processes = isOwn ? [] : [.. survey.Users.Where(user => user.Spaces.Contains(group.Key)).Select(user => user.Process)],
-                KeptBy = isOwn ? [] : [.. survey.Mounts.KeepersOf(group.Key).Select(keeper => keeper.Description)],
+                Processes = isOwn ? [] : [.. machine.Users.Where(user => user.Spaces.Contains(group.Key)).Select(user => user.Process)],
+                KeptBy = isOwn ? [] : [.. machine.Mounts.ReferencesTo(group.Key).Select(reference => reference.Description)],
             });
         }
-        return new Uses(uses, subject.Users);
+        return new Uses(uses, held.Users);
     }
 
-    private static void FindMounts(Survey survey, Subject subject)
+    private static void FindMounts(MachineState machine, HeldObject held)
     {
-        foreach (MountNamespace space in survey.Mounts.Spaces)
+        foreach (MountNamespace space in machine.Mounts.Spaces)
         {
             foreach (MountEntry entry in space.Mounts)
             {
-                if (entry.Id == subject.Except) { continue; }
-                if (subject.Has(entry.Device, entry.Root))
+                if (entry.Id == held.Except) { continue; }
+                if (held.Has(entry.Device, entry.Root))
                 {
                     MountRelation relation = Pin.IsIn(entry.MountPoint) ? MountRelation.Pin : MountRelation.Copy;
-                    subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, relation)));
+                    held.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, relation)));
                 }
                 // The mount of an image holds the file of the image.
                 else if (entry.Type == "erofs" && entry.Source.StartsWith('/') && space.Covering(entry.Source) is { } image
-                    && subject.Has(image.Device, Place.InsideOf(image, entry.Source)))
+                    && held.Has(image.Device, Place.InsideOf(image, entry.Source)))
                 {
-                    subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, MountRelation.Image)));
+                    held.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, MountRelation.Image)));
                 }
                 // A mount holds its mount point, and the mount that the mount point is in. Mounts on a pin are reported
                 // with the pin.
-                else if (!Pin.IsIn(entry.MountPoint) && survey.Mounts.Find((ulong)entry.Parent) is { } parent
-                    && subject.Has(parent.Device, Place.InsideOf(parent, entry.MountPoint)))
+                else if (!Pin.IsIn(entry.MountPoint) && machine.Mounts.Find((ulong)entry.Parent) is { } parent
+                    && held.Has(parent.Device, Place.InsideOf(parent, entry.MountPoint)))
                 {
-                    subject.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, MountRelation.Nested)));
+                    held.Mounts.Add((space, new MountUse(entry.Id, entry.MountPoint, entry.Type, MountRelation.Nested)));
                 }
             }
         }
@@ -170,18 +170,18 @@ public static class Holders
     /// </summary>
     /// <param name="missing">What could not be examined, one sentence each.</param>
     /// <returns>The overlays, in the order of their mount points.</returns>
-    public static List<Instance> Instances(out IReadOnlyList<string> missing)
+    public static List<VeneerOverlay> Instances(out IReadOnlyList<string> missing)
     {
-        var survey = new Survey(new HostMounts());
-        HostMounts mounts = survey.Mounts;
-        if (mounts.Spaces.Count == 0) { survey.Gaps.Add("Without /proc nothing is seen: mount it."); }
-        missing = survey.Gaps;
-        var found = new Dictionary<string, Instance>(StringComparer.Ordinal);
-        foreach (UsingProcess user in survey.Users)
+        var machine = new MachineState(new HostMounts());
+        HostMounts mounts = machine.Mounts;
+        if (mounts.Spaces.Count == 0) { machine.Gaps.Add("Without /proc nothing is seen: mount it."); }
+        missing = machine.Gaps;
+        var found = new Dictionary<string, VeneerOverlay>(StringComparer.Ordinal);
+        foreach (UsingProcess user in machine.Users)
         {
-            if (user.Connection is not { } device || found.ContainsKey(device) || !survey.IsServer(user)) { continue; }
-            OverlayHolder server = survey.Describe(user, "");
-            found[device] = new Instance
+            if (user.Connection is not { } device || found.ContainsKey(device) || !machine.IsServer(user)) { continue; }
+            OverlayHolder server = machine.Describe(user, "");
+            found[device] = new VeneerOverlay
             {
                 Device = device,
                 Mounts = MountsOf(device),
@@ -198,7 +198,7 @@ public static class Holders
         {
             if (entry.Type == "fuse.veneer" && !found.ContainsKey(entry.Device))
             {
-                found[entry.Device] = new Instance { Device = entry.Device, Mounts = MountsOf(entry.Device) };
+                found[entry.Device] = new VeneerOverlay { Device = entry.Device, Mounts = MountsOf(entry.Device) };
             }
         }
         return [.. found.Values.OrderBy(

@@ -10,8 +10,8 @@ namespace Veneer.Overlay.Usage;
 /// <param name="gaps">Receives a sentence about what could not be examined.</param>
 internal sealed class KernelFiles(HostMounts mounts, List<string> gaps)
 {
-    /// <summary>Finds the loop devices whose file lies in a subject.</summary>
-    public List<FileHolder> LoopDevices(Subject target)
+    /// <summary>Finds the loop devices whose file lies in a held object.</summary>
+    public List<FileHolder> LoopDevices(HeldObject target)
     {
         var found = new List<FileHolder>();
         if (Libc.OpenAt(Libc.AtCwd, "/sys/block\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory, 0, ResolveFlags.None,
@@ -73,8 +73,8 @@ internal sealed class KernelFiles(HostMounts mounts, List<string> gaps)
         public ulong Device;
     }
 
-    /// <summary>Finds the swap files in a subject.</summary>
-    public List<FileHolder> SwapFiles(Subject target)
+    /// <summary>Finds the swap files in a held object.</summary>
+    public List<FileHolder> SwapFiles(HeldObject target)
     {
         var found = new List<FileHolder>();
         if (Libc.ReadWhole("/proc/swaps\0"u8, out byte[] content).IsError) { return found; }

@@ -4,16 +4,16 @@ using Veneer.Overlay.Host;
 namespace Veneer.Overlay.Usage;
 
 /// <summary>Finds the overlays that have a directory as a layer, or directories below it.</summary>
-/// <param name="survey">What can be seen of the machine.</param>
+/// <param name="machine">What can be seen of the machine.</param>
 /// <param name="target">The directory.</param>
-internal sealed class OverlaySearch(Survey survey, HolderTarget target)
+internal sealed class OverlaySearch(MachineState machine, HolderTarget target)
 {
-    private readonly Subject subject = target.Subject;
-    private readonly List<(OverlayHolder Holder, Subject Overlay)> found = [];
+    private readonly HeldObject held = target.Held;
+    private readonly List<(OverlayHolder Holder, HeldObject Overlay)> found = [];
     private readonly HashSet<int> servers = [];
 
     /// <summary>The overlays, each with what its own users use.</summary>
-    public IReadOnlyList<(OverlayHolder Holder, Subject Overlay)> Found => found;
+    public IReadOnlyList<(OverlayHolder Holder, HeldObject Overlay)> Found => found;
 
     /// <summary>The server of the mount that was asked about; null when it is not seen, or there is none.</summary>
     public ProcessName? Server { get; private set; }
@@ -24,10 +24,10 @@ internal sealed class OverlaySearch(Survey survey, HolderTarget target)
     /// <summary>Finds the overlays.</summary>
     public void Run()
     {
-        foreach (UsingProcess user in survey.Users)
+        foreach (UsingProcess user in machine.Users)
         {
-            if (user.Connection is null || !survey.IsServer(user)) { continue; }
-            if (user.Connection == subject.Device) { Server = user.Process; }
+            if (user.Connection is null || !machine.IsServer(user)) { continue; }
+            if (user.Connection == held.Device) { Server = user.Process; }
             string roles = RolesOf(user);
             if (roles.Length == 0)
             {
@@ -36,7 +36,7 @@ internal sealed class OverlaySearch(Survey survey, HolderTarget target)
                 continue;
             }
             servers.Add(user.Process.Pid);
-            found.Add((survey.Describe(user, roles), new Subject(user.Connection, "/", -1)));
+            found.Add((machine.Describe(user, roles), new HeldObject(user.Connection, "/", -1)));
         }
         if (target.Locked is { } locked && found.TrueForAll(one => one.Holder.Role is "lower" or "layer")) { AddUnseen(locked); }
         AddKernelOverlays();
@@ -44,22 +44,25 @@ internal sealed class OverlaySearch(Survey survey, HolderTarget target)
 
     private string RolesOf(UsingProcess user) =>
         string.Join(", ", user.Layers.Given
-            .Where(layer => subject.Has(layer.Device, layer.Inside))
+            .Where(layer => held.Has(layer.Device, layer.Inside))
             .Select(layer => layer.Role)
             .Distinct(StringComparer.Ordinal));
 
     private string FormerRolesOf(UsingProcess user) =>
         string.Join(", ", user.Layers.Former
-            .Where(layer => subject.Has(layer.Device, layer.Inside))
+            .Where(layer => held.Has(layer.Device, layer.Inside))
             .Select(layer => layer.Role)
             .Distinct(StringComparer.Ordinal));
 
     /// <summary>Adds an overlay that was shut down, if a process still uses passed-through files of it.</summary>
     private void AddShutDown(UsingProcess server, string roles)
     {
-        bool isUsed = survey.Users.Exists(user => user.Files.All.Any(file =>
+        bool isUsed = machine.Users.Exists(user => user.Files.All.Any(file =>
             file.Device == server.Connection && file.Use.Use is "exe" or "map" or "open"));
-        if (isUsed) { found.Add((survey.Describe(server, roles) with { IsShutDown = true }, new Subject(server.Connection!, "/", -1))); }
+        if (isUsed)
+        {
+            found.Add((machine.Describe(server, roles) with { IsShutDown = true }, new HeldObject(server.Connection!, "/", -1)));
+        }
     }
 
     /// <summary>Adds the holder of a locked directory that is not one of the servers seen.</summary>
@@ -79,22 +82,22 @@ internal sealed class OverlaySearch(Survey survey, HolderTarget target)
                 MountPoint = owner.MountPoint,
                 Device = owner.Device,
                 Uses = new Uses([], []),
-            }, new Subject(owner.Device, "/", -1)));
+            }, new HeldObject(owner.Device, "/", -1)));
             return;
         }
         var name = new ProcessName(pid, pid == 0 ? "" : Processes.NameOf($"{pid}"));
         ulong space = pid == 0 ? 0 : Processes.NamespaceOf($"{pid}", "mnt");
-        subject.Users.Add(new ProcessUse(name, space, [new FileUse("lock", -1, locked.Path)]));
+        held.Users.Add(new ProcessUse(name, space, [new FileUse("lock", -1, locked.Path)]));
     }
 
     private void AddKernelOverlays()
     {
         var seen = new HashSet<string>(StringComparer.Ordinal);
-        foreach (MountNamespace space in survey.Mounts.Spaces)
+        foreach (MountNamespace space in machine.Mounts.Spaces)
         {
             foreach (MountEntry entry in space.Mounts)
             {
-                if (entry.Device == subject.Device || seen.Contains(entry.Device) || KernelOverlay.Of(entry) is not { } overlay)
+                if (entry.Device == held.Device || seen.Contains(entry.Device) || KernelOverlay.Of(entry) is not { } overlay)
                 {
                     continue;
                 }
@@ -114,7 +117,7 @@ internal sealed class OverlaySearch(Survey survey, HolderTarget target)
                         Device = entry.Device,
                         Uses = new Uses([], []),
                     },
-                    new Subject(entry.Device, "/", -1)));
+                    new HeldObject(entry.Device, "/", -1)));
             }
         }
 
@@ -122,25 +125,25 @@ internal sealed class OverlaySearch(Survey survey, HolderTarget target)
         {
             if (!path.StartsWith('/')) { return IsRelative(mount, path); }
             if (mount.Namespace.Covering(path) is not { } covering) { return false; }
-            if (subject.Has(covering.Device, Place.InsideOf(covering, path))) { return true; }
+            if (held.Has(covering.Device, Place.InsideOf(covering, path))) { return true; }
             return mount.Resolve(covering, path) is { } real && mount.Namespace.Covering(real) is { } other
-                && subject.Has(other.Device, Place.InsideOf(other, real));
+                && held.Has(other.Device, Place.InsideOf(other, real));
         }
 
         bool IsRelative(KernelMount mount, string path)
         {
             string end = "/" + path.TrimStart('.', '/');
-            if (!subject.Inside.EndsWith(end, StringComparison.Ordinal)) { return false; }
-            foreach (MountEntry way in survey.Mounts.Spaces[0].Mounts)
+            if (!held.Inside.EndsWith(end, StringComparison.Ordinal)) { return false; }
+            foreach (MountEntry way in machine.Mounts.Spaces[0].Mounts)
             {
-                // Any mount of this namespace through which the subject can be reached.
-                if (way.Device != subject.Device || HostMounts.MayHang(way)
-                    || !(way.Root == "/" || way.Root == subject.Inside || Place.IsBelow(subject.Inside, way.Root)))
+                // Any mount of this namespace through which the held object can be reached.
+                if (way.Device != held.Device || HostMounts.MayHang(way)
+                    || !(way.Root == "/" || way.Root == held.Inside || Place.IsBelow(held.Inside, way.Root)))
                 {
                     continue;
                 }
                 string here = (way.MountPoint == "/" ? "" : way.MountPoint)
-                    + (way.Root == "/" ? subject.Inside : subject.Inside[way.Root.Length..]);
+                    + (way.Root == "/" ? held.Inside : held.Inside[way.Root.Length..]);
                 if (Libc.OpenAt(Libc.AtCwd, PathText.Encode(here), OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None,
                     out int opened).IsError)
                 {
@@ -148,7 +151,7 @@ internal sealed class OverlaySearch(Survey survey, HolderTarget target)
                 }
                 using var directory = new Fd(opened);
                 if (Libc.StatAt(opened, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { continue; }
-                return mount.UsesOf([new Place("", here, opened, stat, subject.Device, subject.Inside)]).Count > 0;
+                return mount.UsesOf([new Place("", here, opened, stat, held.Device, held.Inside)]).Count > 0;
             }
             return false;
         }

@@ -109,7 +109,7 @@ internal sealed class ProcessReader
         {
             if (Processes.MountNamespaceOf(target) is var space and > 0)
             {
-                user.Keeps.Add(new Keeper(space, $"descriptor {descriptor} of {user.Process.Name} ({directory})", [path]));
+                user.Keeps.Add(new NamespaceReference(space, $"descriptor {descriptor} of {user.Process.Name} ({directory})", [path]));
             }
             else if (target.StartsWith("socket:[", StringComparison.Ordinal))
             {

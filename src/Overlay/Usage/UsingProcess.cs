@@ -30,7 +30,7 @@ internal sealed class UsingProcess(int pid, string name, ulong space, HostMounts
     public UsedFiles Files { get; } = new(mounts);
 
     /// <summary>The mount namespaces that its descriptors keep.</summary>
-    public List<Keeper> Keeps { get; } = [];
+    public List<NamespaceReference> Keeps { get; } = [];
 
     /// <summary>The sockets that it has descriptors of.</summary>
     public List<UsedSocket> Sockets { get; } = [];

@@ -5,13 +5,13 @@ using Veneer.Overlay.Host;
 namespace Veneer.Overlay.Usage;
 
 /// <summary>What can be seen of the machine: its mounts, and what its processes use.</summary>
-internal sealed class Survey
+internal sealed class MachineState
 {
     private readonly List<UsedFile> unowned = [];
 
     /// <summary>Examines all processes.</summary>
     /// <param name="mounts">The mounts of the machine.</param>
-    public Survey(HostMounts mounts)
+    public MachineState(HostMounts mounts)
     {
         Mounts = mounts;
         if (Processes.AreOthersHidden())
@@ -75,7 +75,7 @@ internal sealed class Survey
 
     /// <summary>Describes a server, without the holders of its overlay.</summary>
     /// <param name="user">The server.</param>
-    /// <param name="roles">The roles of the subject in its overlay.</param>
+    /// <param name="roles">The roles of the held object in its overlay.</param>
     public OverlayHolder Describe(UsingProcess user, string roles)
     {
         string process = user.Process.Pid.ToString(CultureInfo.InvariantCulture);

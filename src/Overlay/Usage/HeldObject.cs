@@ -6,7 +6,7 @@ namespace Veneer.Overlay.Usage;
 /// <param name="Device">The device number of its filesystem, as in mountinfo.</param>
 /// <param name="Inside">Its path from the filesystem's root.</param>
 /// <param name="Except">The id of the mount that was asked about, or -1.</param>
-internal sealed record Subject(string Device, string Inside, int Except)
+internal sealed record HeldObject(string Device, string Inside, int Except)
 {
     /// <summary>The mounts that hold it.</summary>
     public List<(MountNamespace Space, MountUse Mount)> Mounts { get; } = [];
@@ -15,8 +15,8 @@ internal sealed record Subject(string Device, string Inside, int Except)
     public List<ProcessUse> Users { get; } = [];
 
     /// <summary>
-    /// Whether an object of a filesystem is in the subject. One of unknown path is only if the subject is the whole
-    /// filesystem.
+    /// Whether an object of a filesystem is in the held object. If its path is not known, it is in it only if the held object is the
+    /// whole filesystem.
     /// </summary>
     public bool Has(string device, string? inside) =>
         device == Device && (Inside == "/" || inside == Inside || (inside is not null && Place.IsBelow(inside, Inside)));

@@ -3,7 +3,7 @@ using Veneer.Linux;
 namespace Veneer.Overlay.Usage;
 
 /// <summary>An overlay of Veneer on this machine, as far as it can be seen without asking its server.</summary>
-public sealed record Instance
+public sealed record VeneerOverlay
 {
     /// <summary>The device number of its mount, <c>MAJOR:MINOR</c>, which all copies of the mount share.</summary>
     public required string Device { get; init; }
