@@ -112,7 +112,7 @@ public sealed class InodeTableTests
         OpenOut reply = default;
         table.AddAndLend(open);
         Assert.True(table.TryGetBacking(open, open.NodeId, out BackingFile backing));
-        backing.Admit(-1, lower: false, writes: false, Way.Any, Pass.Nothing, null, ref reply);
+        backing.Admit(-1, lower: false, writes: false, ServerShare.Nothing, PassthroughScope.Nothing, null, ref reply);
         table.AddAndLend(linked);
         table.Aliases.Add(linked, root, "other\0"u8, isUpper: true);
 

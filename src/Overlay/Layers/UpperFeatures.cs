@@ -47,7 +47,7 @@ internal sealed record UpperFeatures
     /// Whether unlinking an open file leaves nothing in its directory. If not, it is moved to work and unlinked there: libfuse
     /// and NFS would give it another name in its place.
     /// </summary>
-    public bool ForgetsNames { get; init; }
+    public bool UnlinksOpenFilesAtOnce { get; init; }
 
     /// <summary>The form of whiteouts.</summary>
     public WhiteoutForm Whiteouts { get; init; }
@@ -74,7 +74,7 @@ internal sealed record UpperFeatures
         if (!NoReplace) { lacks.Add(("RENAME_NOREPLACE", "a look before the rename")); }
         if (!TemporaryFiles) { lacks.Add(("O_TMPFILE", "a name in work; EOPNOTSUPP for users")); }
         if (!Links) { lacks.Add(("hard links", "a rename; EPERM or the like for users")); }
-        if (!ForgetsNames) { lacks.Add(("unlinking open files without a trace", "a rename to work before")); }
+        if (!UnlinksOpenFilesAtOnce) { lacks.Add(("unlinking open files without a trace", "a rename to work before")); }
         return lacks;
     }
 }

@@ -229,7 +229,7 @@ internal sealed class NameRequests(
 
     private Errno RemoveFile(DirectoryInode parent, ReadOnlySpan<byte> name, in Below below)
     {
-        bool exclusive = upper.Features is not { Exchange: true, ForgetsNames: true };
+        bool exclusive = upper.Features is not { Exchange: true, UnlinksOpenFilesAtOnce: true };
         while (true)
         {
             using (tree.RenameLock.Enter(exclusive))

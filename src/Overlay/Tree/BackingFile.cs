@@ -34,7 +34,7 @@ internal sealed class BackingFile
     private bool pagesAreValid;
 
     /// <summary>What policy allows for the lower file, which does not change; unknown until the file has been read for it.</summary>
-    public Pass PassOfLower { get; set; }
+    public PassthroughScope ScopeOfLower { get; set; }
 
     /// <summary>Whether no file is open.</summary>
     public bool IsIdle => Volatile.Read(ref opens) == 0;
@@ -42,7 +42,7 @@ internal sealed class BackingFile
     /// <summary>Makes the object as new, for a recycled inode. Nobody else knows it, and no file is open.</summary>
     public void Clear()
     {
-        PassOfLower = Pass.Unknown;
+        ScopeOfLower = PassthroughScope.Unknown;
         pagesAreValid = false;
     }
 
@@ -59,27 +59,28 @@ internal sealed class BackingFile
     /// <param name="descriptor">The real file, opened.</param>
     /// <param name="lower">Whether the real file is in a lower layer.</param>
     /// <param name="writes">Whether the open may write.</param>
-    /// <param name="way">What must come to the server of this open, even if the file is passed through.</param>
-    /// <param name="pass">What policy allows for this file.</param>
+    /// <param name="share">What must come to the server of this open, even if the file is passed through.</param>
+    /// <param name="scope">What policy allows for this file.</param>
     /// <param name="backings">Registers the file; null without passthrough.</param>
     /// <param name="reply">The answer to the kernel, of which the flags and the backing id are set.</param>
-    public Admission Admit(int descriptor, bool lower, bool writes, Way way, Pass pass, BackingIds? backings, ref OpenOut reply)
+    public Admission Admit(int descriptor, bool lower, bool writes, ServerShare share, PassthroughScope scope, BackingIds? backings,
+        ref OpenOut reply)
     {
         using (gate.Enter())
         {
             if (opens == 0)
             {
-                onlyMaps = pass == Pass.Maps;
-                isPassthrough = pass != Pass.Nothing && backings is not null && backings.TryOpen(descriptor, out backingId);
+                onlyMaps = scope == PassthroughScope.Maps;
+                isPassthrough = scope != PassthroughScope.Nothing && backings is not null && backings.TryOpen(descriptor, out backingId);
                 isLower = lower;
             }
             else if (isPassthrough && isLower && !lower)
             {
                 return Admission.Superseded;
             }
-            else if (isPassthrough && way == Way.Guarded)
+            else if (isPassthrough && share == ServerShare.Everything)
             {
-                return Admission.Unguarded;
+                return Admission.PassedThrough;
             }
             opens++;
             if (writes) { writers++; }
@@ -87,10 +88,10 @@ internal sealed class BackingFile
             {
                 // Writes to upper bypass the pages that an earlier cached open may have left. A lower file never changes.
                 if (!isLower) { pagesAreValid = false; }
-                reply.Flags = onlyMaps || way != Way.Any ? OpenReply.Passthrough | OpenReply.DirectIo : OpenReply.Passthrough;
+                reply.Flags = onlyMaps || share != ServerShare.Nothing ? OpenReply.Passthrough | OpenReply.DirectIo : OpenReply.Passthrough;
                 reply.BackingId = backingId;
             }
-            else if (way == Way.Guarded)
+            else if (share == ServerShare.Everything)
             {
                 reply.Flags = OpenReply.DirectIo; // the kernel drops its pages of what is written
             }
@@ -130,7 +131,7 @@ internal sealed class BackingFile
 }
 
 /// <summary>What the kernel may do on the real file without the server.</summary>
-internal enum Pass
+internal enum PassthroughScope
 {
     /// <summary>Not known yet.</summary>
     Unknown,
@@ -143,14 +144,14 @@ internal enum Pass
 }
 
 /// <summary>What must come to the server of one open.</summary>
-internal enum Way
+internal enum ServerShare
 {
-    /// <summary>Nothing.</summary>
-    Any,
+    /// <summary>Nothing: reads, writes and maps may be passed through.</summary>
+    Nothing,
     /// <summary>Each read and write.</summary>
-    Asked,
+    ReadsAndWrites,
     /// <summary>Each read and write, and the file cannot be mapped shared: the server must check everything that is written.</summary>
-    Guarded,
+    Everything,
 }
 
 /// <summary>The answer of <see cref="BackingFile.Admit"/>.</summary>
@@ -160,8 +161,10 @@ internal enum Admission
     Admitted,
     /// <summary>The files that are open are bound to the lower file: the inode needs a new nodeid first.</summary>
     Superseded,
-    /// <summary>The files that are open are passed through, so this one cannot be <see cref="Way.Guarded"/>.</summary>
-    Unguarded,
+    /// <summary>
+    /// The files that are open are passed through, so <see cref="ServerShare.Everything"/> is not possible for this one.
+    /// </summary>
+    PassedThrough,
 }
 
 /// <summary>Registers real files for passthrough.</summary>

@@ -257,12 +257,15 @@ internal class Inode(bool hasUpper = false)
             : ObjectPlace.Named;
 
     /// <summary>
-    /// Whether <see cref="Orphan"/> or <see cref="WorkName"/> stands in for <see cref="Name"/>. It is false for the copy of a file with
-    /// several lower names, which has <see cref="Hold"/>.
+    /// Whether <see cref="Name"/> has been removed, or is about to be, and <see cref="Orphan"/> or <see cref="WorkName"/> leads to the
+    /// object instead. <see cref="Hold"/> is no such stand-in: it leads to the copy while there are names, and afterwards becomes one.
     /// </summary>
     public bool IsNameless => isNameless;
 
     /// <summary>Whether the object has no name left in the overlay: st_nlink is 0.</summary>
+    /// <remarks>
+    /// Such an object is not <see cref="ObjectPlace.Gone"/> as long as something leads to it: a stand-in, or its place in a lower.
+    /// </remarks>
     public bool IsUnlinked { get; private set; }
 
     /// <summary>From now on a name in work leads to the copy of a file with several lower names.</summary>

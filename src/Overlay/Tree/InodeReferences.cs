@@ -5,7 +5,7 @@ using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Tree;
 
-/// <summary>Counts what keeps inodes alive, and buries an inode when nothing does. Protected by <see cref="InodeTable"/>.</summary>
+/// <summary>Counts what keeps inodes alive, and removes an inode when nothing does. Protected by <see cref="InodeTable"/>.</summary>
 /// <remarks>
 /// An inode lives while the kernel holds a reference under its nodeid or an old one, while the inode is a directory in which other
 /// inodes have names, and while <see cref="AliasTable"/> retains it. The root never dies.
@@ -100,7 +100,7 @@ internal sealed class InodeReferences(
         DropIfUnusedLocked(directory);
     }
 
-    /// <summary>Buries an inode if nothing keeps it alive, and then each directory that only the inode's names kept alive.</summary>
+    /// <summary>Removes an inode if nothing keeps it alive, and then each directory that only the inode's names kept alive.</summary>
     public void DropIfUnusedLocked(Inode inode)
     {
         LockOrder.AssertHeld(OverlayLocks.InodeTable);

@@ -7,7 +7,7 @@ namespace Veneer.Overlay.Tree;
 
 /// <summary>Here, and nowhere else, inodes are born, found and lent to the kernel. A nodeid is never used twice.</summary>
 /// <remarks>
-/// One lock protects the table and its parts: <see cref="InodeReferences"/> counts what keeps inodes alive and buries the dead,
+/// One lock protects the table and its parts: <see cref="InodeReferences"/> counts what keeps inodes alive and removes dead inodes,
 /// <see cref="AliasTable"/> knows the names of files with several names, and <see cref="Tree.Orphans"/> takes the descriptors of
 /// the dead. The lock is a leaf, except for the lock of the directory cache. While the mount lives, only two system calls are made
 /// under it: close(2) of a dead directory's descriptor, and a line of log when the kernel returns references that it does not have.

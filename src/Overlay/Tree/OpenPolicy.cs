@@ -111,12 +111,12 @@ internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFil
         // Another thread may have superseded the nodeid while this one waited for a copy-up.
         if (!tree.Inodes.TryGetBacking(inode, nodeId, out BackingFile backing)) { return Errno.ESTALE; }
         bool isAppendOnly = isWritable && (inode.Protection & Protection.AppendOnly) != 0;
-        Pass pass = session.Backings is null || descriptor < 0 || isAppendOnly ? Pass.Nothing
-            : !isLower ? Pass.Everything
-            : isPrivate ? PassLower(backing, descriptor)
-            : Pass.Nothing;
-        Way way = isAppendOnly && flags.Writes ? Way.Guarded : WayFor(flags);
-        Errno error = Admit(backing, descriptor, isLower, flags, way, pass, ref result);
+        PassthroughScope scope = session.Backings is null || descriptor < 0 || isAppendOnly ? PassthroughScope.Nothing
+            : !isLower ? PassthroughScope.Everything
+            : isPrivate ? ScopeFor(backing, descriptor)
+            : PassthroughScope.Nothing;
+        ServerShare share = isAppendOnly && flags.Writes ? ServerShare.Everything : ShareFor(flags);
+        Errno error = Admit(backing, descriptor, isLower, flags, share, scope, ref result);
         if (error == Errno.ESTALE) { Supersede(inode, nodeId, backing); }
         if (error.IsError) { return error; }
         bool canMapForWriting = (flags & OpenFlags.AccessMode) == OpenFlags.ReadWrite;
@@ -125,21 +125,22 @@ internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFil
         return Errno.None;
     }
 
-    private Errno Admit(BackingFile backing, int descriptor, bool isLower, OpenFlags flags, Way way, Pass pass, ref OpenOut result)
+    private Errno Admit(BackingFile backing, int descriptor, bool isLower, OpenFlags flags, ServerShare share, PassthroughScope scope,
+        ref OpenOut result)
     {
         for (int attempt = 0; ; attempt++)
         {
-            switch (backing.Admit(descriptor, isLower, flags.Writes, way, pass, session.Backings, ref result))
+            switch (backing.Admit(descriptor, isLower, flags.Writes, share, scope, session.Backings, ref result))
             {
                 case Admission.Admitted:
                     return Errno.None;
                 case Admission.Superseded:
                     return Errno.ESTALE;
                 // A file that is open for writing only cannot be mapped.
-                case Admission.Unguarded when (flags & OpenFlags.AccessMode) == OpenFlags.WriteOnly:
-                    way = Way.Asked;
+                case Admission.PassedThrough when (flags & OpenFlags.AccessMode) == OpenFlags.WriteOnly:
+                    share = ServerShare.ReadsAndWrites;
                     break;
-                case Admission.Unguarded when attempt >= MostReleaseWaits:
+                case Admission.PassedThrough when attempt >= MostReleaseWaits:
                     return Errno.EBUSY;
                 // The file became append-only while it was open. It may be closed by now: the kernel tells of a close later.
                 default:
@@ -154,10 +155,10 @@ internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFil
     /// fcntl(2) may change O_DIRECT and O_APPEND later. The kernel sends the server the flags of the moment, but would use the old flags on
     /// the real file. Without durability the server must see writes with O_SYNC or O_DSYNC, so that they do not sync.
     /// </remarks>
-    private Way WayFor(OpenFlags flags)
+    private ServerShare ShareFor(OpenFlags flags)
     {
         bool mayChange = (flags & OpenFlags.Direct) != 0 || (flags.Writes && (flags & OpenFlags.Append) != 0);
-        return mayChange || (!isDurable && (flags & OpenFlags.Sync) != 0) ? Way.Asked : Way.Any;
+        return mayChange || (!isDurable && (flags & OpenFlags.Sync) != 0) ? ServerShare.ReadsAndWrites : ServerShare.Nothing;
     }
 
     private void WaitForRelease()
@@ -177,23 +178,27 @@ internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFil
     /// it cannot change, or if the user asked for it with <c>passthrough=lower</c>. In that case large files are passed through, and maps
     /// of programs and libraries, whose pages all mounts share.
     /// </remarks>
-    private Pass PassLower(BackingFile backing, int descriptor)
+    private PassthroughScope ScopeFor(BackingFile backing, int descriptor)
     {
-        if (!isWritable) { return Pass.Everything; } // nothing can change
-        if (backing.PassOfLower == Pass.Unknown) { backing.PassOfLower = options.PassLower ? JudgeLower(descriptor) : Pass.Nothing; }
-        return backing.PassOfLower;
+        if (!isWritable) { return PassthroughScope.Everything; } // nothing can change
+        if (backing.ScopeOfLower == PassthroughScope.Unknown)
+        {
+            backing.ScopeOfLower = options.PassLower ? JudgeLower(descriptor) : PassthroughScope.Nothing;
+        }
+        return backing.ScopeOfLower;
     }
 
     /// <summary>Whether a lower file is never passed through, so that what the kernel has cached is read without the real file.</summary>
     private bool IsCached(Inode inode) =>
-        session.Backings is null || (isWritable && (!options.PassLower || inode.IsSmall || inode.Backing is { PassOfLower: Pass.Nothing }));
+        session.Backings is null
+        || (isWritable && (!options.PassLower || inode.IsSmall || inode.Backing is { ScopeOfLower: PassthroughScope.Nothing }));
 
-    private static Pass JudgeLower(int descriptor)
+    private static PassthroughScope JudgeLower(int descriptor)
     {
-        if (Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { return Pass.Nothing; }
-        if (stat.Size >= LargeFile) { return Pass.Everything; }
+        if (Libc.StatAt(descriptor, Libc.Self, StatxMask.Basic, out Statx stat).IsError) { return PassthroughScope.Nothing; }
+        if (stat.Size >= LargeFile) { return PassthroughScope.Everything; }
         Span<byte> magic = stackalloc byte[4];
         bool isImage = !Libc.ReadAt(descriptor, magic, 0, out int count).IsError && count == 4 && magic.SequenceEqual("\u007FELF"u8);
-        return isImage ? Pass.Maps : Pass.Nothing;
+        return isImage ? PassthroughScope.Maps : PassthroughScope.Nothing;
     }
 }

@@ -16,7 +16,7 @@ internal sealed class ImpureMark(ObjectTree tree, UpperLayer upper, KernelSessio
     public Errno Set(DirectoryInode directory)
     {
         if (directory.IsImpure) { return Errno.None; }
-        if (!upper.Work!.Features.HasOpaque) { return Errno.None; } // upper takes no attributes, and so no origins either
+        if (upper.Work!.Features.Attributes == AttributeSpace.None) { return Errno.None; } // and so there are no origins either
         Errno error = tree.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);
         if (error.IsError) { return error; }
         using (real) { error = Libc.SetXattrAt(real.Directory, real.Name, tree.Xattr.Impure, "y"u8, XattrFlags.None); }

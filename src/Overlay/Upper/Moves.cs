@@ -59,7 +59,7 @@ internal sealed class Moves : IDisposable
         int copy = -1;
         if (!error.IsError) { error = Libc.StatAt(opened, Libc.Self, StatxMask.Basic | StatxMask.BirthTime, out stat); }
         long born = (stat.BirthTime.Seconds * 1000) + (stat.BirthTime.Nanoseconds / 1_000_000);
-        // born in the future: the clock was set back
+        // a birth time that is still to come: the clock was set back
         bool isOld = error.IsError || (stat.Mask & StatxMask.BirthTime) == 0 || born <= began || born > Now;
         if (!error.IsError && isOld) { error = Libc.Duplicate(directory, out copy); }
         var move = new Move(new Fd(copy), moved, (stat.Dev, stat.Ino), stat.Type);

@@ -103,7 +103,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
                 ? LinkTo(copy, temporary, target.Directory, copy.Inode.Name)
                 : temporary.Publish(target.Directory, copy.Inode.Name);
             if (error.IsError) { return error; }
-            Settle(parent, target.Directory, hasTimes, times);
+            RestoreTimes(parent, target.Directory, hasTimes, times);
         }
         copy.Inode.HasOrigin = copy.Original.Nlink == 1;
         SetUpperLocked(copy.Inode, stat, keepLower: false, copy.Below);
@@ -233,7 +233,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
                     error = Libc.LinkAt(upper.Work!.Descriptor, hold, target.Directory, alias.Name);
                     if (error.IsError) { return error; }
                     upper.Moves?.Add(target.Directory, alias.Name);
-                    Settle(alias.Parent, target.Directory, hasTimes, times);
+                    RestoreTimes(alias.Parent, target.Directory, hasTimes, times);
                 }
                 alias.IsUpper = true;
                 tree.Inodes.NoteChange(alias.Parent);
@@ -267,7 +267,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
     /// Gives the directory its times back after a copy-up, which is not a change that a user made. The kernel forgets its
     /// attributes: st_ctime and st_size have changed.
     /// </summary>
-    private void Settle(DirectoryInode parent, int directory, Errno known, in Statx times)
+    private void RestoreTimes(DirectoryInode parent, int directory, Errno known, in Statx times)
     {
         if (!known.IsError)
         {

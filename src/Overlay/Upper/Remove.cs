@@ -13,7 +13,7 @@ internal enum StandIn
     /// <summary>Nothing new.</summary>
     None,
     /// <summary>A descriptor or a name in work.</summary>
-    Descriptor,
+    DescriptorOrWorkName,
     /// <summary>Another name of the object.</summary>
     OtherName,
 }
@@ -54,7 +54,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         using (directory)
         {
             StandIn standIn = found.HasUpper ? ProvideStandIn(parent, name, inode, directory.Directory) : StandIn.None;
-            bool leavesNames = !upper.Work!.Features.ForgetsNames && found.Stat.IsRegular;
+            bool leavesNames = !upper.Work!.Features.UnlinksOpenFilesAtOnce && found.Stat.IsRegular;
             if (positive) { error = upper.Work.AnnounceWhiteout(directory.Directory); }
             if (!error.IsError)
             {
@@ -125,7 +125,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         }
         if (inode.Orphan < 0 && inode.WorkName is null) // otherwise it is left from a removal that failed
         {
-            if (upper.HasManyOrphans && LinkInWork(inode, directory, name)) { return StandIn.Descriptor; }
+            if (upper.HasManyOrphans && LinkInWork(inode, directory, name)) { return StandIn.DescriptorOrWorkName; }
             if (Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
             {
                 // Out of descriptors: the file is removed all the same. Whoever still asks for it gets ESTALE.
@@ -134,7 +134,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             tree.Orphans.Add(inode, descriptor);
         }
         else { inode.BecomeOrphanedAgain(); }
-        return StandIn.Descriptor;
+        return StandIn.DescriptorOrWorkName;
     }
 
     /// <summary>Takes back what <see cref="ProvideStandIn"/> did, since the name was not removed: it leads to the object again.</summary>
@@ -144,7 +144,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     public bool Undo(StandIn standIn, DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, bool exclusive)
     {
         if (standIn == StandIn.OtherName) { tree.Inodes.Move(inode, parent, name.ToArray()); }
-        if (standIn != StandIn.Descriptor) { return false; }
+        if (standIn != StandIn.DescriptorOrWorkName) { return false; }
         if (!exclusive)
         {
             inode.BecomeNamedAgain();

@@ -72,7 +72,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
         bool sameDirectory = ReferenceEquals(from.Parent, to.Parent);
         UpperFeatures features = upper.Work!.Features;
         RenameFlags flags = exchange ? RenameFlags.Exchange : RenameFlags.None;
-        Left left = exchange ? Left.Other : Left.Nothing;
+        OldNameGets gets = exchange ? OldNameGets.Other : OldNameGets.Nothing;
         bool whiteoutIsLeft = false;
         int whiteouts = 0;
         StandIn standIn = StandIn.None;
@@ -84,7 +84,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
             {
                 // A lower has the old name too, and would show it: leave a whiteout there, or move the whiteout of the new name.
                 flags |= to.Found.IsWhiteout ? RenameFlags.Exchange : RenameFlags.Whiteout;
-                left = Left.Whiteout;
+                gets = OldNameGets.Whiteout;
             }
             else if (from.Directory is not null && to.Found.IsWhiteout)
             {
@@ -96,7 +96,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
         }
         bool staysInWork = !exchange && to is { Directory: not null, Found.HasUpper: true } && upper.HasManyOrphans;
         // The filesystem would give the replaced file, if it is open, another name in the directory.
-        bool leavesNames = !features.ForgetsNames && !exchange && to.Found is { HasUpper: true, Stat.IsRegular: true };
+        bool leavesNames = !features.UnlinksOpenFilesAtOnce && !exchange && to.Found is { HasUpper: true, Stat.IsRegular: true };
         bool setAside = leavesNames || exchange || (to.Found.IsWhiteout && from.Directory is not null)
             || whiteouts > 0 || staysInWork;
         bool inSteps = leavesNames
@@ -106,11 +106,11 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
 
         if (!sameDirectory)
         {
-            error = CarryOrigin(from.Inode!, to.Parent);
+            error = MarkImpureFor(from.Inode!, to.Parent);
             if (error.IsError) { return error; }
             if (exchange)
             {
-                error = CarryOrigin(to.Inode!, from.Parent);
+                error = MarkImpureFor(to.Inode!, from.Parent);
                 if (error.IsError) { return error; }
             }
         }
@@ -155,13 +155,13 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
                 {
                     var oldName = new UpperName(from.Parent.Upper!, oldDirectory.Directory, from.Name);
                     var newName = new UpperName(to.Parent.Upper!, newDirectory.Directory, to.Name);
-                    error = upper.Work.Steps.Move(oldName, newName, left, setAside, out byte[]? aside);
+                    error = upper.Work.Steps.Move(oldName, newName, gets, setAside, out byte[]? aside);
                     if (aside is not null) { to.Leftover = new Leftover(aside, whiteouts); }
                     whiteoutIsLeft = false;
                 }
                 else
                 {
-                    error = left == Left.Whiteout || whiteoutIsLeft
+                    error = gets == OldNameGets.Whiteout || whiteoutIsLeft
                         ? upper.Work.AnnounceWhiteout(oldDirectory.Directory)
                         : Errno.None;
                     if (!error.IsError)
@@ -237,7 +237,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
     }
 
     /// <summary>Marks the new directory of an object with an origin or a redirect as impure.</summary>
-    private Errno CarryOrigin(Inode inode, DirectoryInode parent) =>
+    private Errno MarkImpureFor(Inode inode, DirectoryInode parent) =>
         inode.HasOrigin || inode is DirectoryInode { IsMerged: true } ? impure.Set(parent) : Errno.None;
 
     /// <summary>

@@ -5,8 +5,8 @@ using Veneer.Overlay.Layers;
 
 namespace Veneer.Overlay.Upper;
 
-/// <summary>What has the old name of an object after the object has moved. The values are the kinds of a note.</summary>
-internal enum Left : byte
+/// <summary>What the old name of an object gets when the object moves. The values are the kinds of a note.</summary>
+internal enum OldNameGets : byte
 {
     /// <summary>Nothing.</summary>
     Nothing = (byte)'n',
@@ -71,7 +71,7 @@ internal sealed class Steps(WorkDirectory work)
     {
         aside = NewName();
         byte[] away = InNotes(AsidePrefix, aside);
-        Errno error = Begin(Left.Whiteout, aside, target, default, out byte[] note);
+        Errno error = Begin(OldNameGets.Whiteout, aside, target, default, out byte[] note);
         if (error.IsError) { return error; }
         error = Libc.RenameAt(target.Descriptor, target.Name, work.Descriptor, away, RenameFlags.None);
         if (!error.IsError)
@@ -88,16 +88,16 @@ internal sealed class Steps(WorkDirectory work)
     /// <summary>Moves an object of upper.</summary>
     /// <param name="from">The old name.</param>
     /// <param name="to">The new name.</param>
-    /// <param name="left">What the old name gets.</param>
+    /// <param name="gets">What the old name gets.</param>
     /// <param name="setAside">Whether an object that has the new name is set aside first, since a rename cannot replace it.</param>
     /// <param name="aside">The name in work of the object that was set aside, which the caller must discard; or null.</param>
     /// <returns><see cref="Errno.EXDEV"/> when the paths are too long for a note. After an error nothing has changed.</returns>
-    public Errno Move(in UpperName from, in UpperName to, Left left, bool setAside, out byte[]? aside)
+    public Errno Move(in UpperName from, in UpperName to, OldNameGets gets, bool setAside, out byte[]? aside)
     {
         aside = null;
         byte[] whiteout = [];
         Errno error = Errno.None;
-        if (left == Left.Whiteout)
+        if (gets == OldNameGets.Whiteout)
         {
             error = work.AnnounceWhiteout(from.Descriptor);
             if (error.IsError) { return error; }
@@ -106,12 +106,12 @@ internal sealed class Steps(WorkDirectory work)
             if (error.IsError) { return error; }
         }
         byte[] name = NewName(), away = InNotes(AsidePrefix, name);
-        error = Begin(left, name, from, setAside ? to : default, out byte[] note);
+        error = Begin(gets, name, from, setAside ? to : default, out byte[] note);
         if (error == Errno.ENAMETOOLONG) { error = Errno.EXDEV; }
         if (!error.IsError)
         {
-            error = MoveNoted(from, to, left, setAside ? away : null, whiteout);
-            if (!error.IsError && setAside && left != Left.Other)
+            error = MoveNoted(from, to, gets, setAside ? away : null, whiteout);
+            if (!error.IsError && setAside && gets != OldNameGets.Other)
             {
                 Release(away, name);
                 aside = name;
@@ -124,7 +124,7 @@ internal sealed class Steps(WorkDirectory work)
     }
 
     /// <summary>Takes the steps of a move, for which there is a note. Takes them back if one fails.</summary>
-    private Errno MoveNoted(in UpperName from, in UpperName to, Left left, byte[]? away, byte[] whiteout)
+    private Errno MoveNoted(in UpperName from, in UpperName to, OldNameGets gets, byte[]? away, byte[] whiteout)
     {
         Errno error = away is null
             ? Errno.None
@@ -133,10 +133,10 @@ internal sealed class Steps(WorkDirectory work)
         error = Libc.RenameAt(from.Descriptor, from.Name, to.Descriptor, to.Name, RenameFlags.None);
         if (!error.IsError)
         {
-            error = left switch
+            error = gets switch
             {
-                Left.Whiteout => Libc.RenameAt(work.Descriptor, whiteout, from.Descriptor, from.Name, RenameFlags.None),
-                Left.Other => Libc.RenameAt(work.Descriptor, away, from.Descriptor, from.Name, RenameFlags.None),
+                OldNameGets.Whiteout => Libc.RenameAt(work.Descriptor, whiteout, from.Descriptor, from.Name, RenameFlags.None),
+                OldNameGets.Other => Libc.RenameAt(work.Descriptor, away, from.Descriptor, from.Name, RenameFlags.None),
                 _ => Errno.None,
             };
             // best effort: the note stays until the object is back
@@ -166,12 +166,12 @@ internal sealed class Steps(WorkDirectory work)
     /// Writes a note. It is <c>KIND ASIDE LENGTH FROM TO</c>. FROM and TO are paths from upper, without a space between them. LENGTH is
     /// the length of FROM.
     /// </summary>
-    private Errno Begin(Left left, ReadOnlySpan<byte> aside, in UpperName from, in UpperName to, out byte[] note)
+    private Errno Begin(OldNameGets gets, ReadOnlySpan<byte> aside, in UpperName from, in UpperName to, out byte[] note)
     {
         note = InNotes(Prefix, aside);
         Span<byte> text = stackalloc byte[MaxNote], path = stackalloc byte[MaxNote];
         int length = 0;
-        text[length++] = (byte)left;
+        text[length++] = (byte)gets;
         text[length++] = (byte)' ';
         AsidePrefix.CopyTo(text[length..]);
         length += AsidePrefix.Length;
@@ -290,8 +290,11 @@ internal sealed class Steps(WorkDirectory work)
     /// <summary>Finishes the change of one note, or takes it back.</summary>
     private static Errno FinishOne(int work, int notes, int upper, ReadOnlySpan<byte> text, WhiteoutForm form, OverlayXattr xattr)
     {
-        var left = (Left)(text.IsEmpty ? 0 : text[0]);
-        if (left is not (Left.Nothing or Left.Whiteout or Left.Other) || text.Length < 3 || text[1] != ' ') { return Errno.EINVAL; }
+        var gets = (OldNameGets)(text.IsEmpty ? 0 : text[0]);
+        if (gets is not (OldNameGets.Nothing or OldNameGets.Whiteout or OldNameGets.Other) || text.Length < 3 || text[1] != ' ')
+        {
+            return Errno.EINVAL;
+        }
         text = text[2..];
         int end = text.IndexOf((byte)' ');
         if (end <= AsidePrefix.Length || !text.StartsWith(AsidePrefix) || text[..end].Contains((byte)'/')) { return Errno.EINVAL; }
@@ -322,8 +325,8 @@ internal sealed class Steps(WorkDirectory work)
                 }
             }
             error = Has(fromParent.Value, fromName, out bool hasFrom);
-            if (error.IsError || hasFrom || left == Left.Nothing) { return error; }
-            if (left == Left.Other)
+            if (error.IsError || hasFrom || gets == OldNameGets.Nothing) { return error; }
+            if (gets == OldNameGets.Other)
             {
                 return isAside ? Libc.RenameAt(notes, aside, fromParent.Value, fromName, RenameFlags.None) : Errno.None;
             }

@@ -145,7 +145,7 @@ internal static class UpperProbe
             RenameWhiteout = renameWhiteout,
             Links = links,
             TemporaryFiles = temporaryFiles,
-            ForgetsNames = ForgetsNames(directory),
+            UnlinksOpenFilesAtOnce = UnlinksOpenFilesAtOnce(directory),
         };
     }
 
@@ -214,7 +214,7 @@ internal static class UpperProbe
         NoReplace = true,
         RenameWhiteout = true,
         Links = true,
-        ForgetsNames = true,
+        UnlinksOpenFilesAtOnce = true,
         TemporaryFiles = HasTemporaryFiles(directory),
     };
 
@@ -258,7 +258,7 @@ internal static class UpperProbe
     }
 
     /// <summary>Whether unlinking an open file leaves nothing in its directory.</summary>
-    private static bool ForgetsNames(int directory)
+    private static bool UnlinksOpenFilesAtOnce(int directory)
     {
         Errno error = Libc.OpenAt(directory, "names\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.NoFollow, 0,
             ResolveFlags.Confined, out int descriptor);
