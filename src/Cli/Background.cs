@@ -10,10 +10,10 @@ namespace Veneer.Cli;
 /// </remarks>
 internal static class Background
 {
-    private const string Mark = "VENEER_BACKGROUND";
+    private const string Variable = "VENEER_BACKGROUND";
 
     /// <summary>Whether this process is the child.</summary>
-    public static bool IsChild { get; } = Self.IsStartedAs(Mark);
+    public static bool IsChild { get; } = Self.IsStartedAs(Variable);
 
     /// <summary>In the child: the descriptor of the connection, if the parent was given one.</summary>
     public const int Connection = 3;
@@ -31,7 +31,7 @@ internal static class Background
         _ = Libc.RaiseOpenFileLimit(); // best effort: the child raises the limit too, but its table is to be large from the start
         using (new Fd(writeEnd))
         {
-            error = Self.Start(Mark, invocation.Raw, writeEnd, out pid, connection);
+            error = Self.Start(Variable, invocation.Raw, writeEnd, out pid, connection);
         }
         if (error.IsError)
         {

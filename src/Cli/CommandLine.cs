@@ -67,7 +67,8 @@ internal static class CommandLine
         parsed = command.Parse(Prepare(arguments), new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.GetValue(help) || parsed.GetValue(version))
         {
-            _ = Terminal.Print(parsed.GetValue(help) ? Manual.Of(name)! : Program.Version); // a reader who has left has seen enough
+            // best effort: the reader may have closed the pipe
+            _ = Terminal.Print(parsed.GetValue(help) ? Manual.Of(name)! : Program.Version);
             return false;
         }
         foreach (ParseError error in parsed.Errors)

@@ -10,7 +10,7 @@ namespace Veneer.Cli;
 /// <summary>Asks the server of a live mount: the tools' end of the control channel. See docs/control.md.</summary>
 internal static class LiveMount
 {
-    private const string Mark = "VENEER_CONTROL";
+    private const string Variable = "VENEER_CONTROL";
 
     /// <summary>How long a server may take to answer a question that needs no work, in milliseconds.</summary>
     public const int AnswerTime = 5_000;
@@ -22,7 +22,7 @@ internal static class LiveMount
     private const byte IsAnswer = (byte)'A', IsComplaint = (byte)'C';
 
     /// <summary>Whether this process is a child that asks for its parent.</summary>
-    public static bool IsAsking => Self.IsStartedAs(Mark);
+    public static bool IsAsking => Self.IsStartedAs(Variable);
 
     /// <summary>Asks the server of a mount.</summary>
     /// <param name="place">Any file or directory of the mount.</param>
@@ -38,7 +38,7 @@ internal static class LiveMount
         string number = ((uint)query).ToString(CultureInfo.InvariantCulture);
         byte[][] words = ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], PathText.Encode(number)[..^1],
             PathText.Encode(argument)[..^1]];
-        Errno error = Self.Ask(Mark, words, milliseconds, out byte[] answer, out int silence);
+        Errno error = Self.RunChild(Variable, words, milliseconds, out byte[] answer, out int silence);
         if (error.IsError)
         {
             throw new LayerException(

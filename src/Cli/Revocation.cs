@@ -8,21 +8,22 @@ namespace Veneer.Cli;
 /// <remarks>A child process does it: the server would wait for itself.</remarks>
 internal static class Revocation
 {
-    private const string Mark = "VENEER_REVOKE";
+    private const string Variable = "VENEER_REVOKE";
     private const int AnswerTime = 10_000;
 
     /// <summary>The child's output when all names were found. A runtime that cannot start writes something else.</summary>
     private static ReadOnlySpan<byte> Done => "."u8;
 
     /// <summary>Whether this process is the child that looks up.</summary>
-    public static bool IsAsked => Self.IsStartedAs(Mark);
+    public static bool IsAsked => Self.IsStartedAs(Variable);
 
     /// <summary>In the server: has a number of names looked up.</summary>
     /// <returns>False when a name was not found, or no process could be started.</returns>
     public static bool Run(string place, int count)
     {
         byte[] number = PathText.Encode(count.ToString(CultureInfo.InvariantCulture))[..^1];
-        return !Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], number], AnswerTime, out byte[] answer, out _).IsError
+        return !Self.RunChild(Variable, ["veneer"u8.ToArray(), PathText.Encode(place)[..^1], number], AnswerTime, out byte[] answer,
+                out _).IsError
             && Done.SequenceEqual(answer);
     }
 

@@ -15,7 +15,7 @@ internal static class Self
     /// <summary>How many times longer a server may take to answer than the child took to begin.</summary>
     private const int AnswersPerStart = 20;
 
-    /// <summary>In a child of <see cref="Ask"/>: tells the parent that it has begun.</summary>
+    /// <summary>In a child of <see cref="RunChild"/>: tells the parent that it has begun.</summary>
     public static void SignalStarted() => _ = Libc.Write(2, [0], out _); // best effort: perhaps nobody waits any more
 
     /// <summary>Whether this process is a child that was started for a purpose.</summary>
@@ -67,7 +67,7 @@ internal static class Self
     /// </param>
     /// <param name="answer">The child's output; empty when there is none.</param>
     /// <param name="silence">How long the child was waited for in vain, in milliseconds; 0 when it has ended.</param>
-    public static Errno Ask(string variable, IReadOnlyList<byte[]> arguments, int milliseconds, out byte[] answer, out int silence)
+    public static Errno RunChild(string variable, IReadOnlyList<byte[]> arguments, int milliseconds, out byte[] answer, out int silence)
     {
         answer = [];
         silence = 0;

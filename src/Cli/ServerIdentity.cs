@@ -10,12 +10,12 @@ namespace Veneer.Cli;
 /// <param name="HasUpper">Whether the overlay has an upper, and so can be written.</param>
 internal sealed record ServerIdentity(int Pid, ulong Started, bool HasUpper)
 {
-    private const string Mark = "VENEER_ASK";
+    private const string Variable = "VENEER_ASK";
     private const int AnswerTime = 5_000;
     private const int MaxLength = 64;
 
     /// <summary>Whether this process is a child that asks for its parent.</summary>
-    public static bool IsAsking => Self.IsStartedAs(Mark);
+    public static bool IsAsking => Self.IsStartedAs(Variable);
 
     /// <summary>In the child: passes the server's answer on to the parent.</summary>
     public static int RunChild(string path)
@@ -31,7 +31,8 @@ internal sealed record ServerIdentity(int Pid, ulong Started, bool HasUpper)
     /// <returns>Null when the mount has no server, or the server does not answer.</returns>
     public static ServerIdentity? Ask(string path, out bool hangs)
     {
-        Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(path)[..^1]], AnswerTime, out byte[] value, out int silence);
+        Errno error = Self.RunChild(Variable, ["veneer"u8.ToArray(), PathText.Encode(path)[..^1]], AnswerTime, out byte[] value,
+            out int silence);
         hangs = silence > 0;
         if (error.IsError || value.Length == 0) { return null; }
 

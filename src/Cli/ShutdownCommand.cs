@@ -7,13 +7,13 @@ namespace Veneer.Cli;
 /// <summary><c>veneer shutdown</c>: ends an overlay while its mount stays, so that its layers are free.</summary>
 internal static class ShutdownCommand
 {
-    private const string Mark = "VENEER_SHUTDOWN";
+    private const string Variable = "VENEER_SHUTDOWN";
 
     /// <summary>The ioctl FS_IOC_SHUTDOWN.</summary>
     private const ulong ShutdownRequest = 0x8004587D;
 
     /// <summary>Whether this process is the child that calls for its parent.</summary>
-    public static bool IsAsked => Self.IsStartedAs(Mark);
+    public static bool IsAsked => Self.IsStartedAs(Variable);
 
     /// <param name="arguments">The words after <c>shutdown</c>.</param>
     public static int Run(string[] arguments)
@@ -29,7 +29,7 @@ internal static class ShutdownCommand
         using var patience = new Timer(_ => Terminal.Complain(
             $"The server of {words[0]} has not answered for 5 seconds: what it serves ends first; if it hangs, veneer "
             + "umount -l takes the mount away."), null, 5000, Timeout.Infinite);
-        Errno error = Self.Ask(Mark, ["veneer"u8.ToArray(), PathText.Encode(words[0])[..^1]], -1, out byte[] answer, out _);
+        Errno error = Self.RunChild(Variable, ["veneer"u8.ToArray(), PathText.Encode(words[0])[..^1]], -1, out byte[] answer, out _);
         if (error.IsError)
         {
             throw new MountException($"A process that asks the server cannot be started ({error}): see the limits of this process.");

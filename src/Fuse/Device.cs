@@ -53,7 +53,7 @@ public sealed class Device : IDisposable
     /// <summary>Waits for a request and reads it.</summary>
     /// <returns>
     /// <see cref="Errno.ENODEV"/> after unmount; <see cref="Errno.ECONNABORTED"/> after an abort;
-    /// <see cref="Errno.ENOENT"/> when the request was withdrawn meanwhile.
+    /// <see cref="Errno.ENOENT"/> when the request was cancelled meanwhile.
     /// </returns>
     public Errno Read(Span<byte> buffer, out int count) => Libc.Read(fd.Value, buffer, out count);
 

@@ -53,8 +53,8 @@ public sealed class Gate
         {
             if (rest > service) { service = rest; }
         }
-        // A worker stores its request and then reads the state here. We have stored the state and now read the requests.
-        // One of the two sees the other.
+        // A worker stores its request and then loads the state; here the state has been stored and the requests are loaded next. At least
+        // one thread sees the other's store.
         Interlocked.MemoryBarrierProcessWide();
         foreach (Interruption request in requests())
         {

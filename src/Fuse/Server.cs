@@ -327,7 +327,7 @@ public sealed partial class Server : IDisposable
         }
         if (!hasServed && error == Errno.EOPNOTSUPP && exchange is RingExchange)
         {
-            // The kernel withdrew its offer while INIT was answered: all requests come by the device. Kernel:
+            // enable_uring was switched off while INIT was answered: all requests come by the device. Kernel:
             // process_init_reply().
             DoWithoutRings();
             return false;
@@ -444,7 +444,7 @@ public sealed partial class Server : IDisposable
     /// A worker may have read its request, but not yet begun it, when another worker has read the INTERRUPT. EAGAIN asks
     /// the kernel to send the INTERRUPT again, but the kernel looks for the request only among those of the device that
     /// answers, and each worker has its own clone. So the number is also kept, before the workers are searched, and each
-    /// worker compares it after it has begun a request: one of the two sees the other.
+    /// worker compares it after it has begun a request. Both sides store and then load: at least one sees the other's store.
     /// </remarks>
     private Errno Interrupt(ulong unique)
     {

@@ -79,7 +79,8 @@ internal sealed class WritebackErrors
     {
         if (consequence is null || mayHaveWritten) { return; }
         mayHaveWritten = true;
-        Interlocked.MemoryBarrier(); // the thread stores that it sleeps, and then looks at mayHaveWritten: one of us sees the other
+        // The thread stores isAsleep and then loads mayHaveWritten. At least one of the two sees the other's store.
+        Interlocked.MemoryBarrier();
         if (isAsleep) { Wake(); }
     }
 

@@ -26,7 +26,7 @@ internal sealed class KernelMount(MountNamespace space, MountEntry mount)
         {
             foreach (MountEntry entry in OverlaysOf(space.Table))
             {
-                // A mount of a part tells less than a mount of the whole overlay.
+                // A mount of a subdirectory does not show the root: it counts only until a mount of the whole overlay is found.
                 if (entry.Root == "/" ? seen.Add(entry.Device) : !seen.Contains(entry.Device))
                 {
                     yield return new KernelMount(space, entry);

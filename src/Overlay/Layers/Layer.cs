@@ -45,7 +45,7 @@ internal sealed class Layer : IDisposable
     /// <summary>st_dev of the directory, as <see cref="Statx.Dev"/>.</summary>
     public ulong Device { get; }
 
-    /// <summary>What the layer's filesystem can do, and what it tells.</summary>
+    /// <summary>What the layer's filesystem can do, its UUID, and how reliable its inode numbers are.</summary>
     public LayerFileSystem FileSystem { get; }
 
     /// <summary>The UUID of the filesystem: see <see cref="LayerFileSystem.Uuid"/>.</summary>

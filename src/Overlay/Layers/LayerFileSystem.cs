@@ -3,7 +3,7 @@ using Veneer.Overlay.Format;
 
 namespace Veneer.Overlay.Layers;
 
-/// <summary>What the filesystem of a layer can do, and what it tells.</summary>
+/// <summary>What the filesystem of a layer can do, its UUID, and how reliable its inode numbers are.</summary>
 internal sealed record LayerFileSystem
 {
     /// <summary>The UUID, 16 bytes; zeros where the filesystem has none or does not tell.</summary>

@@ -41,7 +41,7 @@ internal static class OverlayLocks
     /// <summary>Protects the numbers of open files.</summary>
     public static readonly LockClass OpenFiles = new("OpenFiles", 24);
 
-    /// <summary>Protects the search for the owners of objects. Held while a witness is asked.</summary>
+    /// <summary>Protects the search for the owners of objects. Held while the child process is asked that sees the numbers.</summary>
     public static readonly LockClass Owners = new("Owners", 25);
 
     /// <summary>Protects the whiteout to which other whiteouts are linked.</summary>

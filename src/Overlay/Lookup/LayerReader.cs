@@ -25,7 +25,9 @@ internal sealed class LayerReader(DirectoryCache directories, LayerStack layers)
     /// <summary>Finds the owners of objects; null for callers that do not need owners.</summary>
     public Owners? Owners { get; init; }
 
-    /// <summary>Upper and work as they appear if they lie inside a lower layer: st_dev and st_ino.</summary>
+    /// <summary>
+    /// The kernel's word for upper and work as they appear if they lie inside a lower layer; their st_dev and st_ino.
+    /// </summary>
     /// <remarks>To enter them through a lower gives ELOOP. Kernel: ovl_lookup_trap_inode().</remarks>
     public (ulong Device, ulong Ino)[] Traps { get; init; } = [];
 

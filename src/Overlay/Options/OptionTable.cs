@@ -118,7 +118,7 @@ public static class OptionTable
             ("auto", (KernelFeature.Auto, false)), ("off", (KernelFeature.Off, false)),
             ("lower", (KernelFeature.Auto, true)), ("require", (KernelFeature.Require, false))),
         Word("coherent", OptionSource.Veneer, Behaviour, parser => parser.Coherent = true, """
-            Whoever has a lower file open sees what is written to it later: the
+            A process that has a lower file open sees later writes to it: the
             default, and so without effect.
             """),
         Option("io_uring", OptionSource.Veneer, Behaviour, "[=auto|off|require]", ReadIoUring, """
