@@ -29,7 +29,7 @@ public sealed partial class CliBadInputTests : IDisposable
     /// <summary>FUSE over io_uring, which most kernels have and do not offer.</summary>
     private const string Offer = "/sys/module/fuse/parameters/enable_uring";
 
-    [CliFact(DisableParallelization = true)] // nobody is offered it meanwhile
+    [MountFact(DisableParallelization = true)] // nobody is offered it meanwhile
     public void What_the_kernel_does_not_offer()
     {
         string? was = File.Exists(Offer) ? File.ReadAllText(Offer) : null;
@@ -49,7 +49,7 @@ public sealed partial class CliBadInputTests : IDisposable
         }
     }
 
-    [CliFact]
+    [MountFact]
     public void Words_that_are_wrong()
     {
         Refuses("veneer mount", 1, "No mount point is given: name a directory, after the options or before them.");
@@ -88,7 +88,7 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("veneer umount --bogus", 1, "--bogus is not an option of veneer umount: see veneer umount --help.");
     }
 
-    [CliFact]
+    [MountFact]
     public void Options_that_are_wrong()
     {
         Refuses("veneer mount m", 1,
@@ -112,7 +112,7 @@ public sealed partial class CliBadInputTests : IDisposable
             + "add workdir=DIR, an empty directory on the same filesystem, beside the upper and not in it.");
     }
 
-    [CliFact]
+    [MountFact]
     public void Make_run_leaves_nothing_behind()
     {
         string run = Path.GetFullPath(Mounter.Binary + "/../../tools/run.sh");
@@ -125,14 +125,14 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses(run + " none m u", 1, "The lower directory none does not exist: create it, or correct lowerdir.");
     }
 
-    [CliFact]
+    [MountFact]
     public void Mount_points_that_are_wrong()
     {
         Refuses("veneer mount -o lowerdir=l none", 32, "The mount point none does not exist: create it with mkdir.");
         Refuses("veneer mount -o lowerdir=l l/f", 32, "The mount point l/f is not a directory: choose one that is.");
     }
 
-    [CliFact]
+    [MountFact]
     public void A_mount_point_whose_server_was_killed()
     {
         Refuses(
@@ -141,7 +141,7 @@ public sealed partial class CliBadInputTests : IDisposable
             "The mount point m is still a mount whose server is gone: unmount that first, with umount.");
     }
 
-    [CliFact]
+    [MountFact]
     public void Layers_that_are_wrong()
     {
         Refuses("veneer mount -o lowerdir=none m", 32, "The lower directory none does not exist: create it, or correct lowerdir.");
@@ -165,7 +165,7 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("veneer mount -o lowerdir=l:l m", 32, "The lower directory l is given twice: take one out, a layer counts once.");
     }
 
-    [CliFact]
+    [MountFact]
     public void An_upper_that_a_crash_may_have_cut_short()
     {
         Refuses(
@@ -177,7 +177,7 @@ public sealed partial class CliBadInputTests : IDisposable
             prepare: "mkdir -p w/work/incompat/volatile");
     }
 
-    [CliFact]
+    [MountFact]
     public void What_cannot_be_written_is_not_remounted_to_be()
     {
         Refuses(
@@ -192,7 +192,7 @@ public sealed partial class CliBadInputTests : IDisposable
     }
 
     /// <summary>mount(8) repeats what /etc/fstab says; what says the same as at the mount is no change.</summary>
-    [CliFact]
+    [MountFact]
     public void What_a_remount_cannot_change_is_refused_and_what_it_repeats_is_not()
     {
         foreach (string change in (string[])["metacopy=on", "threads=5", "errors=shutdown", "volatile", "lowerdir=elsewhere",
@@ -212,7 +212,7 @@ public sealed partial class CliBadInputTests : IDisposable
                 + "remount,ro,$LAYERS,redirect_dir=on,metacopy=off,errors=continue,allow_other,x-systemd.automount m && touch m/x"));
     }
 
-    [CliFact]
+    [MountFact]
     public void Upper_and_work_on_different_mounts()
     {
         Refuses(
@@ -226,7 +226,7 @@ public sealed partial class CliBadInputTests : IDisposable
             + "name both through one of them.");
     }
 
-    [CliFact]
+    [MountFact]
     public void Overlaps_that_bind_mounts_hide()
     {
         Refuses(
@@ -236,7 +236,7 @@ public sealed partial class CliBadInputTests : IDisposable
             prepare: "mkdir -p l/in");
     }
 
-    [CliFact]
+    [MountFact]
     public void An_upper_on_a_read_only_filesystem()
     {
         Refuses(
@@ -247,7 +247,7 @@ public sealed partial class CliBadInputTests : IDisposable
             prepare: "mkdir -p x/u x/w");
     }
 
-    [CliFact]
+    [MountFact]
     public void An_upper_on_a_filesystem_without_whiteouts()
     {
         Outcome outcome = sandbox.Run(
@@ -261,7 +261,7 @@ public sealed partial class CliBadInputTests : IDisposable
         Assert.Equal(32, outcome.ExitCode);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_volatile_upper_on_a_filesystem_without_attributes()
     {
         Refuses(
@@ -272,7 +272,7 @@ public sealed partial class CliBadInputTests : IDisposable
             prepare: "mkdir -p x");
     }
 
-    [CliFact]
+    [MountFact]
     public void No_device()
     {
         Refuses(
@@ -281,7 +281,7 @@ public sealed partial class CliBadInputTests : IDisposable
             "There is no /dev/fuse: load the module with modprobe fuse, or give the container the device.");
     }
 
-    [CliFact]
+    [MountFact]
     public void Another_device()
     {
         Refuses(
@@ -291,7 +291,7 @@ public sealed partial class CliBadInputTests : IDisposable
             + "or give the container the device.");
     }
 
-    [CliFact]
+    [MountFact]
     public void No_permission()
     {
         Refuses(
@@ -317,7 +317,7 @@ public sealed partial class CliBadInputTests : IDisposable
             "The lower directory l cannot be read: give this user permission to list and search it.");
     }
 
-    [CliFact]
+    [MountFact]
     public void Unmounting_what_is_not_ours()
     {
         Refuses("veneer umount none", 32, "none does not exist: name a mount point.");
@@ -326,7 +326,7 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses("mount -t tmpfs t m; veneer umount m", 32, "m is a mount of type tmpfs, not one of Veneer: use umount m.");
     }
 
-    [CliFact]
+    [MountFact]
     public void Unmounting_what_is_in_use()
     {
         Refuses(

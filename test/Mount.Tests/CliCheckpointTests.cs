@@ -21,7 +21,7 @@ public sealed class CliCheckpointTests : IDisposable
         Assert.Equal(("", exitCode), (outcome.Output, outcome.ExitCode));
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData(Veneer)]
     [InlineData(Kernel)]
     public void The_same_overlay_is_mounted_again(string mount)
@@ -39,7 +39,7 @@ public sealed class CliCheckpointTests : IDisposable
         Assert.Contains("more", halves[0], StringComparison.Ordinal);
     }
 
-    [CliFact]
+    [MountFact]
     public void Options_and_flags_are_kept()
     {
         string output = Succeeds(
@@ -51,7 +51,7 @@ public sealed class CliCheckpointTests : IDisposable
         Assert.Contains("\"redirect_dir=on\",\n      \"passthrough=off\"", output, StringComparison.Ordinal);
     }
 
-    [CliFact]
+    [MountFact]
     public void Layers_may_have_moved_and_be_mounted_elsewhere()
     {
         string output = Succeeds(
@@ -65,7 +65,7 @@ public sealed class CliCheckpointTests : IDisposable
         Assert.Contains("new", halves[0], StringComparison.Ordinal);
     }
 
-    [CliFact]
+    [MountFact]
     public void What_is_volatile_stays_so_and_is_used_again_only_if_it_may_be()
     {
         const string boot = "echo 11111111-2222-3333-4444-555555555555 >boot; mount --bind boot /proc/sys/kernel/random/boot_id; ";
@@ -83,7 +83,7 @@ public sealed class CliCheckpointTests : IDisposable
         Refuses(32, ".*the machine has been started anew.*", made + "echo 99999999-2222-3333-4444-555555555555 >boot; veneer restore c");
     }
 
-    [CliFact]
+    [MountFact]
     public void An_overlay_without_upper_is_mounted_again()
     {
         const string again =
@@ -93,7 +93,7 @@ public sealed class CliCheckpointTests : IDisposable
             Succeeds("rm -r l2; mv l3 l; mkdir l2; echo second >l2/g; mount -t overlay o -o lowerdir=$PWD/l:$PWD/l2 m; " + again));
     }
 
-    [CliFact]
+    [MountFact]
     public void It_may_be_mounted_elsewhere_and_come_from_a_pipe()
     {
         Assert.Equal(
@@ -103,7 +103,7 @@ public sealed class CliCheckpointTests : IDisposable
                 + "veneer checkpoint m >c; veneer umount m; mkdir n; cat c | veneer restore - n; cat n/f; veneer umount n"));
     }
 
-    [CliFact]
+    [MountFact]
     public void A_layer_that_is_another_directory_is_refused()
     {
         const string made = "veneer mount -o lowerdir=l,upperdir=u,workdir=w m; veneer checkpoint m >c; veneer umount m; ";
@@ -116,7 +116,7 @@ public sealed class CliCheckpointTests : IDisposable
             "mkdir -p u w; " + made + "rm -r l; mkdir l; mount -t tmpfs t l; veneer restore c" + nothing);
     }
 
-    [CliFact]
+    [MountFact]
     public void What_is_no_checkpoint_is_refused()
     {
         const string made = "veneer mount -o lowerdir=l,upperdir=u,workdir=w m; veneer checkpoint m >c; veneer umount m; ";
@@ -146,7 +146,7 @@ public sealed class CliCheckpointTests : IDisposable
         + "s/lowerdir.*//'; }; ";
 
     /// <summary>Flags of the filesystem, of the mount, and of both.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData(Veneer)]
     [InlineData(Kernel)]
     public void Every_flag_comes_back(string mount)
@@ -164,7 +164,7 @@ public sealed class CliCheckpointTests : IDisposable
         Assert.Equal("1\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void What_cannot_come_back_is_named()
     {
         Outcome outcome = sandbox.Run(
@@ -178,7 +178,7 @@ public sealed class CliCheckpointTests : IDisposable
             sandbox.Relative(outcome.Error));
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData(Veneer)]
     [InlineData(Kernel)]
     public void A_mount_of_a_part_shows_that_part_again(string mount)
@@ -192,7 +192,7 @@ public sealed class CliCheckpointTests : IDisposable
     }
 
     /// <summary>More than the page of options that mount(2) takes.</summary>
-    [CliFact]
+    [MountFact]
     public void Many_layers_with_long_names_come_back()
     {
         Assert.Equal("60\n", Succeeds(
@@ -205,7 +205,7 @@ public sealed class CliCheckpointTests : IDisposable
             + "veneer checkpoint m >c; umount m; veneer restore c; ls m | wc -l"));
     }
 
-    [CliFact]
+    [MountFact]
     public void A_copy_of_a_filesystem_is_not_taken_for_it()
     {
         const string made =
@@ -227,7 +227,7 @@ public sealed class CliCheckpointTests : IDisposable
     }
 
     /// <summary>A checkpoint names directories once, each with what it must be.</summary>
-    [CliFact]
+    [MountFact]
     public void A_checkpoint_is_not_believed()
     {
         const string made =

@@ -16,7 +16,7 @@ public sealed class CliDiffTests : IDisposable
         Assert.Equal((expected, error, exitCode), (outcome.Output, sandbox.Relative(outcome.Error), outcome.ExitCode));
     }
 
-    [CliFact]
+    [MountFact]
     public void A_kernel_overlay_is_found_by_its_mount_point()
     {
         Prints("", Kernel + "veneer diff m");
@@ -25,7 +25,7 @@ public sealed class CliDiffTests : IDisposable
         Prints("", "mkdir l2; mount -t overlay o -o lowerdir=$PWD/l:$PWD/l2 m; veneer diff m");
     }
 
-    [CliFact]
+    [MountFact]
     public void Layers_may_have_any_name()
     {
         Prints(
@@ -38,7 +38,7 @@ public sealed class CliDiffTests : IDisposable
     }
 
     /// <summary>Files of a tebibyte would take their time.</summary>
-    [CliFact]
+    [MountFact]
     public void Holes_are_not_read()
     {
         Prints(
@@ -49,7 +49,7 @@ public sealed class CliDiffTests : IDisposable
             + $"veneer diff {Named} --tar - | head -c 1000000 >/dev/null; echo in tar");
     }
 
-    [CliFact]
+    [MountFact]
     public void The_time_of_a_source_is_a_number()
     {
         Prints("", $"SOURCE_DATE_EPOCH=yesterday veneer diff {Named} --tar t", 1,
@@ -63,13 +63,13 @@ public sealed class CliDiffTests : IDisposable
             "veneer: --mtime and --clamp-mtime are for --tar alone: add --tar FILE, or leave them out.\n");
     }
 
-    [CliFact]
+    [MountFact]
     public void Names_are_escaped()
     {
         Prints("A a\\\\b\nA line\\x0abreak\nA é\nA \\xff\n", $"touch u/'a\\b' u/$'\\xff' u/$'line\\nbreak' u/é; veneer diff {Named}");
     }
 
-    [CliFact]
+    [MountFact]
     public void Json_has_an_object_on_each_line_and_says_where_it_ends()
     {
         Prints(
@@ -84,7 +84,7 @@ public sealed class CliDiffTests : IDisposable
     }
 
     /// <summary>The lower is itself a mount of Veneer, which counts what it is asked.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData(100)]
     [InlineData(5000)]
     public void Of_the_lowers_only_what_has_the_name_of_a_change_is_read(int files)
@@ -110,7 +110,7 @@ public sealed class CliDiffTests : IDisposable
         Assert.InRange(Count("open"), 0, 3);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer mount -o lowerdir=l,upperdir=u,workdir=w m; ")]
     [InlineData(Kernel)]
     public void A_mount_may_be_written_meanwhile(string mount)
@@ -127,7 +127,7 @@ public sealed class CliDiffTests : IDisposable
         Assert.Equal(("the same\n", "", 0), (outcome.Output, outcome.Error, outcome.ExitCode));
     }
 
-    [CliFact]
+    [MountFact]
     public void What_cannot_be_read_is_named()
     {
         Prints("A d\n", $"mkdir u/d; chmod 0 u/d; veneer diff {Named}");
@@ -137,7 +137,7 @@ public sealed class CliDiffTests : IDisposable
             6, "veneer: d cannot be read (EACCES): ask as root.\n");
     }
 
-    [CliFact]
+    [MountFact]
     public void Mistakes_get_one_sentence()
     {
         Prints("", "veneer diff", 1, "veneer: No overlay is given: name its mount point, or its layers with --upper DIR --lower DIR.\n");
@@ -172,7 +172,7 @@ public sealed class CliDiffTests : IDisposable
     }
 
     /// <summary>In a /dev of its own: a device that a file has taken the place of would be missed by all.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData("mknod full c 1 7; ln -s full to; veneer diff $D --tar to", "veneer: to takes no more: the layer is cut off.\n", 2,
         "full character special file\nto symbolic link\n")]
     [InlineData("mknod null c 1 3; veneer diff $D --tar null", "", 0, "null character special file\n")]

@@ -9,7 +9,7 @@ public sealed class CliHelpTests : IDisposable
 
     public void Dispose() => sandbox.Dispose();
 
-    [CliFact]
+    [MountFact]
     public void Help_reads_like_a_manual_page()
     {
         string[] sections = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "SEE ALSO"];
@@ -28,7 +28,7 @@ public sealed class CliHelpTests : IDisposable
         }
     }
 
-    [CliFact]
+    [MountFact]
     public void Every_command_has_a_page_and_the_one_of_mount_has_the_options()
     {
         Assert.All(
@@ -42,7 +42,7 @@ public sealed class CliHelpTests : IDisposable
                 StringComparison.Ordinal));
     }
 
-    [CliFact]
+    [MountFact]
     public void The_first_page_has_every_exit_status_and_all_pages_the_options_that_all_have()
     {
         int[] all = [.. typeof(ExitCode).GetFields().Select(field => (int)field.GetRawConstantValue()!).Order()];
@@ -60,7 +60,7 @@ public sealed class CliHelpTests : IDisposable
                     .Select(line => int.Parse(line.AsSpan(4, 3), CultureInfo.InvariantCulture))];
     }
 
-    [CliFact]
+    [MountFact]
     public void The_version_names_the_protocol_too()
     {
         foreach (string command in (string[])["veneer --version", "veneer -V", "veneer mount -V", "veneer umount --version",
@@ -73,7 +73,7 @@ public sealed class CliHelpTests : IDisposable
         }
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer --version")]
     [InlineData("veneer --help")]
     [InlineData("veneer list --help")]
@@ -81,7 +81,7 @@ public sealed class CliHelpTests : IDisposable
         Assert.Equal(new Outcome(2, "", "veneer: The output cannot be written (ENOSPC): see where it goes.\n"),
             sandbox.Run($"{command} >/dev/full"));
 
-    [CliFact]
+    [MountFact]
     public void Without_words_it_says_how_it_is_used()
     {
         Outcome outcome = sandbox.Run("veneer");

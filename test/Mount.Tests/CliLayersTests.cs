@@ -30,7 +30,7 @@ public sealed class CliLayersTests : IDisposable
             + $"{string.Join(',', part.GetProperty("roles").EnumerateArray().Select(role => role.GetString()))} "
             + $"{(part.TryGetProperty("path", out JsonElement path) ? path.GetString() : "-")}")];
 
-    [CliTheory]
+    [MountTheory]
     [InlineData(Veneer)]
     [InlineData(Kernel)]
     public void Layers_are_shown_with_their_paths(string mount)
@@ -45,14 +45,14 @@ public sealed class CliLayersTests : IDisposable
         Assert.StartsWith("└── work     ROOT/w  ", tree[3], StringComparison.Ordinal);
     }
 
-    [CliFact]
+    [MountFact]
     public void Layers_that_were_moved_are_found()
     {
         Assert.Equal(["upper ROOT/elsewhere/u2", "lower ROOT/l2", "work ROOT/w"],
             Paths(Succeeds(Veneer + "mkdir elsewhere; mv u elsewhere/u2; mv l l2; veneer layers --json m")));
     }
 
-    [CliFact]
+    [MountFact]
     public void Layers_whose_mount_is_gone_are_found_through_another()
     {
         string json = Succeeds(
@@ -63,7 +63,7 @@ public sealed class CliLayersTests : IDisposable
         Assert.Equal(["upper ROOT/b/in/u", "lower ROOT/b/in/l", "work ROOT/b/in/w"], Paths(json));
     }
 
-    [CliFact]
+    [MountFact]
     public void Layers_whose_mount_is_gone_for_good_are_reached_through_the_server()
     {
         string output = Succeeds(
@@ -77,7 +77,7 @@ public sealed class CliLayersTests : IDisposable
             path => Assert.Matches("^[a-z]+ /proc/[0-9]+/fd/[0-9]+$", path));
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData(Veneer)]
     [InlineData(Kernel)]
     public void The_parts_of_an_object_are_shown_in_order(string mount)
@@ -111,7 +111,7 @@ public sealed class CliLayersTests : IDisposable
         + "setfattr -n trusted.overlay.redirect -v /blob lm/f; "
         + "mount -t overlay o -o lowerdir=$PWD/lm:$PWD/l::$PWD/d1::$PWD/d2,metacopy=on,redirect_dir=on m; ";
 
-    [CliFact]
+    [MountFact]
     public void Data_only_layers_of_the_kernel_are_shown_and_kept()
     {
         Assert.Equal(["lower ROOT/lm", "lower ROOT/l", "data ROOT/d1", "data ROOT/d2"],
@@ -126,7 +126,7 @@ public sealed class CliLayersTests : IDisposable
             "rm -r d2 d3 lm; " + DataOnly + "veneer layers m f");
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData(Veneer)]
     [InlineData(Kernel)]
     public void A_mount_that_is_elsewhere_is_not_mistaken_for_one_here(string mount)
@@ -137,7 +137,7 @@ public sealed class CliLayersTests : IDisposable
             mount + "exec 3<m; mount -t overlay o -o lowerdir=/mnt:/opt m; veneer layers /proc/self/fd/3");
     }
 
-    [CliFact]
+    [MountFact]
     public void A_path_may_be_written_in_many_ways()
     {
         string output = Succeeds(
@@ -149,7 +149,7 @@ public sealed class CliLayersTests : IDisposable
             output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Where(line => line[0] is 'd' or '.'));
     }
 
-    [CliFact]
+    [MountFact]
     public void A_metacopy_has_its_data_elsewhere()
     {
         const string kernel =
@@ -162,7 +162,7 @@ public sealed class CliLayersTests : IDisposable
                     kernel + Veneer.Replace(",workdir", ",metacopy=on,workdir", StringComparison.Ordinal) + "veneer layers --json m g")));
     }
 
-    [CliFact]
+    [MountFact]
     public void Every_object_tells_its_layers_by_attributes_that_nobody_copies()
     {
         string output = Succeeds(
@@ -176,7 +176,7 @@ public sealed class CliLayersTests : IDisposable
         Assert.Equal("0 upper\n1 origin\n0 upper\n1 merged,redirected dir\n1 lower,redirected dir/x\n0 upper\n1 merged\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_container_is_told_no_paths_of_the_host()
     {
         string output = Succeeds(
@@ -190,7 +190,7 @@ public sealed class CliLayersTests : IDisposable
         Assert.Equal("\nM f\nA new\n", output[end..]);
     }
 
-    [CliFact]
+    [MountFact]
     public void Changes_that_are_many_come_in_parts()
     {
         string output = Succeeds(
@@ -201,7 +201,7 @@ public sealed class CliLayersTests : IDisposable
         Assert.Equal("27002\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Mistakes_get_one_sentence()
     {
         Refuses(1, "No mount point is given: name the one of an overlay.", "veneer layers");

@@ -10,7 +10,7 @@ public sealed class CliMountTests : IDisposable
 
     private string Succeeds(string script) => sandbox.Succeeds(script);
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer mount -o $LAYERS m")]
     [InlineData("veneer mount m -o $LAYERS")]
     [InlineData("veneer mount -o$LAYERS m")]
@@ -29,7 +29,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("old\nnew\nnew\nold\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void The_mount_table_shows_the_source_and_the_flags()
     {
         string table = Succeeds(
@@ -40,7 +40,7 @@ public sealed class CliMountTests : IDisposable
             table, StringComparison.Ordinal);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("subtype=other")]
     [InlineData("uuid=on")]
     [InlineData("uuid=null")]
@@ -59,7 +59,7 @@ public sealed class CliMountTests : IDisposable
     }
 
     /// <summary>Who holds directories that have no path any more, or never had one, names them by a descriptor of his own.</summary>
-    [CliFact]
+    [MountFact]
     public void Directories_may_be_given_by_descriptors()
     {
         string output = Succeeds(
@@ -69,7 +69,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("old\nnew\nold\nnew\nold\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Harmless_options_of_others_are_named_and_do_no_harm()
     {
         Outcome outcome = sandbox.Run("veneer mount -o $LAYERS,lazytime,context='\"a:b:c1,c2\"' m && cat m/f");
@@ -79,7 +79,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("old\n", outcome.Output);
     }
 
-    [CliFact]
+    [MountFact]
     public void The_server_keeps_nothing_of_its_caller()
     {
         string output = Succeeds(
@@ -90,7 +90,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("/\n/dev/null\n/dev/null\n/dev/null\n0\n1\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void The_mount_point_may_lie_inside_the_lower_tree()
     {
         string output = Succeeds(
@@ -99,7 +99,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("l/m:\nf\nm\n\nl/m/m:\nnew\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Upper_and_work_cannot_be_entered_from_the_lower_tree_they_lie_in()
     {
         string output = Succeeds(
@@ -115,7 +115,7 @@ public sealed class CliMountTests : IDisposable
             output);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_path_need_not_be_utf8()
     {
         string output = Succeeds(
@@ -125,7 +125,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("odd\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Five_hundred_layers_are_mounted()
     {
         string output = Succeeds(
@@ -135,7 +135,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("first\nlast\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Mounts_are_stacked_as_mount_does()
     {
         string output = Succeeds(
@@ -145,7 +145,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("second\nf\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void In_the_foreground_it_serves_until_it_is_unmounted()
     {
         string output = Succeeds("veneer mount -f -o $LAYERS,io_uring=off m & mounted m; cat m/f; umount m; wait $!; echo $?");
@@ -153,7 +153,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("old\n0\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Debug_shows_each_request()
     {
         Outcome outcome = sandbox.Run("veneer mount -d -o $LAYERS,io_uring=off m & mounted m; cat m/f; umount m; wait $!");
@@ -164,7 +164,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Matches("Open", outcome.Error);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("$LAYERS", "cat m/large", true)]
     [InlineData("$LAYERS", "m/program --version", true)]
     [InlineData("$LAYERS", "cat m/small", true)]
@@ -190,7 +190,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal(comes, output != "0\n");
     }
 
-    [CliFact]
+    [MountFact]
     public void A_copy_up_stops_when_its_caller_is_killed()
     {
         // A signal that he handles lets it go on, as in kernel overlayfs: programs do not expect EINTR from opening a file.
@@ -211,7 +211,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("137\nmore\n", output);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("TERM")]
     [InlineData("INT")]
     [InlineData("HUP")]
@@ -223,7 +223,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("old\ngone\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_signal_unmounts_what_is_in_use_when_its_users_have_gone()
     {
         string output = Succeeds(
@@ -233,7 +233,7 @@ public sealed class CliMountTests : IDisposable
     }
 
     /// <summary>Else the next mount would ask for a sync, although nobody has written anything.</summary>
-    [CliFact]
+    [MountFact]
     public void A_volatile_mount_that_fails_leaves_the_upper_as_it_was()
     {
         const string fails = "mount --bind /dev/null /dev/fuse; ! veneer mount -o $LAYERS,volatile m 2>/dev/null; umount /dev/fuse; ";
@@ -243,13 +243,13 @@ public sealed class CliMountTests : IDisposable
             + "test -e w/work/incompat/volatile/dirty; ! veneer mount -o $LAYERS m 2>/dev/null");
     }
 
-    [CliFact]
+    [MountFact]
     public void A_second_signal_ends_the_server_though_it_is_in_use()
     {
         Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; kill $(pgrep -x veneer); hidden m; kill $(pgrep -x veneer); ended");
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer umount m")]
     [InlineData("veneer umount -l m")]
     [InlineData("veneer unmount m")]
@@ -263,15 +263,15 @@ public sealed class CliMountTests : IDisposable
             + "mkdir x/l x/u x/w; done; umount x; rmdir x");
     }
 
-    [CliFact]
+    [MountFact]
     public void A_mount_over_the_directory_of_the_caller_is_unmounted_by_its_name() =>
         Succeeds("cd m; veneer mount -o lowerdir=../l,upperdir=../u,workdir=../w ../m; veneer umount .; ! mountpoint -q ../m");
 
-    [CliFact]
+    [MountFact]
     public void A_mount_over_the_root_directory_is_one() =>
         Succeeds("veneer mount -o $LAYERS / && grep -q ' / / .* fuse.veneer ' /proc/self/mountinfo");
 
-    [CliFact]
+    [MountFact]
     public void A_shutdown_says_what_it_waits_for()
     {
         Outcome outcome = sandbox.Run(
@@ -284,7 +284,7 @@ public sealed class CliMountTests : IDisposable
             outcome.Error, StringComparison.Ordinal);
     }
 
-    [CliFact]
+    [MountFact]
     public void Umount_does_not_wait_for_a_server_that_hangs()
     {
         var watch = Stopwatch.StartNew();
@@ -298,13 +298,13 @@ public sealed class CliMountTests : IDisposable
         Assert.InRange(watch.Elapsed.TotalSeconds, 0, 20);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_mount_whose_server_was_killed_is_unmounted()
     {
         Succeeds("veneer mount -o $LAYERS m; kill -KILL $(pgrep -x veneer); ended; veneer umount m; ls m");
     }
 
-    [CliFact]
+    [MountFact]
     public void Nothing_stays_when_the_caller_has_gone_before_the_mount_was_ready()
     {
         // As the parent starts it, but nobody reads what it says.
@@ -312,7 +312,7 @@ public sealed class CliMountTests : IDisposable
             "VENEER_BACKGROUND=$$ veneer mount -o $LAYERS m 2> >(exec true) >/dev/null & wait $! || true; mountpoint -q m && exit 1; true");
     }
 
-    [CliFact]
+    [MountFact]
     public void Umount_says_where_the_overlay_still_is()
     {
         Outcome outcome = sandbox.Run(
@@ -325,7 +325,7 @@ public sealed class CliMountTests : IDisposable
             outcome.Error);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_lazy_umount_hides_a_mount_in_use()
     {
         string output = Succeeds("veneer mount -o $LAYERS m; exec 5<m/f; veneer umount -l -v m; cat <&5");
@@ -333,7 +333,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal($"veneer: {sandbox.Root}/m unmounted\nold\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void The_helper_of_mount_mounts_pretends_and_remounts()
     {
         string output = Succeeds(
@@ -347,7 +347,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("pretended\n1\ntouch: cannot touch 'm/x': Read-only file system\nf\nx\nm rw,nosuid\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Mount_and_umount_use_the_helpers_where_they_are_installed()
     {
         string output = Succeeds(
@@ -362,7 +362,7 @@ public sealed class CliMountTests : IDisposable
     }
 
     /// <summary>Of an absolute path umount(8) asks statfs(2) for the type, which is not ours.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData("umount m")]
     [InlineData("umount $PWD/m")]
     [InlineData("umount -c $PWD/m")]
@@ -381,7 +381,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal(command.StartsWith('v') ? "0\n" : "helper\n0\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Make_run_mounts_for_root_and_for_a_user()
     {
         string script = Path.GetFullPath(Mounter.Binary + "/../../tools/run.sh");
@@ -401,7 +401,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal("old\nnew\n1\n", user);
     }
 
-    [CliFact]
+    [MountFact]
     public void What_a_user_cannot_have_is_in_the_status()
     {
         Outcome outcome = sandbox.Run(
@@ -412,7 +412,7 @@ public sealed class CliMountTests : IDisposable
         Assert.Equal(new Outcome(0, "passthrough      none: it takes root in the initial user namespace\n", ""), outcome);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_user_syncs_what_has_no_mark()
     {
         Outcome outcome = sandbox.Run(CliSandbox.AsNobody + "as veneer sync l");
@@ -422,7 +422,7 @@ public sealed class CliMountTests : IDisposable
                 "veneer: l has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper.\n"), outcome);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_user_mounts_for_himself_through_fusermount3()
     {
         string output = Succeeds(
@@ -436,7 +436,7 @@ public sealed class CliMountTests : IDisposable
             output);
     }
 
-    [CliFact]
+    [MountFact]
     public void No_device_but_fuse_is_needed()
     {
         Assert.Equal("fsync            auto\nA new\n", Succeeds(
@@ -445,7 +445,7 @@ public sealed class CliMountTests : IDisposable
             + "veneer mount -o $LAYERS m <&- >&- 2>&-; veneer umount m"));
     }
 
-    [CliFact]
+    [MountFact]
     public void Without_the_right_to_trusted_attributes_those_of_the_user_are_chosen_for_upper_and_stay()
     {
         Outcome outcome = sandbox.Run(
@@ -462,7 +462,7 @@ public sealed class CliMountTests : IDisposable
             (outcome.Output, outcome.Error));
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("mount -t ramfs r x", "attributes|RENAME_WHITEOUT")]
     [InlineData("mkdir b; bindfs b x", "RENAME_EXCHANGE|RENAME_WHITEOUT|RENAME_NOREPLACE|O_TMPFILE|unlinking open files without a trace")]
     [InlineData("mkdir b bu bw; mount -t overlay o -o lowerdir=b,upperdir=bu,workdir=bw x", "whiteout devices|RENAME_WHITEOUT")]

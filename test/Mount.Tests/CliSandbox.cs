@@ -1,23 +1,6 @@
 using System.Diagnostics;
-using System.Runtime.CompilerServices;
 
 namespace Veneer.Mount.Tests;
-
-/// <summary>A test that mounts: skipped without root and /dev/fuse, unless CI says that it must not be.</summary>
-[AttributeUsage(AttributeTargets.Method)]
-public sealed class CliFactAttribute : FactAttribute
-{
-    public CliFactAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) =>
-        Skip = CliSandbox.Missing;
-}
-
-/// <summary>As <see cref="CliFactAttribute"/>, for a theory.</summary>
-[AttributeUsage(AttributeTargets.Method)]
-public sealed class CliTheoryAttribute : TheoryAttribute
-{
-    public CliTheoryAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1) : base(file, line) =>
-        Skip = CliSandbox.Missing;
-}
 
 /// <summary>What a script wrote, and how it ended.</summary>
 public sealed record Outcome(int ExitCode, string Output, string Error);
@@ -38,12 +21,6 @@ public sealed class CliSandbox : IDisposable
         foreach (string name in (string[])["l", "u", "w", "m"]) { Directory.CreateDirectory(Path.Combine(Root, name)); }
         File.WriteAllText(Path.Combine(Root, "l/f"), "old\n");
     }
-
-    /// <summary>Why nothing can be mounted here, or null.</summary>
-    public static string? Missing { get; } =
-        Environment.GetEnvironmentVariable("CI") is null && (!Environment.IsPrivilegedProcess || !File.Exists("/dev/fuse"))
-            ? "Mounting needs root and /dev/fuse."
-            : null;
 
     public string Root { get; }
 

@@ -35,7 +35,7 @@ public sealed partial class CliStatsTests : IDisposable
             .SingleOrDefault();
 
     /// <summary>The content of small files goes to the kernel when they are opened, once it is seen that they are read.</summary>
-    [CliFact]
+    [MountFact]
     public void Small_files_need_no_request_for_their_content()
     {
         JsonElement[] stats = Documents(Succeeds(
@@ -48,7 +48,7 @@ public sealed partial class CliStatsTests : IDisposable
     }
 
     /// <summary>Else the kernel may keep what the first reader has got for what the second one has: see ListingReaders.</summary>
-    [CliFact(DisableParallelization = true)] // other tests have the kernel drop its caches
+    [MountFact(DisableParallelization = true)] // other tests have the kernel drop its caches
     public void A_listing_is_not_kept_while_others_may_have_begun_before_the_last_change()
     {
         JsonElement[] stats = Documents(Succeeds(
@@ -66,7 +66,7 @@ public sealed partial class CliStatsTests : IDisposable
         Assert.InRange(Read(2), 0, 20);
     }
 
-    [CliFact]
+    [MountFact]
     public void Numbers_move_as_things_are_done()
     {
         JsonElement[] stats = Documents(Succeeds(
@@ -117,7 +117,7 @@ public sealed partial class CliStatsTests : IDisposable
         Assert.InRange(Number(stats[1], "over_device") + Number(stats[1], "over_io_uring"), all, all + 10); // counted one after the other
     }
 
-    [CliFact]
+    [MountFact]
     public void How_files_are_opened_is_told_apart()
     {
         JsonElement[] stats = Documents(Succeeds(
@@ -133,7 +133,7 @@ public sealed partial class CliStatsTests : IDisposable
         Assert.Equal((2, 0), (Number(stats[0], "backing_ids"), Number(stats[0], "backing_ids_refused")));
     }
 
-    [CliFact(DisableParallelization = true)] // it has the kernel offer io_uring to all
+    [MountFact(DisableParallelization = true)] // it has the kernel offer io_uring to all
     public void How_requests_come_is_told_apart()
     {
         using IDisposable offer = IoUringSwitch.OnForNow(out string? missing);
@@ -149,7 +149,7 @@ public sealed partial class CliStatsTests : IDisposable
         Assert.InRange(Number(device, "over_device"), 3, 100);
     }
 
-    [CliFact]
+    [MountFact]
     public void The_table_is_sorted_and_fits_a_terminal()
     {
         string output = Succeeds(
@@ -170,7 +170,7 @@ public sealed partial class CliStatsTests : IDisposable
         Assert.DoesNotContain('\e', output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Watching_shows_rates_and_ends_with_its_reader_or_the_mount()
     {
         string output = Succeeds(
@@ -185,7 +185,7 @@ public sealed partial class CliStatsTests : IDisposable
         Assert.Equal("3", lines[2]);
     }
 
-    [CliFact]
+    [MountFact]
     public void Any_file_or_directory_of_the_mount_will_do()
     {
         string output = Succeeds(
@@ -196,7 +196,7 @@ public sealed partial class CliStatsTests : IDisposable
         Assert.Equal(string.Concat(Enumerable.Repeat("{\"uptime_seconds\":\n", 7)), output);
     }
 
-    [CliFact]
+    [MountFact]
     public void Numbers_are_there_for_a_read_only_overlay_too()
     {
         JsonElement stats = Documents(
@@ -206,7 +206,7 @@ public sealed partial class CliStatsTests : IDisposable
         Assert.True(OfOpcode(stats, "open") >= 1);
     }
 
-    [CliFact]
+    [MountFact]
     public void OpenMetrics_text_is_valid()
     {
         string text = Succeeds(
@@ -227,7 +227,7 @@ public sealed partial class CliStatsTests : IDisposable
         }
     }
 
-    [CliFact]
+    [MountFact]
     public void What_is_no_mount_of_ours_is_said_to_be_none()
     {
         Refuses("veneer stats none", "none does not exist: name a mount point.", 11);
@@ -239,7 +239,7 @@ public sealed partial class CliStatsTests : IDisposable
             "m/p is neither a file nor a directory: name the mount point.", 11);
     }
 
-    [CliFact]
+    [MountFact]
     public void Only_root_and_the_mounter_may_ask()
     {
         Refuses(
@@ -253,7 +253,7 @@ public sealed partial class CliStatsTests : IDisposable
             "m/d/f cannot be reached by this user: ask as the user who mounted it, or as root.", 4);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_server_that_hangs_or_is_gone_is_said_to_be_so()
     {
         long began = Environment.TickCount64;
@@ -264,7 +264,7 @@ public sealed partial class CliStatsTests : IDisposable
             "The server of m is gone: unmount it with veneer umount -l.");
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("stats m")]
     [InlineData("stats m --json")]
     [InlineData("status m")]

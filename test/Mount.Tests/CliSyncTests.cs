@@ -14,7 +14,7 @@ public sealed class CliSyncTests : IDisposable
 
     private const string NotPlain = "over a symbolic link or on another filesystem, which no overlay has written: name it with --work DIR.";
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("mv w real; ln -s real w", "The record of u says that its work directory is ../w from there, " + NotPlain)]
     [InlineData("mv w real; mkdir w; mount --bind real w", "The record of u says that its work directory is ../w from there, " + NotPlain)]
     [InlineData("point 2F6D6E742F76", "The record of u says that its work directory is /mnt/v from there, " + NotPlain)] // absolute
@@ -32,7 +32,7 @@ public sealed class CliSyncTests : IDisposable
         Assert.Equal(("dirty\n", $"veneer: {sentence}\n"), (outcome.Output[..6], outcome.Error));
     }
 
-    [CliFact]
+    [MountFact]
     public void Its_own_work_is_found_and_another_may_be_named()
     {
         Assert.Equal("2 files and directories synced\nwork\n", sandbox.Run(Volatile + "veneer sync u; ls -A w").Output);

@@ -19,26 +19,8 @@ public sealed class ForgettingTests
         using var overlay = Overlay.With(lower: Tree.Of([.. names.Concat(owned).Select(name => (name, (Node)ContentOf(name)))]));
         Dictionary<string, ulong> numbers = names.ToDictionary(name => name, name => Sys.Stat(overlay.Merged / name).Ino);
         Assert.Equal(numbers.Count, numbers.Values.Distinct().Count());
-        var since = Stopwatch.StartNew();
-        List<Exception> failures = [];
-        int ended = 0;
-        Thread[] threads = [.. Enumerable.Range(0, Threads).Select(t => new Thread(() =>
-        {
-            try { new Life(overlay.Merged, t, numbers).Run(() => since.Elapsed < duration && failures.Count == 0); }
-            catch (Exception exception)
-            {
-                lock (failures) { failures.Add(exception); }
-            }
-            Interlocked.Increment(ref ended);
-        }))];
 
-        foreach (Thread thread in threads) { thread.Start(); }
-        while (Volatile.Read(ref ended) < Threads)
-        {
-            Sys.DropCaches();
-            Thread.Sleep(5);
-        }
-        foreach (Thread thread in threads) { thread.Join(); }
+        List<Exception> failures = WhileTheKernelForgets((thread, isTime) => new Life(overlay.Merged, thread, numbers).Run(isTime));
 
         Assert.Empty(failures);
         foreach ((string name, ulong number) in numbers)
@@ -59,35 +41,44 @@ public sealed class ForgettingTests
             from f in Enumerable.Range(0, CountOf(d))
             select ($"d{d}/{d}-{f}", (Node)new string('x', (d * 5) + (f % 31)));
         using var overlay = Overlay.With(lower: Tree.Of([.. files]));
+
+        List<Exception> failures = WhileTheKernelForgets((thread, isTime) =>
+        {
+            var random = new Random(thread);
+            while (isTime())
+            {
+                Look(overlay.Merged, random.Next(directories), CountOf, changes: thread < 2 ? thread : -1, looksAtAll: random.Next(2) == 0);
+            }
+        });
+
+        Assert.Empty(failures);
+    }
+
+    /// <summary>Runs something on several threads for a while, in which the kernel is made to forget again and again.</summary>
+    /// <param name="life">What a thread does. Its arguments are the number of the thread, and whether to go on.</param>
+    /// <returns>What went wrong. The first failure ends all threads.</returns>
+    private static List<Exception> WhileTheKernelForgets(Action<int, Func<bool>> life)
+    {
         var since = Stopwatch.StartNew();
         List<Exception> failures = [];
         int ended = 0;
         Thread[] threads = [.. Enumerable.Range(0, Threads).Select(t => new Thread(() =>
         {
-            try
-            {
-                var random = new Random(t);
-                while (since.Elapsed < duration && failures.Count == 0)
-                {
-                    Look(overlay.Merged, random.Next(directories), CountOf, changes: t < 2 ? t : -1, looksAtAll: random.Next(2) == 0);
-                }
-            }
+            try { life(t, () => since.Elapsed < duration && failures.Count == 0); }
             catch (Exception exception)
             {
                 lock (failures) { failures.Add(exception); }
             }
             Interlocked.Increment(ref ended);
         }))];
-
         foreach (Thread thread in threads) { thread.Start(); }
         while (Volatile.Read(ref ended) < Threads)
         {
             Sys.DropCaches();
-            Thread.Sleep(20);
+            Thread.Sleep(5);
         }
         foreach (Thread thread in threads) { thread.Join(); }
-
-        Assert.Empty(failures);
+        return failures;
     }
 
     private static void Look(FilePath merged, int directory, Func<int, int> countOf, int changes, bool looksAtAll)

@@ -33,7 +33,7 @@ public sealed partial class HolderKindsTests : IDisposable
         "veneer: m is in use all the same, perhaps by what no process has a descriptor of: "
         + "a descriptor in flight, a request that the kernel is at, an export over NFS, a probe of the kernel's.\n";
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("path", "open m/f (descriptor N)")]
     [InlineData("map", "map m/f")]
     [InlineData("socket", "socket m/a socket (descriptor N)")]
@@ -58,7 +58,7 @@ public sealed partial class HolderKindsTests : IDisposable
         Assert.Equal(10, exitCode);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("in-flight", "hold (N) has a socket to which a descriptor was sent that nobody has received yet; of what cannot be told.")]
     [InlineData("events", "hold (N) watches files with fanotify, and holds those of which it has not read yet.")]
     public void Who_may_hold_it_is_named_when_nobody_else_does(string how, string sentence)
@@ -71,7 +71,7 @@ public sealed partial class HolderKindsTests : IDisposable
                 $"{Unseen}veneer: {sentence}\n{Busy}"), (exitCode, output, error));
     }
 
-    [CliFact]
+    [MountFact]
     public void Processes_that_are_not_seen_are_not_taken_for_none()
     {
         (int exitCode, string output, string error) = Run(
@@ -81,7 +81,7 @@ public sealed partial class HolderKindsTests : IDisposable
         Assert.Equal((6, "m  fuse.veneer: it is in use, but what holds it was not found\n", Unseen + Busy), (exitCode, output, error));
     }
 
-    [CliFact]
+    [MountFact]
     public void What_this_command_holds_itself_is_said_to_be_so()
     {
         (int exitCode, string output, string error) = Run(
@@ -96,7 +96,7 @@ public sealed partial class HolderKindsTests : IDisposable
     /// The kernel is asked by a call that unmounts when it is made twice. Of two who ask at once, one may find that the other is
     /// asking.
     /// </summary>
-    [CliFact]
+    [MountFact]
     public void However_often_it_is_asked_nothing_is_unmounted()
     {
         (int exitCode, string output, string error) = Run(
@@ -110,7 +110,7 @@ public sealed partial class HolderKindsTests : IDisposable
     }
 
     /// <summary>Who looks at all mounts, such as df, has each of them for a moment. Here it is held where nobody sees it.</summary>
-    [CliFact]
+    [MountFact]
     public void A_mount_that_is_in_use_for_a_moment_is_unmounted()
     {
         const string hold =
@@ -122,7 +122,7 @@ public sealed partial class HolderKindsTests : IDisposable
         Assert.Equal((0, "", ""), (exitCode, output, error));
     }
 
-    [CliFact]
+    [MountFact]
     public void In_json_it_says_whether_the_mount_is_in_use()
     {
         Outcome outcome = sandbox.Run(
@@ -138,7 +138,7 @@ public sealed partial class HolderKindsTests : IDisposable
         Assert.Equal(6, outcome.ExitCode);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_namespace_that_is_kept_by_one_that_nobody_is_in()
     {
         (int exitCode, string output, _) = Run(
@@ -150,7 +150,7 @@ public sealed partial class HolderKindsTests : IDisposable
         Assert.Matches(@"mount namespace \d+\n        ├── mounted on m\n        └── kept by its file, mounted on w/inner\n", output);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("exec m/program idle m", "map")]
     [InlineData("exec m/program map m", "map")]
     [InlineData("exec ./program open m", "open")]
@@ -181,7 +181,7 @@ public sealed partial class HolderKindsTests : IDisposable
         Assert.Equal(": nothing holds it\n", answers[3]);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_loop_device_whose_file_has_a_name_that_is_hard_to_read()
     {
         (int exitCode, string output, _) = Run(
@@ -192,7 +192,7 @@ public sealed partial class HolderKindsTests : IDisposable
             (exitCode, output.Replace("\\\\040", "\\040", StringComparison.Ordinal)));
     }
 
-    [CliFact]
+    [MountFact]
     public void A_loop_device_whose_file_is_in_another_namespace()
     {
         (int exitCode, string output, _) = Run(
@@ -205,7 +205,7 @@ public sealed partial class HolderKindsTests : IDisposable
         Assert.Equal((0, "0\n1\n"), (exitCode, output));
     }
 
-    [CliFact]
+    [MountFact]
     public void A_swap_file_with_a_blank_in_its_name()
     {
         (int exitCode, string output, _) = Run(

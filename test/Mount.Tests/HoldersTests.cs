@@ -31,7 +31,7 @@ public sealed partial class HoldersTests : IDisposable
     private const string Upper =
         "└── upper of the overlay on m since N, served by process N (veneer mount -o lowerdir=l,upperdir=u,workdir=w m)";
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer holders u", "u")]
     [InlineData("veneer mount -o $LAYERS m; veneer holders m", "m  fuse.veneer, served by veneer (N)")]
     [InlineData("veneer mount -o $LAYERS m; veneer umount m; veneer holders u", "u")]
@@ -39,7 +39,7 @@ public sealed partial class HoldersTests : IDisposable
     public void Nothing_holds_what_nothing_holds(string script, string what) =>
         Assert.Equal((0, what + ": nothing holds it\n"), Run(script));
 
-    [CliFact]
+    [MountFact]
     public void The_overlay_that_is_mounted()
     {
         Holds("veneer mount -o $LAYERS m; veneer holders u", "u", Upper, "    └── mounted on m");
@@ -47,18 +47,18 @@ public sealed partial class HoldersTests : IDisposable
             "    └── mounted on m");
     }
 
-    [CliFact]
+    [MountFact]
     public void The_overlay_that_has_it_as_lower() =>
         Holds("veneer mount -o lowerdir=l m; veneer holders l", "l",
             "└── lower of the overlay on m since N, served by process N (veneer mount -o lowerdir=l m)", "    └── mounted on m");
 
-    [CliFact]
+    [MountFact]
     public void A_daemon_that_has_copied_the_namespace() =>
         Holds(
             "veneer mount -o $LAYERS m; unshare --mount --propagation private setsid sleep 30 & runs sleep; umount m; veneer holders u",
             "u", Upper, "    └── mount namespace N", "        ├── mounted on m", "        └── kept by sleep (N)");
 
-    [CliFact]
+    [MountFact]
     public void A_container_with_namespaces_and_a_root_of_its_own()
     {
         (int exitCode, string text) = Run(
@@ -78,7 +78,7 @@ public sealed partial class HoldersTests : IDisposable
             text, StringComparison.Ordinal);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_namespace_that_only_a_bind_mount_keeps_shows_where_it_is()
     {
         (int exitCode, string text) = Run(
@@ -92,7 +92,7 @@ public sealed partial class HoldersTests : IDisposable
         Assert.Equal(10, exitCode);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_namespace_that_only_a_descriptor_keeps_shows_whose_it_is()
     {
         // The shell that holds the descriptor lives on; exit keeps it from executing the last command in its place.
@@ -105,7 +105,7 @@ public sealed partial class HoldersTests : IDisposable
             (exitCode, text.Replace("descriptor 7", "descriptor N", StringComparison.Ordinal)));
     }
 
-    [CliFact]
+    [MountFact]
     public void A_thread_with_a_namespace_of_its_own()
     {
         const string program =
@@ -120,12 +120,12 @@ public sealed partial class HoldersTests : IDisposable
             (exitCode, text));
     }
 
-    [CliFact]
+    [MountFact]
     public void Namespaces_of_other_kinds_that_are_kept_are_no_matter() =>
         Assert.Equal((0, "u: nothing holds it\n"),
             Run("mkdir ns; mount -t tmpfs t ns; touch ns/net; unshare --net=ns/net true; veneer holders u"));
 
-    [CliFact]
+    [MountFact]
     public void The_pins_of_a_mount_and_those_that_were_left() =>
         Holds(
             "mount -t tmpfs t /run; veneer mount -o $LAYERS,pin m; veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g' | grep -v ' of the "
@@ -134,34 +134,34 @@ public sealed partial class HoldersTests : IDisposable
             + "veneer holders u | sed 's/[0-9]*-[0-9]*-[0-9]*/N/g'; exit ${PIPESTATUS[0]}",
             "u", "│   └── mounted on m", "└── pinned by /run/veneer/N/upper", "u", "└── pinned by /run/veneer/N/upper");
 
-    [CliFact]
+    [MountFact]
     public void A_bind_mount_and_what_is_mounted_inside() =>
         Holds(
             "mkdir x; veneer mount -o $LAYERS m; mkdir m/d; mount --bind m/d x; mount -t tmpfs t m/d; veneer holders m",
             "m  fuse.veneer, served by veneer (N)", "├── mounted on x", "└── tmpfs is mounted on m/d");
 
-    [CliFact]
+    [MountFact]
     public void A_process_with_a_working_directory_an_open_file_and_a_program() =>
         Holds(
             "cp $(which sleep) l/prog; veneer mount -o $LAYERS m; (cd m; exec ./prog 30 <f) & runs prog; veneer holders m",
             "m  fuse.veneer, served by veneer (N)", "└── prog (N)", "    ├── cwd m", "    ├── exe m/prog",
             "    ├── open m/f (descriptor N)", "    └── map m/prog");
 
-    [CliFact]
+    [MountFact]
     public void A_mount_that_is_out_of_sight_and_held_by_an_open_file() =>
         Holds(
             "veneer mount -o $LAYERS m; sleep 30 <m/f & runs sleep; umount -l m; veneer holders u",
             "u", Upper, "    ├── sleep (N)", "    │   └── open /f (descriptor N)",
             "    └── unmounted lazily: it ends with those who use it");
 
-    [CliFact]
+    [MountFact]
     public void A_server_that_hangs_hinders_nobody() =>
         Holds(
             "veneer mount -o $LAYERS m; mkdir m/d; sleep 30 <m/f & runs sleep; kill -STOP $(pgrep -x veneer); "
             + "timeout 20 veneer holders m/d/nothing; timeout 20 veneer holders m; code=$?; kill -CONT $(pgrep -x veneer); exit $code",
             "m/d/nothing: nothing holds it", "m  fuse.veneer, served by veneer (N)", "└── sleep (N)", "    └── open m/f (descriptor N)");
 
-    [CliFact]
+    [MountFact]
     public void A_kernel_overlay() =>
         Holds(
             "mkdir k; mount -t tmpfs t k; cd k; mkdir l u w m; mount -t overlay o -o lowerdir=$PWD/l,upperdir=$PWD/u,workdir=$PWD/w m; "
@@ -169,7 +169,7 @@ public sealed partial class HoldersTests : IDisposable
             "k/u", "└── upper of the kernel overlay on k/m", "    └── mounted on k/m",
             "k/l", "└── lower of the kernel overlay on k/m", "    └── mounted on k/m");
 
-    [CliFact]
+    [MountFact]
     public void A_kernel_overlay_in_another_namespace_that_was_given_symbolic_links() =>
         Holds(
             "mkdir k; mount -t tmpfs t k; cd k; mkdir l u w m; ln -s . s; "
@@ -179,21 +179,21 @@ public sealed partial class HoldersTests : IDisposable
             "k/u", "└── upper of the kernel overlay on k/m", "    └── mount namespace N",
             "        ├── mounted on k/m", "        └── kept by sleep (N)");
 
-    [CliFact]
+    [MountFact]
     public void A_loop_device() =>
         Holds(
             "truncate -s 1M l/image; d=$(losetup -f --show l/image); veneer holders l | sed 's/loop[0-9]*/loopN/'; "
             + "e=${PIPESTATUS[0]}; losetup -d $d; exit $e",
             "l", "└── /dev/loopN has l/image");
 
-    [CliFact]
+    [MountFact]
     public void The_filesystem_that_the_layers_are_on() =>
         Holds(
             "mkdir k; mount -t tmpfs t k; mkdir k/l k/u k/w; veneer mount -o lowerdir=k/l,upperdir=k/u,workdir=k/w m; veneer holders k",
             "k  tmpfs", "└── lower, upper, work of the overlay on m since N, served by process N (veneer mount -o "
                 + "lowerdir=k/l,upperdir=k/u,workdir=k/w m)", "    └── mounted on m");
 
-    [CliFact]
+    [MountFact]
     public void The_overlay_of_a_server_in_another_pid_namespace()
     {
         (int exitCode, string text) = Run(
@@ -206,7 +206,7 @@ public sealed partial class HoldersTests : IDisposable
             text);
     }
 
-    [CliFact]
+    [MountFact]
     public void In_json()
     {
         Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; sleep 30 <m/f & runs sleep; veneer holders --json u");
@@ -220,7 +220,7 @@ public sealed partial class HoldersTests : IDisposable
         Assert.Equal(10, outcome.ExitCode);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer holders", 1, "No directory is given: name one, or a mount point.")]
     [InlineData("veneer holders a b", 1, "b is one word too many: give one directory or mount point.")]
     [InlineData("veneer holders nothing", 11, "nothing does not exist: name a directory or a mount point.")]
@@ -228,7 +228,7 @@ public sealed partial class HoldersTests : IDisposable
     [InlineData("veneer list x", 1, "x is one word too many: veneer list shows all overlays.")]
     public void Bad_input(string script, int exitCode, string sentence) => Assert.Equal((exitCode, $"veneer: {sentence}\n"), Run(script));
 
-    [CliFact]
+    [MountFact]
     public void Who_may_not_reach_it_is_told_so_and_who_may_not_see_all_is_told_what()
     {
         (int exitCode, string text) = Run(
@@ -245,7 +245,7 @@ public sealed partial class HoldersTests : IDisposable
         Assert.Equal((600 + 40 + 6) % 256, exitCode);
     }
 
-    [CliFact]
+    [MountFact]
     public void Names_that_are_not_utf8_are_escaped_and_in_json_bytes()
     {
         Outcome outcome = sandbox.Run(
@@ -261,7 +261,7 @@ public sealed partial class HoldersTests : IDisposable
         Assert.Equal([.. System.Text.Encoding.UTF8.GetBytes(sandbox.Root), .. "/b"u8, 0xff, .. "d\nx/u"u8], target);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_record_that_is_no_record_is_not_told_of()
     {
         (_, string text) = Run(
@@ -275,7 +275,7 @@ public sealed partial class HoldersTests : IDisposable
             text);
     }
 
-    [CliFact]
+    [MountFact]
     public void All_overlays_are_listed_with_what_their_servers_say()
     {
         Outcome outcome = sandbox.Run(
@@ -306,7 +306,7 @@ public sealed partial class HoldersTests : IDisposable
         Assert.Equal(0, all["veneer mount -o lowerdir=l m3"].GetProperty("mounts").GetArrayLength());
     }
 
-    [CliFact]
+    [MountFact]
     public void The_options_and_the_layers_are_the_servers_own()
     {
         (_, string text) = Run(
@@ -322,7 +322,7 @@ public sealed partial class HoldersTests : IDisposable
     }
 
     /// <summary>Who mounts all the same has no lock that tells its upper from its lowers.</summary>
-    [CliFact]
+    [MountFact]
     public void A_second_user_is_not_said_to_have_a_lower()
     {
         (int exitCode, string text) = Run(
@@ -333,7 +333,7 @@ public sealed partial class HoldersTests : IDisposable
             (exitCode, text.Split('\n')[0][..35], text.Split('\n')[1][..30]));
     }
 
-    [CliFact]
+    [MountFact]
     public void One_that_was_shut_down_is_told_from_one_that_hangs()
     {
         (_, string text) = Run("veneer mount -o $LAYERS m; veneer shutdown m; veneer list | head -n 2");
@@ -341,7 +341,7 @@ public sealed partial class HoldersTests : IDisposable
         Assert.Matches(@"^overlays\n└── m  process \d+, gives EIO, as after a shutdown\n$", text);
     }
 
-    [CliFact]
+    [MountFact]
     public void Of_another_mount_namespace_too()
     {
         (int exitCode, string text) = Run(

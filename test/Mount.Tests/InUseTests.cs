@@ -27,7 +27,7 @@ public sealed partial class InUseTests : IDisposable
     private static string Holder(string command = "veneer mount -o lowerdir=l,upperdir=u,workdir=w m") =>
         $"of the overlay on m, which process N ({command}) has served since N";
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("lowerdir=l,upperdir=u,workdir=w2", "upper directory u is the upper")]
     [InlineData("lowerdir=l,upperdir=u2,workdir=w", "work directory w is the work")]
     [InlineData("lowerdir=l,upperdir=w,workdir=w2", "upper directory w is the work")]
@@ -45,7 +45,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal((32, "m2:\n\nu/in/w:\n\nu2:\n\nw2/:\n"), (exitCode, output));
     }
 
-    [CliFact]
+    [MountFact]
     public void The_server_that_answers_is_the_one_that_is_named()
     {
         Outcome outcome = sandbox.Run("veneer mount -o $LAYERS m; p=$(pgrep -x veneer); date +%F; echo $p; veneer mount -o lowerdir=u m");
@@ -55,7 +55,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Contains($"since {told[0]} ", outcome.Error, StringComparison.Ordinal);
     }
 
-    [CliFact]
+    [MountFact]
     public void From_another_pid_and_mount_namespace_too()
     {
         var (exitCode, _, sentences) = Run(
@@ -69,7 +69,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(32, exitCode);
     }
 
-    [CliFact]
+    [MountFact]
     public void From_a_user_namespace_too()
     {
         var (exitCode, _, sentences) = Run(
@@ -85,7 +85,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(32, exitCode);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_copy_of_the_mount_in_another_namespace_keeps_the_lock()
     {
         var (exitCode, _, sentences) = Run(
@@ -95,7 +95,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(32, exitCode);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer umount m")]
     [InlineData("umount m")] // the server may still be on its way out
     [InlineData("kill -9 $(pgrep -x veneer); umount -l m")]
@@ -110,7 +110,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Empty(sentences);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_record_that_a_killed_server_left_is_not_believed_of_another_who_locks_the_directory()
     {
         var (exitCode, _, sentences) = Run(
@@ -121,7 +121,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(32, exitCode);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_record_of_another_boot_is_not_believed()
     {
         var (_, _, sentences) = Run(
@@ -136,7 +136,7 @@ public sealed partial class InUseTests : IDisposable
             sentences);
     }
 
-    [CliFact]
+    [MountFact]
     public void Locks_of_others_on_a_lower_directory_and_above_the_layers_are_none_of_our_business()
     {
         var (exitCode, _, sentences) = Run("flock l sleep 9 & flock . sleep 9 & runs sleep 2; veneer mount -o $LAYERS m");
@@ -145,7 +145,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Empty(sentences);
     }
 
-    [CliFact]
+    [MountFact]
     public void The_record_is_seen_by_nobody_through_a_mount()
     {
         var (_, output, sentences) = Run(
@@ -158,7 +158,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Empty(sentences);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("lowerdir=$d/l,upperdir=$d/u,workdir=$d/w")]
     [InlineData("lowerdir=l,upperdir=u,workdir=w")]
     [InlineData("lowerdir=l,upperdir=$d/s/u,workdir=$d/s/w")] // over a symbolic link
@@ -187,7 +187,7 @@ public sealed partial class InUseTests : IDisposable
         + "o=lowerdir=$PWD/k/l,upperdir=$PWD/k/u,workdir=$PWD/k/w; ";
 
     /// <summary>What it was mounted with are paths; what it has mounted may be elsewhere by now, and so may the mount.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData("mount --bind k k2; mount -t overlay o -o ${o//k\\//k2/} k/m; umount -l k2", "k/u", "k/w")]
     [InlineData("mount -t overlay o -o $o k/m; mv k/u k/u9; mkdir k/u", "k/u9", "")]
     [InlineData("mount -t overlay o -o $o k/m; mkdir k/m/sub k/c; mount --bind k/m/sub k/c; umount k/m; mv k/u k/u9", "k/u9", "")]
@@ -219,7 +219,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(string.Concat(Enumerable.Repeat("32\n", expected.Length)), output);
     }
 
-    [CliFact]
+    [MountFact]
     public void What_has_the_path_of_an_upper_that_was_moved_and_a_copy_of_its_filesystem_are_free()
     {
         var (_, output, sentences) = Run(
@@ -238,7 +238,7 @@ public sealed partial class InUseTests : IDisposable
     /// Paths with the escapes of mount(2), and paths without, as fsconfig(2) takes them by descriptor. mountinfo adds its own
     /// escapes to both.
     /// </summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData("comma, and space")]
     [InlineData("back\\slash\\,\\\\")]
     [InlineData("col:on=\"quoted\"")]
@@ -268,7 +268,7 @@ public sealed partial class InUseTests : IDisposable
     /// <summary>For the shell.</summary>
     private static string Quoted(string name) => "$'" + string.Concat(PathText.Encode(name)[..^1].Select(b => $"\\x{b:x2}")) + "'";
 
-    [CliFact]
+    [MountFact]
     public void A_directory_in_the_upper_of_a_kernel_overlay_is_no_lower()
     {
         var (exitCode, _, sentences) = Run(
@@ -280,7 +280,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(32, exitCode);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("lowerdir=$d/l,upperdir=$d/u,workdir=$d/w")]
     [InlineData("lowerdir=l,upperdir=u,workdir=w")]
     public void Kernel_overlays_of_another_mount_namespace_are_seen(string options)
@@ -299,7 +299,7 @@ public sealed partial class InUseTests : IDisposable
     }
 
     /// <summary>The attribute that tells is hidden from all but root: then what looks like it is taken for it.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData("auto")]
     [InlineData("null")]
     public void A_kernel_overlay_of_relative_names_is_seen_without_privilege_too(string uuid)
@@ -312,7 +312,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(["veneer: The upper directory u is the upper of the kernel overlay that is mounted on k/k" + Remedy], sentences);
     }
 
-    [CliFact]
+    [MountFact]
     public void Other_directories_of_the_same_names_are_not_taken_for_those_of_a_kernel_overlay()
     {
         var (exitCode, _, sentences) = Run(
@@ -325,7 +325,7 @@ public sealed partial class InUseTests : IDisposable
     }
 
     /// <summary>Names and inode numbers alike, as where one script makes both; what tells them apart is the filesystem.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData("auto")]
     [InlineData("null")]
     [InlineData("on")]
@@ -340,7 +340,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(["veneer: The upper directory u is the upper of the kernel overlay that is mounted on A/k" + Remedy], sentences);
     }
 
-    [CliFact]
+    [MountFact]
     public void Inuse_warn_mounts_all_the_same_and_leaves_to_the_first_what_is_its_own()
     {
         const string consequence = ": mounted all the same, as inuse=warn asks; what both do to it is undefined";
@@ -360,7 +360,7 @@ public sealed partial class InUseTests : IDisposable
             sentences);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_wrong_word_is_refused()
     {
         var (exitCode, _, sentences) = Run("veneer mount -o $LAYERS,inuse=maybe m");
@@ -369,7 +369,7 @@ public sealed partial class InUseTests : IDisposable
         Assert.Equal(1, exitCode);
     }
 
-    [CliFact]
+    [MountFact]
     public void Many_at_once_and_one_gets_it()
     {
         var (_, output, _) = Run(
@@ -380,7 +380,7 @@ public sealed partial class InUseTests : IDisposable
     }
 
     /// <summary>Whoever may read a directory can lock it; an overlay of it has somebody who may write it.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData(
         "u", "", 0,
         "veneer: the upper directory u is locked by process N (/mnt/veneer-not u sleep 20), which may not write it and so is no overlay: "
@@ -408,7 +408,7 @@ public sealed partial class InUseTests : IDisposable
     }
 
     /// <summary>What others have written, or are called, is one line of a log.</summary>
-    [CliFact]
+    [MountFact]
     public void Names_in_sentences_stay_on_their_line()
     {
         var (_, _, sentences) = Run(

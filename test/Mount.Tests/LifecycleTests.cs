@@ -49,7 +49,7 @@ public sealed partial class LifecycleTests
     public static TheoryData<string> Titles() =>
         [.. Document().Split('\n').Where(line => line.StartsWith("## ", StringComparison.Ordinal)).Select(line => line[3..])];
 
-    [CliTheory]
+    [MountTheory]
     [MemberData(nameof(Titles))]
     public void The_examples_do_what_they_show(string title)
     {

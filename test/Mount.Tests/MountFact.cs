@@ -1,10 +1,11 @@
 using System.Runtime.CompilerServices;
+using Xunit.v3;
 
 namespace Veneer.Mount.Tests;
 
 /// <summary>A test that mounts: skipped where that is impossible, with the reason, unless CI is set.</summary>
 [AttributeUsage(AttributeTargets.Method)]
-public sealed class MountFactAttribute : FactAttribute
+public class MountFactAttribute : FactAttribute
 {
     public MountFactAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1)
         : base(file, line) => Skip = MountRequirement.Missing;
@@ -56,43 +57,15 @@ public sealed class MountFactAttribute : FactAttribute
 
 /// <summary>As <see cref="MountFactAttribute"/>, for each of several data.</summary>
 [AttributeUsage(AttributeTargets.Method)]
-public sealed class MountTheoryAttribute : TheoryAttribute
+[XunitTestCaseDiscoverer(typeof(TheoryDiscoverer))]
+public sealed class MountTheoryAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1)
+    : MountFactAttribute(file, line), ITheoryAttribute
 {
-    public MountTheoryAttribute([CallerFilePath] string? file = null, [CallerLineNumber] int line = -1)
-        : base(file, line) => Skip = MountRequirement.Missing;
+    public bool DisableDiscoveryEnumeration { get; set; }
 
-    /// <inheritdoc cref="MountFactAttribute.NotOfKernel"/>
-    public string? NotOfKernel
-    {
-        get;
-        set
-        {
-            field = value;
-            Skip ??= MountRequirement.WhereKernel(value);
-        }
-    }
+    public bool IncludeTestCaseIndex { get; set; }
 
-    /// <inheritdoc cref="MountFactAttribute.OnlyVeneer"/>
-    public string? OnlyVeneer
-    {
-        get;
-        set
-        {
-            field = value;
-            Skip ??= MountRequirement.WhereOther(value);
-        }
-    }
-
-    /// <inheritdoc cref="MountFactAttribute.NotYet"/>
-    public string? NotYet
-    {
-        get;
-        set
-        {
-            field = value;
-            Skip ??= MountRequirement.WhereVeneer(value);
-        }
-    }
+    public bool SkipTestWithoutData { get; set; }
 }
 
 internal static class MountRequirement

@@ -19,7 +19,7 @@ public sealed class PinTests : IDisposable
         "for d in l l2 u w; do mv $d $d.moved 2>/dev/null && echo moved $d; rmdir $d 2>/dev/null && echo removed $d; done";
     private const string Marks = "grep -c '/run/veneer' /proc/self/mountinfo";
 
-    [CliFact]
+    [MountFact]
     public void No_layer_can_be_moved_or_removed_while_it_is_mounted()
     {
         (_, string text) = Run(
@@ -29,7 +29,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal("l\nl2\nm\nu\nw\n0\nmoved l\nmoved l2\nmoved u\nmoved w\n", text);
     }
 
-    [CliFact]
+    [MountFact]
     public void The_mount_table_says_whose_they_are()
     {
         (_, string text) = Run(
@@ -39,7 +39,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal("5\n0\n0\n", text);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("kill -9 $(pgrep -xf '.*pin m')")]
     [InlineData("kill -TERM $(pgrep -xf '.*pin m')")]
     [InlineData("umount m")]
@@ -53,7 +53,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal("9\n0\nmoved\n", text);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer umount m")]
     [InlineData("umount -l m; veneer mount -o $o,pin m; veneer umount m")]
     public void What_even_the_watcher_left_goes_with_the_next_command(string command)
@@ -65,7 +65,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal("9\n0\nmoved\n", text);
     }
 
-    [CliFact]
+    [MountFact]
     public void What_is_left_of_a_namespace_that_is_gone_goes_and_those_of_one_that_lives_stay()
     {
         (_, string text) = Run(
@@ -80,7 +80,7 @@ public sealed class PinTests : IDisposable
     }
 
     /// <summary>Who has the turn may just have mounted it, and not have locked it yet.</summary>
-    [CliFact]
+    [MountFact]
     public void What_somebody_is_making_is_left_alone()
     {
         const string made = "grep -c ' /run/veneer/1-1-1' /proc/self/mountinfo";
@@ -91,7 +91,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal("1\n0\n", text);
     }
 
-    [CliFact]
+    [MountFact]
     public void Nothing_is_seen_of_them_where_the_layers_are()
     {
         (_, string text) = Run(
@@ -102,7 +102,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal("inside\n1\nx\n", text);
     }
 
-    [CliFact]
+    [MountFact]
     public void Namespaces_of_others_are_left_alone()
     {
         (_, string text) = Run(
@@ -114,7 +114,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal("0\n0\n0\n0\n", text);
     }
 
-    [CliFact]
+    [MountFact]
     public void Who_may_not_mount_is_refused()
     {
         (int exitCode, string text) = Run(CliSandbox.AsNobody + "chmod 777 . u w m; as veneer mount -o $o,userxattr,pin m");
@@ -124,7 +124,7 @@ public sealed class PinTests : IDisposable
             "^veneer: The option pin needs .*: (become root, or mount without pin|mount without pin, or see to /run/veneer)\\.\n$", text);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("mv u x", "the upper directory u was moved to x while it is mounted")]
     [InlineData("mv w x", "the work directory w was moved to x while it is mounted")]
     [InlineData("mv l2 x", "the lower directory l2 was moved to x while it is mounted")]
@@ -139,7 +139,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal($"old\nveneer: {sentence}: see who did it, and unmount\n", text);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("continue", "test -s log", "old\n",
         "veneer: the upper directory u was moved to x while it is mounted: see who did it, and unmount\n")]
     [InlineData("remount-ro", "eval ! touch m/f", "old\nbash: line 1: m/g: Read-only file system\n",
@@ -157,7 +157,7 @@ public sealed class PinTests : IDisposable
     }
 
     /// <summary>That is when somebody wants to know.</summary>
-    [CliFact]
+    [MountFact]
     public void A_mount_that_has_become_read_only_answers_questions()
     {
         (int code, string text) = Run(
@@ -180,7 +180,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal(1, code);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_shutdown_while_a_loss_is_told_of_ends()
     {
         (_, string text) = Run(
@@ -191,7 +191,7 @@ public sealed class PinTests : IDisposable
         Assert.Equal("0\n", text);
     }
 
-    [CliFact]
+    [MountFact]
     public void What_happens_beside_a_layer_is_no_loss()
     {
         (_, string text) = Run(

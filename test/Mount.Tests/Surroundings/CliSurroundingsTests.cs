@@ -17,7 +17,7 @@ public sealed class CliSurroundingsTests : IDisposable
     }
 
     /// <summary>Signals that a stray sender may send, and that say nothing about a fault of the server.</summary>
-    [CliFact]
+    [MountFact]
     public void Signals_that_mean_nothing_end_nothing()
     {
         string output = Succeeds(
@@ -29,7 +29,7 @@ public sealed class CliSurroundingsTests : IDisposable
         Assert.Equal("old\nnew\n0\n", output);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("TERM")]
     [InlineData("INT")]
     [InlineData("HUP")]
@@ -43,7 +43,7 @@ public sealed class CliSurroundingsTests : IDisposable
     }
 
     /// <summary>However early it comes, no dead mount is left.</summary>
-    [CliFact]
+    [MountFact]
     public void A_signal_while_it_is_being_mounted_leaves_nothing_mounted()
     {
         string output = Succeeds(
@@ -54,7 +54,7 @@ public sealed class CliSurroundingsTests : IDisposable
     }
 
     /// <summary>As libfuse's helper does it: it mounts, lays down its privileges, and names its descriptor.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData("")]
     [InlineData(",drop_privileges")]
     public void The_helper_of_libfuse_mounts(string option)
@@ -66,7 +66,7 @@ public sealed class CliSurroundingsTests : IDisposable
         Assert.Equal("old\n1\n", output);
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("")]
     [InlineData("-f ")]
     public void A_connection_that_is_mounted_already_is_served_and_its_mount_is_found(string foreground)
@@ -83,7 +83,7 @@ public sealed class CliSurroundingsTests : IDisposable
         Assert.Equal("new\nrefused\n", output);
     }
 
-    [CliFact]
+    [MountFact]
     public void A_connection_that_is_not_mounted_is_refused()
     {
         Outcome outcome = sandbox.Run("exec 9<>/dev/fuse; veneer mount -o $LAYERS /dev/fd/9");
@@ -93,7 +93,7 @@ public sealed class CliSurroundingsTests : IDisposable
     }
 
     /// <summary>What is wrong with the layers is seen when the mount is there: it goes again.</summary>
-    [CliFact]
+    [MountFact]
     public void A_connection_that_cannot_be_served_is_unmounted()
     {
         Outcome outcome = sandbox.Run(
@@ -105,14 +105,14 @@ public sealed class CliSurroundingsTests : IDisposable
     }
 
     /// <summary>A directory that is named by a descriptor is mounted on, as ever.</summary>
-    [CliFact]
+    [MountFact]
     public void A_descriptor_of_a_directory_is_a_mount_point()
     {
         Assert.Equal("old\n", Succeeds("exec 3<m; veneer mount -o $LAYERS /dev/fd/3; exec 3<&-; cat m/f; veneer umount m"));
     }
 
     /// <summary>All is well when the kernel offers no more than it does: nobody needs to hear of it at each mount.</summary>
-    [CliFact]
+    [MountFact]
     public void A_mount_says_nothing_and_the_status_says_what_it_does_without()
     {
         string output = Succeeds("veneer mount -f -o $LAYERS m & " + "mounted m; " + "veneer status --json m; umount m; wait");
@@ -128,7 +128,7 @@ public sealed class CliSurroundingsTests : IDisposable
     }
 
     /// <summary>A container learns nothing of the host's processes.</summary>
-    [CliFact]
+    [MountFact]
     public void The_servers_process_is_told_only_to_those_who_see_it()
     {
         const string ask = "getfattr --only-values -n user.veneer.server m 2>&1 | sed 's/.*: //'";
@@ -143,7 +143,7 @@ public sealed class CliSurroundingsTests : IDisposable
     /// A kernel that lacks some system call, or a filter that does not know it. The mount does without it, or one sentence says
     /// what is missing.
     /// </summary>
-    [CliFact]
+    [MountFact]
     public void A_kernel_that_lacks_something_is_done_without()
     {
         (string Name, string Numbers)[] calls =
@@ -170,7 +170,7 @@ public sealed class CliSurroundingsTests : IDisposable
         }
     }
 
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer mount -o $LAYERS m")]
     [InlineData("veneer stats m")]
     public void Without_openat2_one_sentence_says_which_kernel_is_needed(string command)
@@ -186,7 +186,7 @@ public sealed class CliSurroundingsTests : IDisposable
     }
 
     /// <summary>What cannot be read is not damaged, and nobody is told to discard it.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData("veneer sync u")]
     [InlineData("veneer sync --work w u")]
     public void An_upper_whose_record_cannot_be_read_is_neither_damaged_nor_to_be_discarded(string command)
@@ -203,7 +203,7 @@ public sealed class CliSurroundingsTests : IDisposable
     }
 
     /// <summary>In a /proc that shows processes alone nothing tells whether the machine was started anew.</summary>
-    [CliTheory]
+    [MountTheory]
     [InlineData("mount -t proc -o subset=pid proc /proc; veneer sync u")]
     [InlineData("mount -t proc -o subset=pid proc /proc; veneer mount -o $LAYERS,volatile m")]
     public void Where_nothing_tells_whether_the_machine_was_started_anew_nothing_is_to_be_discarded(string commands)
