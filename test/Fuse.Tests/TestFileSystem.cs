@@ -83,6 +83,9 @@ internal sealed class TestFileSystem : IFileSystem
     public int Stops;
     public int Rests;
 
+    /// <summary>The thread that the filesystem rests on, as a directory below /proc.</summary>
+    public string? Resting { get; private set; }
+
     /// <summary>Bytes allocated by the thread that served the last GETATTR.</summary>
     public long AllocatedBytes;
 
@@ -145,7 +148,11 @@ internal sealed class TestFileSystem : IFileSystem
         Starting?.Invoke();
     }
 
-    public void Rest(bool isQuiet) => Interlocked.Increment(ref Rests);
+    public void Rest(bool isQuiet)
+    {
+        Resting = new FileInfo("/proc/thread-self").LinkTarget;
+        Interlocked.Increment(ref Rests);
+    }
 
     public void Stop() => Interlocked.Increment(ref Stops);
 

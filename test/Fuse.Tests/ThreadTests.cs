@@ -156,7 +156,9 @@ public sealed class ThreadTests
         {
             Assert.Equal(Errno.None, kernel.Call(Opcode.GetAttr, 1, GetAttr).Error);
             Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref fileSystem.Rests) == round, 10_000));
-            Thread.Sleep(200); // 40 looks, were there any
+            // The watch sleeps until a request wakes it: it waits for a futex, without a time.
+            Assert.True(SpinWait.SpinUntil(
+                () => File.ReadAllText($"/proc/{fileSystem.Resting}/syscall").Split(' ') is ["202", _, _, _, "0x0", ..], 10_000));
             Assert.Equal(round, Volatile.Read(ref fileSystem.Rests));
         }
     }

@@ -179,7 +179,7 @@ public sealed class CliDiffTests : IDisposable
     [InlineData("mkfifo pipe; cat pipe | tar t & veneer diff $D --tar pipe && wait", "", 0, "new\npipe fifo\n")]
     [InlineData("echo before >layer; ln -s layer to; veneer diff $D --tar to && tar tf layer", "", 0,
         "new\nlayer regular file\nto symbolic link\n")]
-    [InlineData("veneer diff $D --tar >(tar t); sleep 0.2", "", 0, "new\n")]
+    [InlineData("veneer diff $D --tar >(tar t) && wait $!", "", 0, "new\n")]
     [InlineData(
         "head -c 300000 /dev/zero >../u/new; echo before >layer; (trap '' XFSZ; ulimit -f 100; "
         + "DOTNET_EnableWriteXorExecute=0 veneer diff $D --tar layer)",

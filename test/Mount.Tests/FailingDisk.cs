@@ -56,6 +56,9 @@ public sealed class FailingDisk : IDisposable
 
     public FilePath Lower => home / "lower";
 
+    /// <summary>A name beside the layers, on another filesystem than the disk.</summary>
+    public FilePath Beside(string name) => home / name;
+
     /// <summary>Options for the layers.</summary>
     public string Layers => $"lowerdir={Lower},upperdir={Upper},workdir={Work}";
 

@@ -249,6 +249,31 @@ public sealed class HungLowerTests
         _ = Result(waiter);
     }
 
+    /// <summary>A copy-up that waits for its data ends before the overlay does, and what begins later is refused.</summary>
+    [MountFact(OnlyVeneer = "The kernel has no such call.")]
+    public void Shutdown_waits_for_what_was_begun()
+    {
+        using var layers = new HungLayers();
+        Overlay overlay = layers.Mount("passthrough=off");
+        layers.Far.Hang(Opcode.Read);
+        Task<string> writer = Begin(() => Do(() =>
+        {
+            using Descriptor opened = Sys.Open(overlay.Merged / "far/file", OpenFlags.WriteOnly);
+        }));
+        layers.Far.AwaitWaiting();
+        Task<Command.Result> shutdown = Begin(() => Command.Run([Mounter.Binary, "shutdown", overlay.Merged]));
+        int asked = 0;
+        Patience.Eventually(() => Assert.Equal(Errno.EIO, Sys.ErrorOf(() => Sys.Stat(overlay.Merged / $"mine/unknown{asked++}"))));
+        Assert.False(writer.IsCompleted || shutdown.IsCompleted);
+        Assert.False((overlay.Upper / "far/file").Exists);
+
+        layers.Far.GoOn();
+
+        Assert.Equal("", Result(writer));
+        Assert.True(Result(shutdown).ExitCode == 0, Result(shutdown).Text);
+        Assert.Equal("far", Sys.ReadText(overlay.Upper / "far/file"));
+    }
+
     /// <summary>Who waits in the mount keeps it busy, as with the kernel; by force it goes, and so does the server.</summary>
     [MountFact(OnlyVeneer = "It is about the server's process.")]
     public void The_server_ends_with_its_mount_though_a_request_waits()

@@ -123,7 +123,7 @@ public sealed class LimitTests
         Assert.Equal(["full"], overlay.Upper.Entries());
         Assert.Empty(overlay.Leftovers);
         Sys.Unlink(full);
-        WaitUntil(() => Sys.ErrorOf(() => Sys.Append(overlay.Merged / "d/a", "!")) == Errno.None);
+        Patience.Eventually(() => Assert.Equal(Errno.None, Sys.ErrorOf(() => Sys.Append(overlay.Merged / "d/a", "!"))));
         Assert.Equal("a!", Sys.ReadText(overlay.Merged / "d/a"));
     }
 
@@ -136,7 +136,7 @@ public sealed class LimitTests
         Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", much)));
         Assert.Equal(Errno.ENOSPC, Sys.ErrorOf(() => Sys.Append(overlay.Merged / "new", "more")));
         Sys.Unlink(overlay.Merged / "new");
-        WaitUntil(() => Sys.StatFileSystem(overlay.Merged).BlocksAvailable > 100);
+        AwaitRoom(overlay, blocks: 101);
         Sys.Write(overlay.Merged / "again", "fits");
 
         Assert.Equal("fits", Sys.ReadText(overlay.Merged / "again"));
@@ -156,7 +156,7 @@ public sealed class LimitTests
         Assert.Equal(["a", "gone"], (overlay.Merged / "d").Entries());
         Assert.Equal("a", Sys.ReadText(overlay.Merged / "d/a"));
         for (int i = 0; i < 4; i++) { Sys.Unlink(overlay.Merged / $"new{i}"); }
-        WaitUntil(() => Sys.StatFileSystem(overlay.Merged).FilesFree >= 4);
+        AwaitRoom(overlay, files: 4);
         Sys.Append(overlay.Merged / "d/a", "!");
         Assert.Equal("a!", Sys.ReadText(overlay.Merged / "d/a"));
     }
@@ -177,7 +177,7 @@ public sealed class LimitTests
         Assert.True(Sys.Stat(overlay.Upper / "b").IsWhiteoutDevice);
         Assert.True((overlay.Merged / "c").Exists);
         Sys.Unlink(overlay.Merged / "new0");
-        WaitUntil(() => Sys.StatFileSystem(overlay.Merged).FilesFree >= 1);
+        AwaitRoom(overlay, files: 1);
         Sys.Unlink(overlay.Merged / "c");
     }
 
@@ -206,7 +206,7 @@ public sealed class LimitTests
         Sys.Unlink(overlay.Merged / "other");
         Assert.Equal("lower+", Sys.ReadText(overlay.Merged / "linked"));
         foreach (string name in (string[])["new0", "new1", "new2"]) { Sys.Unlink(overlay.Merged / name); }
-        WaitUntil(() => Sys.StatFileSystem(overlay.Merged).FilesFree >= 3);
+        AwaitRoom(overlay, files: 3);
         Sys.Link(overlay.Merged / "file", overlay.Merged / "second");
         Sys.Unlink(overlay.Merged / "second");
         Assert.Equal("lower+", Sys.ReadText(overlay.Merged / "file"));
@@ -253,7 +253,7 @@ public sealed class LimitTests
             file.WriteAt("C", 0);
             file.Dispose();
         }
-        WaitUntil(() => Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", "")) == Errno.None);
+        Patience.Eventually(() => Assert.Equal(Errno.None, Sys.ErrorOf(() => Sys.Write(overlay.Merged / "new", ""))));
         Assert.Equal("Content", Sys.ReadText(overlay.Merged / "d0/moved"));
     }
 
@@ -385,10 +385,12 @@ public sealed class LimitTests
     }
 
     /// <summary>On a FUSE mount room comes a moment after the unlink, when the server is told to forget the inode.</summary>
-    private static void WaitUntil(Func<bool> there)
+    private static void AwaitRoom(Overlay overlay, ulong blocks = 0, ulong files = 0) => Patience.Eventually(() =>
     {
-        for (int i = 0; i < 200 && !there(); i++) { Thread.Sleep(10); }
-    }
+        StatFs free = Sys.StatFileSystem(overlay.Merged);
+        Assert.InRange(free.BlocksAvailable, blocks, ulong.MaxValue);
+        Assert.InRange(free.FilesFree, files, ulong.MaxValue);
+    });
 
     /// <summary>Such as a network filesystem whose server is away: here another overlay, whose server is stopped.</summary>
     [MountFact(OnlyVeneer = "It has servers.")]

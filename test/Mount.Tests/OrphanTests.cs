@@ -235,9 +235,5 @@ public sealed class OrphanTests
     }
 
     /// <summary>The kernel forgets an inode a moment after its last user has gone.</summary>
-    private static void AssertThatWorkIsEmpty(Overlay overlay)
-    {
-        for (int i = 0; i < 200 && (overlay.Work / "work").Entries().Length > 1; i++) { Thread.Sleep(10); } // one may be the whiteout
-        Assert.Empty(overlay.Leftovers);
-    }
+    private static void AssertThatWorkIsEmpty(Overlay overlay) => Patience.Eventually(() => Assert.Empty(overlay.Leftovers));
 }

@@ -220,29 +220,6 @@ public sealed class ShutdownTests
     }
 
     [MountFact(OnlyVeneer = OnlyVeneer)]
-    public void What_was_begun_ends_first()
-    {
-        const int length = 32 << 20;
-        string content = new('x', length);
-        for (int delay = 0; delay < 30; delay += 6)
-        {
-            using var overlay = Overlay.With(lower: Tree.Of(("file", content)));
-            Errno error = Errno.None;
-            var writer = new Thread(
-                () => error = Sys.ErrorOf(() => { using Descriptor opened = Sys.Open(overlay.Merged / "file", OpenFlags.WriteOnly); }));
-            writer.Start();
-            Thread.Sleep(delay);
-
-            RequireShutdown(overlay.Merged);
-            writer.Join();
-
-            Assert.True(error is Errno.None or Errno.EIO, $"{error}");
-            if (error == Errno.None) { Assert.Equal(length, (int)Sys.Stat(overlay.Upper / "file").Size); }
-            Assert.True(!(overlay.Upper / "file").Exists || Sys.ReadText(overlay.Upper / "file") == content);
-        }
-    }
-
-    [MountFact(OnlyVeneer = OnlyVeneer)]
     public void Any_file_or_directory_takes_the_ioctl()
     {
         const ulong request = 0x8004587D;

@@ -263,16 +263,20 @@ public sealed class VolatileSyncTests
         for (int i = 0; i < 40; i++) { Sys.Write(disk.Merged / $"file{i}", "x"); }
         Command.Require("sync", "-f", disk.Disk);
         if (!isMounted) { disk.Unmount(); }
+        FilePath said = disk.Beside("said");
         Command.Result? synced = null;
-        var syncing = new Thread(() => synced = FailingDisk.Veneer("sync", "--iops", "10", disk.Upper));
+        var syncing = new Thread(() => synced = Command.Run(
+            ["sh", "-c", $"exec {Mounter.Binary} sync --iops 10 {disk.Upper} 2>{said}"]));
         syncing.Start();
-        Thread.Sleep(1000); // it takes four seconds
+        // The command says how far it is as soon as the sync has taken a second; it takes four.
+        Patience.Eventually(() => Assert.Matches(@"\d of \d", said.Exists ? Sys.ReadText(said) : ""));
 
         disk.FailToWrite();
         syncing.Join();
 
-        Assert.Equal(9, synced!.ExitCode);
-        Assert.True(synced.Error.Contains("writing to its filesystem failed", StringComparison.Ordinal), synced.Error);
+        string error = Sys.ReadText(said);
+        Assert.True(synced!.ExitCode == 9, $"{synced.ExitCode}: {error}");
+        Assert.True(error.Contains("writing to its filesystem failed", StringComparison.Ordinal), error);
         if (isMounted) { disk.Unmount(); }
         Assert.True(disk.DirtyMark.Exists);
     }

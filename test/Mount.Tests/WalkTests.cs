@@ -25,6 +25,16 @@ public sealed class WalkTests
         }
     }
 
+    /// <summary>Returns when the servers have seen what they were to look at ahead: the thread sleeps, or there is none.</summary>
+    private static void AwaitLookAhead(IReadOnlyList<int> servers)
+    {
+        foreach (int server in servers)
+        {
+            Patience.Eventually(() => Assert.All(
+                NamedThreads.CallsOf(server, "look ahead"), call => Assert.True(NamedThreads.SleepsUntilWoken(call), call[0])));
+        }
+    }
+
     [MountFact]
     public void A_walk_shows_what_was_changed_ahead_of_it()
     {
@@ -32,6 +42,7 @@ public sealed class WalkTests
         var seen = new Dictionary<string, Statx>();
         string[] order = [];
         int changed = 0;
+        IReadOnlyList<int> servers = overlay.Servers;
 
         Walk(overlay.Merged, seen, (directory, names) =>
         {
@@ -39,9 +50,9 @@ public sealed class WalkTests
             if (path.EndsWith("/t", StringComparison.Ordinal)) { order = [.. names]; }
             int index = Array.IndexOf(order, path[(path.LastIndexOf('/') + 1)..]);
             if (index < 0 || index + 1 == order.Length) { return; }
-            // By now the server may have seen the directory that comes next, or be at it.
+            // By now the server may be at the directory that comes next, or have seen it.
             FilePath next = directory / ".." / order[index + 1];
-            if (index % 3 != 0) { Thread.Sleep(2); }
+            if (index % 3 != 0) { AwaitLookAhead(servers); }
             Sys.ChangeMode(next / "f5", Oct(600));
             Sys.Append(next / "f7", "more");
             Sys.Unlink(next / "f9");
