@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
+using Veneer.Linux.Tests;
 
 namespace Veneer.Fuse.Tests;
 
@@ -9,15 +10,14 @@ public sealed class MountTests
 {
     private const string IoUringOffer = "/sys/module/fuse/parameters/enable_uring";
 
-    private static void SkipUnlessMounting() => Assert.SkipUnless(
-        (Environment.IsPrivilegedProcess && File.Exists("/dev/fuse")) || Environment.GetEnvironmentVariable("CI") is not null,
-        "Mounting needs root and /dev/fuse.");
+    private static void SkipUnlessMounting() =>
+        Needs.That(Environment.IsPrivilegedProcess && File.Exists("/dev/fuse"), "root and /dev/fuse");
 
     [Fact]
     public void Io_uring_that_is_switched_off_while_the_mount_begins_is_done_without()
     {
         SkipUnlessMounting();
-        Assert.SkipUnless(File.Exists(IoUringOffer), "This kernel has no FUSE over io_uring (Linux 6.14).");
+        Needs.That(File.Exists(IoUringOffer), "a kernel with FUSE over io_uring (Linux 6.14)");
         string was = File.ReadAllText(IoUringOffer);
         string place = Directory.CreateTempSubdirectory("veneer-fuse-").FullName;
         var log = new ConcurrentQueue<string>();

@@ -178,10 +178,7 @@ public sealed class LayerKindTests
             IsMadeOnce = kind.StartsWith("squashfs", StringComparison.Ordinal) || kind.StartsWith("erofs", StringComparison.Ordinal);
             FilePath image = home / "image", source = home / "source";
             string[] words = kind.Split(' ');
-            Assert.SkipWhen(
-                !Sys.ReadText("/proc/filesystems").Contains($"\t{(words[0] == "kernel" ? "overlay" : words[0])}\n",
-                    StringComparison.Ordinal),
-                $"The kernel has no {words[0]}.");
+            Needs.FileSystem(words[0] == "kernel" ? "overlay" : words[0]);
             Sys.MakeDirectory(Path, Oct(755));
             Sys.MakeDirectory(source, Oct(755));
             switch (kind)
