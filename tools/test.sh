@@ -4,6 +4,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
+limit=${TEST_LIMIT:-3600} # seconds
+
 mkdir -p artifacts
 log=artifacts/test.log
 
@@ -23,7 +25,7 @@ parent=$!
 # One project at a time: mounts have time-outs, and should not wait for each other.
 exec 3> >(exec tee "$log")
 copy=$!
-setpriv --pdeathsig TERM timeout --kill-after=10 2700 "${own[@]}" \
+setpriv --pdeathsig TERM timeout --kill-after=10 "$limit" "${own[@]}" \
     dotnet test --solution Veneer.slnx --no-build --max-parallel-test-modules 1 </dev/null >&3 2>&1 3>&- &
 tests=$!
 exec 3>&-
@@ -44,7 +46,7 @@ passed=${passed:-0} skipped=${skipped:-0}
 failed=$((${failed:-0} + ${broken:-0}))
 
 if [ "$status" = 124 ] || [ "$status" = 137 ]; then
-    echo "The tests were stopped after 45 minutes."
+    echo "The tests were stopped after $limit seconds."
 fi
 if [ $((passed + failed)) = 0 ] && [ "$status" = 0 ]; then
     echo "No test ran."
