@@ -1,4 +1,4 @@
-using System.Reflection;
+using System.Text.RegularExpressions;
 using ArchUnitNET.Domain;
 using ArchUnitNET.Domain.Dependencies;
 using ArchUnitNET.Loader;
@@ -6,7 +6,7 @@ using ArchUnitNET.Loader;
 namespace Veneer.Overlay.Tests;
 
 /// <summary>The rooms of src/Overlay: each knows only those before it. ARCHITECTURE.md says what each of them owns.</summary>
-public sealed class RoomTests
+public sealed partial class RoomTests
 {
     private const string Root = "Veneer.Overlay";
 
@@ -55,11 +55,9 @@ public sealed class RoomTests
     [Fact]
     public void Architecture_names_them_in_this_order()
     {
-        string repository = typeof(RoomTests).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
-            .First(data => data.Key == "RepositoryRoot").Value!;
         string[] table =
         [
-            .. File.ReadLines(Path.Combine(repository, "ARCHITECTURE.md"))
+            .. File.ReadLines(Path.Combine(Repository.Root, "ARCHITECTURE.md"))
                 .SkipWhile(line => !line.StartsWith("| room of the overlay | ", StringComparison.Ordinal)).Skip(2)
                 .TakeWhile(line => line.StartsWith('|'))
                 .Select(line => line.Split('`')[1].TrimEnd('/')),
@@ -67,6 +65,39 @@ public sealed class RoomTests
 
         Assert.Equal(order[1..], table);
     }
+
+    /// <summary>Rooms are told apart by namespaces, and people look for them in folders.</summary>
+    [Fact]
+    public void The_folder_of_each_file_is_its_namespace()
+    {
+        Dictionary<string, string> exceptions = Exception().Matches(File.ReadAllText(Path.Combine(Repository.Root, "ARCHITECTURE.md")))
+            .ToDictionary(match => match.Groups["folder"].Value, match => match.Groups["namespace"].Value, StringComparer.Ordinal);
+        var used = new HashSet<string>(StringComparer.Ordinal);
+        var others = new List<string>();
+        string[] files = [.. Repository.SourcesIn("src/Overlay")];
+        foreach (string file in files)
+        {
+            string folder = Path.GetDirectoryName(Path.GetRelativePath("src/Overlay", file))!.Replace('/', '.');
+            string expected = folder.Length == 0 ? Root : $"{Root}.{folder}";
+            string[] spaces =
+            [
+                .. File.ReadLines(Path.Combine(Repository.Root, file))
+                    .Where(line => line.StartsWith("namespace ", StringComparison.Ordinal))
+                    .Select(line => line["namespace ".Length..].TrimEnd(';')),
+            ];
+            if (spaces is [var only] && only == expected) { continue; }
+            if (spaces is [var other] && exceptions.GetValueOrDefault(folder) == other) { used.Add(folder); }
+            else { others.Add($"{file} is in {string.Join(", ", spaces)}, not in {expected}"); }
+        }
+
+        Assert.True(files.Length > 150, $"only {files.Length} files were seen");
+        Assert.True(others.Count == 0, string.Join("\n", others));
+        Assert.Empty(exceptions.Keys.Except(used));
+    }
+
+    [GeneratedRegex(@"\bExcept: `(?<folder>\w+)/` is in `(?<namespace>[\w.]+)`",
+        RegexOptions.ExplicitCapture | RegexOptions.CultureInvariant, matchTimeoutMilliseconds: 1000)]
+    private static partial Regex Exception();
 
     private static int PlaceOf(string room)
     {
