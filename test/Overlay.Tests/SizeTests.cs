@@ -36,6 +36,29 @@ public sealed partial class SizeTests
         Assert.True(longer.Length == 0, string.Join("\n", longer));
     }
 
+    /// <summary>Tables, consoles and pictures cannot be broken into shorter lines.</summary>
+    [Fact]
+    public void No_line_of_a_document_is_longer_than_the_rule()
+    {
+        string[] files = [.. Repository.Documents];
+        var longer = new List<string>();
+        int counted = 0;
+        foreach (string file in files)
+        {
+            bool isConsole = false;
+            foreach ((int index, string line) in File.ReadLines(Path.Combine(Repository.Root, file)).Index())
+            {
+                if (line.StartsWith("```", StringComparison.Ordinal)) { isConsole = line == "```console"; }
+                if (isConsole || line.StartsWith('|') || line.StartsWith("![", StringComparison.Ordinal)) { continue; }
+                counted++;
+                if (line.Length > LongestLine) { longer.Add($"{file}:{index + 1} has {line.Length} characters"); }
+            }
+        }
+
+        Assert.True(files.Length > 30 && counted > 1500, $"only {counted} lines of {files.Length} files were seen");
+        Assert.True(longer.Count == 0, string.Join("\n", longer));
+    }
+
     /// <summary>
     /// Counts the lines of each type from its documentation to its closing brace. A nested type counts with the outer type, and
     /// all parts of a partial type count together.
