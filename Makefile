@@ -14,7 +14,7 @@ export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT = 1
 
 SOURCES := $(shell find src -type f) $(wildcard Directory.*.props) global.json .editorconfig tools/publish.sh
 
-.PHONY: all build test test-options oracle test-real mutation bench bench-smoke bench-micro run install uninstall clean help
+.PHONY: all build test test-options oracle test-real mutation bench bench-smoke bench-micro run man install uninstall clean help
 
 all: out/veneer
 
@@ -79,14 +79,27 @@ run: out/veneer
 	@tools/setup.sh run
 	@tools/run.sh '$(LOWER)' '$(MNT)' '$(STATE)'
 
-install: out/veneer
+MANDIR = $(DESTDIR)$(PREFIX)/share/man
+
+# The manual pages, from the texts that --help shows: out/man/man1/veneer.1 and its like.
+man: out/veneer
+	@rm -rf out/man
+	@set -e; for page in $$(out/veneer --roff); do \
+		mkdir -p out/man/man$${page##*.}; \
+		out/veneer --roff $$page >out/man/man$${page##*.}/$$page; \
+	done
+
+install: out/veneer man
 	install -D -m 755 out/veneer '$(DESTDIR)$(PREFIX)/bin/veneer'
 	install -d '$(DESTDIR)$(SBINDIR)'
 	ln -sfn '$(PREFIX)/bin/veneer' '$(DESTDIR)$(SBINDIR)/mount.fuse.veneer'
 	ln -sfn '$(PREFIX)/bin/veneer' '$(DESTDIR)$(SBINDIR)/umount.fuse.veneer'
+	@for page in out/man/*/*; do install -D -m 644 "$$page" '$(MANDIR)'/"$${page#out/man/}" || exit; done
 
 uninstall:
 	rm -f '$(DESTDIR)$(PREFIX)/bin/veneer' '$(DESTDIR)$(SBINDIR)/mount.fuse.veneer' '$(DESTDIR)$(SBINDIR)/umount.fuse.veneer'
+	rm -f '$(MANDIR)'/man1/veneer.1 '$(MANDIR)'/man1/veneer-*.1 '$(MANDIR)'/man5/veneer.options.5 \
+		'$(MANDIR)'/man8/mount.fuse.veneer.8
 
 clean:
 	rm -rf out out-checked artifacts
@@ -103,6 +116,7 @@ help:
 	@echo 'make bench-smoke           the same in two minutes'
 	@echo 'make bench-micro           our own code alone, with BenchmarkDotNet'
 	@echo 'make run LOWER=DIR MNT=DIR mount a writable view of LOWER at MNT'
-	@echo 'make install PREFIX=DIR    bin/veneer and /sbin/mount.fuse.veneer; DESTDIR is honoured'
+	@echo 'make man                   the manual pages, in out/man'
+	@echo 'make install PREFIX=DIR    bin/veneer, share/man and /sbin/mount.fuse.veneer; DESTDIR is honoured'
 	@echo 'make uninstall             what install put there'
 	@echo 'make clean                 remove out and artifacts'

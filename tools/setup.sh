@@ -70,6 +70,8 @@ if [ "$purpose" = test ]; then
     needs python3 command -v python3
     needs fuse-overlayfs command -v fuse-overlayfs
     needs bindfs command -v bindfs
+    needs man-db command -v man
+    needs groff-base command -v groff
 fi
 
 if [ "$purpose" = test-real ]; then

@@ -52,9 +52,11 @@ internal static class CommandLine
     /// <param name="options">The options of the command.</param>
     /// <param name="parsed">Receives the values of the options.</param>
     /// <param name="words">The words that are not options.</param>
+    /// <param name="page">The page of <c>--help</c>; null for that of the command.</param>
     /// <returns>False when the page or the version was asked for, which has been shown.</returns>
     /// <exception cref="OverlayMountException">An option is not one of the command's, or a word is empty.</exception>
-    public static bool Parse(string name, string[] arguments, IEnumerable<Option> options, out ParseResult parsed, out string[] words)
+    public static bool Parse(string name, string[] arguments, IEnumerable<Option> options, out ParseResult parsed, out string[] words,
+        string? page = null)
     {
         var help = new Option<bool>("-h", "--help");
         var version = new Option<bool>("-V", "--version");
@@ -68,7 +70,7 @@ internal static class CommandLine
         if (parsed.GetValue(help) || parsed.GetValue(version))
         {
             // best effort: the reader may have closed the pipe
-            _ = Terminal.Print(parsed.GetValue(help) ? Manual.Of(name)! : Program.Version);
+            _ = Terminal.Print(parsed.GetValue(help) ? Manual.Of(page ?? name)! : Program.Version);
             return false;
         }
         foreach (ParseError error in parsed.Errors)

@@ -110,7 +110,7 @@ internal static class MountCommand
         // Options that mount(8) and libfuse pass.
         IEnumerable<Option> passed = CommandLine.WithoutEffect(["-s", "-n", "-v"], ["-N", "-t"]);
         if (!CommandLine.Parse("mount", arguments, [identities, optionLists, foreground, debug, .. passed], out ParseResult parsed,
-            out string[] words))
+            out string[] words, asHelper ? Manual.MountHelper : null))
         {
             return null;
         }

@@ -73,6 +73,8 @@ internal static class Program
             case "help" or "--help" or "-h":
                 _ = Terminal.Print((arguments.Length > 1 ? Manual.Of(arguments[1]) : null) ?? Manual.Veneer);
                 return ExitCode.Success;
+            case "--roff":
+                return PrintRoff(arguments[1..]);
             case "--version" or "-V":
                 _ = Terminal.Print(Version);
                 return ExitCode.Success;
@@ -81,6 +83,23 @@ internal static class Program
             default:
                 return MountCommand.Run(invocation, arguments, asHelper: false); // called as other overlays are: veneer -o OPTIONS MNT
         }
+    }
+
+    /// <summary>Prints a page for man(1), or the names of all pages. The Makefile asks; users have <c>--help</c>.</summary>
+    private static int PrintRoff(string[] words)
+    {
+        foreach ((string name, int section, string text) in Manual.Pages())
+        {
+            if (words.Length == 0) { _ = Terminal.Print($"{name}.{section}\n"); }
+            else if (words[0] == $"{name}.{section}")
+            {
+                _ = Terminal.Print(Roff.PageOf(name, section, text));
+                return ExitCode.Success;
+            }
+        }
+        if (words.Length == 0) { return ExitCode.Success; }
+        Terminal.Complain($"{words[0]} is not a page of the manual: see veneer --roff for those that there are.");
+        return ExitCode.Usage;
     }
 
     private static int Unknown(string word)
