@@ -41,7 +41,7 @@ internal static class Manual
         using Stream stream = Assembly.GetExecutingAssembly().GetManifestResourceStream($"{page}.txt")!;
         using var reader = new StreamReader(stream);
         return reader.ReadToEnd()
-            .Replace("{options}\n", OptionTable.Describe(), StringComparison.Ordinal)
-            .Replace("{other options}\n", OptionTable.DescribeOthers(), StringComparison.Ordinal);
+            .Replace("{options}\n", OptionManual.Describe(), StringComparison.Ordinal)
+            .Replace("{other options}\n", OptionManual.DescribeOthers(), StringComparison.Ordinal);
     }
 }

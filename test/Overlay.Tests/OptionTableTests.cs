@@ -9,7 +9,7 @@ public sealed class OptionTableTests
     [Fact]
     public void Every_option_that_users_may_give_is_described_in_lines_that_fit()
     {
-        string[] lines = OptionTable.Describe().Split('\n');
+        string[] lines = OptionManual.Describe().Split('\n');
 
         Assert.All(lines, line => Assert.InRange(line.Length, 0, 80));
         string[] headings =

@@ -27,8 +27,8 @@ public sealed partial class RoomTests
     /// <summary>The options are part of the public face, and so in its namespace.</summary>
     private static readonly string[] options =
     [
-        "OverlayOptions", "OptionParser", "OptionTable", "MountOption", "OptionSource", "OptionKind", "Spelling", "InUse",
-        "RedirectDirectory", "Xino", "KernelFeature", "Sync", "OnError",
+        "OverlayOptions", "OptionParser", "OptionTable", "OptionManual", "MountOption", "OptionSource", "OptionKind", "Spelling",
+        "InUse", "RedirectDirectory", "Xino", "KernelFeature", "Sync", "OnError",
     ];
 
     [Fact]
