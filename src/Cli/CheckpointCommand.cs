@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.CommandLine;
 using Veneer.Linux;
 using Veneer.Overlay;
 using Veneer.Overlay.Documents;
@@ -10,18 +11,9 @@ namespace Veneer.Cli;
 internal static class CheckpointCommand
 {
     /// <summary>Writes the checkpoint of a mount to standard output.</summary>
-    /// <param name="arguments">The words after <c>checkpoint</c>.</param>
     /// <returns>The exit status.</returns>
-    public static int Write(string[] arguments)
+    public static int Run(ParseResult parsed, string[] words)
     {
-        if (!CommandLine.Parse("checkpoint", arguments, [], out _, out string[] words)) { return ExitCode.Success; }
-        if (words.Length != 1)
-        {
-            throw new OverlayMountException(words.Length == 0
-                ? "No mount point is given: name the one of an overlay."
-                : $"{words[1]} is one word too many: give one mount point.");
-        }
-
         var overlay = MountedOverlay.At(words[0], LiveMount.AskFor);
         MountEntry mount = overlay.Mount;
         OverlayTopology topology = overlay.Layers();

@@ -17,22 +17,26 @@ internal static class DiffCommand
 
     private enum Format { Text, Json, Stat }
 
-    /// <param name="arguments">The words after <c>diff</c>.</param>
-    public static int Run(string[] arguments)
+    private static readonly Option<string> upper = new("--upper");
+    private static readonly Option<string[]> lower = new("--lower")
     {
-        var upper = new Option<string>("--upper");
-        var lower = new Option<string[]>("--lower") { Arity = ArgumentArity.OneOrMore, AllowMultipleArgumentsPerToken = false };
-        var userXattr = new Option<bool>("--userxattr");
-        var json = new Option<bool>("--json");
-        var stat = new Option<bool>("--stat");
-        var tar = new Option<string>("--tar");
-        var time = new Option<string>("--mtime");
-        var clamp = new Option<bool>("--clamp-mtime");
-        if (!CommandLine.Parse("diff", arguments, [upper, lower, userXattr, json, stat, tar, time, clamp], out ParseResult parsed,
-            out string[] words))
-        {
-            return ExitCode.Success;
-        }
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+    private static readonly Option<bool> userXattr = new("--userxattr");
+    private static readonly Option<bool> json = new("--json");
+    private static readonly Option<bool> stat = new("--stat");
+    private static readonly Option<string> tar = new("--tar");
+    private static readonly Option<string> time = new("--mtime");
+    private static readonly Option<bool> clamp = new("--clamp-mtime");
+
+    /// <summary>The options of the command.</summary>
+    public static IEnumerable<Option> Options() => [upper, lower, userXattr, json, stat, tar, time, clamp];
+
+    /// <summary>Lists or packs the changes.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
+    {
         string? archive = parsed.GetValue(tar);
         if ((parsed.GetValue(json) ? 1 : 0) + (parsed.GetValue(stat) ? 1 : 0) + (archive is null ? 0 : 1) > 1)
         {
@@ -82,7 +86,6 @@ internal static class DiffCommand
 
     private static OverlayDiff Open(string[] words, string? upper, string[] lowers, bool userXattr)
     {
-        if (words.Length > 1) { throw new OverlayMountException($"{words[1]} is one word too many: give one mount point."); }
         if (words.Length == 1)
         {
             if (upper is not null || lowers.Length > 0 || userXattr)

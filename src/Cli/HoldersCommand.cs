@@ -2,7 +2,6 @@ using System.CommandLine;
 using System.Globalization;
 using Spectre.Console;
 using Veneer.Linux;
-using Veneer.Overlay;
 using Veneer.Overlay.Documents;
 using Veneer.Overlay.Usage;
 
@@ -11,20 +10,15 @@ namespace Veneer.Cli;
 /// <summary><c>veneer holders</c>: shows what keeps a directory or a mount from being unmounted, removed or used anew.</summary>
 internal static class HoldersCommand
 {
-    /// <summary>Prints the holders of a directory or a mount.</summary>
-    /// <param name="arguments">The words after <c>holders</c>.</param>
-    /// <returns>The exit status.</returns>
-    public static int Run(string[] arguments)
-    {
-        var json = new Option<bool>("--json");
-        if (!CommandLine.Parse("holders", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
-        if (words.Length != 1)
-        {
-            throw new OverlayMountException(words.Length == 0
-                ? "No directory is given: name one, or a mount point."
-                : $"{words[1]} is one word too many: give one directory or mount point.");
-        }
+    private static readonly Option<bool> json = new("--json");
 
+    /// <summary>The options of the command.</summary>
+    public static IEnumerable<Option> Options() => [json];
+
+    /// <summary>Prints the holders of a directory or a mount.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
+    {
         string place = words[0];
         if (!place.StartsWith('/') && MountTable.OpenPlace(".", out string here, out int opened) == Errno.None)
         {

@@ -11,17 +11,15 @@ namespace Veneer.Cli;
 /// <summary><c>veneer layers</c>: shows the layers of an overlay, and which of them contribute to an object in it.</summary>
 internal static class LayersCommand
 {
-    /// <param name="arguments">The words after <c>layers</c>.</param>
-    public static int Run(string[] arguments)
+    private static readonly Option<bool> json = new("--json");
+
+    /// <summary>The options of the command.</summary>
+    public static IEnumerable<Option> Options() => [json];
+
+    /// <summary>Prints the layers.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
     {
-        var json = new Option<bool>("--json");
-        if (!CommandLine.Parse("layers", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
-        if (words.Length is < 1 or > 2)
-        {
-            throw new OverlayMountException(words.Length == 0
-                ? "No mount point is given: name the one of an overlay."
-                : $"{words[2]} is one word too many: give a mount point, and a path in it, if any.");
-        }
         OverlayTopology topology = Describe(words[0], words.Length == 2 ? words[1] : null, out string mountPoint);
         if (topology.Path is { } path && topology.Parts.Count == 0)
         {

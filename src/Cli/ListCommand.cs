@@ -3,7 +3,6 @@ using System.Globalization;
 using Spectre.Console;
 using Veneer.Fuse;
 using Veneer.Linux;
-using Veneer.Overlay;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Documents;
 using Veneer.Overlay.Topology;
@@ -28,15 +27,15 @@ internal static class ListCommand
     private sealed record Row(
         VeneerOverlay Overlay, long? Requests, double? UptimeSeconds, IReadOnlyList<string>? Options, string? Silence);
 
-    /// <summary>Prints the overlays.</summary>
-    /// <param name="arguments">The words after <c>list</c>.</param>
-    /// <returns>The exit status.</returns>
-    public static int Run(string[] arguments)
-    {
-        var json = new Option<bool>("--json");
-        if (!CommandLine.Parse("list", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
-        if (words.Length > 0) { throw new OverlayMountException($"{words[0]} is one word too many: veneer list shows all overlays."); }
+    private static readonly Option<bool> json = new("--json");
 
+    /// <summary>The options of the command.</summary>
+    public static IEnumerable<Option> Options() => [json];
+
+    /// <summary>Prints the overlays.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
+    {
         List<Row> rows = [.. Holders.Instances(out IReadOnlyList<string> missing).Select(Ask)];
         if (parsed.GetValue(json))
         {

@@ -23,15 +23,13 @@ internal static class Manual
 
     /// <summary>The page of a command, or another one by its name; null when there is no such page.</summary>
     public static string? Of(string name) =>
-        name is MountHelper or MountOptions || Program.Commands.Contains(name, StringComparer.Ordinal)
-            ? Read(name == "unmount" ? "umount" : name)
-            : null;
+        name is MountHelper or MountOptions ? Read(name) : Commands.Find(name) is { } command ? Read(command.Name) : null;
 
     /// <summary>All pages, by the names that they have for man(1), such as <c>veneer-mount</c>, and their sections.</summary>
     public static IEnumerable<(string Name, int Section, string Text)> Pages() =>
     [
         ("veneer", 1, Veneer),
-        .. Program.Commands.Where(command => command != "unmount").Select(command => ($"veneer-{command}", 1, Read(command))),
+        .. Commands.All.Select(command => ($"veneer-{command.Name}", 1, Read(command.Name))),
         (MountOptions, 5, Read(MountOptions)),
         (MountHelper, 8, Read(MountHelper)),
     ];

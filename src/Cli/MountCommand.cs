@@ -12,6 +12,18 @@ internal static class MountCommand
     private sealed record Request(OptionParser Options, string? Source, string MountPoint, bool Foreground, bool Pretend,
         string? Identities);
 
+    /// <summary>The option whose values are lists of mount options.</summary>
+    public static readonly Option<string[]> OptionLists = new("-o", "--options") { Arity = ArgumentArity.OneOrMore };
+
+    private static readonly Option<bool> foreground = new("-f", "--foreground");
+    private static readonly Option<bool> debug = new("-d", "--debug");
+    private static readonly Option<string> identities = new(RestoreCommand.IdentitiesOption) { Hidden = true };
+
+    /// <summary>The options of the command.</summary>
+    public static IEnumerable<Option> Options() =>
+        // Options that mount(8) and libfuse pass.
+        [identities, OptionLists, foreground, debug, .. CommandLine.WithoutEffect(["-s", "-n", "-v"], ["-N", "-t"])];
+
     /// <param name="invocation">The command line, for starting the server in the background.</param>
     /// <param name="arguments">The words after <c>mount</c>.</param>
     /// <param name="asHelper">Whether mount(8) is the caller, whose <c>-f</c> means "do not mount".</param>
@@ -103,28 +115,13 @@ internal static class MountCommand
 
     private static Request? Parse(string[] arguments, bool asHelper)
     {
-        var optionLists = new Option<string[]>("-o", "--options") { Arity = ArgumentArity.OneOrMore };
-        var foreground = new Option<bool>("-f", "--foreground");
-        var debug = new Option<bool>("-d", "--debug");
-        var identities = new Option<string>(RestoreCommand.IdentitiesOption);
-        // Options that mount(8) and libfuse pass.
-        IEnumerable<Option> passed = CommandLine.WithoutEffect(["-s", "-n", "-v"], ["-N", "-t"]);
-        if (!CommandLine.Parse("mount", arguments, [identities, optionLists, foreground, debug, .. passed], out ParseResult parsed,
-            out string[] words, asHelper ? Manual.MountHelper : null))
+        if (!Commands.Mount.Parse(arguments, out ParseResult parsed, out string[] words, asHelper ? Manual.MountHelper : null))
         {
             return null;
         }
 
         var options = new OptionParser();
-        foreach (string list in parsed.GetValue(optionLists) ?? []) { options.Add(list); }
-        if (words.Length == 0)
-        {
-            throw new OverlayMountException("No mount point is given: name a directory, after the options or before them.");
-        }
-        if (words.Length > 2)
-        {
-            throw new OverlayMountException($"{words[2]} is one word too many: give a source, if any, and a mount point.");
-        }
+        foreach (string list in parsed.GetValue(OptionLists) ?? []) { options.Add(list); }
         bool traced = parsed.GetValue(debug);
         if (traced) { options.Add("debug"); }
         return new Request(

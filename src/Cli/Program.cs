@@ -37,37 +37,15 @@ internal static class Program
         {
             return MountCommand.Run(invocation, arguments, asHelper: true);
         }
-        if (invocation.Name.StartsWith("umount.", StringComparison.Ordinal)) { return UmountCommand.Run(arguments); }
+        if (invocation.Name.StartsWith("umount.", StringComparison.Ordinal)) { return Commands.Umount.Run(invocation, arguments); }
 
-        switch (arguments.Length == 0 ? "" : arguments[0])
+        string first = arguments.Length == 0 ? "" : arguments[0];
+        if (Commands.Find(first) is { } command) { return command.Run(invocation, arguments[1..]); }
+        switch (first)
         {
             case "":
                 Terminal.WriteError(Manual.Synopsis);
                 return ExitCode.Usage;
-            case "mount":
-                return MountCommand.Run(invocation, arguments[1..], asHelper: false);
-            case "stats":
-                return StatsCommand.Run(arguments[1..]);
-            case "umount" or "unmount":
-                return UmountCommand.Run(arguments[1..]);
-            case "checkpoint":
-                return CheckpointCommand.Write(arguments[1..]);
-            case "restore":
-                return RestoreCommand.Run(arguments[1..]);
-            case "layers":
-                return LayersCommand.Run(arguments[1..]);
-            case "holders":
-                return HoldersCommand.Run(arguments[1..]);
-            case "list":
-                return ListCommand.Run(arguments[1..]);
-            case "diff":
-                return DiffCommand.Run(arguments[1..]);
-            case "sync":
-                return SyncCommand.Run(arguments[1..]);
-            case "status":
-                return StatusCommand.Run(arguments[1..]);
-            case "shutdown":
-                return ShutdownCommand.Run(arguments[1..]);
             case "help" when arguments.Length > 1 && Manual.Of(arguments[1]) is null:
                 return Unknown(arguments[1]);
             case "help" or "--help" or "-h":
@@ -111,17 +89,13 @@ internal static class Program
         return ExitCode.Usage;
     }
 
-    /// <summary>The commands with a page, and <c>unmount</c>, another name of <c>umount</c>.</summary>
-    public static IReadOnlyList<string> Commands { get; } =
-        ["mount", "umount", "unmount", "stats", "checkpoint", "restore", "layers", "holders", "list", "diff", "sync", "status", "shutdown"];
-
     /// <summary>
     /// The command that a word was meant to be: one letter is wrong, missing, superfluous or misplaced, two in a long
     /// command. Null when there is none.
     /// </summary>
     private static string? Similar(string word) =>
-        Spelling.Nearest(word, [.. Commands, "help"], most: 1) ?? Spelling.Nearest(word,
-            Commands.Where(command => command.Length > 6), most: 2);
+        Spelling.Nearest(word, [.. Commands.Names, "help"], most: 1) ?? Spelling.Nearest(word,
+            Commands.Names.Where(command => command.Length > 6), most: 2);
 
     private static bool IsOptionList(string argument) =>
         argument.StartsWith("-o", StringComparison.Ordinal) || argument.StartsWith("--options", StringComparison.Ordinal);

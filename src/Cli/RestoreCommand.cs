@@ -1,3 +1,4 @@
+using System.CommandLine;
 using System.Globalization;
 using System.Text;
 using Veneer.Fuse;
@@ -23,17 +24,10 @@ internal static class RestoreCommand
     /// <summary>A layer of the checkpoint with the directory that was found for it.</summary>
     private sealed record FoundLayer(LayerDescription Layer, string Path, Fd Directory, ulong Device);
 
-    /// <param name="arguments">The words after <c>restore</c>.</param>
-    public static int Run(string[] arguments)
+    /// <summary>Mounts the overlay of a checkpoint.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
     {
-        if (!CommandLine.Parse("restore", arguments, [], out _, out string[] words)) { return ExitCode.Success; }
-        if (words.Length is < 1 or > 2)
-        {
-            throw new OverlayMountException(words.Length == 0
-                ? "No checkpoint is given: name its file, or - for standard input."
-                : $"{words[2]} is one word too many: give a checkpoint, and a mount point if it is another.");
-        }
-
         Checkpoint checkpoint = Read(words[0]);
         string mountPoint = words.Length == 2 ? words[1] : checkpoint.MountPoint;
         var layers = new List<FoundLayer>();

@@ -1,6 +1,6 @@
+using System.CommandLine;
 using Veneer.Fuse;
 using Veneer.Linux;
-using Veneer.Overlay;
 
 namespace Veneer.Cli;
 
@@ -15,16 +15,10 @@ internal static class ShutdownCommand
     /// <summary>Whether this process is the child that calls for its parent.</summary>
     public static bool IsAsked => Self.IsStartedAs(Variable);
 
-    /// <param name="arguments">The words after <c>shutdown</c>.</param>
-    public static int Run(string[] arguments)
+    /// <summary>Shuts an overlay down.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
     {
-        if (!CommandLine.Parse("shutdown", arguments, [], out _, out string[] words)) { return ExitCode.Success; }
-        if (words.Length != 1)
-        {
-            throw new OverlayMountException(words.Length == 0
-                ? "No mount point is given: name the one to shut down."
-                : $"{words[1]} is one word too many: give one mount point.");
-        }
         // No time limit: the server finishes the requests that it serves first.
         using var patience = new Timer(_ => Terminal.Complain(
             $"The server of {words[0]} has not answered for 5 seconds: what it serves ends first; if it hangs, veneer "

@@ -25,24 +25,24 @@ internal static class StatsCommand
         OpenMetrics,
     }
 
-    /// <param name="arguments">The words after <c>stats</c>.</param>
-    public static int Run(string[] arguments)
+    private static readonly Option<string?> watch = new("-w", "--watch") { Arity = ArgumentArity.ZeroOrOne };
+    private static readonly Option<bool> json = new("--json");
+    private static readonly Option<bool> openMetrics = new("--openmetrics");
+
+    /// <summary>The options of the command.</summary>
+    public static IEnumerable<Option> Options() => [watch, json, openMetrics];
+
+    /// <summary>Prints the numbers of a mount.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
     {
-        Request? request = Parse(arguments);
-        if (request is not null) { Show(request); }
+        Show(Read(parsed, words));
         return ExitCode.Success;
     }
 
-    private static Request? Parse(string[] arguments)
+    private static Request Read(ParseResult parsed, string[] words)
     {
-        var watch = new Option<string?>("-w", "--watch") { Arity = ArgumentArity.ZeroOrOne };
-        var json = new Option<bool>("--json");
-        var openMetrics = new Option<bool>("--openmetrics");
-        if (!CommandLine.Parse("stats", arguments, [watch, json, openMetrics], out ParseResult parsed, out string[] places))
-        {
-            return null;
-        }
-        List<string> words = [.. places];
+        string? place = words.Length == 0 ? null : words[0];
         TimeSpan? interval = null;
         if (parsed.GetResult(watch) is { Implicit: false })
         {
@@ -50,10 +50,10 @@ internal static class StatsCommand
             if (parsed.GetValue(watch) is { } word)
             {
                 bool isNumber = double.TryParse(word, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out seconds);
-                if (!isNumber && words.Count == 0)
+                if (!isNumber && place is null)
                 {
                     // --watch MOUNTPOINT. A mount point whose name is a number can be written ./5.
-                    words.Add(word);
+                    place = word;
                     seconds = DefaultSeconds;
                 }
                 else if (!isNumber || seconds is not (>= LeastSeconds and <= MostSeconds))
@@ -72,13 +72,9 @@ internal static class StatsCommand
         {
             throw new OverlayMountException("--openmetrics is for one look at a time: leave out --watch, and run it as often as needed.");
         }
-        if (words.Count != 1)
-        {
-            throw new OverlayMountException(words.Count == 0
-                ? "No mount point is given: name the one to look at."
-                : $"{words[1]} is one word too many: give one mount point.");
-        }
-        return new Request(words[0], interval, form);
+        return place is null
+            ? throw new OverlayMountException("No mount point is given: name the one to look at.")
+            : new Request(place, interval, form);
     }
 
     private static void Show(Request request)

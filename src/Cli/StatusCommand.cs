@@ -1,7 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
 using System.Text;
-using Veneer.Overlay;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Documents;
 
@@ -10,20 +9,15 @@ namespace Veneer.Cli;
 /// <summary><c>veneer status</c>: tells whether what was written to a mount is safe.</summary>
 internal static class StatusCommand
 {
-    /// <summary>Prints the status of a mount.</summary>
-    /// <param name="arguments">The words after <c>status</c>.</param>
-    /// <returns>The exit status.</returns>
-    public static int Run(string[] arguments)
-    {
-        var json = new Option<bool>("--json");
-        if (!CommandLine.Parse("status", arguments, [json], out ParseResult parsed, out string[] words)) { return ExitCode.Success; }
-        if (words.Length != 1)
-        {
-            throw new OverlayMountException(words.Length == 0
-                ? "No mount point is given: name the one to look at."
-                : $"{words[1]} is one word too many: give one mount point.");
-        }
+    private static readonly Option<bool> json = new("--json");
 
+    /// <summary>The options of the command.</summary>
+    public static IEnumerable<Option> Options() => [json];
+
+    /// <summary>Prints the status of a mount.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
+    {
         byte[] answer = LiveMount.Ask(words[0], Query.Durability);
         string text = parsed.GetValue(json)
             ? Encoding.UTF8.GetString(answer) + "\n"

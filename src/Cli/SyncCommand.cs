@@ -24,23 +24,18 @@ internal static class SyncCommand
     /// <summary>How long a sync may take before its progress is reported.</summary>
     private static readonly TimeSpan patience = TimeSpan.FromSeconds(1);
 
-    /// <param name="arguments">The words after <c>sync</c>.</param>
-    public static int Run(string[] arguments)
+    private static readonly Option<string> perSecond = new("--iops");
+    private static readonly Option<string> work = new("--work");
+
+    /// <summary>The options of the command.</summary>
+    public static IEnumerable<Option> Options() => [perSecond, work];
+
+    /// <summary>Syncs a mount or an upper.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
     {
         try
         {
-            var perSecond = new Option<string>("--iops");
-            var work = new Option<string>("--work");
-            if (!CommandLine.Parse("sync", arguments, [perSecond, work], out ParseResult parsed, out string[] words))
-            {
-                return ExitCode.Success;
-            }
-            if (words.Length != 1)
-            {
-                throw new OverlayMountException(words.Length == 0
-                    ? "Nothing is named: name a mount point, or an upper directory."
-                    : $"{words[1]} is one word too many: name one mount point, or one upper directory.");
-            }
             int limit = 0;
             if (parsed.GetValue(perSecond) is { } text
                 && (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out limit) || limit == 0))

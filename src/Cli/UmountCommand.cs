@@ -3,7 +3,6 @@ using System.Diagnostics;
 using System.Globalization;
 using Veneer.Fuse;
 using Veneer.Linux;
-using Veneer.Overlay;
 using Veneer.Overlay.Control;
 using Veneer.Overlay.Documents;
 using Veneer.Overlay.Layers;
@@ -23,26 +22,20 @@ internal static class UmountCommand
     /// <summary>How long a sync may take before it is reported, in milliseconds.</summary>
     private const int SyncPatience = 2_000;
 
-    /// <param name="arguments">The words after <c>umount</c>.</param>
-    public static int Run(string[] arguments)
-    {
-        var lazily = new Option<bool>("-l", "--lazy");
-        var verbose = new Option<bool>("-v", "--verbose");
-        // Options that umount(8) passes. Its -f needs no effect: a hung server does not hinder unmounting.
-        IEnumerable<Option> passed = CommandLine.WithoutEffect(["-f", "-n", "-r"], ["-N", "-t"]);
-        if (!CommandLine.Parse("umount", arguments, [lazily, verbose, .. passed], out ParseResult parsed, out string[] words))
-        {
-            return ExitCode.Success;
-        }
-        if (words.Length != 1)
-        {
-            throw new OverlayMountException(words.Length == 0
-                ? "No mount point is given: name the one to unmount."
-                : $"{words[1]} is one word too many: give one mount point.");
-        }
+    private static readonly Option<bool> lazy = new("-l", "--lazy");
+    private static readonly Option<bool> verbose = new("-v", "--verbose");
 
+    /// <summary>The options of the command.</summary>
+    public static IEnumerable<Option> Options() =>
+        // Options that umount(8) passes. Its -f needs no effect: a hung server does not hinder unmounting.
+        [lazy, verbose, .. CommandLine.WithoutEffect(["-f", "-n", "-r"], ["-N", "-t"])];
+
+    /// <summary>Unmounts a mount.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ParseResult parsed, string[] words)
+    {
         Pin.ReleaseLeftovers();
-        string path = Unmount(words[0], parsed.GetValue(lazily));
+        string path = Unmount(words[0], parsed.GetValue(lazy));
         if (parsed.GetValue(verbose)) { Terminal.Write($"veneer: {PathText.OnOneLine(path)} unmounted\n"); }
         return ExitCode.Success;
     }

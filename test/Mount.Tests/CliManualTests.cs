@@ -25,7 +25,7 @@ public sealed partial class CliManualTests
     [Fact]
     public void Each_command_has_a_page() =>
         Assert.Equal(
-            (string[])["veneer.1", .. Program.Commands.Where(name => name != "unmount").Select(name => $"veneer-{name}.1"),
+            (string[])["veneer.1", .. Commands.All.Select(command => $"veneer-{command.Name}.1"),
                 "veneer.options.5", "mount.fuse.veneer.8"],
             pages.Keys);
 
