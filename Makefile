@@ -94,12 +94,13 @@ install: out/veneer man
 	install -d '$(DESTDIR)$(SBINDIR)'
 	ln -sfn '$(PREFIX)/bin/veneer' '$(DESTDIR)$(SBINDIR)/mount.fuse.veneer'
 	ln -sfn '$(PREFIX)/bin/veneer' '$(DESTDIR)$(SBINDIR)/umount.fuse.veneer'
+	install -D -m 644 src/Cli/veneer.bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/veneer'
 	@for page in out/man/*/*; do install -D -m 644 "$$page" '$(MANDIR)'/"$${page#out/man/}" || exit; done
 
 uninstall:
 	rm -f '$(DESTDIR)$(PREFIX)/bin/veneer' '$(DESTDIR)$(SBINDIR)/mount.fuse.veneer' '$(DESTDIR)$(SBINDIR)/umount.fuse.veneer'
 	rm -f '$(MANDIR)'/man1/veneer.1 '$(MANDIR)'/man1/veneer-*.1 '$(MANDIR)'/man5/veneer.options.5 \
-		'$(MANDIR)'/man8/mount.fuse.veneer.8
+		'$(MANDIR)'/man8/mount.fuse.veneer.8 '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/veneer'
 
 clean:
 	rm -rf out out-checked artifacts
@@ -117,6 +118,6 @@ help:
 	@echo 'make bench-micro           our own code alone, with BenchmarkDotNet'
 	@echo 'make run LOWER=DIR MNT=DIR mount a writable view of LOWER at MNT'
 	@echo 'make man                   the manual pages, in out/man'
-	@echo 'make install PREFIX=DIR    bin/veneer, share/man and /sbin/mount.fuse.veneer; DESTDIR is honoured'
+	@echo 'make install PREFIX=DIR    bin/veneer, its helpers in /sbin, manual pages, completion; DESTDIR too'
 	@echo 'make uninstall             what install put there'
 	@echo 'make clean                 remove out and artifacts'

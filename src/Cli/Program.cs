@@ -51,6 +51,8 @@ internal static class Program
             case "help" or "--help" or "-h":
                 _ = Terminal.Print((arguments.Length > 1 ? Manual.Of(arguments[1]) : null) ?? Manual.Veneer);
                 return ExitCode.Success;
+            case var word when Completion.IsAsked(word):
+                return Completion.Run(arguments);
             case "--roff":
                 return PrintRoff(arguments[1..]);
             case "--version" or "-V":

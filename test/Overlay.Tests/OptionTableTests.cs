@@ -43,4 +43,56 @@ public sealed class OptionTableTests
             Assert.Equal($"{option.Name}=1 is not understood: {option.Name} takes no value.", sentence);
         }
     }
+
+    [Theory]
+    [InlineData("upp", "upperdir=")]
+    [InlineData("lower", "lowerdir=,lowerdir+=")]
+    [InlineData("io_", "io_uring,io_uring=")]
+    [InlineData("vol", "volatile")]
+    [InlineData("squash", "")] // of others, and refused
+    [InlineData("errors=", "errors=continue,errors=remount-ro,errors=shutdown")]
+    [InlineData("io_uring=r", "io_uring=require")]
+    [InlineData("upperdir=/", "")]
+    [InlineData("frob=", "")]
+    public void A_list_is_completed(string list, string expected)
+    {
+        Assert.Equal(expected.Split(',', StringSplitOptions.RemoveEmptyEntries), OptionTable.Complete(list));
+        const string before = @"lowerdir=/a\,inuse=/,ro,";
+        Assert.Equal(expected.Split(',', StringSplitOptions.RemoveEmptyEntries).Select(option => before + option),
+            OptionTable.Complete(before + list));
+    }
+
+    [Fact]
+    public void Each_option_that_the_manual_shows_is_among_the_completions() =>
+        Assert.Equal(OptionTable.All.Where(option => option.IsShown).Select(option => option.Name).Order(),
+            OptionTable.Complete("").Select(option => option.TrimEnd('=')).Distinct().Order());
+
+    [Fact]
+    public void Each_word_that_a_value_may_be_is_accepted_or_not_supported()
+    {
+        foreach (MountOption option in OptionTable.All)
+        {
+            foreach (string word in option.Choices)
+            {
+                try
+                {
+                    new OptionParser().Add($"{option.Name}={word}");
+                }
+                catch (OverlayMountException problem)
+                {
+                    Assert.Contains(" is not supported yet", problem.Message, StringComparison.Ordinal);
+                }
+            }
+        }
+    }
+
+    [Fact]
+    public void The_manual_names_the_options_of_others_too()
+    {
+        string text = OptionManual.DescribeOthers();
+
+        Assert.All(text.Split('\n'), line => Assert.InRange(line.Length, 0, 80));
+        Assert.Subset(text.Split((char[])[' ', ',', '\n'], StringSplitOptions.RemoveEmptyEntries).ToHashSet(),
+            OptionTable.All.Where(option => !option.IsShown).Select(option => option.Name).ToHashSet());
+    }
 }

@@ -39,9 +39,9 @@ public enum OptionKind
 /// <remarks><see cref="OptionTable"/> lists all options. The parser, the manual and completions use that table.</remarks>
 public sealed class MountOption
 {
-    internal MountOption(string name, OptionSource source, OptionKind kind, string value, string? meaning,
+    internal MountOption(string name, OptionSource source, OptionKind kind, string value, IReadOnlyList<string> choices, string? meaning,
         Action<OptionParser, string, string?> read) =>
-        (Name, Source, Kind, Value, Meaning, Read) = (name, source, kind, value, meaning, read);
+        (Name, Source, Kind, Value, Choices, Meaning, Read) = (name, source, kind, value, choices, meaning, read);
 
     /// <summary>The name, without <c>=</c>.</summary>
     public string Name { get; }
@@ -54,6 +54,9 @@ public sealed class MountOption
 
     /// <summary>The value as the manual shows it, with <c>=</c>; empty for an option without a value.</summary>
     public string Value { get; }
+
+    /// <summary>The words that the value is one of; empty for an option with any other value, or without one.</summary>
+    public IReadOnlyList<string> Choices { get; }
 
     /// <summary>
     /// The meaning, for users, in lines of at most 72 characters. Null where the next option that has one describes both.

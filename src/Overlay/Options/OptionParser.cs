@@ -97,12 +97,22 @@ public sealed class OptionParser
     /// <exception cref="OverlayMountException">An option is unknown, or its value is not understood.</exception>
     public void Add(string options)
     {
-        ReadOnlySpan<char> rest = options;
-        while (rest.Length > 0)
+        foreach (string option in Split(options))
         {
-            int length = LengthOfFirst(rest);
-            if (length > 0) { AddOne(rest[..length].ToString()); }
-            rest = rest[Math.Min(length + 1, rest.Length)..];
+            if (option.Length > 0) { AddOne(option); }
+        }
+    }
+
+    /// <summary>Splits the argument of one <c>-o</c> into its options, some of which may be empty, at commas that separate them.</summary>
+    internal static IEnumerable<string> Split(string options)
+    {
+        int start = 0;
+        while (true)
+        {
+            int length = LengthOfFirst(options.AsSpan(start));
+            yield return options.Substring(start, length);
+            start += length + 1;
+            if (start > options.Length) { yield break; }
         }
     }
 

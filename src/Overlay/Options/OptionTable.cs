@@ -9,6 +9,15 @@ public static class OptionTable
 {
     private const MountFlags AccessTime = MountFlags.NoAccessTime | MountFlags.RelativeAccessTime | MountFlags.StrictAccessTime;
 
+    private static readonly (string Word, Sync Meaning)[] fsyncWords =
+        [("auto", Sync.Auto), ("strict", Sync.Strict), ("volatile", Sync.Volatile), ("1", Sync.Auto), ("0", Sync.Volatile)];
+
+    private static readonly (string Word, OnError Meaning)[] errorsWords =
+        [("continue", OnError.Continue), ("remount-ro", OnError.ReadOnly), ("shutdown", OnError.Shutdown)];
+
+    private static readonly (string Word, KernelFeature Meaning)[] ioUringWords =
+        [("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require)];
+
     /// <summary>All options, in the order of the manual.</summary>
     public static IReadOnlyList<MountOption> All { get; } =
     [
@@ -88,7 +97,7 @@ public static class OptionTable
             auto, 1: copies of files with data are synced before they get their
             names. strict: so are those of directories and of empty files, for
             filesystems that do not keep their order. Default: auto.
-            """, ("auto", Sync.Auto), ("strict", Sync.Strict), ("volatile", Sync.Volatile), ("1", Sync.Auto), ("0", Sync.Volatile)),
+            """, fsyncWords),
 
         Choice("errors", OptionSource.Veneer, (parser, value) => parser.Errors = value, """
             What happens when a write to the upper's filesystem fails, or a layer
@@ -96,7 +105,7 @@ public static class OptionTable
             write fsync gives EIO.
             remount-ro: whatever changes something gives EROFS. shutdown: see
             veneer shutdown. Default: shutdown with volatile, else continue.
-            """, ("continue", OnError.Continue), ("remount-ro", OnError.ReadOnly), ("shutdown", OnError.Shutdown)),
+            """, errorsWords),
         Word("sync_on_unmount", OptionSource.Veneer, Behaviour, parser => parser.Given = parser.Given with { SyncOnUnmount = true }, """
             Sync a volatile upper when it is unmounted, as veneer sync does.
             """),
@@ -120,13 +129,13 @@ public static class OptionTable
             A process that has a lower file open sees later writes to it: the
             default, and so without effect.
             """),
-        Option("io_uring", OptionSource.Veneer, Behaviour, "[=auto|off|require]", ReadIoUring, """
+        new("io_uring", OptionSource.Veneer, Behaviour, $"[={string.Join('|', WordsOf(ioUringWords))}]", WordsOf(ioUringWords), """
             Whether requests come over io_uring, which saves a quarter to a third
             of the time that each takes. The kernel must offer it: Linux 6.14, and
             Y in /sys/module/fuse/parameters/enable_uring, which root writes there
             before mounting. auto: over io_uring if it does, and veneer status
             says why not. Default: auto; without a value: require.
-            """),
+            """, ReadIoUring),
         Option("threads", OptionSource.Veneer, Behaviour, "=N", ReadThreads, """
             How many threads, from 1 to 256, are ready for requests that do not
             come over io_uring, which has one for each CPU. More come when some
@@ -230,6 +239,12 @@ public static class OptionTable
 
     private static readonly MountOption forOthers = Each(Ignored, OptionSource.Mount, (_, _, _) => { }, "x-")[0];
 
+    /// <summary>The word for a value of <c>fsync=</c>.</summary>
+    public static string WordOf(Sync sync) => Array.Find(fsyncWords, choice => choice.Meaning == sync).Word;
+
+    /// <summary>The word for a value of <c>errors=</c>.</summary>
+    public static string WordOf(OnError errors) => Array.Find(errorsWords, choice => choice.Meaning == errors).Word;
+
     /// <summary>
     /// Finds an option by its name, or null. Names that begin with <c>x-</c> are for other programs: see mount(8).
     /// </summary>
@@ -242,9 +257,32 @@ public static class OptionTable
         return name.StartsWith("x-", StringComparison.OrdinalIgnoreCase) ? forOthers : null;
     }
 
+    /// <summary>
+    /// The lists of options that a list which is being written may become: the last option in it gets the rest of its name,
+    /// or of its value if that is one of several words.
+    /// </summary>
+    public static IEnumerable<string> Complete(string list)
+    {
+        string last = OptionParser.Split(list).LastOrDefault("");
+        string before = list[..^last.Length];
+        int equals = last.IndexOf('=', StringComparison.Ordinal);
+        IEnumerable<string> all = equals < 0
+            ? All.Where(option => option.IsShown).SelectMany(Beginnings)
+            : (Find(last[..equals])?.Choices ?? []).Select(word => $"{last[..equals]}={word}");
+        return all.Where(option => option.StartsWith(last, StringComparison.Ordinal)).Select(option => before + option);
+
+        // The value of an option may be optional.
+        static IEnumerable<string> Beginnings(MountOption option) => option.Value switch
+        {
+            "" => [option.Name],
+            ['=', ..] => [option.Name + "="],
+            _ => [option.Name, option.Name + "="],
+        };
+    }
+
     private static MountOption Option(string name, OptionSource source, OptionKind kind, string value,
         Action<OptionParser, string, string?> read, string? meaning = null) =>
-        new(name, source, kind, value, meaning, read);
+        new(name, source, kind, value, [], meaning, read);
 
     /// <summary>Makes an option without a value.</summary>
     private static MountOption Word(string name, OptionSource source, OptionKind kind, Action<OptionParser> set, string? meaning = null) =>
@@ -263,8 +301,10 @@ public static class OptionTable
     /// <summary>Makes an option whose value is one of several words.</summary>
     private static MountOption Choice<T>(string name, OptionSource source, Action<OptionParser, T> set, string? meaning,
         params (string Word, T Meaning)[] choices) =>
-        Option(name, source, Behaviour, "=" + string.Join('|', choices.Select(choice => choice.Word)),
-            (parser, given, value) => set(parser, Choose(given, value, choices)), meaning);
+        new(name, source, Behaviour, "=" + string.Join('|', WordsOf(choices)), WordsOf(choices), meaning,
+            (parser, given, value) => set(parser, Choose(given, value, choices)));
+
+    private static string[] WordsOf<T>((string Word, T Meaning)[] choices) => [.. choices.Select(choice => choice.Word)];
 
     /// <summary>Makes an option for a flag of mount(2), or for its opposite.</summary>
     private static MountOption Flag(string name, MountFlags set, MountFlags clear = MountFlags.None, string? meaning = null) =>
@@ -280,7 +320,7 @@ public static class OptionTable
         {
             IoUring = value is null
                 ? KernelFeature.Require
-                : Choose(name, value, [("auto", KernelFeature.Auto), ("off", KernelFeature.Off), ("require", KernelFeature.Require)]),
+                : Choose(name, value, ioUringWords),
         };
 
     private static void ReadThreads(OptionParser parser, string name, string? value) =>
