@@ -30,8 +30,8 @@ internal static class StatusCommand
     {
         string watch = status.Watch switch
         {
-            "nothing" => "none, the upper is in memory or there is none",
-            "filesystem" => "all of the upper's filesystem",
+            OverlayStatus.WatchNothing => "none, the upper is in memory or there is none",
+            OverlayStatus.WatchFileSystem => "all of the upper's filesystem",
             _ => "of files that are open; others may be missed",
         };
         string reuse = status.Reusable switch
@@ -63,7 +63,8 @@ internal static class StatusCommand
         // A feature that is on, or off because the user asked for that, gets no line. An older server tells nothing of it.
         void AppendLack(string title, string state)
         {
-            if (state is not ("on" or "off" or "")) { text.Append(title).Append("none: ").Append(state).Append('\n'); }
+            if (state is OverlayStatus.On or OverlayStatus.Off or "") { return; }
+            text.Append(title).Append("none: ").Append(state).Append('\n');
         }
     }
 }

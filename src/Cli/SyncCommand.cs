@@ -95,7 +95,7 @@ internal static class SyncCommand
             return ExitCode.Unsynced;
         }
         Terminal.Write(Synced(state));
-        if (status.Fsync == "volatile")
+        if (status.IsVolatile)
         {
             const string advice = "unmount it and sync once more, which is quick, to mount it otherwise";
             Terminal.Write($"The upper stays volatile while it is mounted: {advice}.\n");

@@ -114,7 +114,7 @@ internal static class UmountCommand
     {
         try
         {
-            return LiveMount.Ask(path, Query.Durability, DocumentJson.Default.OverlayStatus) is { SyncOnUnmount: true, Fsync: "volatile" };
+            return LiveMount.Ask(path, Query.Durability, DocumentJson.Default.OverlayStatus) is { SyncOnUnmount: true, IsVolatile: true };
         }
         catch (LayerException)
         {

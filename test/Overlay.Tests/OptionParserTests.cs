@@ -403,4 +403,33 @@ public sealed class OptionParserTests
     [InlineData("bind", false)]
     [InlineData("", false)]
     public void Flags_are_told_from_options(string text, bool expected) => Assert.Equal(expected, OptionParser.AreFlags(text));
+
+    [Theory]
+    [InlineData("veneer mount -o lowerdir=/l,inuse=warn /m", true)]
+    [InlineData("veneer -oinuse=warn,lowerdir=/l /m", true)]
+    [InlineData("veneer mount --options=inuse=warn /m", true)]
+    [InlineData("veneer mount --options pin,inuse=refuse -o inuse=warn /m", true)]
+    [InlineData("veneer mount -o pin,inuse=warn,inuse=refuse /m", false)]
+    [InlineData("veneer mount -o inuse=warn -o inuse=refuse /m", false)]
+    [InlineData("veneer mount -o lowerdir=/inuse=warn /inuse=warn", false)]
+    [InlineData(@"veneer mount -o lowerdir=/a\,inuse=warn /m", false)]
+    [InlineData("veneer mount -o inuse=warn,inuse=frob /m", true)]
+    [InlineData("veneer mount -o lowerdir=/l -- -oinuse=warn", false)]
+    [InlineData("veneer mount /m -o", false)]
+    public void What_a_server_was_told_of_layers_in_use_is_read_from_its_words(string line, bool warns) =>
+        Assert.Equal(warns ? InUse.Warn : InUse.Refuse, OptionParser.InUseOf(line.Split(' ')));
+
+    [Theory]
+    [InlineData(Sync.Auto)]
+    [InlineData(Sync.Strict)]
+    [InlineData(Sync.Volatile)]
+    public void The_word_of_a_way_to_sync_means_it(Sync sync) =>
+        Assert.Equal(sync, Parse($"lowerdir=/l,fsync={OptionTable.WordOf(sync)}").Sync);
+
+    [Theory]
+    [InlineData(OnError.Continue)]
+    [InlineData(OnError.ReadOnly)]
+    [InlineData(OnError.Shutdown)]
+    public void The_word_of_what_follows_an_error_means_it(OnError errors) =>
+        Assert.Equal(errors, Parse($"lowerdir=/l,errors={OptionTable.WordOf(errors)}").Errors);
 }

@@ -9,8 +9,27 @@ namespace Veneer.Overlay.Control;
 /// </summary>
 public sealed record OverlayStatus
 {
+    /// <summary>The state of a feature that is in force, as of <see cref="Passthrough"/>.</summary>
+    public const string On = "on";
+
+    /// <summary>The state of a feature that the user did not want.</summary>
+    public const string Off = "off";
+
+    /// <summary>The value of <see cref="Watch"/> where no write can fail.</summary>
+    public const string WatchNothing = "nothing";
+
+    /// <summary>The value of <see cref="Watch"/> where all failed writes of upper's filesystem are noticed.</summary>
+    public const string WatchFileSystem = "filesystem";
+
+    /// <summary>The value of <see cref="Watch"/> where only failed writes of open files are noticed.</summary>
+    public const string WatchOpenFiles = "open files";
+
     /// <summary>How fsync(2) is served: <c>auto</c>, <c>strict</c> or <c>volatile</c>.</summary>
     public required string Fsync { get; init; }
+
+    /// <summary>Whether upper is volatile: fsync(2) writes nothing.</summary>
+    [JsonIgnore]
+    public bool IsVolatile => Fsync == OptionTable.WordOf(Overlay.Sync.Volatile);
 
     /// <summary>What is done after a failed write: <c>continue</c>, <c>remount-ro</c> or <c>shutdown</c>.</summary>
     public required string Errors { get; init; }

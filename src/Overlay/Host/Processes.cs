@@ -104,6 +104,16 @@ internal static class Processes
         return PathText.Decode(line).TrimEnd(' ');
     }
 
+    /// <summary>The words of the command line of a process; none when it has ended.</summary>
+    public static IReadOnlyList<string> WordsOf(string process)
+    {
+        var words = new List<string>();
+        if (Libc.ReadWhole(PathText.Encode($"/proc/{process}/cmdline"), out byte[] line).IsError) { return words; }
+        ReadOnlySpan<byte> rest = line.AsSpan().TrimEnd((byte)0);
+        foreach (Range word in rest.Split((byte)0)) { words.Add(PathText.Decode(rest[word])); }
+        return words;
+    }
+
     /// <summary>
     /// Whether a process may write a directory, judged by its user: root, the owner, root of a user namespace that has the
     /// owner, or anybody if group or others may write.

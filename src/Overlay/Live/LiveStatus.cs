@@ -63,14 +63,18 @@ internal sealed class LiveStatus(
         Errno failure = errors.Failure;
         return new OverlayStatus
         {
-            Fsync = options.Sync switch { Sync.Volatile => "volatile", Sync.Strict => "strict", _ => "auto" },
-            Errors = options.Errors switch { OnError.Shutdown => "shutdown", OnError.ReadOnly => "remount-ro", _ => "continue" },
+            Fsync = OptionTable.WordOf(options.Sync),
+            Errors = OptionTable.WordOf(options.Errors),
             SyncOnUnmount = options.SyncOnUnmount,
             Revocable = options.Revocable,
-            Passthrough = session.WithoutPassthrough ?? (session.Backings is null ? "off" : "on"),
+            Passthrough = session.WithoutPassthrough ?? (session.Backings is null ? OverlayStatus.Off : OverlayStatus.On),
             IoUring = session.WithoutIoUring
-                ?? (session.Connection is { Flags: var flags } && (flags & InitFlags.OverIoUring) != 0 ? "on" : "off"),
-            Watch = errors.IsInMemory ? "nothing" : errors.IsExact ? "filesystem" : "open files",
+                ?? (session.Connection is { Flags: var flags } && (flags & InitFlags.OverIoUring) != 0
+                    ? OverlayStatus.On
+                    : OverlayStatus.Off),
+            Watch = errors.IsInMemory ? OverlayStatus.WatchNothing
+                : errors.IsExact ? OverlayStatus.WatchFileSystem
+                : OverlayStatus.WatchOpenFiles,
             Failure = failure.IsError ? failure.ToString() : null,
             Reusable = mark is not null ? !failure.IsError && (errors.IsInMemory || mark.FirstErrors is not null) : null,
             Attributes = !upper.IsWritable ? null : upper.Features.Attributes switch

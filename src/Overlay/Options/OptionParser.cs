@@ -220,6 +220,31 @@ public sealed class OptionParser
 
     private static bool IsLabel(ReadOnlySpan<char> name) => name is "context" or "fscontext" or "defcontext" or "rootcontext";
 
+    /// <summary>What the command line of a server says of the use of its layers by others: <c>inuse=</c>, given last.</summary>
+    /// <param name="words">All words of the command line. They may be those of any other program.</param>
+    internal static InUse InUseOf(IReadOnlyList<string> words)
+    {
+        const string longName = "--options";
+        var parser = new OptionParser();
+        for (int i = 0; i < words.Count && words[i] != "--"; i++)
+        {
+            string word = words[i];
+            if (word is "-o" or longName) { Read(i + 1 < words.Count ? words[++i] : ""); }
+            else if (word.StartsWith("-o", StringComparison.Ordinal)) { Read(word[2..]); }
+            else if (word.StartsWith(longName + "=", StringComparison.Ordinal)) { Read(word[(longName.Length + 1)..]); }
+        }
+        return parser.Given.InUse;
+
+        void Read(string list)
+        {
+            foreach (string option in Split(list).Where(option => option.StartsWith("inuse=", StringComparison.Ordinal)))
+            {
+                try { parser.AddOne(option); }
+                catch (OverlayMountException) { } // no server was started so
+            }
+        }
+    }
+
     /// <summary>Whether a text is a single option, and does not name directories or an action.</summary>
     public static bool IsOneOfNoLayer(string option)
     {

@@ -55,7 +55,7 @@ internal sealed class ServerLayers(string directory)
             }
         }
         // With inuse=warn the server locks nothing that others have locked, and an upper cannot be told from a lower.
-        string unlocked = Processes.CommandLineOf(directory).Contains("inuse=warn", StringComparison.Ordinal) ? "layer" : "lower";
+        string unlocked = OptionParser.InUseOf(Processes.WordsOf(directory)) == InUse.Warn ? "layer" : "lower";
         foreach (UsedFile layer in opened)
         {
             int index = locked.FindIndex(other => AreSame(other, layer));
