@@ -127,33 +127,19 @@ internal static class UmountCommand
     private static Fd? FindServer(string path, out int pid, out bool hangs)
     {
         pid = -1;
-        ServerIdentity? server = ServerIdentity.Ask(path, out hangs);
+        ServerProcess? server = ServerIdentity.Ask(path, out hangs);
         if (hangs) { Terminal.Complain($"The server of {path} does not answer: the mount is taken out of sight without waiting for it."); }
         if (server is null) { return null; }
         if (Libc.OpenProcess(server.Pid, out int descriptor).IsError) { return null; }
         var process = new Fd(descriptor);
         // Checked after the descriptor is open: from now on, a recycled pid would be noticed.
-        if (StartTime(server.Pid) != server.Started)
+        if (!server.IsRunning)
         {
             process.Dispose();
             return null;
         }
         pid = server.Pid;
         return process;
-    }
-
-    /// <summary>
-    /// The start time of a process in clock ticks: field 22 of /proc/PID/stat, counted after the command's name, which may
-    /// contain any character.
-    /// </summary>
-    private static ulong? StartTime(int pid)
-    {
-        if (Libc.ReadWhole(PathText.Encode($"/proc/{pid}/stat"), out byte[] stat).IsError) { return null; }
-        string text = PathText.Decode(stat);
-        string[] fields = text[(text.LastIndexOf(')') + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries);
-        return fields.Length > 19 && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out ulong started)
-            ? started
-            : null;
     }
 
     /// <summary>Finds the other mounts of this namespace that show the same filesystem.</summary>

@@ -1,6 +1,7 @@
 using System.Globalization;
 using Veneer.Fuse;
 using Veneer.Linux;
+using Veneer.Overlay.Control;
 using Veneer.Overlay.Host;
 using Veneer.Overlay.Tree;
 
@@ -10,10 +11,7 @@ namespace Veneer.Overlay.Live;
 /// <param name="hasUpper">Whether there is an upper.</param>
 internal sealed class ServerAttribute(bool hasUpper)
 {
-    private readonly byte[] identity = ReadIdentity(hasUpper);
-
-    /// <summary>The attribute's name. It is in no list of attributes.</summary>
-    private static ReadOnlySpan<byte> Name => "user.veneer.server\0"u8;
+    private readonly byte[] identity = ServerProcess.OfThisProcess(hasUpper).Write();
 
     /// <summary>
     /// Whether a caller is in the server's pid namespace, and so sees its process in any case. To others its number means
@@ -28,7 +26,8 @@ internal sealed class ServerAttribute(bool hasUpper)
     /// <summary>Whether an attribute is this one.</summary>
     /// <param name="nodeId">The inode that is asked.</param>
     /// <param name="attribute">The attribute's name, with its NUL.</param>
-    public static bool Matches(ulong nodeId, ReadOnlySpan<byte> attribute) => nodeId == InodeTable.RootId && attribute.SequenceEqual(Name);
+    public static bool Matches(ulong nodeId, ReadOnlySpan<byte> attribute) =>
+        nodeId == InodeTable.RootId && attribute.SequenceEqual(ServerProcess.Attribute);
 
     /// <summary>Gets the attribute's value.</summary>
     /// <param name="request">The request.</param>
@@ -47,10 +46,4 @@ internal sealed class ServerAttribute(bool hasUpper)
         if (value.IsEmpty) { return Errno.None; }
         return identity.AsSpan().TryCopyTo(value) ? Errno.None : Errno.ERANGE;
     }
-
-    /// <summary>
-    /// Makes the value: "PID STARTTIME", the latter as in field 22 of /proc/PID/stat; " lower" follows when there is no upper.
-    /// </summary>
-    private static byte[] ReadIdentity(bool hasUpper) =>
-        PathText.Encode($"{Libc.ProcessId} {Processes.StartTimeOf("self") ?? 0}{(hasUpper ? "" : " lower")}")[..^1];
 }
