@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Globalization;
-using System.Text;
 using Veneer.Fuse.Wire;
 using Veneer.Linux;
 
@@ -15,7 +14,7 @@ public sealed partial class Server
     private void Trace(in Request request, ReadOnlySpan<byte> name)
     {
         if (options.Trace is null) { return; }
-        string text = name.Length > 1 ? " " + Printable(name[..^1]) : "";
+        string text = name.Length > 1 ? " " + PathText.PrintableAscii(name[..^1], isWord: true) : "";
         TraceRequest(request.Header, $" node={request.NodeId}{text}", $" pid={request.Header.Pid} uid={request.Header.Uid}");
     }
 
@@ -44,17 +43,5 @@ public sealed partial class Server
             ? string.Create(CultureInfo.InvariantCulture,
                 $"{traced.Text} -> {result}, {Stopwatch.GetElapsedTime(traced.Started).TotalMicroseconds:F0} us")
             : $"{unique} -> {result}");
-    }
-
-    /// <summary>Makes a name readable: bytes outside of printable ASCII become \xNN.</summary>
-    private static string Printable(ReadOnlySpan<byte> name)
-    {
-        var text = new StringBuilder();
-        foreach (byte b in name)
-        {
-            if (b is > 0x20 and < 0x7F and not (byte)'\\') { text.Append((char)b); }
-            else { text.Append(CultureInfo.InvariantCulture, $"\\x{b:x2}"); }
-        }
-        return text.ToString();
     }
 }

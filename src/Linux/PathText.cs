@@ -91,6 +91,20 @@ public static class PathText
     /// </summary>
     public static string OnOneLine(string sentence) => Escape(sentence, isDoubled: false);
 
+    /// <summary>Makes a name readable as ASCII: all other bytes, those that are not printable, and backslashes become \xNN.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="isWord">Whether spaces do as well, so that the name is one word.</param>
+    public static string PrintableAscii(ReadOnlySpan<byte> name, bool isWord = false)
+    {
+        var text = new StringBuilder(name.Length);
+        foreach (byte b in name)
+        {
+            if (b is > 0x20 and < 0x7F and not (byte)'\\' || (b == ' ' && !isWord)) { text.Append((char)b); }
+            else { text.Append(CultureInfo.InvariantCulture, $"\\x{b:x2}"); }
+        }
+        return text.ToString();
+    }
+
     private static string Escape(string path, bool isDoubled)
     {
         var text = new StringBuilder(path.Length);

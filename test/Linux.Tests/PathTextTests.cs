@@ -37,4 +37,13 @@ public sealed class PathTextTests
     {
         Assert.Equal("ab", PathText.Decode("ab\0cd"u8));
     }
+
+    [Fact]
+    public void A_name_is_printable_as_ASCII()
+    {
+        byte[] name = [(byte)'a', (byte)' ', (byte)'\\', (byte)'~', 0x1F, 0x7F, 0xC3, 0xBC];
+
+        Assert.Equal(@"a \x5c~\x1f\x7f\xc3\xbc", PathText.PrintableAscii(name));
+        Assert.Equal(@"a\x20\x5c~\x1f\x7f\xc3\xbc", PathText.PrintableAscii(name, isWord: true));
+    }
 }

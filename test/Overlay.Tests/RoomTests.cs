@@ -22,7 +22,7 @@ public sealed partial class RoomTests
     private static readonly string[] tools = ["Documents", "Control", "Changes", "Topology", "Usage", "Live"];
 
     /// <summary>What every room may say to a user.</summary>
-    private static readonly string[] words = ["OverlayMountException", "OverlayQueryException", "QueryProblem", "Text"];
+    private static readonly string[] words = ["OverlayMountException", "OverlayQueryException", "QueryProblem"];
 
     /// <summary>The options are part of the public face, and so in its namespace.</summary>
     private static readonly string[] options =

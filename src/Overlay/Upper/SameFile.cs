@@ -60,7 +60,7 @@ internal sealed class SameFile(ObjectTree tree, UpperLayer upper, Action<string>
         if (Interlocked.Exchange(ref isLogged, 1) == 0)
         {
             log($"veneer: the filesystem of the upper directory {upper.Path} gives several files one inode number, such as "
-                + $"{Text.Printable(name[..^1])} and one that is in use: what cannot be told from it gives EIO. "
+                + $"{PathText.PrintableAscii(name[..^1])} and one that is in use: what cannot be told from it gives EIO. "
                 + "Put upper where each file has a number of its own");
         }
         return Errno.EIO;

@@ -147,7 +147,7 @@ internal sealed class WorkDirectory : IDisposable
         while (reader.MoveNext())
         {
             if (reader.Name.SequenceEqual("volatile"u8) || Steps.IsKnown(reader.Name)) { continue; }
-            feature = Text.Printable(reader.Name);
+            feature = PathText.PrintableAscii(reader.Name);
         }
         reader.Dispose();
         Libc.Close(descriptor);
