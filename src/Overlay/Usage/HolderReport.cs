@@ -30,7 +30,7 @@ public sealed record HolderReport
     public string? MountType { get; init; }
 
     /// <summary>
-    /// The server of the mount, as <c>veneer (123)</c>, if the mount is one of Veneer and its server is seen. The server is no
+    /// The process that serves the mount; null if the mount is not one of Veneer, or its server is not seen. The server is no
     /// holder.
     /// </summary>
     public ProcessName? Server { get; init; }
