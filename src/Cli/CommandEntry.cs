@@ -46,7 +46,7 @@ internal sealed record CommandEntry(string Name, int Fewest, int Most, string Mi
         parsed = command.Parse(CommandLine.Prepare(arguments), new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.GetValue(help) || parsed.GetValue(version))
         {
-            // a reader who has left has seen enough
+            // best effort: the reader may have closed the pipe
             _ = Terminal.Print(parsed.GetValue(help) ? Manual.Of(page ?? Name)! : Program.Version);
             return false;
         }

@@ -18,18 +18,18 @@ public sealed class CliCompletionTests : IDisposable
             $"source {script}; COMP_LINE='{line}' COMP_POINT={line.Length}; _veneer veneer; printf '%s\\n' \"${{COMPREPLY[@]}}\"")
             .Split('\n', StringSplitOptions.RemoveEmptyEntries);
 
-    [CliFact]
+    [MountFact]
     public void Commands() =>
         Assert.Equal([.. Cli.Commands.Names.Append("help").Order()], InBash("veneer ").Order());
 
-    [CliFact]
+    [MountFact]
     public void The_rest_of_a_command()
     {
         Assert.Equal(["checkpoint"], InBash("veneer ch"));
         Assert.Equal(["stats", "status"], InBash("veneer help stat"));
     }
 
-    [CliFact]
+    [MountFact]
     public void Options_of_a_command()
     {
         Assert.Equal(["--help", "--lazy", "--verbose", "--version", "-h", "-l", "-v", "-V"], InBash("veneer umount -").Order(
@@ -38,7 +38,7 @@ public sealed class CliCompletionTests : IDisposable
         Assert.DoesNotContain("--identities", Suggestions("veneer mount -"));
     }
 
-    [CliFact]
+    [MountFact]
     public void Names_of_mount_options_and_their_values()
     {
         Assert.Equal(["redirect_dir="], InBash("veneer mount -o redir"));
@@ -46,7 +46,7 @@ public sealed class CliCompletionTests : IDisposable
         Assert.Equal(["follow", "nofollow", "off", "on"], InBash("veneer mount -o redirect_dir=").Order());
     }
 
-    [CliFact]
+    [MountFact]
     public void Mount_options_after_others()
     {
         Assert.Equal(["lowerdir=/l,upperdir="], Suggestions("veneer mount -o lowerdir=/l,upp"));
@@ -57,7 +57,7 @@ public sealed class CliCompletionTests : IDisposable
     }
 
     /// <summary>Bash then completes files.</summary>
-    [CliFact]
+    [MountFact]
     public void Nothing_where_files_are_named()
     {
         Assert.Empty(InBash("veneer umount "));

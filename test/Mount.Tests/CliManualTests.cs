@@ -71,7 +71,7 @@ public sealed partial class CliManualTests
         Assert.EndsWith(".SH DESCRIPTION\n\\&.TH \\(aqa\\(aq \\(rsn\\(ti \\-b\n\\&\\(aqc\n", page, StringComparison.Ordinal);
     }
 
-    [CliFact]
+    [MountFact]
     public void The_program_prints_each_page_by_its_name()
     {
         using var sandbox = new CliSandbox();
