@@ -72,6 +72,7 @@ internal sealed class WorkerPool : IDisposable
     /// <remarks>Caller holds <see cref="gate"/>.</remarks>
     private void AddLocked(Worker worker, ulong cause)
     {
+        LockOrder.AssertHeld(FuseLocks.Workers);
         var thread = new Thread(() => Run(worker, cause), maxStackSize: 512 * 1024) { IsBackground = true, Name = "fuse" };
         thread.Start();
         threads.Add(thread);
@@ -203,6 +204,7 @@ internal sealed class WorkerPool : IDisposable
     /// </remarks>
     private void ReplaceLocked(Worker worker)
     {
+        LockOrder.AssertHeld(FuseLocks.Workers);
         if (worker.IsReplaced) { return; }
         worker.IsReplaced = true;
         ready--;
@@ -216,6 +218,7 @@ internal sealed class WorkerPool : IDisposable
     /// <remarks>Caller holds <see cref="gate"/>.</remarks>
     private bool AddReadyLocked(ulong cause)
     {
+        LockOrder.AssertHeld(FuseLocks.Workers);
         if (sleeping > 0)
         {
             sleeping--;
@@ -263,6 +266,7 @@ internal sealed class WorkerPool : IDisposable
     /// <remarks>Caller holds <see cref="gate"/>.</remarks>
     private void WakeLocked()
     {
+        LockOrder.AssertHeld(FuseLocks.Workers);
         while (ready < wanted && sleeping > 0)
         {
             sleeping--;

@@ -36,7 +36,7 @@ public sealed partial class LockChartTests
     {
         var unchecks = new List<string>();
         int seen = 0;
-        foreach (string file in Repository.SourcesIn("src/Overlay"))
+        foreach (string file in Repository.SourcesIn("src/Fuse").Concat(Repository.SourcesIn("src/Overlay")))
         {
             string[] lines = File.ReadAllLines(Path.Combine(Repository.Root, file));
             for (int i = 0; i < lines.Length - 1; i++)
