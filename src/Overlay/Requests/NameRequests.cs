@@ -243,8 +243,9 @@ internal sealed class NameRequests(
                     error = inode.CheckChange();
                     if (error.IsError) { return error; }
                     if (found.Stat.IsDirectory) { return Errno.EISDIR; }
-                    // Another name may have to stand in for this one: no other thread may be using this name then.
-                    bool hasOthers = found.Stat.Nlink > 1 || inode.Links is not null;
+                    // Another name may have to stand in for this one: no other thread may be using this name then. A filesystem such
+                    // as sshfs tells one link, whatever names there are.
+                    bool hasOthers = found.Stat.Nlink > 1 || inode.Links is not null || tree.NeedsFreshAttributes(inode);
                     if (!hasOthers || exclusive)
                     {
                         error = remove.UnlinkLocked(parent, name, inode, found, below.IsPositive, exclusive, out bool isHeld);
