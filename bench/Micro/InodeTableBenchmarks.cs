@@ -24,7 +24,7 @@ public class InodeTableBenchmarks
         table = new InodeTable(new DirectoryCache(16), static _ => { });
         table.AddRoot(root);
         inodes = [.. Enumerable.Range(0, Inodes).Select(i => NewFile((ulong)i + 10))];
-        foreach (Inode inode in inodes) { table.AddAndLend(inode); }
+        foreach (Inode inode in inodes) { table.AddAndLendLocked(inode); }
         new Random(1).Shuffle(inodes);
     }
 

@@ -1,5 +1,7 @@
+using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 
 namespace Veneer.Fuse;
@@ -70,12 +72,19 @@ internal sealed class Interruption
     public void End() => Volatile.Write(ref unique, 0);
 
     /// <summary>Marks a request as interrupted, if this worker serves it.</summary>
-    /// <remarks>One call at a time: the caller holds the lock of all interruptions, or is the worker itself.</remarks>
+    /// <remarks>One call at a time: the caller holds the lock of all interruptions, if it is not the worker itself.</remarks>
     public bool TryRaise(ulong request)
     {
+        AssertAlone();
         if (Volatile.Read(ref unique) != request) { return false; }
         Volatile.Write(ref marked, request);
         return true;
+    }
+
+    [Conditional("LOCK_ORDER")]
+    private void AssertAlone()
+    {
+        if (!ReferenceEquals(Worker.Current?.Interruption, this)) { LockOrder.AssertHeld(FuseLocks.Interruptions); }
     }
 }
 

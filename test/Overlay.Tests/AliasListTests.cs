@@ -1,5 +1,7 @@
 using System.Text;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 using Veneer.Overlay.Tree;
 
@@ -8,6 +10,8 @@ namespace Veneer.Overlay.Tests;
 /// <summary>Names of a file that has many are found, and found no more when they are gone, while others read.</summary>
 public sealed class AliasListTests
 {
+    private readonly OrderedLock gate = new(OverlayLocks.InodeTable);
+
     private static byte[] Name(int i) => Encoding.ASCII.GetBytes($"name{i}\0");
 
     private static DirectoryInode New() => new(new DirectoryStack(null, [])) { Type = FileType.Directory };
@@ -18,6 +22,7 @@ public sealed class AliasListTests
     public void Each_name_is_known_until_it_is_removed(int count)
     {
         DirectoryInode one = New(), other = New();
+        using OrderedLock.Scope locked = gate.Enter();
         var names = new AliasList();
         for (int i = 0; i < count; i++)
         {
@@ -45,6 +50,7 @@ public sealed class AliasListTests
     public void A_removed_name_may_be_added_again()
     {
         DirectoryInode directory = New();
+        using OrderedLock.Scope locked = gate.Enter();
         var names = new AliasList();
         for (int i = 0; i < 40; i++)
         {
@@ -62,6 +68,7 @@ public sealed class AliasListTests
     public void A_reader_is_not_disturbed()
     {
         DirectoryInode directory = New();
+        using OrderedLock.Scope locked = gate.Enter();
         var names = new AliasList();
         for (int i = 0; i < 20; i++) { names.Add(new Alias(directory, Name(i))); }
         ReadOnlySpan<Alias> seen = names.All;

@@ -17,7 +17,7 @@ public sealed class AliasTableTests
     public void A_name_keeps_its_directory_alive_until_the_file_dies()
     {
         DirectoryInode directory = NewDirectory(root, 10);
-        table.AddAndLend(directory);
+        Enter(directory);
         Inode file = Add(11);
         table.Aliases.Add(file, directory, "other\0"u8, isUpper: true);
 
@@ -33,7 +33,7 @@ public sealed class AliasTableTests
     public void A_removed_name_keeps_nothing_alive()
     {
         DirectoryInode directory = NewDirectory(root, 10);
-        table.AddAndLend(directory);
+        Enter(directory);
         Inode file = Add(11);
         table.Aliases.Add(file, directory, "other\0"u8, isUpper: true);
         table.Forget(directory.NodeId, 1);
@@ -83,8 +83,11 @@ public sealed class AliasTableTests
     public void A_dead_inode_leaves_its_descriptor_and_its_name_in_work()
     {
         Inode first = Add(11), second = Add(12);
-        table.Orphans.Add(first, 1000);
-        second.BecomeOrphaned("#1\0"u8.ToArray());
+        using (root.LockNames())
+        {
+            table.Orphans.AddLocked(first, 1000);
+            second.BecomeOrphanedLocked("#1\0"u8.ToArray());
+        }
         Assert.Equal(1, table.Orphans.Count);
         Assert.False(table.Orphans.TryTakeDescriptor(out _));
 
@@ -148,10 +151,15 @@ public sealed class AliasTableTests
         return inode;
     }
 
+    private void Enter(Inode inode)
+    {
+        using (root.LockNames()) { table.AddAndLendLocked(inode); }
+    }
+
     private Inode Add(ulong ino)
     {
         Inode inode = New(ino);
-        table.AddAndLend(inode);
+        Enter(inode);
         return inode;
     }
 }

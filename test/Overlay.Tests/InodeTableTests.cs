@@ -75,12 +75,12 @@ public sealed class InodeTableTests
     public void What_has_died_serves_another_object()
     {
         Inode first = Make("first\0"u8, 10);
-        table.AddAndLend(first);
+        Enter(first);
         ulong nodeId = first.NodeId;
         table.Forget(nodeId, 1);
 
         Inode second = Make("second\0"u8, 11);
-        table.AddAndLend(second);
+        Enter(second);
 
         Assert.Same(first, second);
         Assert.Equal("second\0"u8, second.Name);
@@ -93,7 +93,7 @@ public sealed class InodeTableTests
     public void What_is_borrowed_does_not_die()
     {
         Inode inode = Make("name\0"u8, 10);
-        table.AddAndLend(inode);
+        Enter(inode);
 
         using (BorrowedInode borrowed = table.Borrow(inode.Key))
         {
@@ -110,10 +110,10 @@ public sealed class InodeTableTests
     {
         Inode open = Make("open\0"u8, 10), linked = Make("linked\0"u8, 11);
         OpenOut reply = default;
-        table.AddAndLend(open);
+        Enter(open);
         Assert.True(table.TryGetBacking(open, open.NodeId, out BackingFile backing));
         backing.Admit(-1, lower: false, writes: false, ServerShare.Nothing, PassthroughScope.Nothing, null, ref reply);
-        table.AddAndLend(linked);
+        Enter(linked);
         table.Aliases.Add(linked, root, "other\0"u8, isUpper: true);
 
         table.Forget(open.NodeId, 1);
@@ -122,7 +122,7 @@ public sealed class InodeTableTests
         Assert.Equal((1, 0, 2L), (table.Count, table.Recycled, table.Dropped));
     }
 
-    /// <summary>Compares every field, so that it finds a new field that <see cref="Inode.Clear"/> forgets.</summary>
+    /// <summary>Compares every field, so that it finds a new field that <see cref="Inode.ClearLocked"/> forgets.</summary>
     [Fact]
     public void It_serves_the_other_as_if_it_were_new()
     {
@@ -132,15 +132,15 @@ public sealed class InodeTableTests
         used.BeginLinks(2);
         using (new OrderedLock(OverlayLocks.InodeTable).Enter()) { used.MakeAliasListLocked().Add(new Alias(root, [1, 0])); }
         used.Metacopy = new RealName(directory, [1, 0]);
-        used.BecomeOrphaned(1);
+        used.BecomeOrphanedLocked(1);
         (used.NextByKey, used.NextByNodeId, used.LowerDirectory) = (fresh, fresh, directory);
         (used.Backing, fresh.Backing) = (new BackingFile(), new BackingFile());
-        fresh.SetWorkName([1, 0]); // has what few inodes have, with nothing in it
-        fresh.BecomeNamed(out _, out _);
+        fresh.SetWorkNameLocked([1, 0]); // has what few inodes have, with nothing in it
+        fresh.BecomeNamedLocked(out _, out _);
         Fill(used);
         Fill(used.Backing);
 
-        used.Clear();
+        using (new OrderedLock(OverlayLocks.InodeTable).Enter()) { used.ClearLocked(); }
         used.Begin("short\0"u8);
 
         Assert.Equal(fresh.Name, used.Name);
@@ -214,6 +214,11 @@ public sealed class InodeTableTests
         Assert.InRange(table.Recycled, 1, threads * 2);
     }
 
+    private void Enter(Inode inode)
+    {
+        using (root.LockNames()) { table.AddAndLendLocked(inode); }
+    }
+
     private Inode Make(ReadOnlySpan<byte> name, ulong ino)
     {
         Inode inode = table.Make(name);
@@ -228,7 +233,7 @@ public sealed class InodeTableTests
     private WeakReference[] AddAndForget(int count, int keep)
     {
         Inode[] inodes = [.. Enumerable.Range(10, count).Select(i => Make([1, 0], (ulong)i))];
-        foreach (Inode inode in inodes) { table.AddAndLend(inode); }
+        foreach (Inode inode in inodes) { Enter(inode); }
         foreach (Inode inode in inodes.Skip(keep)) { table.Forget(inode.NodeId, 1); }
         return [.. inodes.Select(inode => new WeakReference(inode))];
     }

@@ -13,8 +13,8 @@ public sealed class InodeTests
         inode.LowerDirectory = new RealDirectory(null!, -1);
         Assert.Equal("first\0"u8, inode.LowerName);
 
-        inode.SetName("second\0"u8.ToArray());
-        inode.SetName("third\0"u8.ToArray());
+        inode.SetNameLocked("second\0"u8.ToArray());
+        inode.SetNameLocked("third\0"u8.ToArray());
 
         Assert.Equal("first\0"u8, inode.LowerName);
         Assert.Equal("third\0"u8, inode.Name);
@@ -28,7 +28,7 @@ public sealed class InodeTests
         inode.LowerDirectory = new RealDirectory(null!, -1);
         inode.SetLowerName("redirected\0"u8.ToArray());
 
-        inode.SetName("other\0"u8.ToArray());
+        inode.SetNameLocked("other\0"u8.ToArray());
 
         Assert.Equal("redirected\0"u8, inode.LowerName);
     }

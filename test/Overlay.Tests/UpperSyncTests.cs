@@ -1,5 +1,7 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Durability;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Upper;
 
 namespace Veneer.Overlay.Tests;
@@ -8,6 +10,7 @@ namespace Veneer.Overlay.Tests;
 public sealed class UpperSyncTests : IDisposable
 {
     private readonly string root = Directory.CreateTempSubdirectory("veneer-sync-").FullName;
+    private readonly SharedLock renameLock = new(OverlayLocks.Rename);
     private readonly Fd upper;
 
     public UpperSyncTests()
@@ -25,6 +28,7 @@ public sealed class UpperSyncTests : IDisposable
     public void Dispose()
     {
         upper.Dispose();
+        renameLock.Dispose();
         Directory.Delete(root, recursive: true);
     }
 
@@ -102,7 +106,7 @@ public sealed class UpperSyncTests : IDisposable
         Assert.Equal(Errno.None, Libc.OpenAt(Libc.AtCwd, PathText.Encode(parent), OpenFlags.Path | OpenFlags.Directory, 0,
             ResolveFlags.None, out int directory));
         using var opened = new Fd(directory);
-        moves.Add(directory, PathText.Encode(Path.GetFileName(place)));
+        using (renameLock.Share()) { moves.AddLocked(directory, PathText.Encode(Path.GetFileName(place))); }
     }
 
     [Fact]
@@ -221,7 +225,10 @@ public sealed class UpperSyncTests : IDisposable
             {
                 isMoved = true;
                 Directory.Move(Path.Combine(root, "a/b"), Path.Combine(root, "moved"));
-                late = () => moves.Add(upper.Value, PathText.Encode("moved"));
+                late = () =>
+                {
+                    using (renameLock.Share()) { moves.AddLocked(upper.Value, PathText.Encode("moved")); }
+                };
             }
             return false;
         }));

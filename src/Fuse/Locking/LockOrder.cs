@@ -91,17 +91,37 @@ public static class LockOrder
     public static void AssertHeld(LockClass kind, object? target = null, bool exclusively = false,
         [System.Runtime.CompilerServices.CallerMemberName] string member = "")
     {
+        if (Holds(kind, target, exclusively)) { return; }
+        Violated($"{member} needs the {kind}{(exclusively ? ", exclusively" : "")}, and the thread holds {Everything}.");
+    }
+
+    /// <summary>Checks that the thread holds a lock that the caller needs, or another lock exclusively, which serves as well.</summary>
+    /// <param name="other">The class of the lock that serves as well.</param>
+    /// <param name="kind">The class of the lock.</param>
+    /// <param name="target">The object of the lock; null for any lock of the class.</param>
+    /// <param name="member">The method that needs the lock.</param>
+    [Conditional("LOCK_ORDER")]
+    public static void AssertHeldOr(LockClass other, LockClass kind, object? target = null,
+        [System.Runtime.CompilerServices.CallerMemberName] string member = "")
+    {
+        if (Holds(kind, target) || Holds(other, null, exclusively: true)) { return; }
+        Violated($"{member} needs the {kind}, or the {other} exclusively, and the thread holds {Everything}.");
+    }
+
+    private static string Everything => held is { Count: > 0 } ? string.Join(", ", held) : "nothing";
+
+    private static bool Holds(LockClass kind, object? target, bool exclusively = false)
+    {
         foreach (Held one in held ??= [])
         {
             if (ReferenceEquals(one.Class, kind)
                 && (target is null || ReferenceEquals(one.Target, target))
                 && (one.IsExclusive || !exclusively))
             {
-                return;
+                return true;
             }
         }
-        Violated($"{member} needs the {kind}{(exclusively ? ", exclusively" : "")}, and the thread holds "
-            + $"{(held is { Count: > 0 } ? string.Join(", ", held) : "nothing")}.");
+        return false;
     }
 
     /// <summary>

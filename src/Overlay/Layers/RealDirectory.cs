@@ -1,4 +1,6 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Layers;
 
@@ -7,7 +9,7 @@ namespace Veneer.Overlay.Layers;
 /// time.
 /// </summary>
 /// <remarks>
-/// Only directories of upper ever move: <see cref="Move"/> follows a rename, and the descriptor stays valid.
+/// Only directories of upper ever move: <see cref="MoveLocked"/> follows a rename, and the descriptor stays valid.
 /// <see cref="DirectoryCache"/> owns the descriptor, the borrowers and the list.
 /// </remarks>
 internal sealed class RealDirectory
@@ -50,8 +52,9 @@ internal sealed class RealDirectory
     internal RealDirectory? Older { get; set; }
 
     /// <summary>Follows a rename. Caller holds the rename lock exclusively.</summary>
-    public void Move(RealDirectory parent, byte[] name)
+    public void MoveLocked(RealDirectory parent, byte[] name)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
         Parent = parent;
         Name = name;
     }

@@ -66,37 +66,42 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
         {
             bool isRight = guess == directory.Key;
             trust = isRight ? Math.Min(trust + 1, MostTrusted) : Math.Max(trust - 1, 0);
-            while (walk.Count > 0 && (!ReferenceEquals(walk[^1].Directory, directory.Parent) || walk.Count == MaxDepth)) { ForgetLast(); }
+            while (walk.Count > 0 && (!ReferenceEquals(walk[^1].Directory, directory.Parent) || walk.Count == MaxDepth))
+            {
+                ForgetLastLocked();
+            }
             if (walk.Count > 0)
             {
                 Visit parent = walk[^1];
                 parent.Child = parent.Listing.IndexOf(directory.Name);
-                if (parent.Child < 0) { ForgetWalk(); } else { walk[^1] = parent; }
+                if (parent.Child < 0) { ForgetWalkLocked(); } else { walk[^1] = parent; }
             }
             if (listing.Count <= MaxListed)
             {
                 walk.Add(new Visit { Directory = directory, Listing = listings.Share(listing), Child = -1 });
             }
             guess = null;
-            if (!TryGuess(out DirectoryInode parentOfNext, out RealKey key)) { return; }
+            if (!TryGuessLocked(out DirectoryInode parentOfNext, out RealKey key)) { return; }
             guess = key;
             if (trust < Trusted) { return; }
             if (!inodes.TryLend(key, parentOfNext, inodes.VersionOf(parentOfNext), out Inode inode, out ulong nodeId)) { return; }
-            Ask(new Work(inode as DirectoryInode, nodeId, null, 0));
+            AskLocked(new Work(inode as DirectoryInode, nodeId, null, 0));
         }
     }
 
     /// <summary>Caller holds the gate.</summary>
-    private void ForgetLast()
+    private void ForgetLastLocked()
     {
+        LockOrder.AssertHeld(OverlayLocks.LookAhead, gate);
         listings.Return(walk[^1].Listing);
         walk.RemoveAt(walk.Count - 1);
     }
 
     /// <summary>Caller holds the gate.</summary>
-    private void ForgetWalk()
+    private void ForgetWalkLocked()
     {
-        while (walk.Count > 0) { ForgetLast(); }
+        LockOrder.AssertHeld(OverlayLocks.LookAhead, gate);
+        while (walk.Count > 0) { ForgetLastLocked(); }
     }
 
     /// <summary>Notes that a reader has gone on in a directory with attributes, up to an entry.</summary>
@@ -106,13 +111,14 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
         if (listing.Ahead is { } ahead && index >= ahead.First && index < ahead.End - (Reach / 2)) { return; }
         using (ObjectLock.Enter(gate, OverlayLocks.LookAhead))
         {
-            Ask(new Work(directory, inodes.Lend(directory), listings.Share(listing), index));
+            AskLocked(new Work(directory, inodes.Lend(directory), listings.Share(listing), index));
         }
     }
 
     /// <summary>Guesses the next directory of a walk that is depth first, in the order of the listings. Caller holds the gate.</summary>
-    private bool TryGuess(out DirectoryInode parent, out RealKey key)
+    private bool TryGuessLocked(out DirectoryInode parent, out RealKey key)
     {
+        LockOrder.AssertHeld(OverlayLocks.LookAhead, gate);
         for (int depth = walk.Count - 1; depth >= 0; depth--)
         {
             Visit visit = walk[depth];
@@ -130,8 +136,9 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
     }
 
     /// <summary>Caller holds the gate.</summary>
-    private void Ask(Work work)
+    private void AskLocked(Work work)
     {
+        LockOrder.AssertHeld(OverlayLocks.LookAhead, gate);
         if (isOver)
         {
             Forget(work);
@@ -214,7 +221,7 @@ internal sealed class LookAhead(LayeredLookup lookup, Listings listings, InodeTa
         using (ObjectLock.Enter(gate, OverlayLocks.LookAhead))
         {
             isOver = true;
-            ForgetWalk();
+            ForgetWalkLocked();
             if (next.NodeId != 0) { Forget(next); }
             next = default;
             Monitor.Pulse(gate);

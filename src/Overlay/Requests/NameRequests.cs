@@ -108,7 +108,7 @@ internal sealed class NameRequests(
                 error = create.RunLocked(parent, name, what, null, out Statx stat, out descriptor);
                 if (error.IsError) { return error; }
                 inode = maker.NewUpperInode(parent, name, stat);
-                tree.Inodes.AddAndLend(inode);
+                tree.Inodes.AddAndLendLocked(inode);
                 tree.Inodes.NoteChange(parent);
                 entry = Replies.EntryOf(inode, inode.NodeId, stat);
                 return Errno.None;
@@ -164,7 +164,7 @@ internal sealed class NameRequests(
             using (tree.RenameLock.Share())
             {
                 using var name = new HeldName(inode);
-                error = rename.SetRedirect(inode, sameDirectory: false);
+                error = rename.SetRedirectLocked(inode, sameDirectory: false);
             }
             if (error == Errno.EXDEV) { error = copyUp.Ensure(inode, request); }
             if (error.IsError) { return error; }

@@ -135,7 +135,7 @@ internal sealed class OpenRequests(
             {
                 error = create.TemporaryLocked(parent, what, staysInWork, out inode, out Statx stat, out descriptor);
                 if (error.IsError) { return error; }
-                tree.Inodes.AddAndLend(inode);
+                tree.Inodes.AddAndLendLocked(inode);
                 result.Entry = Replies.EntryOf(inode, inode.NodeId, stat);
             }
         }

@@ -1,3 +1,5 @@
+using Veneer.Fuse.Locking;
+using Veneer.Overlay.Locking;
 using Veneer.Overlay.Lookup;
 
 namespace Veneer.Overlay.Tree;
@@ -19,7 +21,7 @@ internal sealed class Alias(DirectoryInode parent, byte[] name)
 }
 
 /// <summary>The known names of a file that has several: an image may have a file with tens of thousands.</summary>
-/// <remarks>Readers of <see cref="All"/> take no lock. Everything else is protected by the table.</remarks>
+/// <remarks>Protected by <see cref="InodeTable"/>. Readers of <see cref="All"/> take no lock.</remarks>
 internal sealed class AliasList
 {
     /// <summary>The most names that are searched one by one. For more there is an index.</summary>
@@ -36,12 +38,20 @@ internal sealed class AliasList
     public ReadOnlySpan<Alias> All => current is var all ? all.Items.AsSpan(0, all.Count) : default;
 
     /// <summary>How many names there are that have not been removed.</summary>
-    public int Count => current.Count - removed;
+    public int Count
+    {
+        get
+        {
+            LockOrder.AssertHeld(OverlayLocks.InodeTable);
+            return current.Count - removed;
+        }
+    }
 
     /// <summary>Finds a name that has not been removed.</summary>
     /// <returns>Null when the name is not known.</returns>
     public Alias? Find(DirectoryInode parent, ReadOnlySpan<byte> name)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         if (index is not null)
         {
             index.TryGetValue((parent, NameHash.Secret.Of(name)), out Alias? found);
@@ -57,6 +67,7 @@ internal sealed class AliasList
     /// <summary>Adds a name that is not known yet.</summary>
     public void Add(Alias alias)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         (Alias[] items, int count) = current;
         if (count == items.Length) { Array.Resize(ref items, Math.Max(2, 2 * count)); }
         items[count] = alias;
@@ -68,6 +79,7 @@ internal sealed class AliasList
     /// <summary>Removes a name.</summary>
     public void Remove(Alias alias)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         if (alias.IsRemoved) { return; }
         alias.IsRemoved = true;
         removed++;

@@ -109,8 +109,9 @@ internal sealed class BackingFile
     /// <param name="notifier">Sends the content.</param>
     /// <param name="nodeId">The nodeid of the file.</param>
     /// <param name="message">Space for a header, and the whole content: see <see cref="Notifier.Store"/>.</param>
-    public void Fill(Notifier notifier, ulong nodeId, Span<byte> message)
+    public void FillLocked(Notifier notifier, ulong nodeId, Span<byte> message)
     {
+        LockOrder.AssertHeld(OverlayLocks.CopyUp);
         using (gate.Enter())
         {
             if (opens == 0 && !pagesAreValid) { pagesAreValid = notifier.Store(nodeId, message); }

@@ -1,3 +1,6 @@
+using Veneer.Fuse.Locking;
+using Veneer.Overlay.Locking;
+
 namespace Veneer.Overlay.Tree;
 
 /// <summary>
@@ -17,6 +20,7 @@ internal sealed class ClaimedNumbers
     /// </remarks>
     public ulong Choose(in InoChoice ino, bool isShownByOrigin)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         if (!isShownByOrigin && !claimants.ContainsKey(ino.Ino)) { return ino.Ino; }
         ulong number = ino.Real;
         while (claimants.ContainsKey(number)) { number = InodeNumbers.AlternativeTo(number); }
@@ -26,16 +30,22 @@ internal sealed class ClaimedNumbers
     /// <summary>Gives a new inode the st_ino that <see cref="Choose"/> chooses.</summary>
     public void Assign(Inode inode, in InoChoice ino, bool isShownByOrigin)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         inode.Ino = Choose(ino, isShownByOrigin);
         if (inode.Ino != ino.Real) { claimants[inode.Ino] = inode; }
     }
 
     /// <summary>The inode has got another real object and keeps its number, which it claims unless another inode has.</summary>
-    public void Keep(Inode inode) => claimants.TryAdd(inode.Ino, inode);
+    public void Keep(Inode inode)
+    {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
+        claimants.TryAdd(inode.Ino, inode);
+    }
 
     /// <summary>Frees the number that a dead inode has claimed.</summary>
     public void Release(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         if (claimants.Count > 0 && claimants.TryGetValue(inode.Ino, out Inode? claimant) && ReferenceEquals(claimant, inode))
         {
             claimants.Remove(inode.Ino);
@@ -43,5 +53,9 @@ internal sealed class ClaimedNumbers
     }
 
     /// <summary>Frees all numbers.</summary>
-    public void Clear() => claimants.Clear();
+    public void Clear()
+    {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
+        claimants.Clear();
+    }
 }

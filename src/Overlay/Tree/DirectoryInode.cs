@@ -18,10 +18,11 @@ internal sealed class DirectoryInode(DirectoryStack stack) : Inode(hasUpper: sta
     public RealDirectory? Upper => stack.Upper;
 
     /// <summary>From now on the directory is in upper. Caller holds the copy-up lock.</summary>
-    public void BecomeUpper(RealDirectory upper)
+    public void BecomeUpperLocked(RealDirectory upper)
     {
+        this.AssertMayBecomeUpper();
         stack.Upper = upper;
-        BecomeUpper();
+        BecomeUpperLocked();
     }
 
     /// <summary>The directories of the lower layers that show through, topmost first.</summary>
@@ -51,6 +52,13 @@ internal sealed class DirectoryInode(DirectoryStack stack) : Inode(hasUpper: sta
     [Conditional("LOCK_ORDER")]
     public void AssertNamesLocked([CallerMemberName] string member = "") =>
         LockOrder.AssertHeld(OverlayLocks.Names, stack, member: member);
+
+    /// <summary>
+    /// Checks that no other thread changes a name in the directory: the caller holds the names lock, or the rename lock exclusively.
+    /// </summary>
+    [Conditional("LOCK_ORDER")]
+    public void AssertNamesStay([CallerMemberName] string member = "") =>
+        LockOrder.AssertHeldOr(OverlayLocks.Rename, OverlayLocks.Names, stack, member);
 
     /// <inheritdoc cref="DirectoryStack.IsMerged"/>
     public bool IsMerged => stack.IsMerged;

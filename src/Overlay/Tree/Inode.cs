@@ -1,5 +1,3 @@
-using System.Diagnostics;
-using System.Runtime.CompilerServices;
 using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
@@ -27,7 +25,7 @@ internal enum ObjectPlace : byte
 /// inode enters the table and never changes.
 /// <para>
 /// An inode that is not a directory comes from <see cref="InodeTable.Make"/> and is recycled when it has died. So
-/// <see cref="Clear"/> must clear every field.
+/// <see cref="ClearLocked"/> must clear every field.
 /// </para>
 /// </remarks>
 /// <param name="hasUpper">Whether upper has the object.</param>
@@ -125,17 +123,17 @@ internal class Inode(bool hasUpper = false)
     /// </summary>
     public ReadOnlySpan<byte> Name => Terminated(Volatile.Read(ref name));
 
-    /// <summary>Changes the name. Caller holds the rename lock exclusively, or nobody else knows the inode.</summary>
+    /// <summary>Changes the name. Caller holds the rename lock exclusively, unless nobody else knows the inode.</summary>
     /// <param name="value">With its NUL. The array must not change afterwards.</param>
-    public void SetName(byte[] value)
+    public void SetNameLocked(byte[] value)
     {
+        this.AssertRenameExcluded();
         if (LowerDirectory is not null && rareFields?.LowerName is null) { Rare.LowerName = name; }
         Volatile.Write(ref name, value);
     }
 
-    /// <summary>Sets the first name. The array of the earlier object's name is reused if it is long enough.</summary>
+    /// <summary>Sets the first name, with its NUL. The array of the earlier object's name is reused if it is long enough.</summary>
     /// <remarks>Nobody else knows the inode.</remarks>
-    /// <param name="value">With its NUL.</param>
     public void Begin(ReadOnlySpan<byte> value)
     {
         // Arrays take multiples of 8 bytes anyhow. A new array is at least twice as long, so that later names fit as well.
@@ -149,7 +147,7 @@ internal class Inode(bool hasUpper = false)
     /// <summary>The name of the topmost lower object, with its NUL: the first <see cref="Name"/>, unless set to another one.</summary>
     public ReadOnlySpan<byte> LowerName
     {
-        // In this order: SetName() keeps the old name before it changes the name.
+        // In this order: SetNameLocked() keeps the old name before it changes the name.
         get
         {
             byte[] current = Volatile.Read(ref name);
@@ -157,8 +155,7 @@ internal class Inode(bool hasUpper = false)
         }
     }
 
-    /// <summary>Sets the name of the topmost lower object, which is not the first <see cref="Name"/>.</summary>
-    /// <param name="value">With its NUL.</param>
+    /// <summary>Sets the name of the topmost lower object, with its NUL, which is not the first <see cref="Name"/>.</summary>
     public void SetLowerName(byte[] value) => Rare.LowerName = value;
 
     /// <summary>Where the data is while upper has only the attributes; otherwise null. Changed under the copy-up lock.</summary>
@@ -239,16 +236,21 @@ internal class Inode(bool hasUpper = false)
     /// <summary>
     /// From now on the object, or at least its attributes, are in upper. Caller holds the copy-up lock, or nobody else knows the inode.
     /// </summary>
-    public void BecomeUpper() => hasUpper = true;
+    public void BecomeUpperLocked()
+    {
+        this.AssertMayBecomeUpper();
+        hasUpper = true;
+    }
 
     /// <summary>
     /// What leads to the object. It follows from <see cref="Hold"/>, <see cref="IsNameless"/>, <see cref="IsUnlinked"/> and
     /// <see cref="HasUpper"/>, which only the methods of this class whose names begin with Become change.
     /// </summary>
     /// <remarks>
-    /// Callers hold the rename lock and, to change the place, the names lock of the directory. What stands in for the name is cleared
-    /// only under the exclusive rename lock, since others may be using it. Some readers take no lock: what stands in is set before
-    /// <see cref="IsNameless"/> becomes true, and cleared after that has become false.
+    /// To change the place, the caller holds the names lock of the directory, or the rename lock exclusively: see
+    /// <see cref="InodeLocking"/>. What stands in for the name is cleared only under the exclusive rename lock, since others may be
+    /// using it. Some readers take no lock: what stands in is set before <see cref="IsNameless"/> becomes true, and cleared after that
+    /// has become false.
     /// </remarks>
     public ObjectPlace Place =>
         Hold is not null ? ObjectPlace.Held
@@ -268,30 +270,48 @@ internal class Inode(bool hasUpper = false)
     /// </remarks>
     public bool IsUnlinked { get; private set; }
 
-    /// <summary>From now on a name in work leads to the copy of a file with several lower names.</summary>
-    /// <param name="workName">With its NUL.</param>
-    public void BecomeHeld(byte[] workName) => Rare.Hold = workName;
-
-    /// <summary>The name is about to go: from now on a descriptor leads to the object. Called by <see cref="Orphans"/> only.</summary>
-    public void BecomeOrphaned(int descriptor)
+    /// <summary>
+    /// From now on a name in work, with its NUL, leads to the copy of a file with several lower names. Caller holds the copy-up lock and
+    /// the rename lock: the names of such a file are removed under the exclusive rename lock.
+    /// </summary>
+    public void BecomeHeldLocked(byte[] workName)
     {
+        this.AssertCopyUpLocked();
+        LockOrder.AssertHeld(OverlayLocks.Rename);
+        Rare.Hold = workName;
+    }
+
+    /// <summary>
+    /// The name is about to go: from now on a descriptor leads to the object. Called by <see cref="Orphans"/> only. Caller holds the
+    /// locks of <see cref="Place"/>.
+    /// </summary>
+    public void BecomeOrphanedLocked(int descriptor)
+    {
+        this.AssertPlaceLocked();
         Rare.Orphan = descriptor;
         StandIn();
     }
 
-    /// <summary>The name is about to go: from now on a name in work leads to the object.</summary>
-    /// <param name="workName">With its NUL.</param>
-    public void BecomeOrphaned(byte[] workName)
+    /// <summary>
+    /// The name is about to go: from now on a name in work, with its NUL, leads to the object. Caller holds the locks of
+    /// <see cref="Place"/>.
+    /// </summary>
+    public void BecomeOrphanedLocked(byte[] workName)
     {
+        this.AssertPlaceLocked();
         Rare.WorkName = workName;
         StandIn();
     }
 
     /// <summary>
     /// The name is about to go, and what stands in for it is there already, since an earlier removal failed: see
-    /// <see cref="BecomeNamedAgain"/>.
+    /// <see cref="BecomeNamedAgainLocked"/>. Caller holds the locks of <see cref="Place"/>.
     /// </summary>
-    public void BecomeOrphanedAgain() => StandIn();
+    public void BecomeOrphanedAgainLocked()
+    {
+        this.AssertPlaceLocked();
+        StandIn();
+    }
 
     private void StandIn()
     {
@@ -299,30 +319,58 @@ internal class Inode(bool hasUpper = false)
         if (rareFields is { Hold: not null } rare) { rare.Hold = null; }
     }
 
-    /// <summary>The removal of the name failed. What stands in for it stays, since others may be using it.</summary>
-    public void BecomeNamedAgain() => isNameless = false;
+    /// <summary>
+    /// The removal of the name failed. What stands in for it stays, since others may be using it. Caller holds the locks of
+    /// <see cref="Place"/>.
+    /// </summary>
+    public void BecomeNamedAgainLocked()
+    {
+        this.AssertPlaceLocked();
+        isNameless = false;
+    }
 
     /// <summary>
     /// From now on the object is reached by its name, and nobody is using what stood in for it. Called by <see cref="Orphans"/> only.
+    /// Caller holds the rename lock exclusively.
     /// </summary>
     /// <param name="descriptor">The descriptor that stood in, which the caller closes; or -1.</param>
     /// <param name="workName">The name in work that stood in, which the caller discards; or null.</param>
-    public void BecomeNamed(out int descriptor, out byte[]? workName)
+    public void BecomeNamedLocked(out int descriptor, out byte[]? workName)
     {
+        this.AssertRenameExcluded();
         isNameless = false;
         (descriptor, workName) = (Orphan, WorkName);
         if (rareFields is { } rare) { (rare.Orphan, rare.WorkName) = (-1, null); }
     }
 
-    /// <summary>A removed directory is in work from now on. Its real directory leads to it there.</summary>
-    /// <param name="workName">With its NUL.</param>
-    public void SetWorkName(byte[] workName) => Rare.WorkName = workName;
+    /// <summary>
+    /// A removed directory is in work from now on, by a name with its NUL. Its real directory leads to it there. Caller holds the locks
+    /// of <see cref="Place"/>.
+    /// </summary>
+    public void SetWorkNameLocked(byte[] workName)
+    {
+        this.AssertPlaceLocked();
+        Rare.WorkName = workName;
+    }
 
-    /// <summary>The last name has been removed.</summary>
-    public void BecomeUnlinked() => IsUnlinked = true;
+    /// <summary>
+    /// The last name has been removed. Caller holds the names lock of the directory that had it, or the rename lock exclusively.
+    /// </summary>
+    public void BecomeUnlinkedLocked()
+    {
+        this.AssertNameLocked();
+        IsUnlinked = true;
+    }
 
-    /// <summary>The object has got a name, as a file from O_TMPFILE may.</summary>
-    public void BecomeLinked() => IsUnlinked = false;
+    /// <summary>
+    /// The object has got a name, as a file from O_TMPFILE may. Caller holds the names lock of the directory that has it, or the rename
+    /// lock exclusively.
+    /// </summary>
+    public void BecomeLinkedLocked()
+    {
+        this.AssertNameLocked();
+        IsUnlinked = false;
+    }
 
     /// <summary>Whether the data is in upper.</summary>
     public bool HasUpperData => HasUpper && Metacopy is null;
@@ -350,18 +398,14 @@ internal class Inode(bool hasUpper = false)
     public bool TryLockCopyUp(int milliseconds, out ObjectLock.Scope scope) =>
         ObjectLock.TryEnter(this, OverlayLocks.CopyUp, milliseconds, out scope);
 
-    /// <summary>Checks that the caller holds the copy-up lock.</summary>
-    [Conditional("LOCK_ORDER")]
-    public void AssertCopyUpLocked([CallerMemberName] string member = "") =>
-        LockOrder.AssertHeld(OverlayLocks.CopyUp, this, member: member);
-
     /// <summary>Whether the inode may be recycled when it has died: nothing that the inode knows of may still refer to it.</summary>
     public bool IsRecyclable =>
         !IsDirectory && Links is null && AliasList is null or { Count: 0 } && Backing is null or { IsIdle: true };
 
     /// <summary>Makes the inode as new. Caller holds the lock of the table, and nobody else knows the inode.</summary>
-    public void Clear()
+    public void ClearLocked()
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         NodeId = Lookups = Ino = keyIno = 0;
         keyDevice = type = 0;
         Parent = null;

@@ -1,3 +1,6 @@
+using Veneer.Fuse.Locking;
+using Veneer.Overlay.Locking;
+
 namespace Veneer.Overlay.Tree;
 
 /// <summary>
@@ -25,6 +28,7 @@ internal sealed class InodeBuckets
     /// <returns>Null when there is none.</returns>
     public Inode? Find(ulong nodeId)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         Inode? inode = BucketOf(nodeId);
         while (inode is not null && inode.NodeId != nodeId) { inode = inode.NextByNodeId; }
         return inode;
@@ -34,6 +38,7 @@ internal sealed class InodeBuckets
     /// <returns>Null when there is none.</returns>
     public Inode? Find(RealKey key)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         Inode? inode = BucketOf(key);
         while (inode is not null && inode.Key != key) { inode = inode.NextByKey; }
         return inode;
@@ -42,6 +47,7 @@ internal sealed class InodeBuckets
     /// <summary>Enters an inode, whose nodeid and key are set.</summary>
     public void Add(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         if (Count >= byNodeId.Length) { Resize(byNodeId.Length * 2); }
         AddNodeId(inode);
         AddKey(inode);
@@ -51,6 +57,7 @@ internal sealed class InodeBuckets
     /// <summary>Removes an inode, even if it is not found by its key any more.</summary>
     public void Remove(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         RemoveNodeId(inode);
         RemoveKey(inode);
         Count--;
@@ -60,6 +67,7 @@ internal sealed class InodeBuckets
     /// <summary>Gives an inode another nodeid.</summary>
     public void ChangeNodeId(Inode inode, ulong nodeId)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         RemoveNodeId(inode);
         inode.NodeId = nodeId;
         AddNodeId(inode);
@@ -83,6 +91,7 @@ internal sealed class InodeBuckets
     /// <summary>From now on the inode is found by its key.</summary>
     public void AddKey(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         ref Inode? bucket = ref BucketOf(inode.Key);
         inode.NextByKey = bucket;
         inode.IsKeyed = true;
@@ -92,6 +101,7 @@ internal sealed class InodeBuckets
     /// <summary>From now on the inode is not found by its key.</summary>
     public void RemoveKey(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         ref Inode? link = ref BucketOf(inode.Key);
         while (link is not null && !ReferenceEquals(link, inode)) { link = ref link.NextByKey; }
         if (link is not null) { link = inode.NextByKey; }
@@ -119,17 +129,26 @@ internal sealed class InodeBuckets
     /// <summary>Removes all inodes.</summary>
     public void Clear()
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         byNodeId = new Inode?[Fewest];
         byKey = new Inode?[Fewest];
         Count = 0;
     }
 
     /// <summary>Enumerates all inodes. No inode may be entered or removed meanwhile.</summary>
-    public Enumerator GetEnumerator() => new(byNodeId);
+    public Enumerator GetEnumerator()
+    {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
+        return new(byNodeId);
+    }
 
     /// <summary>Enumerates the inodes in the first buckets.</summary>
     /// <param name="most">The most buckets.</param>
-    public Enumerator First(int most) => new(byNodeId.AsSpan(0, Math.Min(most, byNodeId.Length)));
+    public Enumerator First(int most)
+    {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
+        return new(byNodeId.AsSpan(0, Math.Min(most, byNodeId.Length)));
+    }
 
     /// <summary>Follows the chains of a range of buckets.</summary>
     public ref struct Enumerator(ReadOnlySpan<Inode?> buckets)

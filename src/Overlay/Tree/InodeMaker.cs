@@ -33,7 +33,7 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
                 IsOpaque = whole.IsOpaque,
                 IsImpure = whole.IsImpure,
             };
-            directory.SetName(ownName);
+            directory.SetNameLocked(ownName);
             inode = directory;
         }
         else
@@ -42,7 +42,7 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
             inode.LowerDirectory = whole.LowerDirectory;
             inode.Type = found.Stat.Type;
             inode.Metacopy = whole.Metacopy;
-            if (found.HasUpper) { inode.BecomeUpper(); }
+            if (found.HasUpper) { inode.BecomeUpperLocked(); }
             inode.IsSmall = !found.HasUpper && found.Stat.Size < SmallestImage;
             inode.HasOrigin = whole.HasOrigin || (found.HasUpper && tree.Numbers.TryGetRemembered(key, out _));
             if (whole.LowerName is { } lowerName) { inode.SetLowerName(lowerName); }
@@ -93,12 +93,12 @@ internal sealed class InodeMaker(ObjectTree tree, bool isWritable)
         {
             byte[] ownName = name.ToArray();
             inode = new DirectoryInode(new DirectoryStack(new RealDirectory(parent!.Upper!, ownName), []));
-            inode.SetName(ownName);
+            inode.SetNameLocked(ownName);
         }
         else
         {
             inode = tree.Inodes.Make(name);
-            inode.BecomeUpper();
+            inode.BecomeUpperLocked();
         }
         inode.Type = stat.Type;
         inode.Parent = parent;

@@ -1,3 +1,6 @@
+using Veneer.Fuse.Locking;
+using Veneer.Overlay.Locking;
+
 namespace Veneer.Overlay.Tree;
 
 /// <summary>
@@ -20,6 +23,7 @@ internal sealed class InodePool
     /// <returns>Null when there is none.</returns>
     public Inode? Take()
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         Inode? inode = first;
         if (inode is null) { return null; }
         first = inode.NextByNodeId;
@@ -31,12 +35,13 @@ internal sealed class InodePool
     /// <summary>Accepts a dead inode. It becomes garbage if the pool is full or the inode is not recyclable.</summary>
     public void Put(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         if (Count >= Most || !inode.IsRecyclable)
         {
             Dropped++;
             return;
         }
-        inode.Clear();
+        inode.ClearLocked();
         inode.NextByNodeId = first;
         first = inode;
         Count++;
@@ -45,6 +50,7 @@ internal sealed class InodePool
     /// <summary>Leaves all dead inodes to the collector, which is about to be called.</summary>
     public void Drop()
     {
+        LockOrder.AssertHeld(OverlayLocks.InodeTable);
         Dropped += Count;
         first = null;
         Count = 0;

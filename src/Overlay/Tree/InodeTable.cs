@@ -231,9 +231,10 @@ internal sealed class InodeTable
     }
 
     /// <summary>Enters the inode of an object that was just created, and lends the kernel one reference.</summary>
-    /// <remarks>Nobody else can have found the object. Caller holds the names lock of the directory.</remarks>
-    public void AddAndLend(Inode inode)
+    /// <remarks>Nobody else can have found the object. Caller holds the names lock of the directory, if the object has a name.</remarks>
+    public void AddAndLendLocked(Inode inode)
     {
+        inode.Parent?.AssertNamesLocked();
         using (gate.Enter())
         {
             // The filesystem may have given the real inode the number of a removed one, which the kernel has not forgotten yet.
@@ -312,14 +313,15 @@ internal sealed class InodeTable
     /// <param name="inode">The inode.</param>
     /// <param name="parent">The directory of the name.</param>
     /// <param name="name">With its NUL. The array must not change afterwards.</param>
-    public void Move(Inode inode, DirectoryInode parent, byte[] name)
+    public void MoveLocked(Inode inode, DirectoryInode parent, byte[] name)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
         using (gate.Enter())
         {
             InodeReferences.AddNameLocked(parent);
             DirectoryInode? old = inode.Parent;
             inode.Parent = parent;
-            inode.SetName(name);
+            inode.SetNameLocked(name);
             if (inode.IsDirectory && inode.IsKnownByName)
             {
                 bool isKeyed = inode.IsKeyed;

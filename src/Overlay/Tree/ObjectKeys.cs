@@ -19,8 +19,9 @@ internal sealed class ObjectKeys(InodeNumbers numbers, LayerStack layers)
     /// <param name="name">With its NUL.</param>
     /// <param name="stat">The object's attributes.</param>
     /// <remarks>
-    /// A directory has one name, so its place identifies it, and <see cref="InodeTable.Move"/> changes the key. A file may have several
-    /// names, so its number identifies it. Where another file may have the same number, a link tells them apart (Upper/SameFile).
+    /// A directory has one name, so its place identifies it, and <see cref="InodeTable.MoveLocked"/> changes the key. A file may have
+    /// several names, so its number identifies it. Where another file may have the same number, a link tells them apart
+    /// (Upper/SameFile).
     /// </remarks>
     public RealKey InUpper(DirectoryInode? parent, ReadOnlySpan<byte> name, in Statx stat) =>
         stat.IsDirectory && layers.UpperIdentity.IsByName(isDirectory: true)

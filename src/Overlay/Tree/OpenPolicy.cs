@@ -98,7 +98,7 @@ internal sealed class OpenPolicy(ObjectTree tree, KernelSession session, OpenFil
             Libc.Close(descriptor);
             // A full buffer may not be the whole content: the file has changed since it was found small.
             if (error.IsError || count == 0 || count == (int)InodeMaker.SmallestImage) { return; }
-            backing.Fill(notifier, nodeId, message[..(Notifier.StoreHeader + count)]);
+            backing.FillLocked(notifier, nodeId, message[..(Notifier.StoreHeader + count)]);
         }
     }
 

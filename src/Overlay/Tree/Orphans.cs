@@ -21,18 +21,23 @@ internal sealed class Orphans(OrderedLock gate)
     /// <summary>How many descriptors of objects without a name are open, those of dead inodes included.</summary>
     public int Count => Volatile.Read(ref count);
 
-    /// <summary>From now on a descriptor leads to the object, which has no name or is about to lose it.</summary>
-    public void Add(Inode inode, int descriptor)
+    /// <summary>
+    /// From now on a descriptor leads to the object, which has no name or is about to lose it. Caller holds the locks of
+    /// <see cref="Inode.Place"/>.
+    /// </summary>
+    public void AddLocked(Inode inode, int descriptor)
     {
+        inode.AssertPlaceLocked();
         Interlocked.Increment(ref count);
-        inode.BecomeOrphaned(descriptor);
+        inode.BecomeOrphanedLocked(descriptor);
     }
 
     /// <summary>From now on the object is reached by its name again. Caller holds the rename lock exclusively.</summary>
-    /// <inheritdoc cref="Inode.BecomeNamed"/>
-    public void Remove(Inode inode, out int descriptor, out byte[]? workName)
+    /// <inheritdoc cref="Inode.BecomeNamedLocked"/>
+    public void RemoveLocked(Inode inode, out int descriptor, out byte[]? workName)
     {
-        inode.BecomeNamed(out descriptor, out workName);
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
+        inode.BecomeNamedLocked(out descriptor, out workName);
         if (descriptor >= 0) { Interlocked.Decrement(ref count); }
     }
 

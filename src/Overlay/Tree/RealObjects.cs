@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
 using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Layers;
@@ -8,15 +10,16 @@ namespace Veneer.Overlay.Tree;
 /// <summary>Holds the names lock of an object's directory, so that no other object gets the object's name in upper.</summary>
 /// <remarks>
 /// Whoever changes an object by its name needs it: if the object were removed and another one got the name, that one would be changed.
-/// A directory needs no lock, since it has a descriptor of its own. Caller holds the rename lock.
+/// A directory needs no lock, since it has a descriptor of its own.
 /// </remarks>
 internal readonly ref struct HeldName
 {
     private readonly ObjectLock.Scope names;
 
-    /// <summary>Takes the lock.</summary>
+    /// <summary>Takes the lock. Caller holds the rename lock.</summary>
     public HeldName(Inode inode)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
         if (!inode.IsDirectory && inode.Parent is { } parent) { names = parent.LockNames(); }
     }
 
@@ -93,8 +96,16 @@ internal sealed class RealObjects(DirectoryCache directories, RealDirectory? wor
     /// </summary>
     public Errno Of(RealDirectory directory, ReadOnlySpan<byte> name, out RealReference real)
     {
+        AssertMayUse(directory);
         Errno error = directories.Borrow(directory, out BorrowedDirectory borrowed);
         real = error.IsError ? default : new RealReference(borrowed, name);
         return error;
+    }
+
+    [Conditional("LOCK_ORDER")]
+    private static void AssertMayUse(RealDirectory directory, [CallerMemberName] string member = "")
+    {
+        if (directory.Layer.IsUpper) { LockOrder.AssertHeld(OverlayLocks.Rename, member: member); }
+        else { LockOrder.AssertNotHeld(OverlayLocks.Rename, member); }
     }
 }

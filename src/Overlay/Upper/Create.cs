@@ -125,7 +125,7 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper, InodeMaker maker
         Errno error = OpenTemporary(parent, what, isLinkable: staysInWork, out stat, out descriptor);
         if (error.IsError) { return error; }
         inode = maker.NewUpperInode(null, Libc.Self, stat);
-        if (!staysInWork || !remove.LinkInWork(inode, descriptor, Libc.Self))
+        if (!staysInWork || !remove.LinkInWorkLocked(inode, descriptor, Libc.Self))
         {
             error = Libc.Duplicate(descriptor, out int kept);
             if (error.IsError)
@@ -134,9 +134,9 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper, InodeMaker maker
                 descriptor = -1;
                 return error;
             }
-            tree.Orphans.Add(inode, kept);
+            tree.Orphans.AddLocked(inode, kept);
         }
-        inode.BecomeUnlinked();
+        inode.BecomeUnlinkedLocked();
         return Errno.None;
     }
 
@@ -265,7 +265,7 @@ internal sealed class Create(ObjectTree tree, UpperLayer upper, InodeMaker maker
     {
         if (!isDirectory) { return temporary.Replace(whiteout.Descriptor, whiteout.Name); }
         if (upper.Features.Exchange) { return temporary.Exchange(whiteout.Descriptor, whiteout.Name); }
-        Errno error = temporary.Over(upper.Work!.Steps.Replace(whiteout, temporary.Name, out byte[] aside));
+        Errno error = temporary.Over(upper.Work!.Steps.ReplaceLocked(whiteout, temporary.Name, out byte[] aside));
         if (!error.IsError) { upper.Work.Discard(aside); }
         return error;
     }

@@ -11,10 +11,14 @@ namespace Veneer.Overlay.Upper;
 /// <param name="session">The connection to the kernel.</param>
 internal sealed class ImpureMark(ObjectTree tree, UpperLayer upper, KernelSession session)
 {
-    /// <summary>Marks a directory that is about to get an entry with an origin or a redirect. Kernel: ovl_set_impure().</summary>
+    /// <summary>
+    /// Marks a directory that is about to get an entry with an origin or a redirect. Caller holds the names lock of the directory, or
+    /// the rename lock exclusively. Kernel: ovl_set_impure().
+    /// </summary>
     /// <param name="directory">The directory, which is in upper.</param>
-    public Errno Set(DirectoryInode directory)
+    public Errno SetLocked(DirectoryInode directory)
     {
+        directory.AssertNamesStay();
         if (directory.IsImpure) { return Errno.None; }
         if (upper.Work!.Features.Attributes == AttributeSpace.None) { return Errno.None; } // and so there are no origins either
         Errno error = tree.Objects.Of(directory.Upper!, Libc.Self, out RealReference real);

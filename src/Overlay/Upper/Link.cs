@@ -55,7 +55,7 @@ internal sealed class Link(ObjectTree tree, UpperLayer upper, Remove remove, Imp
         Errno error;
         if (inode.HasOrigin)
         {
-            error = impure.Set(parent);
+            error = impure.SetLocked(parent);
             if (error.IsError) { return error; }
         }
         error = tree.Objects.ResolveLocked(inode, out RealReference real);
@@ -66,7 +66,7 @@ internal sealed class Link(ObjectTree tree, UpperLayer upper, Remove remove, Imp
         else if (inode.Links is null && !inode.IsNameless) { tree.Aliases.Add(inode, inode.Parent!, inode.Name, isUpper: true); }
         tree.Aliases.Add(inode, parent, name, isUpper: true);
         if (inode.Links is { } links) { links.Count++; }
-        inode.BecomeLinked();
+        inode.BecomeLinkedLocked();
         tree.Inodes.NoteChange(parent);
         return Errno.None;
     }
@@ -74,8 +74,8 @@ internal sealed class Link(ObjectTree tree, UpperLayer upper, Remove remove, Imp
     /// <summary>From now on a file that was reached through a descriptor or a name in work is reached by its first name.</summary>
     private void GiveFirstName(Inode inode, DirectoryInode parent, byte[] name)
     {
-        tree.Inodes.Move(inode, parent, name);
-        remove.DropStandIn(inode);
+        tree.Inodes.MoveLocked(inode, parent, name);
+        remove.DropStandInLocked(inode);
     }
 
     private Errno MakeName(in RealReference source, DirectoryInode parent, ReadOnlySpan<byte> name)
@@ -86,7 +86,7 @@ internal sealed class Link(ObjectTree tree, UpperLayer upper, Remove remove, Imp
         {
             error = LinkTo(source, directory.Directory, name);
             if (error == Errno.EEXIST) { error = LinkOverWhiteout(source, parent, directory.Directory, name); }
-            if (!error.IsError) { upper.Moves?.Add(directory.Directory, name); }
+            if (!error.IsError) { upper.Moves?.AddLocked(directory.Directory, name); }
             return error;
         }
     }

@@ -33,7 +33,7 @@ internal sealed class Moves : IDisposable
     private bool isIncomplete;
     private bool ended;
 
-    /// <param name="settle">Waits until every thread that has moved an object has called <see cref="Add"/>.</param>
+    /// <param name="settle">Waits until every thread that has moved an object has called <see cref="AddLocked"/>.</param>
     public Moves(Action? settle = null) => this.settle = settle;
 
     /// <summary>For an upper whose users move objects without reporting it.</summary>
@@ -50,8 +50,9 @@ internal sealed class Moves : IDisposable
     /// <summary>Notes that an object was moved to a name. Costs some system calls. Caller holds the rename lock.</summary>
     /// <param name="directory">A descriptor of the directory in upper; the caller keeps it.</param>
     /// <param name="name">The new name, with its NUL.</param>
-    public void Add(int directory, ReadOnlySpan<byte> name)
+    public void AddLocked(int directory, ReadOnlySpan<byte> name)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename);
         Errno error = Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.Confined, out int opened);
         if (error == Errno.ENOENT) { return; } // removed meanwhile
         var moved = new Fd(opened);

@@ -94,14 +94,14 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         if (error.IsError) { return error; }
         using (target)
         {
-            error = impure.Set(parent);
+            error = impure.SetLocked(parent);
             if (error.IsError) { return error; }
             Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
             // A link never replaces anything. A rename may, if the filesystem has no RENAME_NOREPLACE. Only regular files are
             // linked: directories cannot be.
             error = copy.Descriptor >= 0 && upper.Features.Links
                 ? LinkTo(copy, temporary, target.Directory, copy.Inode.Name)
-                : temporary.Publish(target.Directory, copy.Inode.Name);
+                : temporary.PublishLocked(target.Directory, copy.Inode.Name);
             if (error.IsError) { return error; }
             RestoreTimes(parent, target.Directory, hasTimes, times);
         }
@@ -127,13 +127,13 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
     {
         removed.AssertCopyUpLocked();
         var orphan = new RealDirectory(upper.WorkRoot!, temporary.Name.ToArray());
-        if (upper.HasManyOrphans) { removed.SetWorkName(temporary.Keep()); }
+        if (upper.HasManyOrphans) { removed.SetWorkNameLocked(temporary.Keep()); }
         else
         {
             Errno error = tree.Directories.KeepOpen(orphan);
             if (error.IsError) { return error; }
         }
-        removed.BecomeUpper(orphan);
+        removed.BecomeUpperLocked(orphan);
         session.Notifier?.InvalidateAttributes(removed.NodeId);
         return Errno.None;
     }
@@ -147,8 +147,8 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         copy.Inode.AssertCopyUpLocked();
         Inode inode = copy.Inode;
         bool staysInWork = upper.HasManyOrphans && (copy.Descriptor >= 0
-            ? remove.LinkInWork(inode, copy.Descriptor, Libc.Self)
-            : remove.LinkInWork(inode, temporary.Directory, temporary.Name));
+            ? remove.LinkInWorkLocked(inode, copy.Descriptor, Libc.Self)
+            : remove.LinkInWorkLocked(inode, temporary.Directory, temporary.Name));
         if (!staysInWork)
         {
             Errno error = copy.Descriptor >= 0
@@ -156,7 +156,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
                 : Libc.OpenAt(temporary.Directory, temporary.Name, OpenFlags.Path | OpenFlags.NoFollow, 0,
                     ResolveFlags.None, out descriptor);
             if (error.IsError) { return error; }
-            tree.Orphans.Add(inode, descriptor);
+            tree.Orphans.AddLocked(inode, descriptor);
         }
         SetUpperLocked(inode, stat, keepLower: false, copy.Below);
         return Errno.None;
@@ -184,7 +184,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
             upper.Work.Discard(hold);
             return error;
         }
-        inode.BecomeHeld(hold);
+        inode.BecomeHeldLocked(hold);
         SetUpperLocked(inode, stat, keepLower: true);
         return error;
     }
@@ -227,12 +227,12 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
                 if (error.IsError) { return error; }
                 using (target)
                 {
-                    error = impure.Set(alias.Parent);
+                    error = impure.SetLocked(alias.Parent);
                     if (error.IsError) { return error; }
                     Errno hasTimes = Libc.StatAt(target.Directory, Libc.Self, StatxMask.Basic, out Statx times);
                     error = Libc.LinkAt(upper.Work!.Descriptor, hold, target.Directory, alias.Name);
                     if (error.IsError) { return error; }
-                    upper.Moves?.Add(target.Directory, alias.Name);
+                    upper.Moves?.AddLocked(target.Directory, alias.Name);
                     RestoreTimes(alias.Parent, target.Directory, hasTimes, times);
                 }
                 alias.IsUpper = true;
@@ -249,13 +249,13 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         if (inode is DirectoryInode directory)
         {
             directory.HasOrigin = true;
-            directory.BecomeUpper(new RealDirectory(directory.Parent!.Upper!, directory.Name.ToArray()));
+            directory.BecomeUpperLocked(new RealDirectory(directory.Parent!.Upper!, directory.Name.ToArray()));
             session.Notifier?.InvalidateAttributes(directory.NodeId);
         }
         // The order matters to threads that open the data without a lock: they must find the data below or in upper, and never
         // the hole of a metacopy.
         if (below is not null) { inode.Metacopy = below; }
-        inode.BecomeUpper();
+        inode.BecomeUpperLocked();
         if (below is null) { inode.Metacopy = null; }
         RealKey key = tree.Keys.InUpper(inode.Parent, inode.Name, stat);
         // The copy of a file with several lower names has no origin, as with the kernel, and keeps its number while mounted.

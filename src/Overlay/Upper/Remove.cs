@@ -41,7 +41,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     /// <param name="positive">Whether a lower would show an object there.</param>
     /// <param name="exclusive">Whether the rename lock is held exclusively.</param>
     /// <param name="isHeld">
-    /// Whether the name could not be removed, and the inode keeps a stand-in that other threads may use: see <see cref="Undo"/>.
+    /// Whether the name could not be removed, and the inode keeps a stand-in that other threads may use: see <see cref="UndoLocked"/>.
     /// </param>
     public Errno UnlinkLocked(
         DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, in Found found, bool positive, bool exclusive, out bool isHeld)
@@ -53,7 +53,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         if (error.IsError) { return error; }
         using (directory)
         {
-            StandIn standIn = found.HasUpper ? ProvideStandIn(parent, name, inode, directory.Directory) : StandIn.None;
+            StandIn standIn = found.HasUpper ? ProvideStandInLocked(parent, name, inode, directory.Directory) : StandIn.None;
             bool leavesNames = !upper.Work!.Features.UnlinksOpenFilesAtOnce && found.Stat.IsRegular;
             if (positive) { error = upper.Work.AnnounceWhiteout(directory.Directory); }
             if (!error.IsError)
@@ -65,7 +65,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             }
             if (error.IsError)
             {
-                isHeld = Undo(standIn, parent, name, inode, exclusive);
+                isHeld = UndoLocked(standIn, parent, name, inode, exclusive);
                 return error;
             }
         }
@@ -85,7 +85,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         Errno error = upper.Work!.MakeWhiteout(temporary.Directory, temporary.Name);
         if (error.IsError) { return error; }
         if (!leavesNames) { return temporary.Replace(file.Descriptor, file.Name); }
-        error = temporary.Over(upper.Work.Steps.Replace(file, temporary.Name, out byte[]? aside));
+        error = temporary.Over(upper.Work.Steps.ReplaceLocked(file, temporary.Name, out byte[]? aside));
         if (!error.IsError && aside is not null) { upper.Work.Discard(aside); }
         return error;
     }
@@ -106,11 +106,13 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     /// </summary>
     /// <remarks>
     /// Another name comes first, because it costs nothing: many programs give a file its name by link and unlink, and the kernel
-    /// may know any number of such files. The caller then holds the rename lock exclusively.
+    /// may know any number of such files. Caller holds the names lock of the directory; or the rename lock exclusively, as it does if the
+    /// object has another name.
     /// </remarks>
-    /// <returns>What leads to the object. <see cref="Undo"/> takes it back if the name cannot be removed.</returns>
-    public StandIn ProvideStandIn(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
+    /// <returns>What leads to the object. <see cref="UndoLocked"/> takes it back if the name cannot be removed.</returns>
+    public StandIn ProvideStandInLocked(DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, int directory)
     {
+        parent.AssertNamesStay();
         if (inode.IsNameless || inode.Hold is not null
             || !ReferenceEquals(inode.Parent, parent) || !name.SequenceEqual(inode.Name))
         {
@@ -120,37 +122,41 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
         {
             if (!other.IsUpper || other.IsRemoved) { continue; }
             if (ReferenceEquals(other.Parent, parent) && name.SequenceEqual(other.Name)) { continue; }
-            tree.Inodes.Move(inode, other.Parent, other.Name);
+            tree.Inodes.MoveLocked(inode, other.Parent, other.Name);
             return StandIn.OtherName;
         }
         if (inode.Orphan < 0 && inode.WorkName is null) // otherwise it is left from a removal that failed
         {
-            if (upper.HasManyOrphans && LinkInWork(inode, directory, name)) { return StandIn.DescriptorOrWorkName; }
+            if (upper.HasManyOrphans && LinkInWorkLocked(inode, directory, name)) { return StandIn.DescriptorOrWorkName; }
             if (Libc.OpenAt(directory, name, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor).IsError)
             {
                 // Out of descriptors: the file is removed all the same. Whoever still asks for it gets ESTALE.
                 return StandIn.None;
             }
-            tree.Orphans.Add(inode, descriptor);
+            tree.Orphans.AddLocked(inode, descriptor);
         }
-        else { inode.BecomeOrphanedAgain(); }
+        else { inode.BecomeOrphanedAgainLocked(); }
         return StandIn.DescriptorOrWorkName;
     }
 
-    /// <summary>Takes back what <see cref="ProvideStandIn"/> did, since the name was not removed: it leads to the object again.</summary>
+    /// <summary>
+    /// Takes back what <see cref="ProvideStandInLocked"/> did, since the name was not removed: it leads to the object again. Caller
+    /// holds the same locks.
+    /// </summary>
     /// <returns>
     /// Whether the descriptor or the name in work is still there: other threads may use it, since the rename lock is shared.
     /// </returns>
-    public bool Undo(StandIn standIn, DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, bool exclusive)
+    public bool UndoLocked(StandIn standIn, DirectoryInode parent, ReadOnlySpan<byte> name, Inode inode, bool exclusive)
     {
-        if (standIn == StandIn.OtherName) { tree.Inodes.Move(inode, parent, name.ToArray()); }
+        parent.AssertNamesStay();
+        if (standIn == StandIn.OtherName) { tree.Inodes.MoveLocked(inode, parent, name.ToArray()); }
         if (standIn != StandIn.DescriptorOrWorkName) { return false; }
         if (!exclusive)
         {
-            inode.BecomeNamedAgain();
+            inode.BecomeNamedAgainLocked();
             return true;
         }
-        DropStandIn(inode);
+        DropStandInLocked(inode);
         return false;
     }
 
@@ -158,27 +164,31 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     /// Drops the descriptor or the name in work that leads to an object, which is reached by its name again. Caller holds the
     /// rename lock exclusively.
     /// </summary>
-    public void DropStandIn(Inode inode)
+    public void DropStandInLocked(Inode inode)
     {
-        tree.Orphans.Remove(inode, out int descriptor, out byte[]? workName);
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
+        tree.Orphans.RemoveLocked(inode, out int descriptor, out byte[]? workName);
         if (descriptor >= 0) { Libc.Close(descriptor); }
         if (workName is not null) { upper.Work!.Discard(workName); }
     }
 
-    /// <summary>Gives a name in work to an object that has no name, or is about to lose it.</summary>
+    /// <summary>
+    /// Gives a name in work to an object that has no name, or is about to lose it. Caller holds the locks of <see cref="Inode.Place"/>.
+    /// </summary>
     /// <param name="inode">The object.</param>
     /// <param name="directory">A descriptor of the directory that has the object, or of the object itself.</param>
     /// <param name="name">The name in the directory, with its NUL; empty but for the NUL for the object itself.</param>
     /// <returns>False when the object cannot be linked, for example because it has the most links that are allowed.</returns>
-    public bool LinkInWork(Inode inode, int directory, ReadOnlySpan<byte> name)
+    public bool LinkInWorkLocked(Inode inode, int directory, ReadOnlySpan<byte> name)
     {
+        inode.AssertPlaceLocked();
         Span<byte> space = stackalloc byte[WorkDirectory.NameLength];
         byte[] workName = upper.Work!.NewName(space).ToArray();
         Errno error = name.Length > 1
             ? Libc.LinkAt(directory, name, upper.Work.Descriptor, workName)
             : Libc.LinkDescriptor(directory, upper.Work.Descriptor, workName);
         if (error.IsError) { return false; }
-        inode.BecomeOrphaned(workName);
+        inode.BecomeOrphanedLocked(workName);
         return true;
     }
 
@@ -195,14 +205,14 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             if (links.Count > 0) { links.Count--; }
             if (links.Count > 0) { return; }
             if (inode.Hold is { } hold) { MakeOrphan(inode, hold); }
-            inode.BecomeUnlinked();
+            inode.BecomeUnlinkedLocked();
             tree.Numbers.Release(inode.Key);
             tree.Inodes.Unhash(inode);
             tree.Aliases.Release(inode);
             return;
         }
         if (found.HasUpper && HasOtherNames(inode, found)) { return; }
-        inode.BecomeUnlinked();
+        inode.BecomeUnlinkedLocked();
         tree.Numbers.Release(inode.Key);
         tree.Inodes.Unhash(inode);
     }
@@ -222,23 +232,26 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     {
         if (upper.HasManyOrphans)
         {
-            inode.BecomeOrphaned(hold);
+            inode.BecomeOrphanedLocked(hold);
             return;
         }
         Errno error = Libc.OpenAt(
             upper.Work!.Descriptor, hold, OpenFlags.Path | OpenFlags.NoFollow, 0, ResolveFlags.None, out int descriptor);
         if (error.IsError) { return; } // out of descriptors: the copy stays in work until unmount
-        tree.Orphans.Add(inode, descriptor);
+        tree.Orphans.AddLocked(inode, descriptor);
         upper.Work.Discard(hold);
     }
 
-    /// <summary>Leaves a removed directory in work, where it is found for those who have it open.</summary>
+    /// <summary>
+    /// Leaves a removed directory in work, where it is found for those who have it open. Caller holds the rename lock exclusively.
+    /// </summary>
     /// <param name="removed">The directory, which was moved to work.</param>
     /// <param name="name">The name of the directory in work, with its NUL.</param>
-    public void KeepInWork(DirectoryInode removed, byte[] name)
+    public void KeepInWorkLocked(DirectoryInode removed, byte[] name)
     {
-        removed.Upper!.Move(upper.WorkRoot!, name);
-        removed.SetWorkName(name);
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
+        removed.Upper!.MoveLocked(upper.WorkRoot!, name);
+        removed.SetWorkNameLocked(name);
     }
 
     /// <summary>
@@ -282,7 +295,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
                         : MoveAway(directory.Directory, name, whiteouts, out leftover);
                     if (!error.IsError)
                     {
-                        KeepInWork(removed, leftover!.Name);
+                        KeepInWorkLocked(removed, leftover!.Name);
                         leftover = null;
                     }
                 }
@@ -307,7 +320,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
     public void AfterRemoveLocked(DirectoryInode removed)
     {
         LockOrder.AssertHeld(OverlayLocks.Rename);
-        removed.BecomeUnlinked();
+        removed.BecomeUnlinkedLocked();
         tree.Inodes.Unhash(removed);
     }
 
@@ -324,7 +337,7 @@ internal sealed class Remove(ObjectTree tree, UpperLayer upper, KernelSession se
             if (!error.IsError) { leftover = new Leftover(temporary.Keep(), whiteouts); }
             return error;
         }
-        error = temporary.Over(upper.Work.Steps.Replace(directory, temporary.Name, out byte[] aside));
+        error = temporary.Over(upper.Work.Steps.ReplaceLocked(directory, temporary.Name, out byte[] aside));
         if (!error.IsError) { leftover = new Leftover(aside, whiteouts); }
         return error;
     }

@@ -57,7 +57,7 @@ internal ref struct RenameSide(DirectoryInode parent, ReadOnlySpan<byte> name)
 /// <param name="impure">The impure mark.</param>
 internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, ImpureMark impure)
 {
-    /// <summary>Whether an object may get another name or directory. Kernel: ovl_can_move().</summary>
+    /// <summary>Whether an object may get another name or directory. Caller holds no lock. Kernel: ovl_can_move().</summary>
     /// <param name="inode">The object.</param>
     public bool CanMove(Inode inode) => upper.WritesRedirects || inode is not DirectoryInode directory || directory.IsPureUpper;
 
@@ -148,14 +148,14 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
                     }
                     else
                     {
-                        standIn = remove.ProvideStandIn(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
+                        standIn = remove.ProvideStandInLocked(to.Parent, to.Name, to.Inode!, newDirectory.Directory);
                     }
                 }
                 if (inSteps)
                 {
                     var oldName = new UpperName(from.Parent.Upper!, oldDirectory.Directory, from.Name);
                     var newName = new UpperName(to.Parent.Upper!, newDirectory.Directory, to.Name);
-                    error = upper.Work.Steps.Move(oldName, newName, gets, setAside, out byte[]? aside);
+                    error = upper.Work.Steps.MoveLocked(oldName, newName, gets, setAside, out byte[]? aside);
                     if (aside is not null) { to.Leftover = new Leftover(aside, whiteouts); }
                     whiteoutIsLeft = false;
                 }
@@ -176,15 +176,15 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
                     {
                         tree.Directories.UndoKeepOpen(stays.Upper!);
                     }
-                    if (standIn != StandIn.None) { remove.Undo(standIn, to.Parent, to.Name, to.Inode!, exclusive: true); }
+                    if (standIn != StandIn.None) { remove.UndoLocked(standIn, to.Parent, to.Name, to.Inode!, exclusive: true); }
                     return error;
                 }
                 tree.Inodes.NoteChange(from.Parent); // at once: a lookup that found a name before must run again
                 tree.Inodes.NoteChange(to.Parent);
                 if (upper.Moves is { } moves)
                 {
-                    moves.Add(newDirectory.Directory, to.Name);
-                    if (exchange) { moves.Add(oldDirectory.Directory, from.Name); }
+                    moves.AddLocked(newDirectory.Directory, to.Name);
+                    if (exchange) { moves.AddLocked(oldDirectory.Directory, from.Name); }
                 }
                 if (whiteoutIsLeft) { _ = Libc.UnlinkAt(oldDirectory.Directory, from.Name); } // best effort: it covers nothing
             }
@@ -196,7 +196,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
             {
                 if (staysInWork)
                 {
-                    remove.KeepInWork(directory, to.Leftover!.Name);
+                    remove.KeepInWorkLocked(directory, to.Leftover!.Name);
                     to.Leftover = null;
                 }
                 remove.AfterRemoveLocked(directory);
@@ -225,8 +225,8 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
 
     private void Move(Inode inode, DirectoryInode parent, byte[] name)
     {
-        if (inode is DirectoryInode directory) { directory.Upper!.Move(parent.Upper!, name); }
-        tree.Inodes.Move(inode, parent, name);
+        if (inode is DirectoryInode directory) { directory.Upper!.MoveLocked(parent.Upper!, name); }
+        tree.Inodes.MoveLocked(inode, parent, name);
     }
 
     private void MoveAlias(Inode inode, DirectoryInode oldParent, byte[] oldName, DirectoryInode newParent, byte[] newName)
@@ -238,7 +238,7 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
 
     /// <summary>Marks the new directory of an object with an origin or a redirect as impure.</summary>
     private Errno MarkImpureFor(Inode inode, DirectoryInode parent) =>
-        inode.HasOrigin || inode is DirectoryInode { IsMerged: true } ? impure.Set(parent) : Errno.None;
+        inode.HasOrigin || inode is DirectoryInode { IsMerged: true } ? impure.SetLocked(parent) : Errno.None;
 
     /// <summary>
     /// Prepares an object for its new name. An object with a part in a lower gets a redirect to that part. Any other directory
@@ -246,8 +246,8 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
     /// </summary>
     private Errno Prepare(Inode moved, DirectoryInode newParent, in Below below, bool sameDirectory)
     {
-        if (moved is not DirectoryInode directory) { return SetRedirect(moved, sameDirectory); }
-        if (directory.IsMerged) { return SetRedirect(directory, sameDirectory); }
+        if (moved is not DirectoryInode directory) { return SetRedirectLocked(moved, sameDirectory); }
+        if (directory.IsMerged) { return SetRedirectLocked(directory, sameDirectory); }
         if (directory.IsOpaque || !newParent.IsMerged) { return Errno.None; }
         if (!upper.Work!.Features.HasOpaque)
         {
@@ -262,13 +262,14 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
 
     /// <summary>
     /// Gives a metacopy a redirect to the lower file that has its data, before it gets another name. Other objects need none. Caller
-    /// holds the rename lock. Kernel: ovl_set_redirect(), ovl_set_link_redirect().
+    /// holds the name (<see cref="HeldName"/>), or the rename lock exclusively. Kernel: ovl_set_redirect(), ovl_set_link_redirect().
     /// </summary>
     /// <param name="file">Any object but a directory.</param>
     /// <param name="sameDirectory">Whether the other name is in the same directory, and takes the place of this one.</param>
     /// <returns><see cref="Errno.EXDEV"/> when the redirect cannot be written. Then the data must be copied to upper.</returns>
-    public Errno SetRedirect(Inode file, bool sameDirectory)
+    public Errno SetRedirectLocked(Inode file, bool sameDirectory)
     {
+        file.AssertPlaceLocked();
         if (file.Metacopy is null) { return Errno.None; }
         Errno error = tree.Objects.ResolveLocked(file, out RealReference real);
         if (error.IsError) { return error; }
@@ -286,10 +287,12 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
     }
 
     /// <summary>
-    /// Gives a directory a redirect to its lower directories. Kernel: ovl_set_redirect(), which makes every error EXDEV.
+    /// Gives a directory a redirect to its lower directories. Caller holds the rename lock exclusively. Kernel: ovl_set_redirect(),
+    /// which makes every error EXDEV.
     /// </summary>
-    private Errno SetRedirect(DirectoryInode directory, bool sameDirectory)
+    private Errno SetRedirectLocked(DirectoryInode directory, bool sameDirectory)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
         if (directory.Redirect is { } known && (sameDirectory || known[0] == '/')) { return Errno.None; }
         if (RedirectOf(directory, directory.Redirect, sameDirectory) is not { } redirect) { return Errno.EXDEV; }
         if (SetOnUpper(directory, tree.Xattr.Redirect, redirect).IsError) { return Errno.EXDEV; }
@@ -362,6 +365,6 @@ internal sealed class Rename(ObjectTree tree, UpperLayer upper, Remove remove, I
     {
         // best effort: on an error, a lookup finds the empty directory
         _ = Libc.RenameAt(upper.Work!.Descriptor, replaced.Name, directory, name, RenameFlags.Exchange);
-        upper.Moves?.Add(directory, name);
+        upper.Moves?.AddLocked(directory, name);
     }
 }

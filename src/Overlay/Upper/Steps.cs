@@ -1,7 +1,9 @@
 using System.Buffers.Text;
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
 using Veneer.Overlay.Format;
 using Veneer.Overlay.Layers;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Upper;
 
@@ -67,8 +69,9 @@ internal sealed class Steps(WorkDirectory work)
     /// <param name="replacement">The name of the new object in work, with its NUL.</param>
     /// <param name="aside">The name in work that the replaced object gets, with its NUL.</param>
     /// <returns><see cref="Errno.ENAMETOOLONG"/> when the path is too long for a note. After an error nothing has changed.</returns>
-    public Errno Replace(in UpperName target, ReadOnlySpan<byte> replacement, out byte[] aside)
+    public Errno ReplaceLocked(in UpperName target, ReadOnlySpan<byte> replacement, out byte[] aside)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
         aside = NewName();
         byte[] away = InNotes(AsidePrefix, aside);
         Errno error = Begin(OldNameGets.Whiteout, aside, target, default, out byte[] note);
@@ -92,8 +95,9 @@ internal sealed class Steps(WorkDirectory work)
     /// <param name="setAside">Whether an object that has the new name is set aside first, since a rename cannot replace it.</param>
     /// <param name="aside">The name in work of the object that was set aside, which the caller must discard; or null.</param>
     /// <returns><see cref="Errno.EXDEV"/> when the paths are too long for a note. After an error nothing has changed.</returns>
-    public Errno Move(in UpperName from, in UpperName to, OldNameGets gets, bool setAside, out byte[]? aside)
+    public Errno MoveLocked(in UpperName from, in UpperName to, OldNameGets gets, bool setAside, out byte[]? aside)
     {
+        LockOrder.AssertHeld(OverlayLocks.Rename, exclusively: true);
         aside = null;
         byte[] whiteout = [];
         Errno error = Errno.None;

@@ -1,4 +1,6 @@
+using Veneer.Fuse.Locking;
 using Veneer.Linux;
+using Veneer.Overlay.Locking;
 
 namespace Veneer.Overlay.Upper;
 
@@ -34,9 +36,16 @@ internal readonly ref struct Temporary
     /// <summary>An O_PATH descriptor of work.</summary>
     public int Directory => work.Descriptor;
 
-    /// <summary>Moves the object to a name in upper that does not exist. The caller holds the lock that keeps it so.</summary>
-    /// <inheritdoc cref="WorkDirectory.Publish"/>
-    public Errno Publish(int target, ReadOnlySpan<byte> name) => Over(work.Publish(Name, target, name));
+    /// <summary>
+    /// Moves the object to a name in upper that does not exist. Caller holds the names lock of the directory, or the rename lock
+    /// exclusively.
+    /// </summary>
+    /// <inheritdoc cref="WorkDirectory.PublishLocked"/>
+    public Errno PublishLocked(int target, ReadOnlySpan<byte> name)
+    {
+        LockOrder.AssertHeldOr(OverlayLocks.Rename, OverlayLocks.Names);
+        return Over(work.PublishLocked(Name, target, name));
+    }
 
     /// <summary>Replaces an object of upper, which is not a directory, by this object.</summary>
     /// <param name="target">A descriptor of the directory in upper.</param>

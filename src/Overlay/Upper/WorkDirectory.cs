@@ -219,7 +219,7 @@ internal sealed class WorkDirectory : IDisposable
                 // The whiteout has the most links, or there is no space for a link: use the whiteout itself. Kernel: ovl_whiteout().
                 using (gate.Enter())
                 {
-                    error = Publish(SharedWhiteout, target, name);
+                    error = PublishLocked(SharedWhiteout, target, name);
                     hasWhiteout = false;
                 }
                 if (!error.IsError) { return Errno.None; }
@@ -232,7 +232,7 @@ internal sealed class WorkDirectory : IDisposable
         if (Features.Whiteouts == WhiteoutForm.Device) { return Whiteout.Make(target, name, WhiteoutForm.Device, xattr); }
         using var temporary = new Temporary(this, stackalloc byte[NameLength]);
         Errno made = Whiteout.MakeFile(directory.Value, temporary.Name, xattr);
-        return made.IsError ? made : temporary.Publish(target, name);
+        return made.IsError ? made : temporary.PublishLocked(target, name);
     }
 
     /// <summary>Marks a directory of upper that is about to get a whiteout.</summary>
@@ -240,14 +240,16 @@ internal sealed class WorkDirectory : IDisposable
     public Errno AnnounceWhiteout(int target) => Whiteout.Announce(target, Features.Whiteouts, xattr);
 
     /// <summary>
-    /// Moves an object of work to a name in upper that does not exist. The caller holds the lock that keeps it so.
+    /// Moves an object of work to a name in upper that does not exist. Caller holds the names lock of the directory, or the rename lock
+    /// exclusively, so that nobody makes the name.
     /// </summary>
     /// <param name="temporary">The name in work, with its NUL.</param>
     /// <param name="target">A descriptor of the directory in upper.</param>
     /// <param name="name">The name there, with its NUL.</param>
     /// <returns><see cref="Errno.EEXIST"/> when the name exists.</returns>
-    public Errno Publish(ReadOnlySpan<byte> temporary, int target, ReadOnlySpan<byte> name)
+    public Errno PublishLocked(ReadOnlySpan<byte> temporary, int target, ReadOnlySpan<byte> name)
     {
+        LockOrder.AssertHeldOr(OverlayLocks.Rename, OverlayLocks.Names);
         if (Features.NoReplace) { return Libc.RenameAt(directory.Value, temporary, target, name, RenameFlags.NoReplace); }
         Errno error = Libc.StatAt(target, name, StatxMask.Basic, out _);
         if (error != Errno.ENOENT) { return error.IsError ? error : Errno.EEXIST; }
