@@ -13,10 +13,12 @@ internal sealed class Alias(DirectoryInode parent, byte[] name)
     /// <summary>The name with its NUL.</summary>
     public byte[] Name { get; } = name;
 
-    /// <summary>Whether upper has the file under this name. Protected by the directory's names lock.</summary>
+    /// <summary>
+    /// Whether upper has the file under this name. Changed under the directory's names lock, or the rename lock exclusively.
+    /// </summary>
     public volatile bool IsUpper;
 
-    /// <summary>Whether the name has been removed. Protected by the directory's names lock.</summary>
+    /// <summary>Whether the name has been removed. Changed under the directory's names lock, or the rename lock exclusively.</summary>
     public volatile bool IsRemoved;
 }
 

@@ -37,7 +37,10 @@ internal sealed class DirectoryInode(DirectoryStack stack) : Inode(hasUpper: sta
     /// <summary>Whether the upper directory has the opaque attribute. Protected by the rename lock.</summary>
     public bool IsOpaque;
 
-    /// <summary>Whether the upper directory has the impure attribute. Protected by the names lock of this directory.</summary>
+    /// <summary>
+    /// Whether the upper directory has the impure attribute. Changed under the names lock of this directory, or under the rename lock
+    /// held exclusively. Readers of the directory take no lock.
+    /// </summary>
     public bool IsImpure;
 
     /// <summary>

@@ -10,7 +10,7 @@ namespace Veneer.Overlay.Tree;
 /// <summary>Holds the names lock of an object's directory, so that no other object gets the object's name in upper.</summary>
 /// <remarks>
 /// Whoever changes an object by its name needs it: if the object were removed and another one got the name, that one would be changed.
-/// A directory needs no lock, since it has a descriptor of its own.
+/// A directory needs no lock, since it has a descriptor of its own. The exclusive rename lock serves as well.
 /// </remarks>
 internal readonly ref struct HeldName
 {

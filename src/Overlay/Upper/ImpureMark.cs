@@ -43,8 +43,8 @@ internal sealed class ImpureMark(ObjectTree tree, UpperLayer upper, KernelSessio
         {
             using (directory.LockNames())
             {
-                // Whoever moves an object into the directory sets the mark first, and holds the names lock until the object has
-                // its name there.
+                // Whoever moves an object into the directory sets the mark first, and holds the names lock, or the rename lock
+                // exclusively, until the object has its name there.
                 if (directory.IsUnlinked || !directory.IsImpure || content.Version != tree.Inodes.VersionOf(directory)) { return; }
                 if (tree.Objects.Of(directory.Upper!, Libc.Self, out RealReference real).IsError) { return; }
                 using (real)
