@@ -90,6 +90,40 @@ public sealed class LockOrderTests : IDisposable
     }
 
     [Fact]
+    public void Another_lock_held_exclusively_may_serve_as_well()
+    {
+        object one = new(), other = new();
+        var shared = new SharedLock(first);
+        using (shared.Exclude()) { LockOrder.AssertHeldOr(first, second, one); }
+        using (shared.Share())
+        {
+            using (ObjectLock.Enter(one, second)) { LockOrder.AssertHeldOr(first, second, one); }
+            Assert.Empty(violations);
+            using (ObjectLock.Enter(other, second)) { LockOrder.AssertHeldOr(first, second, one); }
+        }
+        Assert.Equal(
+            ["Another_lock_held_exclusively_may_serve_as_well needs the second lock, or the first lock exclusively, and the thread holds "
+                + "first lock (shared, taken by Another_lock_held_exclusively_may_serve_as_well), "
+                + "second lock (taken by Another_lock_held_exclusively_may_serve_as_well)."],
+            violations);
+    }
+
+    [Fact]
+    public void Of_a_nested_class_only_the_outer_lock_is_held_before()
+    {
+        object outer = new(), other = new();
+        LockOrder.AssertOnlyOuter(second, null, "Parentless");
+        using (ObjectLock.Enter(outer, second)) { LockOrder.AssertOnlyOuter(second, outer, "Child"); }
+        Assert.Empty(violations);
+        using (ObjectLock.Enter(other, second))
+        {
+            LockOrder.AssertOnlyOuter(second, outer, "Child");
+            LockOrder.AssertOnlyOuter(second, null, "Parentless");
+        }
+        Assert.Equal(2, violations.Count);
+    }
+
+    [Fact]
     public void A_lock_that_is_not_free_in_time_is_not_held()
     {
         object one = new();

@@ -71,7 +71,7 @@ public sealed class MountTheoryAttribute([CallerFilePath] string? file = null, [
 internal static class MountRequirement
 {
     /// <summary>What is missing, or null: in CI nothing may be, so that the test fails instead.</summary>
-    public static string? Missing => Needs.IsAutomatic ? null : OfThisProgram ?? PrivateNamespace.Obstacle;
+    public static string? Missing => Needs.IsAutomatic ? null : PrivateNamespace.Obstacle;
 
     /// <summary>The reason, where the kernel's overlay is tested.</summary>
     public static string? WhereKernel(string? reason) => Mounter.UnderTest.IsKernel ? reason : null;
@@ -81,9 +81,6 @@ internal static class MountRequirement
 
     /// <summary>The reason, where Veneer is tested.</summary>
     public static string? WhereVeneer(string? reason) => Mounter.UnderTest.IsVeneer ? reason : null;
-
-    /// <summary>What this test program needs beyond the others, and lacks.</summary>
-    public static string? OfThisProgram { get; set; }
 
 #pragma warning disable CA2255 // a test program has no other place that runs before the runner starts threads
     [ModuleInitializer]

@@ -2,6 +2,7 @@ using System.Reflection;
 using System.Text.RegularExpressions;
 using Veneer.Fuse.Locking;
 using Veneer.Overlay.Locking;
+using Veneer.Rig;
 
 namespace Veneer.Overlay.Tests;
 
@@ -15,20 +16,23 @@ public sealed partial class LockChartTests
     public void The_chart_says_what_is_checked()
     {
         LockClass[] classes = [.. Classes(typeof(OverlayLocks)).Concat(Classes(typeof(FuseLocks))).OrderBy(one => one.Rank)];
-        string[] chart =
-        [
-            .. File.ReadLines(Path.Combine(Repository.Root, "ARCHITECTURE.md"))
-                .SkipWhile(line => !line.StartsWith("| lock | ", StringComparison.Ordinal)).Skip(2).TakeWhile(line => line.StartsWith('|'))
-                .Select(line => line.Split('|', StringSplitOptions.TrimEntries)).Select(cells => $"{cells[1]}: {cells[3]}"),
-        ];
+        var chart = new LockChart(Repository.Root);
 
-        Assert.Equal(classes.Select(one => $"{one.Name}: {WhatMayBeTakenUnder(one)}"), chart);
+        Assert.Equal(classes.Select(one => $"{one.Name}: {WhatMayBeTakenUnder(one)}"), chart.Rows);
+        Assert.Equal(
+            from one in classes
+            from other in classes
+            where one.MayBeHeldBefore(other, isSameLock: false)
+            select $"{one} > {other}",
+            chart.Pairs);
         Assert.Equal(classes.Length, classes.Select(one => one.Rank).Distinct().Count());
         Assert.All(classes, one => Assert.InRange(one.Rank, 0, LockClass.MaxRank - 1));
     }
 
     private static string WhatMayBeTakenUnder(LockClass held) =>
-        !held.IsLeaf ? "all below" : held.Inner.Count == 0 ? "nothing" : string.Join(", ", held.Inner);
+        held.IsNested ? "that of a child, all below"
+            : !held.IsLeaf ? "all below"
+            : held.Inner.Count == 0 ? "nothing" : string.Join(", ", held.Inner);
 
     /// <summary>By the text, since a release build has no checks.</summary>
     [Fact]

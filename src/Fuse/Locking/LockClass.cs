@@ -27,7 +27,10 @@ public sealed class LockClass(string name, int rank, bool isLeaf = true, params 
     /// <summary>The classes of locks that may be taken while a leaf is held.</summary>
     public IReadOnlyList<LockClass> Inner => inner;
 
-    /// <summary>Whether one thread may hold two locks of the class. Its users then agree on an order among them.</summary>
+    /// <summary>
+    /// Whether one thread may hold two locks of the class. Its users then check an order among them: see
+    /// <see cref="LockOrder.AssertOnlyOuter"/>.
+    /// </summary>
     public bool IsNested { get; init; }
 
     /// <summary>Whether another lock may be taken while one of this class is held.</summary>

@@ -1,4 +1,7 @@
 using System.Diagnostics;
+#if LOCK_ORDER
+using Veneer.Linux;
+#endif
 
 namespace Veneer.Fuse.Locking;
 
@@ -45,8 +48,49 @@ public static class LockOrder
 
     private static void Note(LockClass first, LockClass second)
     {
-        lock (seen) { seen.Add((first, second)); }
+        bool isNew;
+        lock (seen) { isNew = seen.Add((first, second)); }
         Volatile.Write(ref isSeen[(first.Rank * LockClass.MaxRank) + second.Rank], true);
+#if LOCK_ORDER
+        if (isNew) { Record(first, second); }
+#else
+        _ = isNew;
+#endif
+    }
+
+#if LOCK_ORDER
+    /// <summary>
+    /// Adds a pair to the file that VENEER_LOCK_RECORD names, from which tests learn what the servers have seen. It does so at once,
+    /// since a test may kill the server. A build that is shipped does not know the variable.
+    /// </summary>
+    private static void Record(LockClass first, LockClass second)
+    {
+        if (Environment.GetEnvironmentVariable("VENEER_LOCK_RECORD") is not { Length: > 0 } path) { return; }
+        Errno error = Libc.OpenAt(Libc.AtCwd, PathText.Encode(path), OpenFlags.WriteOnly | OpenFlags.Append, 0,
+            ResolveFlags.None, out int file);
+        if (error.IsError) { return; } // best effort: a server may have no right to the file, or no descriptor left
+        _ = Libc.Write(file, PathText.Encode($"{first} > {second}\n").AsSpan()[..^1], out _); // best effort: as above
+        Libc.Close(file);
+    }
+#endif
+
+    /// <summary>
+    /// Checks, before a thread takes a second lock of a nested class, that it holds no other one of the class than the one that must be
+    /// taken first.
+    /// </summary>
+    /// <param name="kind">The class of the locks.</param>
+    /// <param name="outer">The object of the lock that must be taken first; null if there is none.</param>
+    /// <param name="member">The method that takes the second lock.</param>
+    [Conditional("LOCK_ORDER")]
+    public static void AssertOnlyOuter(LockClass kind, object? outer, string member)
+    {
+        foreach (Held one in held ??= [])
+        {
+            if (ReferenceEquals(one.Class, kind) && !ReferenceEquals(one.Target, outer))
+            {
+                Violated($"{member} takes the {kind} of an object while the thread holds the {one} of one that is not its parent.");
+            }
+        }
     }
 
     /// <summary>Notes that the thread is about to take a lock.</summary>

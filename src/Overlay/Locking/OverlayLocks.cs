@@ -14,7 +14,7 @@ internal static class OverlayLocks
     /// <summary>The rename lock: held shared while a name in upper is used, and never while a lower is read (ADR 20).</summary>
     public static readonly LockClass Rename = new("rename lock", 3, isLeaf: false);
 
-    /// <summary>The lock of a directory while names in it change. Parent before child.</summary>
+    /// <summary>The lock of a directory while names in it change. While one is held, only that of a child may be taken.</summary>
     public static readonly LockClass Names = new("names lock", 4, isLeaf: false) { IsNested = true };
 
     /// <summary>Protects the descriptors of real directories.</summary>

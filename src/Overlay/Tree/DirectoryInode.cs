@@ -48,8 +48,15 @@ internal sealed class DirectoryInode(DirectoryStack stack) : Inode(hasUpper: sta
     /// </summary>
     public int Version;
 
-    /// <summary>Takes the names lock until the result is disposed of. The stack is locked, to save an object.</summary>
-    public ObjectLock.Scope LockNames([CallerMemberName] string member = "") => ObjectLock.Enter(stack, OverlayLocks.Names, member);
+    /// <summary>
+    /// Takes the names lock until the result is disposed of. The thread may hold that of <see cref="Inode.Parent"/>, and no other. The
+    /// stack is locked, to save an object.
+    /// </summary>
+    public ObjectLock.Scope LockNames([CallerMemberName] string member = "")
+    {
+        LockOrder.AssertOnlyOuter(OverlayLocks.Names, Parent?.Stack, member);
+        return ObjectLock.Enter(stack, OverlayLocks.Names, member);
+    }
 
     /// <summary>Checks that the caller holds the names lock.</summary>
     [Conditional("LOCK_ORDER")]

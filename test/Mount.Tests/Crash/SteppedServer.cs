@@ -39,7 +39,9 @@ internal sealed class SteppedServer(FilePath home, int last) : Mounter, IDisposa
         if (!home.Exists) { Sys.MakeDirectory(home); }
         ulong below = Sys.Stat(layers.Merged).Dev;
         string[] words = [last.ToString(), Armed, Log, Binary, "mount", "-f", "-o", OptionsOf(layers), layers.Merged];
-        process = Process.Start(new ProcessStartInfo(Stepper.Path, words) { RedirectStandardInput = true, RedirectStandardError = true })!;
+        var start = new ProcessStartInfo(Stepper.Path, words) { RedirectStandardInput = true, RedirectStandardError = true };
+        _ = start.Environment.Remove(LockRecord.Variable); // what it writes would be steps
+        process = Process.Start(start)!;
         var waited = Stopwatch.StartNew();
         while (true)
         {
