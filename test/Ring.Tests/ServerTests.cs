@@ -10,7 +10,7 @@ public sealed class ServerTests
     [MountFact(OnlyVeneer = "It is about our server.")]
     public void Requests_come_over_io_uring()
     {
-        Assert.SkipWhen(OverIoUring.Missing is not null, $"{OverIoUring.Missing} All these tests get their requests from /dev/fuse.");
+        Needs.That(OverIoUring.Missing is null, $"FUSE over io_uring: {OverIoUring.Missing} All tests here use /dev/fuse instead");
         using var overlay = Overlay.With(lower: Tree.Of(("file", "x")));
         Sys.ReadText(overlay.Merged / "file");
 
