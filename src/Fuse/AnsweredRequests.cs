@@ -1,3 +1,4 @@
+using Veneer.Fuse.Locking;
 using Veneer.Fuse.Wire;
 
 namespace Veneer.Fuse;
@@ -29,6 +30,7 @@ internal sealed class AnsweredRequests
     /// <summary>A request is about to be answered in its thread's place.</summary>
     public void Add(ulong unique, ulong nodeId, Opcode opcode)
     {
+        LockOrder.AssertHeld(FuseLocks.Workers);
         requests.Add((unique, nodeId, opcode));
         any = true;
     }
@@ -37,6 +39,7 @@ internal sealed class AnsweredRequests
     /// <returns>False when nobody does, so that the caller carries it out.</returns>
     public bool TryDefer(in Ending ending)
     {
+        LockOrder.AssertHeld(FuseLocks.Workers);
         if (!IsAwaited(ending)) { return false; }
         deferred.Add(ending);
         return true;
@@ -46,6 +49,7 @@ internal sealed class AnsweredRequests
     /// <returns>The endings that nothing keeps back any more, in the order in which they must be carried out.</returns>
     public List<Ending> Remove(ulong unique)
     {
+        LockOrder.AssertHeld(FuseLocks.Workers);
         requests.RemoveAll(request => request.Unique == unique);
         any = requests.Count > 0;
         List<Ending> free = [.. deferred.Where(ending => !IsAwaited(ending))];
