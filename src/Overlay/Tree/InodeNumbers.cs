@@ -107,7 +107,8 @@ internal sealed class InodeNumbers
     /// <param name="name">With its NUL.</param>
     public static ulong NumberOfName(RealDirectory directory, ReadOnlySpan<byte> name)
     {
-        ulong hash = Mix((ulong)directory.Layer.Index, name);
+        // Spread over all bits: what differs in the lowest byte alone may be undone by the first byte of a name.
+        ulong hash = Mix((ulong)directory.Layer.Index * 0xC2B2AE3D27D4EB4FUL, name);
         for (RealDirectory? above = directory; above is { Parent: not null }; above = above.Parent) { hash = Mix(hash, above.Name); }
         return OverflowBase | hash >> (64 - Bits);
     }
