@@ -214,6 +214,33 @@ public sealed class OrphanTests
         AssertThatWorkIsEmpty(overlay);
     }
 
+    /// <summary>The first change after all names of a lower file are gone copies it for who has it open, and for no longer.</summary>
+    [MountFact]
+    public void A_lower_file_that_has_lost_all_its_names_is_copied_for_who_has_it_open()
+    {
+        using Overlay overlay = MountWithFew(Tree.Of(("d", Node.Directory().Mode(Anybodys)), ("d/one", "content"),
+            ("d/two", Node.HardLink("d/one")), ("d/three", Node.HardLink("d/one"))));
+        FilePath d = overlay.Merged / "d";
+        using (Descriptor file = Sys.Open(d / "one", OpenFlags.ReadOnly))
+        {
+            ulong ino = file.Stat().Ino;
+            foreach (string name in (string[])["one", "two", "three"])
+            {
+                _ = Sys.Stat(d / name);
+                Sys.Unlink(d / name);
+            }
+
+            file.ChangeMode(Oct(600));
+
+            Assert.Equal((ino, 0u, Oct(600)), (file.Stat().Ino, file.Stat().Nlink, file.Stat().Mode & Oct(777)));
+            using Descriptor writer = file.Reopen(OpenFlags.ReadWrite);
+            writer.WriteAt("C", 0);
+            Assert.Equal("Content", writer.ReadAllText());
+        }
+        Assert.Empty(d.Entries());
+        AssertThatWorkIsEmpty(overlay);
+    }
+
     private static Descriptor Unlinked(FilePath path)
     {
         Descriptor file = Sys.Open(path, OpenFlags.Create | OpenFlags.ReadWrite, Oct(600));

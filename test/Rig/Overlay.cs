@@ -148,9 +148,16 @@ public sealed class Overlay : IDisposable
     /// But one whiteout may be kept there, to be linked to wherever one is needed. The kernel leaves it behind. And the mark of a
     /// volatile mount stays when it is shut down, also with sync_on_unmount.
     /// </remarks>
-    public string[] Leftovers => [.. (Work / "work").Entries().Where(name =>
-        (!(mountedBy is not null || kernelWasHere) || !Sys.Stat(Work / "work" / name).IsWhiteoutDevice)
-            && !(name == "incompat" && Mounter.UnderTest.LeavesMark))];
+    public string[] Leftovers => [.. (Work / "work").Entries().Where(IsLeftover)];
+
+    private bool IsLeftover(string name)
+    {
+        if (name == "incompat" && Mounter.UnderTest.LeavesMark) { return false; }
+        if (mountedBy is null && !kernelWasHere) { return true; }
+        bool isWhiteout = false;
+        Errno error = Sys.ErrorOf(() => isWhiteout = Sys.Stat(Work / "work" / name).IsWhiteoutDevice);
+        return error != Errno.ENOENT && !isWhiteout; // it may have gone since it was listed
+    }
 
     /// <param name="lower">The only lower layer.</param>
     /// <param name="lowers">Several, topmost first.</param>

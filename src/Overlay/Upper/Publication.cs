@@ -61,7 +61,7 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         {
             using (tree.RenameLock.Share())
             {
-                if (inode.Links is { } links)
+                if (inode.Links is { } links && !inode.IsUnlinked)
                 {
                     tree.Inodes.Expect(inode, key);
                     isExpected = true;
@@ -259,7 +259,11 @@ internal sealed class Publication(ObjectTree tree, UpperLayer upper, KernelSessi
         if (below is null) { inode.Metacopy = null; }
         RealKey key = tree.Keys.InUpper(inode.Parent, inode.Name, stat);
         // The copy of a file with several lower names has no origin, as with the kernel, and keeps its number while mounted.
-        if (!inode.IsDirectory && (inode.Links is not null || !inode.FindsOrigin)) { tree.Numbers.Remember(key, inode.Ino); }
+        // That of an object without a name is of no use to a lookup.
+        if (!inode.IsDirectory && !inode.IsUnlinked && (inode.Links is not null || !inode.FindsOrigin))
+        {
+            tree.Numbers.Remember(key, inode.Ino);
+        }
         tree.Inodes.ChangeKey(inode, key, keepLower);
     }
 
