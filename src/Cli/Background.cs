@@ -25,7 +25,7 @@ internal static class Background
     public static int Start(Invocation invocation, int connection)
     {
         Errno error = Libc.Pipe(out int readEnd, out int writeEnd);
-        if (error.IsError) { return Failed($"A pipe cannot be made ({error}): see the limits of this process."); }
+        if (error.IsError) { return Failed(error.Explain($"A pipe cannot be made ({error}): see the limits of this process.")); }
         using var answer = new Fd(readEnd);
         int pid;
         _ = Libc.RaiseOpenFileLimit(); // best effort: the child raises the limit too, but its table is to be large from the start

@@ -68,6 +68,7 @@ internal static class RestoreCommand
         Errno error = Libc.OpenAt(Libc.AtCwd, file == "-" ? "/proc/self/fd/0\0"u8 : PathText.Encode(file), OpenFlags.ReadOnly, 0,
             ResolveFlags.None, out int descriptor);
         using var opened = new Fd(error.IsError ? -1 : descriptor);
+        if (file == "-") { file = "Standard input"; } // for the sentences
         if (!error.IsError) { CheckOwner(file, descriptor); }
         byte[] content = [];
         if (!error.IsError)

@@ -36,10 +36,17 @@ internal sealed class TerminationSignals : IDisposable
     {
         this.end = end;
         this.log = log;
-        foreach (PosixSignal signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGTERM, PosixSignal.SIGINT, PosixSignal.SIGHUP,
-            PosixSignal.SIGQUIT])
+        try
         {
-            registrations.Add(PosixSignalRegistration.Create(signal, Receive));
+            foreach (PosixSignal signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGTERM, PosixSignal.SIGINT, PosixSignal.SIGHUP,
+                PosixSignal.SIGQUIT])
+            {
+                registrations.Add(PosixSignalRegistration.Create(signal, Receive));
+            }
+        }
+        catch (Exception problem) when (problem.GetBaseException() is IOException { HResult: (int)Errno.EMFILE })
+        {
+            throw new MountException(Errno.EMFILE.Explain(""), problem); // the runtime makes a pipe for signals
         }
     }
 

@@ -201,7 +201,7 @@ public sealed class Mount
             Errno.ENOTCONN or Errno.ECONNREFUSED =>
                 $"The mount point {mountPoint} is still a mount whose server is gone: unmount that first, with umount.",
             Errno.EACCES => $"The mount point {mountPoint} cannot be reached: choose one that this user may use.",
-            _ => $"The mount point {mountPoint} cannot be used ({error}): choose another one.",
+            _ => error.Explain($"The mount point {mountPoint} cannot be used ({error}): choose another one."),
         });
     }
 
@@ -238,7 +238,7 @@ public sealed class Mount
             case Errno.EPERM:
                 throw new MountException("This container may not use /dev/fuse: start it with --device /dev/fuse.");
             default:
-                throw new MountException($"/dev/fuse cannot be opened ({error}): see its permissions.");
+                throw new MountException(error.Explain($"/dev/fuse cannot be opened ({error}): see its permissions."));
         }
 
         bool allowOther = options.AllowOther ?? Libc.EffectiveUid == 0;
@@ -287,7 +287,7 @@ public sealed class Mount
         Errno error = Libc.SocketPair(out int ours, out int theirs);
         if (error.IsError)
         {
-            throw new MountException($"A socket for fusermount3 cannot be made ({error}): see the limits of this process.");
+            throw new MountException(error.Explain($"A socket for fusermount3 cannot be made ({error}): see the limits of this process."));
         }
         using var socket = new Fd(ours);
         int exitCode;
@@ -302,7 +302,10 @@ public sealed class Mount
                 "Only root may mount without fusermount3, and there is none: install it (on Debian, the package fuse3), or "
                 + "become root.");
         }
-        if (error.IsError) { throw new MountException($"fusermount3 cannot be started ({error}): see whether it can be run by hand."); }
+        if (error.IsError)
+        {
+            throw new MountException(error.Explain($"fusermount3 cannot be started ({error}): see whether it can be run by hand."));
+        }
         if (exitCode != 0)
         {
             if (complaint == "failed to open /dev/fuse: Permission denied")
@@ -318,9 +321,9 @@ public sealed class Mount
         error = Libc.ReceiveDescriptor(socket.Value, out int descriptor);
         if (error.IsError)
         {
-            throw new MountException(
+            throw new MountException(error.Explain(
                 $"fusermount3 mounted {path} but did not hand over the connection ({error}): unmount it, and install "
-                + "libfuse's own fusermount3.");
+                + "libfuse's own fusermount3."));
         }
         return new Device(new Fd(descriptor));
     }

@@ -111,5 +111,12 @@ public static class ErrnoExtensions
 
         /// <summary>Whether an extended attribute is merely absent, or unknown to the filesystem.</summary>
         public bool IsNoXattr => error is Errno.ENODATA or Errno.EOPNOTSUPP;
+
+        /// <summary>
+        /// The sentence for the user when something could not be opened: EMFILE has nothing to do with what was opened.
+        /// </summary>
+        /// <param name="otherwise">The sentence for all other errors.</param>
+        public string Explain(string otherwise) =>
+            error == Errno.EMFILE ? "Too few files may be open: raise the limit with ulimit -n." : otherwise;
     }
 }

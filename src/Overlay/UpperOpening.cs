@@ -18,13 +18,16 @@ internal static class UpperOpening
     /// </returns>
     public static OverlayOptions ChooseUserXattr(OverlayOptions options, int work)
     {
-        string why = $"The filesystem of the upper directory {options.UpperDirectory} takes no trusted.overlay.* attributes "
-            + "from this user, and user.overlay.* ones exclude";
-        if (options.RedirectDirectory == RedirectDirectory.On)
+        if (options.Metacopy || options.RedirectDirectory == RedirectDirectory.On)
         {
-            throw new OverlayMountException($"{why} redirect_dir=on: leave that out.");
+            // metacopy=on implies redirect_dir=on, which the user may not have written.
+            bool areBoth = options.Metacopy && options.Spelled.Any(word => word.StartsWith("redirect_dir=", StringComparison.Ordinal));
+            string excluded = areBoth ? "metacopy=on and redirect_dir=on: leave both out"
+                : options.Metacopy ? "metacopy=on: leave that out"
+                : "redirect_dir=on: leave that out";
+            throw new OverlayMountException($"The filesystem of the upper directory {options.UpperDirectory} takes no "
+                + $"trusted.overlay.* attributes from this user, and user.overlay.* ones exclude {excluded}.");
         }
-        if (options.Metacopy) { throw new OverlayMountException($"{why} metacopy=on: leave that out."); }
         Errno error = UpperProbe.RecordUser(work);
         if (error.IsError)
         {
@@ -74,8 +77,8 @@ internal static class UpperOpening
             Errno error = Libc.OpenAt(clone, [.. workPath, 0], OpenFlags.Path | OpenFlags.Directory, 0, ResolveFlags.None, out workRoot);
             if (error.IsError)
             {
-                throw new OverlayMountException(
-                    $"The work directory {options.WorkDirectory} cannot be opened ({error}): see its permissions.");
+                throw new OverlayMountException(error.Explain(
+                    $"The work directory {options.WorkDirectory} cannot be opened ({error}): see its permissions."));
             }
             opened.Add(new Fd(workRoot));
         }
@@ -121,10 +124,11 @@ internal static class UpperOpening
     private static VolatileMark Judge(OverlayOptions options, int upper, int work, Layer layer, OverlayXattr xattr)
     {
         byte[] path = CommonMount.PathFrom(upper, work);
-        if (Libc.Reopen(upper, OpenFlags.ReadOnly | OpenFlags.Directory, out int readable).IsError)
+        Errno error = Libc.Reopen(upper, OpenFlags.ReadOnly | OpenFlags.Directory, out int readable);
+        if (error.IsError)
         {
-            throw new OverlayMountException($"The upper directory {options.UpperDirectory} cannot be read: give this user permission "
-                + "to list it.");
+            throw new OverlayMountException(error.Explain($"The upper directory {options.UpperDirectory} cannot be read ({error}): "
+                + "give this user permission to list it."));
         }
         using var opened = new Fd(readable);
         var mark = new VolatileMark(readable, layer.Root.Descriptor, work, xattr, path);

@@ -291,6 +291,21 @@ public sealed partial class CliBadInputTests : IDisposable
             + "or give the container the device.");
     }
 
+    /// <summary>Wherever the limit is met: what was to be opened is not to blame.</summary>
+    [MountFact]
+    public void Too_few_files_that_may_be_open()
+    {
+        Outcome outcome = sandbox.Run(
+            "for n in $(seq 8 60); do (ulimit -n $n; exec veneer mount -f -o $LAYERS,io_uring=off m) 2>said & "
+            + "until mountpoint -q m || ! kill -0 $! 2>/dev/null; do sleep 0.02; done; "
+            + "if mountpoint -q m; then echo mounted; umount m; wait; exit; fi; cat said; done");
+
+        string[] said = outcome.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.Equal("mounted", said[^1]);
+        Assert.True(said.Length > 5, outcome.Output);
+        Assert.All(said[..^1], line => Assert.Equal("veneer: Too few files may be open: raise the limit with ulimit -n.", line));
+    }
+
     [MountFact]
     public void No_permission()
     {
@@ -311,6 +326,20 @@ public sealed partial class CliBadInputTests : IDisposable
             32,
             "The filesystem of the upper directory u takes no trusted.overlay.* attributes from this user, "
             + "and user.overlay.* ones exclude redirect_dir=on: leave that out.");
+        Refuses(
+            CliSandbox.AsNobody + "chown nobody u w; as veneer mount -o $LAYERS,metacopy=on m",
+            32,
+            "The filesystem of the upper directory u takes no trusted.overlay.* attributes from this user, "
+            + "and user.overlay.* ones exclude metacopy=on: leave that out.");
+        Refuses(
+            CliSandbox.AsNobody + "chown nobody u w; as veneer mount -o $LAYERS,metacopy=on,redirect_dir=on m",
+            32,
+            "The filesystem of the upper directory u takes no trusted.overlay.* attributes from this user, "
+            + "and user.overlay.* ones exclude metacopy=on and redirect_dir=on: leave both out.");
+        Refuses(
+            CliSandbox.AsNobody + "rm -rf /mnt/run; mkdir /mnt/run; mount --bind /mnt/run /run; as veneer mount -o lowerdir=l,pin m",
+            32,
+            "The option pin needs the right to mount (CAP_SYS_ADMIN): become root, or mount without pin.");
         Refuses(
             CliSandbox.AsNobody + "chmod 700 l; as veneer mount -o lowerdir=l m",
             32,

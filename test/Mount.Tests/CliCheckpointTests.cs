@@ -131,6 +131,13 @@ public sealed class CliCheckpointTests : IDisposable
             "c is a checkpoint of version 2, and this veneer reads version 1: "
             + "use the veneer that made it, or make one anew with veneer checkpoint\\.",
             made + "sed -i 's/\"veneer_checkpoint\": 1/\"veneer_checkpoint\": 2/' c; veneer restore c");
+        Refuses(
+            13,
+            "Standard input is a checkpoint of version 2, and this veneer reads version 1: "
+            + "use the veneer that made it, or make one anew with veneer checkpoint\\.",
+            made + "sed -i 's/\"veneer_checkpoint\": 1/\"veneer_checkpoint\": 2/' c; veneer restore - <c");
+        Refuses(32, "The upper directory u is the upper of the overlay on m, which process .*: unmount that first\\.",
+            made + "veneer mount -o lowerdir=l,upperdir=u,workdir=w m; mkdir n; veneer restore c n");
         Refuses(7, "c is damaged: something in it is missing, or is not what it should be: make one with veneer checkpoint\\.",
             made + "sed -i /root_ino/d c; veneer restore c");
         Refuses(1, "l is a directory: name a file that veneer checkpoint has written\\.", "veneer restore l");

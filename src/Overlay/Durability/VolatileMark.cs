@@ -101,7 +101,8 @@ internal sealed class VolatileMark
                 "there is no record by which that could be told, as after kernel overlayfs");
         }
         VolatileState worst = unread.IsError
-            ? VolatileState.Unreadable($"its record cannot be read ({unread})", "see whether /proc is mounted, and its filesystem answers")
+            ? VolatileState.Unreadable($"its record cannot be read ({unread})", "see whether /proc is mounted, and its filesystem answers",
+                unread)
             : VolatileState.Whole;
         foreach (VolatileRecord? record in Records)
         {

@@ -178,12 +178,14 @@ internal readonly record struct VolatileState(VolatileStateKind Kind, string Rea
     /// <param name="upper">The name of the upper in the sentence.</param>
     public string? Sentence(string upper) =>
         Kind == VolatileStateKind.Unreadable
-            ? $"Whether {upper} lacks what was written while it was volatile cannot be told, since {Reason}: {elsewhere}."
+            ? error.Explain($"Whether {upper} lacks what was written while it was volatile cannot be told, since {Reason}: {elsewhere}.")
             : null;
 
     private readonly string? elsewhere;
+    private readonly Errno error;
 
-    private VolatileState(VolatileStateKind kind, string reason, string elsewhere) : this(kind, reason) => this.elsewhere = elsewhere;
+    private VolatileState(VolatileStateKind kind, string reason, string elsewhere, Errno error) : this(kind, reason) =>
+        (this.elsewhere, this.error) = (elsewhere, error);
 
     /// <summary>Everything that was written is there, if only in memory.</summary>
     public static VolatileState Whole => new(VolatileStateKind.Whole, "");
@@ -192,7 +194,8 @@ internal readonly record struct VolatileState(VolatileStateKind Kind, string Rea
     public static VolatileState Doubtful(string reason) => new(VolatileStateKind.Doubtful, reason);
 
     /// <summary>It cannot be told here, but perhaps elsewhere.</summary>
-    public static VolatileState Unreadable(string reason, string elsewhere) => new(VolatileStateKind.Unreadable, reason, elsewhere);
+    public static VolatileState Unreadable(string reason, string elsewhere, Errno error = Errno.None) =>
+        new(VolatileStateKind.Unreadable, reason, elsewhere, error);
 
     /// <summary>Something may be lost, and nothing can tell what.</summary>
     public static VolatileState Lost(string reason) => new(VolatileStateKind.Lost, reason);

@@ -43,8 +43,9 @@ internal sealed class InUseLock : IDisposable
         try
         {
             Action<string> complain = options.InUse == InUse.Refuse
-                ? sentence => throw new OverlayMountException(
-                    $"{sentence}: unmount that, use another directory, or mount anyway with -o inuse=warn.")
+                ? sentence => throw new OverlayMountException(options.Identities.Count > 0
+                    ? $"{sentence}: unmount that first." // veneer restore, which has no other directories and no -o
+                    : $"{sentence}: unmount that, use another directory, or mount anyway with -o inuse=warn.")
                 : sentence => log($"veneer: {sentence}: mounted all the same, as inuse=warn asks; what both do to it is undefined");
             taken.LockAll(options, places, complain, log);
             CheckKernelMounts(places, complain);
@@ -69,9 +70,9 @@ internal sealed class InUseLock : IDisposable
             if (error.IsError)
             {
                 if (isLower) { continue; } // opening the layer reports the error
-                throw new OverlayMountException($"The {place} cannot be read ({error}): {(error is Errno.EACCES or Errno.EPERM
+                throw new OverlayMountException(error.Explain($"The {place} cannot be read ({error}): {(error is Errno.EACCES or Errno.EPERM
                     ? "give this user permission to list it"
-                    : "see the limits of this process, and its filesystem")}.");
+                    : "see the limits of this process, and its filesystem")}."));
             }
             var directory = new Fd(descriptor);
             if (!TryLock(descriptor, isLower, place, deadline))

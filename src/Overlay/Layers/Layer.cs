@@ -78,14 +78,18 @@ internal sealed class Layer : IDisposable
     public static Layer OpenLower(int index, string path, int directory)
     {
         bool isPrivate = TryHoldReadOnly(directory, out int root, out bool keepsTimes);
-        if (!isPrivate && Libc.Duplicate(directory, out root).IsError)
-        {
-            throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it "
-                + "with ulimit -n.");
-        }
+        if (!isPrivate) { root = Duplicate(directory, path); }
         Layer layer = Create(index, path, root, isPrivate, "."u8);
         layer.NeedsNoAccessTime = !keepsTimes;
         return layer;
+    }
+
+    private static int Duplicate(int directory, string path)
+    {
+        Errno error = Libc.Duplicate(directory, out int copy);
+        return error.IsError
+            ? throw new OverlayMountException(error.Explain($"The layer {path} cannot be opened ({error}): see the limits of this process."))
+            : copy;
     }
 
     private static bool TryHoldReadOnly(int directory, out int copy, out bool keepsTimes)
@@ -113,12 +117,7 @@ internal sealed class Layer : IDisposable
     /// <param name="relative">The path of upper from <paramref name="ancestor"/>, without a NUL.</param>
     public static Layer OpenUpper(string path, int ancestor, bool isPrivate, ReadOnlySpan<byte> relative)
     {
-        if (Libc.Duplicate(ancestor, out int mount).IsError)
-        {
-            throw new OverlayMountException($"The layer {path} cannot be opened, since the limit of open files is reached: raise it "
-                + "with ulimit -n.");
-        }
-        return Create(UpperIndex, path, mount, isPrivate, relative);
+        return Create(UpperIndex, path, Duplicate(ancestor, path), isPrivate, relative);
     }
 
     /// <summary>
@@ -140,8 +139,8 @@ internal sealed class Layer : IDisposable
         if (error.IsError)
         {
             Libc.Close(mount);
-            throw new OverlayMountException($"The layer {path} cannot be read ({error}): give this user permission to list and "
-                + "search it.");
+            throw new OverlayMountException(error.Explain($"The layer {path} cannot be read ({error}): give this user permission to list and "
+                + "search it."));
         }
         error = Libc.StatAt(root, Libc.Self, StatxMask.Basic, out Statx status);
         if (error.IsError)

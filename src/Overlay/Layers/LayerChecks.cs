@@ -35,11 +35,9 @@ internal static class LayerChecks
                     + "the directories above it.");
             case Errno.ELOOP:
                 throw new OverlayMountException($"The {role} directory {path} leads through too many symbolic links: correct {role}dir.");
-            case Errno.EMFILE:
-                throw new OverlayMountException($"The {role} directory {path} cannot be opened, since the limit of open files is "
-                    + "reached: raise it with ulimit -n.");
             default:
-                throw new OverlayMountException($"The {role} directory {path} cannot be opened ({error}): correct {role}dir.");
+                throw new OverlayMountException(error.Explain(
+                    $"The {role} directory {path} cannot be opened ({error}): correct {role}dir."));
         }
 
         AccessMode needed = AccessMode.Read | AccessMode.Execute | (role == "lower" ? 0 : AccessMode.Write);

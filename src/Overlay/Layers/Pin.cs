@@ -16,6 +16,8 @@ public sealed class Pin : IDisposable
 {
     private const string Home = "/run/veneer";
 
+    private const string NoRight = "The option pin needs the right to mount (CAP_SYS_ADMIN): become root, or mount without pin.";
+
     /// <summary>How long to wait for another process that makes or removes pins, in milliseconds.</summary>
     private const int Patience = 1000;
 
@@ -48,8 +50,9 @@ public sealed class Pin : IDisposable
         Errno error = Libc.MakeDirectoryAt(Libc.AtCwd, PathText.Encode(place), 0x1C0);
         if (error.IsError && error != Errno.EEXIST)
         {
-            throw new OverlayMountException($"The option pin needs the directory {place}, which cannot be made ({error}): mount "
-                + $"without pin, or see to {Home}.");
+            throw new OverlayMountException(!Privilege.IsAdministrator((uint)Libc.ProcessId)
+                ? NoRight
+                : $"The option pin needs the directory {place}, which cannot be made ({error}): mount without pin, or see to {Home}.");
         }
         // The place, and the root of the mount on it, stay locked as long as we live. Otherwise they would be taken for leftovers
         // of a process that was killed.
@@ -64,8 +67,8 @@ public sealed class Pin : IDisposable
             _ = Libc.RemoveDirectoryAt(Libc.AtCwd, PathText.Encode(place)); // best effort: the next mount removes it
             below.Dispose();
             throw new OverlayMountException(error == Errno.EPERM
-                ? "The option pin needs the right to mount (CAP_SYS_ADMIN): become root, or mount without pin."
-                : $"The option pin cannot mount on {place} ({error}): mount without pin, or see dmesg.");
+                ? NoRight
+                : error.Explain($"The option pin cannot mount on {place} ({error}): mount without pin, or see dmesg."));
         }
         error = OpenAndLock(place, out Fd opened);
         try
@@ -92,7 +95,8 @@ public sealed class Pin : IDisposable
             }
             if (error.IsError)
             {
-                throw new OverlayMountException($"The option pin cannot use {place} ({error}): mount without pin, or see dmesg.");
+                throw new OverlayMountException(error.Explain(
+                    $"The option pin cannot use {place} ({error}): mount without pin, or see dmesg."));
             }
             return new Pin(place, below, opened);
         }

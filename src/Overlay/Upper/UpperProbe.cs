@@ -44,8 +44,8 @@ internal static class UpperProbe
                 ResolveFlags.Confined, out int directory);
             if (error.IsError)
             {
-                throw new OverlayMountException(
-                    $"The work directory {workPath} cannot be used ({error}): see its permissions and its filesystem.");
+                throw new OverlayMountException(error.Explain(
+                    $"The work directory {workPath} cannot be used ({error}): see its permissions and its filesystem."));
             }
             using var probe = new Fd(directory);
             return Try(options, work, directory);
@@ -97,9 +97,9 @@ internal static class UpperProbe
         if (IsFull(error)) { return believed; }
         if (error.IsError)
         {
-            throw new OverlayMountException(
+            throw new OverlayMountException(error.Explain(
                 $"The filesystem of the upper directory {path} cannot hold and rename files and directories ({error}): "
-                + "use another one.");
+                + "use another one."));
         }
         Errno noExchange = Libc.RenameAt(directory, "file\0"u8, directory, "two\0"u8, RenameFlags.Exchange);
         // After an exchange, "two" is the file and "file" the directory.

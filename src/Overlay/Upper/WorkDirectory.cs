@@ -81,9 +81,9 @@ internal sealed class WorkDirectory : IDisposable
         Errno error = isShared ? Errno.None : Steps.Finish(workdir, upper, features.Whiteouts, xattr);
         if (error.IsError)
         {
-            throw new OverlayMountException(
+            throw new OverlayMountException(error.Explain(
                 $"What a killed server has begun in the upper of the work directory {path} cannot be finished ({error}): "
-                + $"see its filesystem, and {path}/work/incompat.");
+                + $"see its filesystem, and {path}/work/incompat."));
         }
         error = isShared ? Errno.None : RemoveContents(workdir, name);
         if (error.IsError && error != Errno.ENOENT)
@@ -103,8 +103,8 @@ internal sealed class WorkDirectory : IDisposable
             ResolveFlags.Confined, out int descriptor);
         if (error.IsError)
         {
-            throw new OverlayMountException(
-                $"The work directory {path} cannot be used ({error}): see its permissions and its filesystem.");
+            throw new OverlayMountException(error.Explain(
+                $"The work directory {path} cannot be used ({error}): see its permissions and its filesystem."));
         }
         // New objects here must not inherit an ACL that the directory itself has inherited. Kernel: ovl_workdir_create().
         error = Libc.RemoveXattrAt(descriptor, Libc.Self, PosixAcl.DefaultName);
