@@ -40,6 +40,11 @@ internal sealed record CommandEntry(string Name, int Fewest, int Most, string Mi
         var places = new Argument<string[]>("places") { Arity = ArgumentArity.ZeroOrMore };
         var command = new Command(Name) { help, version, places };
         foreach (Option option in Options()) { command.Add(option); }
+        foreach (Option flag in command.Options.Where(option => option.ValueType == typeof(bool)))
+        {
+            flag.Arity = ArgumentArity.Zero; // otherwise the next word is its value if it is "true"
+            RefuseValue(flag, arguments);
+        }
 
         words = [];
         // a mount point may be called @name
@@ -52,7 +57,13 @@ internal sealed record CommandEntry(string Name, int Fewest, int Most, string Mi
         }
         foreach (ParseError error in parsed.Errors)
         {
-            throw new OverlayMountException($"{error.Message.TrimEnd('.')}: see veneer {Name} --help.");
+            throw new OverlayMountException(
+                (error.SymbolResult is OptionResult { Tokens.Count: 0, IdentifierToken.Value: var option }
+                    ? option is "-o" or "--options"
+                        ? "-o needs options, such as -o lowerdir=DIR,upperdir=DIR,workdir=DIR"
+                        : $"{option} needs a value"
+                    : error.Message.TrimEnd('.'))
+                + $": see veneer {Name} --help.");
         }
         words = parsed.GetValue(places) ?? [];
         foreach (string word in words)
@@ -66,5 +77,18 @@ internal sealed record CommandEntry(string Name, int Fewest, int Most, string Mi
         }
         if (words.Length < Fewest) { throw new OverlayMountException(Missing); }
         return words.Length <= Most ? true : throw new OverlayMountException($"{words[Most]} is one word too many: {Taken}");
+    }
+
+    /// <summary>Refuses <c>--json=no</c>, which the parser takes for <c>--json</c> and a word.</summary>
+    private static void RefuseValue(Option flag, string[] arguments)
+    {
+        foreach (string argument in arguments.TakeWhile(word => word != "--"))
+        {
+            int end = argument.IndexOf('=', StringComparison.Ordinal);
+            if (end > 0 && (argument[..end] == flag.Name || flag.Aliases.Contains(argument[..end])))
+            {
+                throw new OverlayMountException($"{argument[..end]} takes no value: leave out {argument[end..]}.");
+            }
+        }
     }
 }

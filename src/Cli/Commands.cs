@@ -19,7 +19,7 @@ internal static class Commands
     [
         Mount,
         Umount,
-        new("list", 0, 0, "", "veneer list shows all overlays.", ListCommand.Options, ListCommand.Run),
+        new("list", 0, 0, "", "veneer list shows all overlays of Veneer.", ListCommand.Options, ListCommand.Run),
         new("holders", 1, 1,
             "No directory is given: name one, or a mount point.", "give one directory or mount point.",
             HoldersCommand.Options, HoldersCommand.Run),

@@ -18,6 +18,12 @@ internal static class Completion
     /// <returns>The exit status.</returns>
     public static int Run(string[] arguments)
     {
+        string position = arguments[0].TrimStart('[').TrimEnd(']')["suggest".Length..];
+        if (position.Length > 0 && !uint.TryParse(position.TrimStart(':'), NumberStyles.None, CultureInfo.InvariantCulture, out _))
+        {
+            Terminal.Complain($"{arguments[0]} is not understood: give the position of the cursor in the line.");
+            return ExitCode.Usage;
+        }
         MountCommand.OptionLists.Arity = ArgumentArity.ExactlyOne; // a word after the list is none
         MountCommand.OptionLists.CompletionSources.Add(context => OptionTable.Complete(context.WordToComplete));
         var root = new RootCommand();

@@ -111,10 +111,32 @@ internal static class DiffCommand
                 "Only root in the initial user namespace can read the trusted.overlay.* attributes of the layers: become "
                 + "root, or add --userxattr if the overlay is mounted so.", ExitCode.Denied);
         }
+        foreach (string one in lowers)
+        {
+            if (one.Length == 0) { throw new OverlayMountException("--lower is empty: name a directory."); }
+            if (HasEmptyPath(one))
+            {
+                throw new OverlayMountException(
+                    $"--lower {one} has an empty path: take out the colon too much, or write \\: for a colon in a name.");
+            }
+        }
         var parser = new OptionParser();
         // One lowerdir= would replace another, but every --lower is to count: so all go into one list.
         parser.Add($"lowerdir={string.Join(':', lowers).Replace(",", "\\,", StringComparison.Ordinal)}");
         return OverlayDiff.Open(upper, parser.Build(null, "").LowerDirectories, userXattr);
+    }
+
+    /// <summary>Whether a list of paths has a colon with nothing before or after it. A backslash makes a colon part of a path.</summary>
+    private static bool HasEmptyPath(string list)
+    {
+        bool isEmpty = true;
+        for (int i = 0; i < list.Length; i++)
+        {
+            if (list[i] == ':' && isEmpty) { return true; }
+            isEmpty = list[i] == ':';
+            if (list[i] == '\\') { i++; }
+        }
+        return isEmpty;
     }
 
     private static int Write(OverlayDiff diff, Format format)

@@ -24,6 +24,13 @@ internal static class SyncCommand
     /// <summary>How long a sync may take before its progress is reported.</summary>
     private static readonly TimeSpan patience = TimeSpan.FromSeconds(1);
 
+    /// <summary>Types of filesystems that hold no files of users. In tmpfs there may be uppers, whose mark is to be removed.</summary>
+    private static readonly HashSet<string> withoutDisk = new(StringComparer.Ordinal)
+    {
+        "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore",
+        "securityfs", "selinuxfs", "sysfs", "tracefs",
+    };
+
     private static readonly Option<string> perSecond = new("--iops");
     private static readonly Option<string> work = new("--work");
 
@@ -58,6 +65,11 @@ internal static class SyncCommand
                 throw new LayerException(
                     $"{resolved} is an overlay of the kernel, which is not asked to sync: name its upper directory, see veneer "
                     + $"layers {resolved}.", ExitCode.NotAnOverlay);
+            }
+            if (!error.IsError && mount is not null && withoutDisk.Contains(mount.Type))
+            {
+                throw new LayerException($"{resolved} is on a filesystem of type {mount.Type}, which has no disk: name a mount point, or "
+                    + "an upper directory.", ExitCode.NotAnOverlay);
             }
             return SyncUpper(place, parsed.GetValue(work), limit);
         }
@@ -106,6 +118,11 @@ internal static class SyncCommand
     private static int SyncUpper(string path, string? work, int limit)
     {
         using VolatileUpper upper = VolatileUpper.Open(path, work);
+        // An ordinary upper and a directory that is no upper look the same.
+        if (!upper.IsMarked && !upper.IsInUse)
+        {
+            Terminal.Complain($"{path} has no mark of a volatile upper: if that is a mount point, name the upper.");
+        }
         UpperSync sync = upper.Sync(limit);
         var thread = new Thread(() => sync.Run()) { IsBackground = true };
         thread.Start();
@@ -128,11 +145,6 @@ internal static class SyncCommand
         }
         upper.ClearMark();
         Terminal.Write(Synced(state));
-        // An ordinary upper and a directory that is no upper look the same.
-        if (!upper.IsMarked)
-        {
-            Terminal.Complain($"{path} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper.");
-        }
         return ExitCode.Success;
     }
 

@@ -77,7 +77,7 @@ internal static class UmountCommand
                 break;
             case Errno.EBUSY:
                 throw new MountException(users.Length > 0
-                    ? $"{path} is in use by {users}: end that, or take it out of sight now with veneer umount -l {path}."
+                    ? $"{path} is in use by {users}, or take the mount out of sight now with veneer umount -l {path}."
                     : $"{path} is in use: unmount what is mounted below it and end what uses it, see veneer holders {path}, or take "
                         + $"it out of sight now with veneer umount -l {path}.");
             case Errno.EPERM:
@@ -92,18 +92,21 @@ internal static class UmountCommand
     }
 
     /// <summary>
-    /// Describes the processes that keep a mount busy, such as <c>bash (123), sh (124), cat (125) and 2 more</c>; empty
-    /// when none is found.
+    /// Describes the processes that keep a mount busy, and what to do about them, such as <c>bash (123), sh (124), cat (125) and
+    /// 2 more: end them or leave the directory</c>; empty when none is found.
     /// </summary>
     private static string DescribeUsers(string path)
     {
         const int mostNamed = 3;
         if (Holders.Find(path, out HolderReport report).IsError) { return ""; }
-        List<string> users = [.. report.Uses.Processes
-            .Where(use => use.Process.Pid > 0)
+        List<ProcessUse> uses = [.. report.Uses.Processes.Where(use => use.Process.Pid > 0)];
+        if (uses.Count == 0) { return ""; }
+        List<string> users = [.. uses
             .Select(use => string.Create(CultureInfo.InvariantCulture, $"{PathText.Printable(use.Process.Name)} ({use.Process.Pid})"))];
         string named = string.Join(", ", users.Take(mostNamed));
-        return users.Count > mostNamed ? string.Create(CultureInfo.InvariantCulture, $"{named} and {users.Count - mostNamed} more") : named;
+        string more = users.Count > mostNamed ? string.Create(CultureInfo.InvariantCulture, $" and {users.Count - mostNamed} more") : "";
+        string leave = uses.Exists(use => use.Files.Any(file => file.Use == "cwd")) ? " or leave the directory" : "";
+        return $"{named}{more}: end {(users.Count == 1 ? "it" : "them")}{leave}";
     }
 
     /// <summary>

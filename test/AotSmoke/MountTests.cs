@@ -77,7 +77,7 @@ public sealed class MountTests
         Assert.Equal(
             "veneer: The lower directory none does not exist: create it, or correct lowerdir.\n32\n"
             + "veneer: --bogus is not an option of veneer mount: see veneer mount --help.\n1\n"
-            + "veneer: Required argument missing for option: '-o': see veneer mount --help.\n1\n",
+            + "veneer: -o needs options, such as -o lowerdir=DIR,upperdir=DIR,workdir=DIR: see veneer mount --help.\n1\n",
             output);
     }
 

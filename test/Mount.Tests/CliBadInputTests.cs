@@ -60,7 +60,18 @@ public sealed partial class CliBadInputTests : IDisposable
             "mont is not a command of veneer: did you mean mount? As a source it is given as veneer mount mont MOUNTPOINT -o OPTIONS.";
         Refuses("veneer mont -o $LAYERS m", 1, mont);
         Refuses("veneer mont m -o $LAYERS", 1, mont);
-        Refuses("veneer mount m -o", 1, "Required argument missing for option: '-o': see veneer mount --help.");
+        const string empty = "-o needs options, such as -o lowerdir=DIR,upperdir=DIR,workdir=DIR: see veneer mount --help.";
+        Refuses("veneer mount m -o", 1, empty);
+        Refuses("veneer mount -o", 1, empty);
+        Refuses("veneer diff m --tar", 1, "--tar needs a value: see veneer diff --help.");
+        Refuses("veneer list --json=no", 1, "--json takes no value: leave out =no.");
+        Refuses("veneer status --json=true m", 1, "--json takes no value: leave out =true.");
+        Refuses("mkdir true; cd true; veneer status --json true; code=$?; cd ..; rmdir true; exit $code", 11,
+            "true does not exist: name a mount point.");
+        Refuses("veneer diff --upper u --lower ''", 1, "--lower is empty: name a directory.");
+        Refuses("veneer diff --upper u --lower l::l", 1,
+            "--lower l::l has an empty path: take out the colon too much, or write \\: for a colon in a name.");
+        Refuses("veneer '[suggest:x]' 'veneer m'", 1, "[suggest:x] is not understood: give the position of the cursor in the line.");
         Refuses(
             "veneer umuont m", 1,
             "umuont is not a command of veneer: did you mean umount? "
@@ -71,7 +82,6 @@ public sealed partial class CliBadInputTests : IDisposable
             + "-o OPTIONS.");
         Refuses("veneer help frob", 1, "frob is not a command of veneer: see veneer --help for those that there are.");
         Refuses("veneer --frob", 1, "--frob is not an option of veneer mount: see veneer mount --help.");
-        Refuses("veneer mount -o", 1, "Required argument missing for option: '-o': see veneer mount --help.");
         Refuses("veneer mount -o $LAYERS a b m", 1, "m is one word too many: give a source, if any, and a mount point.");
         Refuses("veneer mount --bogus -o $LAYERS m", 1, "--bogus is not an option of veneer mount: see veneer mount --help.");
         Refuses("veneer mount -o $LAYERS ''", 1, "A word is empty: name a file or a directory.");
@@ -97,6 +107,8 @@ public sealed partial class CliBadInputTests : IDisposable
             "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.");
         Refuses("veneer mount -o $LAYERS,frob m", 1,
             "The option frob is unknown: take it out, or see veneer mount --help for those that exist.");
+        Refuses("veneer mount -o lowerdir=l,upperdir=a,b/u,workdir=w m", 1,
+            "The option b/u is unknown: take it out, or, if it is part of a path, write \\, for the comma before it.");
         Refuses("veneer mount -o $LAYERS,redirectdir=on m", 1, "The option redirectdir is unknown: did you mean redirect_dir?");
         Refuses("veneer mount -o $LAYERS,index=on m", 1,
             "index=on is not supported yet: leave it out, hard links stay whole while mounted without it.");
@@ -361,6 +373,12 @@ public sealed partial class CliBadInputTests : IDisposable
         Refuses(
             "veneer mount -o lowerdir=l m; tail -f m/f >/dev/null & until_that eval 'ls -l /proc/$!/fd | grep m/f'; veneer umount m",
             32,
-            "m is in use by tail (PID): end that, or take it out of sight now with veneer umount -l m.");
+            "m is in use by tail (PID): end it, or take the mount out of sight now with veneer umount -l m.");
+        Refuses(
+            "veneer mount -o lowerdir=l m; (cd m; exec sleep 61) & (cd m; exec sleep 61) & "
+            + "until_that eval '[ $(ls -l /proc/*/cwd 2>/dev/null | grep -c /m$) = 2 ]'; veneer umount m",
+            32,
+            "m is in use by sleep (PID), sleep (PID): end them or leave the directory, "
+            + "or take the mount out of sight now with veneer umount -l m.");
     }
 }

@@ -419,7 +419,7 @@ public sealed class CliMountTests : IDisposable
 
         Assert.Equal(
             new Outcome(0, "2 files and directories synced\n",
-                "veneer: l has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper.\n"), outcome);
+                "veneer: l has no mark of a volatile upper: if that is a mount point, name the upper.\n"), outcome);
     }
 
     [MountFact]

@@ -225,7 +225,7 @@ public sealed partial class HoldersTests : IDisposable
     [InlineData("veneer holders a b", 1, "b is one word too many: give one directory or mount point.")]
     [InlineData("veneer holders nothing", 11, "nothing does not exist: name a directory or a mount point.")]
     [InlineData("veneer holders l/f", 11, "l/f is not a directory: name one, or a mount point.")]
-    [InlineData("veneer list x", 1, "x is one word too many: veneer list shows all overlays.")]
+    [InlineData("veneer list x", 1, "x is one word too many: veneer list shows all overlays of Veneer.")]
     public void Bad_input(string script, int exitCode, string sentence) => Assert.Equal((exitCode, $"veneer: {sentence}\n"), Run(script));
 
     [MountFact]

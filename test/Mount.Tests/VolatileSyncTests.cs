@@ -243,7 +243,7 @@ public sealed class VolatileSyncTests
 
             Assert.Equal(
                 (0, $"{depth + 2} files and directories synced",
-                    $"veneer: {upper} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."),
+                    $"veneer: {upper} has no mark of a volatile upper: if that is a mount point, name the upper."),
                 (synced.ExitCode, synced.Output.Trim(), synced.Error.Trim()));
         }
         finally
@@ -309,6 +309,7 @@ public sealed class VolatileSyncTests
             (["sync", "--iops", "many", disk.Upper], 1, "--iops many is not understood: give a number of operations a second, from 1."),
             (["sync", "/nothing"], 11, "/nothing does not exist: name a mount point, or an upper directory."),
             (["sync", "/etc/passwd"], 11, "/etc/passwd is not a directory: name a mount point, or an upper directory."),
+            (["sync", "/proc"], 3, "/proc is on a filesystem of type proc, which has no disk: name a mount point, or an upper directory."),
             (["sync", "--work", "/nothing", disk.Upper], 11,
                 "The work directory /nothing cannot be opened (ENOENT): see whether it is there."),
             (["status"], 1, "No mount point is given: name the one to look at."),
@@ -322,7 +323,7 @@ public sealed class VolatileSyncTests
         Command.Result unmarked = FailingDisk.Veneer("sync", disk.Merged);
         Assert.Equal(
             (0, "1 file or directory synced",
-                $"veneer: {disk.Merged} has no mark of a volatile upper, so none was removed: if that is a mount point, name the upper."),
+                $"veneer: {disk.Merged} has no mark of a volatile upper: if that is a mount point, name the upper."),
             (unmarked.ExitCode, unmarked.Output.Trim(), unmarked.Error.Trim()));
         Command.Result without = FailingDisk.Veneer("mount", "-o", $"lowerdir={disk.Lower}", disk.Merged);
         Assert.True(without.ExitCode == 0, without.Text);

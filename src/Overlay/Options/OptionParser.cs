@@ -325,7 +325,9 @@ public sealed class OptionParser
         string? nearest = Spelling.Nearest(name, OptionTable.All.Where(option => option.IsShown).Select(option => option.Name),
             Math.Min(2, (name.Length / 2) - 1));
         return new OverlayMountException(nearest is null
-            ? $"The option {name} is unknown: take it out, or see veneer mount --help for those that exist."
+            ? $"The option {name} is unknown: take it out, or{(name.Contains('/', StringComparison.Ordinal)
+                ? ", if it is part of a path, write \\, for the comma before it."
+                : " see veneer mount --help for those that exist.")}"
             : $"The option {name} is unknown: did you mean {nearest}?");
     }
 }
