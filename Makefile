@@ -20,6 +20,7 @@ all: out/veneer
 
 out/veneer: $(SOURCES)
 	@tools/setup.sh build
+	@echo 'Building out/veneer: this takes a minute or two.'
 	@tools/publish.sh
 
 # The same, but it checks the order of its locks: for tests.
