@@ -27,8 +27,8 @@ internal static class SyncCommand
     /// <summary>Types of filesystems that hold no files of users. In tmpfs there may be uppers, whose mark is to be removed.</summary>
     private static readonly HashSet<string> withoutDisk = new(StringComparer.Ordinal)
     {
-        "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore",
-        "securityfs", "selinuxfs", "sysfs", "tracefs",
+        "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue", "nsfs", "proc",
+        "pstore", "securityfs", "selinuxfs", "sysfs", "tracefs",
     };
 
     private static readonly Option<string> perSecond = new("--iops");

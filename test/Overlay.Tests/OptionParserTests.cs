@@ -305,6 +305,8 @@ public sealed class OptionParserTests
     [InlineData("lowerdir=/l,noatme", "The option noatme is unknown: did you mean noatime?")]
     [InlineData("lowerdir=/l,frobnicate=3",
         "The option frobnicate is unknown: take it out, or see veneer mount --help for those that exist.")]
+    [InlineData("lowerdir=/l,upperdir=/a,b/u",
+        @"The option b/u is unknown: take it out, or, if it is part of a path, write \, for the comma before it.")]
     public void A_bad_option_gets_one_sentence(string options, string sentence)
     {
         Assert.Equal(sentence, Refusal(options));

@@ -88,7 +88,7 @@ internal sealed class Layer : IDisposable
     {
         Errno error = Libc.Duplicate(directory, out int copy);
         return error.IsError
-            ? throw new OverlayMountException(error.Explain($"The layer {path} cannot be opened ({error}): see the limits of this process."))
+            ? throw new OverlayMountException(error.Explain($"The layer {path} cannot be opened ({error}): see its filesystem."))
             : copy;
     }
 
@@ -139,8 +139,8 @@ internal sealed class Layer : IDisposable
         if (error.IsError)
         {
             Libc.Close(mount);
-            throw new OverlayMountException(error.Explain($"The layer {path} cannot be read ({error}): give this user permission to list and "
-                + "search it."));
+            throw new OverlayMountException(error.Explain(
+                $"The layer {path} cannot be read ({error}): give this user permission to list and search it."));
         }
         error = Libc.StatAt(root, Libc.Self, StatxMask.Basic, out Statx status);
         if (error.IsError)
