@@ -97,7 +97,7 @@ public sealed partial class CliManualTests
         {
             var start = new ProcessStartInfo("bash", ["-c", command + " 2>&1", "bash", file]) { RedirectStandardOutput = true };
             start.Environment["LC_ALL"] = "C.UTF-8";
-            using Process process = Process.Start(start)!;
+            using Process process = Programs.Start(start);
             string output = process.StandardOutput.ReadToEnd();
             process.WaitForExit();
             return process.ExitCode == 0 ? output : $"exit status {process.ExitCode}: {output}";

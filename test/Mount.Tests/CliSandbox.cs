@@ -73,8 +73,7 @@ public sealed class CliSandbox : IDisposable
         start.Environment["PATH"] = Path.GetDirectoryName(Binary) + ":" + start.Environment["PATH"];
         start.Environment["VENEER"] = Binary;
         start.Environment["LAYERS"] = Layers;
-        using Process process = Process.Start(start)!;
-        process.StandardInput.Close();
+        using Process process = Programs.StartWithoutInput(start);
         // Both to their ends, as a caller such as podman does: a server that keeps one open would hang the test.
         Task<string> error = process.StandardError.ReadToEndAsync();
         string output = process.StandardOutput.ReadToEnd();
@@ -100,7 +99,7 @@ public sealed class CliSandbox : IDisposable
     public void Dispose()
     {
         // Not Directory.Delete, which cannot delete names that are not UTF-8.
-        using Process removal = Process.Start("rm", ["-rf", Root]);
+        using Process removal = Programs.Start("rm", "-rf", Root);
         removal.WaitForExit();
     }
 }

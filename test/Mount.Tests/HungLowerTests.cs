@@ -128,7 +128,7 @@ public sealed class HungLowerTests
         Overlay overlay = layers.Mount();
         layers.Far.Hang();
         var start = new ProcessStartInfo(program, [overlay.Merged / path]) { RedirectStandardOutput = true, RedirectStandardError = true };
-        using Process process = Process.Start(start)!;
+        using Process process = Programs.Start(start);
         layers.Far.AwaitWaiting();
 
         process.Kill();
@@ -214,8 +214,8 @@ public sealed class HungLowerTests
     /// <summary>Starts programs, and kills them when they all wait.</summary>
     private static void KillWaiting(HangingMount far, params (string Program, string Path)[] calls)
     {
-        Process[] processes = [.. calls.Select(call => Process.Start(
-            new ProcessStartInfo(call.Program, [call.Path]) { RedirectStandardOutput = true, RedirectStandardError = true })!)];
+        Process[] processes = [.. calls.Select(call => Programs.Start(
+            new ProcessStartInfo(call.Program, [call.Path]) { RedirectStandardOutput = true, RedirectStandardError = true }))];
         far.AwaitWaiting(processes.Length);
         foreach (Process process in processes)
         {

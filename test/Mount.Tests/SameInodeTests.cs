@@ -108,7 +108,7 @@ public sealed class SameInodeTests
         File.Copy("/bin/sleep", overlay.Lowers[0] / "program");
         overlay.Mount();
         FilePath program = overlay.Merged / "program";
-        using Process running = Process.Start(program, "60");
+        using Process running = Programs.Start(program, "60");
         try
         {
             if (changed)
@@ -128,7 +128,7 @@ public sealed class SameInodeTests
         }
         using Descriptor writer = Sys.Open(program, OpenFlags.ReadWrite);
         Assert.Equal(Errno.ETXTBSY,
-            (Errno)Assert.Throws<System.ComponentModel.Win32Exception>(() => Process.Start(program, "0")).NativeErrorCode);
+            (Errno)Assert.Throws<System.ComponentModel.Win32Exception>(() => Programs.Start(program, "0")).NativeErrorCode);
     }
 
     private const uint InModify = 2;

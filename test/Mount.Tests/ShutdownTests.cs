@@ -23,7 +23,7 @@ public sealed class ShutdownTests
 
         public Leak()
         {
-            process = Process.Start("unshare", ["--mount", "--propagation", "private", "sleep", "1000"]);
+            process = Programs.Start("unshare", "--mount", "--propagation", "private", "sleep", "1000");
             string own = Sys.ReadLink("/proc/self/ns/mnt");
             while (Sys.ErrorOf(() => Sys.ReadLink($"/proc/{process.Id}/ns/mnt")) != Errno.None
                 || Sys.ReadLink($"/proc/{process.Id}/ns/mnt") == own)

@@ -95,7 +95,7 @@ public sealed unsafe class Actor : IDisposable
     private static void Become(uint uid, uint gid, uint[] groups, uint umask)
     {
         const int cloneFs = 0x200, cloneFiles = 0x400;
-        SysException.ThrowIf(Native.Check(Native.unshare(cloneFs | cloneFiles)), "unshare");
+        Programs.Without(static () => SysException.ThrowIf(Native.Check(Native.unshare(cloneFs | cloneFiles)), "unshare"));
         CloseInherited();
         _ = Libc.SetUmask(umask);
         if (uid == 0 && gid == 0 && groups.Length == 0) { return; }

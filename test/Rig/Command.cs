@@ -25,8 +25,7 @@ public static class Command
         {
             start.Environment[name] = value;
         }
-        using Process process = Process.Start(start)!;
-        process.StandardInput.Close();
+        using Process process = Programs.StartWithoutInput(start);
         var output = new StringBuilder();
         var error = new StringBuilder();
         process.OutputDataReceived += (_, line) => output.AppendLine(line.Data);

@@ -15,7 +15,7 @@ public static unsafe class IdMappedMount
         const long openTree = 428, moveMount = 429, mountSetAttributes = 442;
         const int clone = 1, emptyPath = 0x1000, fromEmptyPath = 4, atCwd = -100;
         const ulong idMap = 0x100000;
-        using Process holder = Process.Start("unshare", ["--user", "sleep", "60"]);
+        using Process holder = Programs.Start("unshare", "--user", "sleep", "60");
         try
         {
             FilePath process = $"/proc/{holder.Id}";

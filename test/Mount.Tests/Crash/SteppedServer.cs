@@ -41,7 +41,7 @@ internal sealed class SteppedServer(FilePath home, int last) : Mounter, IDisposa
         string[] words = [last.ToString(), Armed, Log, Binary, "mount", "-f", "-o", OptionsOf(layers), layers.Merged];
         var start = new ProcessStartInfo(Stepper.Path, words) { RedirectStandardInput = true, RedirectStandardError = true };
         _ = start.Environment.Remove(LockRecord.Variable); // what it writes would be steps
-        process = Process.Start(start)!;
+        process = Programs.Start(start);
         var waited = Stopwatch.StartNew();
         while (true)
         {
