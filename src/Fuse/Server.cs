@@ -387,8 +387,7 @@ public sealed partial class Server : IDisposable
     {
         foreach (Ending ending in worker.Pool.EndAnswered(request))
         {
-            // Another thread may use the same inode or file, over a ring perhaps.
-            if (gate.Service == Service.Nothing || workers.TryDefer(ending)) { continue; }
+            if (gate.Service == Service.Nothing) { continue; } // the filesystem is not called any more
             try { CarryOut(ending); }
 #pragma warning disable CA1031 // as in Serve
             catch (Exception bug) { options.Log($"veneer: bug: {ending.Opcode} of node {ending.NodeId} failed: {bug}"); }
